@@ -1,0 +1,1 @@
+"""What is asked and what is right: problems, readers, benchmarks, answers, and the minigsm generator."""

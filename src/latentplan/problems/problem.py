@@ -1,0 +1,76 @@
+"""`Problem`: what is asked, one chain of reasoning that leads to the answer, and the answer."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Chain = tuple[str, ...]
+
+
+class DataError(ValueError):
+    """A file, or a row of it, that cannot be read: says which file, which line, why, and what to do."""
+
+    def __init__(self, reason: str, *, file: str | None = None, line: int | None = None):
+        self.reason, self.file, self.line = reason, file, line
+        place = ":".join(str(part) for part in (file, line) if part is not None)
+        super().__init__(f"{place}: {reason}" if place else reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One question with a labelled chain of reasoning.
+
+    Attributes:
+        question: the question in words.
+        steps: the labelled chain, in order; a step is an equation, `<<16-3-4=9>>`, or a sentence.
+        answer: the final answer as text, `"9"`.
+        plans: every valid chain, where the source knows them all (minigsm does); else None.
+        modulus: arithmetic is modulo this number ('clock arithmetic'), so `<<8+5=2>>` is true modulo 11; else None.
+    """
+
+    question: str
+    steps: Chain
+    answer: str
+    plans: tuple[Chain, ...] | None = None
+    modulus: int | None = None
+
+    @property
+    def key(self) -> str:
+        """A stable 16-digit fingerprint of the normalised question, for splits and overlap checks."""
+        return hashlib.sha256(normalise_question(self.question).encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        """The row that latentplan's own JSONL format holds; optional fields are left out when absent."""
+        row: dict[str, Any] = {"question": self.question, "steps": list(self.steps), "answer": self.answer}
+        if self.plans is not None:
+            row["plans"] = [list(plan) for plan in self.plans]
+        if self.modulus is not None:
+            row["modulus"] = self.modulus
+        return row
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Problem:
+        """The inverse of `to_json`. Raises KeyError or TypeError on rows of another shape."""
+        plans = row.get("plans")
+        return cls(
+            question=row["question"],
+            steps=_chain(row["steps"]),
+            answer=str(row["answer"]),
+            plans=None if plans is None else tuple(_chain(plan) for plan in plans),
+            modulus=row.get("modulus"),
+        )
+
+
+def _chain(steps: Iterable[str]) -> Chain:
+    if isinstance(steps, str):
+        raise TypeError("'steps' must be a list of strings, not one string")
+    return tuple(steps)
+
+
+def normalise_question(question: str) -> str:
+    """Lower case, words and digits only, single spaces: equal for questions that differ only in layout."""
+    return " ".join(re.findall(r"[a-z]+|\d+", question.lower()))
