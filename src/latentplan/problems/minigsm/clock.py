@@ -1,0 +1,120 @@
+"""The clock world: a dial is moved on, moved back, doubled and tripled, modulo a small number.
+
+    the dial starts at 7 . it moves on by 3 . it doubles . where is it ?
+    <<7+3=10>> <<10*2=9>>                                  (modulo 11)
+
+A handful of numbers, about 60 words and operations that do not commute: a small model learns it in minutes,
+and it separates methods that compute step by step from those that guess. The question does not mention the
+modulus: it is the same for the whole dataset, so it is part of what a model learns.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from itertools import groupby, islice, permutations, product
+
+from latentplan.problems.minigsm.config import MinigsmConfig
+from latentplan.problems.problem import Chain, Problem
+
+MAX_PLANS = 64
+_MAX_ORDERS = 5040
+
+_NOUNS = ("dial", "clock", "wheel", "pointer", "counter")
+_STARTS = (
+    "the {noun} starts at {start} .",
+    "the {noun} is at {start} .",
+    "the {noun} shows {start} .",
+    "a {noun} begins at {start} .",
+)
+_PHRASES = {
+    "+": ("it moves on by {n} .", "it goes up by {n} .", "then add {n} .", "it gains {n} ."),
+    "-": ("it moves back by {n} .", "it goes down by {n} .", "then take away {n} .", "it loses {n} ."),
+    "*": ("it is multiplied by {n} .", "then multiply it by {n} ."),
+}
+_MULTIPLIER_PHRASES = {
+    2: ("it doubles .", "then double it .", "it is doubled ."),
+    3: ("it triples .", "then triple it .", "it is tripled ."),
+}
+_ASKS = ("where is it ?", "what does it show ?", "where does it stop ?", "what is it now ?")
+
+Operation = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ClockDraft:
+    """A start and the operations on it, before any words.
+
+    Attributes:
+        start: the first residue, 0 to modulus - 1.
+        operations: ('+' | '-' | '*', number), in the order in which they are told.
+        modulus: every result is reduced modulo this.
+    """
+
+    start: int
+    operations: tuple[Operation, ...]
+    modulus: int
+
+    @property
+    def canonical(self) -> str:
+        """Equal for problems with the same set of plans: the order inside a commuting run is forgotten."""
+        runs = ("".join(f"{sign}{n}" for sign, n in sorted(run)) for run in _commuting_runs(self.operations))
+        return f"clock {self.modulus}: {self.start} {' '.join(runs)}"
+
+    def tell(self, rng: random.Random) -> Problem:
+        """The problem in words that `rng` chooses."""
+        steps = _chain(self.start, self.operations, self.modulus)
+        answer = steps[-1].removesuffix(">>").rpartition("=")[2]
+        return Problem(self._question(rng), steps, answer, self.plans(), self.modulus)
+
+    def plans(self) -> tuple[Chain, ...]:
+        """Every valid chain, the told one first; at most `MAX_PLANS`.
+
+        A chain is valid when it only reorders operations inside a run of neighbouring additions and
+        subtractions, or inside a run of neighbouring multiplications. Steps are never merged, so all plans
+        of a problem have equal length.
+        """
+        orders = product(*(permutations(run) for run in _commuting_runs(self.operations)))
+        chains = dict.fromkeys(
+            _chain(self.start, sum(order, ()), self.modulus) for order in islice(orders, 5040)
+        )
+        return tuple(islice(chains, MAX_PLANS))
+
+    def _question(self, rng: random.Random) -> str:
+        sentences = [rng.choice(_STARTS).format(noun=rng.choice(_NOUNS), start=self.start)]
+        sentences += [
+            rng.choice(_phrases(*operation)).format(n=operation[1]) for operation in self.operations
+        ]
+        return " ".join([*sentences, rng.choice(_ASKS)])
+
+
+class ClockWorld:
+    """Draws drafts of the clock world; the dials are those of `config`."""
+
+    def __init__(self, config: MinigsmConfig):
+        addends = range(1, config.max_addend + 1)
+        self.modulus = config.modulus
+        self.operations: list[Operation] = [(sign, n) for sign in "+-" for n in addends]
+        self.operations += [("*", n) for n in config.multipliers]
+
+    def draw(self, rng: random.Random, num_steps: int) -> ClockDraft:
+        """A start and `num_steps` operations, each uniform over all that the dials allow."""
+        operations = tuple(rng.choices(self.operations, k=num_steps))
+        return ClockDraft(rng.randrange(self.modulus), operations, self.modulus)
+
+
+def _commuting_runs(operations: tuple[Operation, ...]) -> list[tuple[Operation, ...]]:
+    return [tuple(run) for _, run in groupby(operations, key=lambda operation: operation[0] == "*")]
+
+
+def _chain(start: int, operations: tuple[Operation, ...], modulus: int) -> Chain:
+    value, steps = start, []
+    for sign, n in operations:
+        result = (value + n if sign == "+" else value - n if sign == "-" else value * n) % modulus
+        steps.append(f"<<{value}{sign}{n}={result}>>")
+        value = result
+    return tuple(steps)
+
+
+def _phrases(sign: str, n: int) -> tuple[str, ...]:
+    return _MULTIPLIER_PHRASES.get(n, _PHRASES["*"]) if sign == "*" else _PHRASES[sign]

@@ -1,0 +1,93 @@
+"""The dials of minigsm, and the named settings of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+World = Literal["clock", "words"]
+Distinct = Literal["problem", "question"]
+
+LONGEST_CHAIN = 8
+
+
+@dataclass(frozen=True)
+class MinigsmConfig:
+    """Every dial of the generator; `dataclasses.fields` gives each one's help text as `metadata["help"]`.
+
+    Raises ValueError on a dial that is out of range, naming the dial.
+    """
+
+    world: World = field(
+        default="words",
+        metadata={"help": "clock: chains modulo a small number in about 60 words; words: natural English"},
+    )
+    min_steps: int = field(default=1, metadata={"help": "fewest steps of a chain (from 1)"})
+    max_steps: int = field(default=4, metadata={"help": f"most steps of a chain (up to {LONGEST_CHAIN})"})
+    step_weights: tuple[float, ...] | None = field(
+        default=None,
+        metadata={
+            "help": "relative frequency of each number of steps, min_steps to max_steps; uniform if absent"
+        },
+    )
+    distinct: Distinct = field(
+        default="problem",
+        metadata={
+            "help": "what never repeats in one call: the problem (graph and numbers), or only the question, "
+            "so that one problem can come back in other words"
+        },
+    )
+    modulus: int = field(
+        default=11, metadata={"help": "clock: every result is reduced modulo this number (from 2)"}
+    )
+    max_addend: int = field(
+        default=3,
+        metadata={"help": "clock: the largest number added or taken away (from 1, below the modulus)"},
+    )
+    multipliers: tuple[int, ...] = field(
+        default=(2, 3), metadata={"help": "clock: the numbers that a step may multiply by; may be empty"}
+    )
+
+    def __post_init__(self) -> None:
+        _require(self.world in get_args(World), "world", self.world, f"one of {', '.join(get_args(World))}")
+        _require(self.distinct in get_args(Distinct), "distinct", self.distinct, "'problem' or 'question'")
+        _require(1 <= self.min_steps <= LONGEST_CHAIN, "min_steps", self.min_steps, f"1 to {LONGEST_CHAIN}")
+        _require(
+            self.min_steps <= self.max_steps <= LONGEST_CHAIN,
+            "max_steps",
+            self.max_steps,
+            f"from min_steps ({self.min_steps}) to {LONGEST_CHAIN}",
+        )
+        self._check_weights()
+        self._check_clock()
+
+    @property
+    def step_counts(self) -> range:
+        """Every number of steps that a chain can have."""
+        return range(self.min_steps, self.max_steps + 1)
+
+    def _check_weights(self) -> None:
+        weights = self.step_weights
+        if weights is None:
+            return
+        valid = len(weights) == len(self.step_counts) and min(weights) >= 0 and sum(weights) > 0
+        needed = f"{len(self.step_counts)} numbers (min_steps to max_steps), none negative, not all 0"
+        _require(valid, "step_weights", weights, needed)
+
+    def _check_clock(self) -> None:
+        _require(self.modulus >= 2, "modulus", self.modulus, "2 or more")
+        addends = f"1 to modulus - 1 ({self.modulus - 1})"
+        _require(1 <= self.max_addend < self.modulus, "max_addend", self.max_addend, addends)
+        valid = all(multiplier >= 2 for multiplier in self.multipliers)
+        _require(valid, "multipliers", self.multipliers, "whole numbers from 2")
+
+
+def _require(valid: bool, dial: str, value: object, needed: str) -> None:
+    if not valid:
+        raise ValueError(f"minigsm: {dial} is {value!r}; it must be {needed}")
+
+
+PRESETS: dict[str, MinigsmConfig] = {
+    "clock": MinigsmConfig(world="clock", distinct="question"),
+}
+"""Named settings; `dataclasses.replace(PRESETS[name], ...)` turns single dials."""

@@ -1,0 +1,81 @@
+"""Draw problems: deterministic in the seed, distinct within a call, in splits that no seed can mix."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Protocol
+
+from latentplan.problems.minigsm.clock import ClockWorld
+from latentplan.problems.minigsm.config import MinigsmConfig
+from latentplan.problems.minigsm.splits import SPLITS, Split, fingerprint, split_of
+from latentplan.problems.problem import Problem
+
+_PATIENCE = 20_000
+
+
+class SpaceExhaustedError(ValueError):
+    """More distinct problems were asked for than the split holds; says how many there are."""
+
+
+class Draft(Protocol):
+    """A problem before its words."""
+
+    @property
+    def canonical(self) -> str:
+        """What decides the split: graph and numbers, no words."""
+
+    def tell(self, rng: random.Random) -> Problem:
+        """The problem in words that `rng` chooses."""
+
+
+class World(Protocol):
+    """A source of drafts."""
+
+    def draw(self, rng: random.Random, num_steps: int) -> Draft:
+        """A draft whose chains have `num_steps` steps."""
+
+
+def generate(config: MinigsmConfig, *, split: Split, count: int, seed: int) -> Iterator[Problem]:
+    """Yield `count` distinct problems of one split; equal arguments give equal problems.
+
+    A problem belongs to one split by its canonical form (graph and numbers), whatever the seed and the words.
+    With `distinct="problem"` no canonical form comes twice, with `"question"` no question does.
+
+    Raises:
+        ValueError: at once, for an unknown split or a negative count.
+        SpaceExhaustedError: while iterating, when the split has no further problem of some number of steps.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"minigsm: split is {split!r}; it must be one of {', '.join(SPLITS)}")
+    if count < 0:
+        raise ValueError(f"minigsm: count is {count}; it must be 0 or more")
+    return _generate(config, split, count, random.Random(f"minigsm {split} {seed}"))
+
+
+def _generate(config: MinigsmConfig, split: Split, count: int, rng: random.Random) -> Iterator[Problem]:
+    world: World = ClockWorld(config)
+    seen: dict[int, set[int]] = {num_steps: set() for num_steps in config.step_counts}
+    for _ in range(count):
+        num_steps = rng.choices(config.step_counts, weights=config.step_weights)[0]
+        yield _next(world, config, split, num_steps, seen[num_steps], rng)
+
+
+def _next(
+    world: World, config: MinigsmConfig, split: Split, num_steps: int, seen: set[int], rng: random.Random
+) -> Problem:
+    by_problem = config.distinct == "problem"
+    for _ in range(_PATIENCE):
+        draft = world.draw(rng, num_steps)
+        canonical = draft.canonical
+        if split_of(canonical) != split or (by_problem and fingerprint(canonical) in seen):
+            continue
+        problem = draft.tell(rng)
+        identity = fingerprint(canonical if by_problem else problem.question)
+        if identity not in seen:
+            seen.add(identity)
+            return problem
+    raise SpaceExhaustedError(
+        f"minigsm: with these dials the {split} split has only {len(seen):,} distinct {config.distinct}s of "
+        f"{num_steps} step(s): ask for fewer, widen the dials, or lower that entry of step_weights"
+    )
