@@ -1,7 +1,7 @@
 """Equations of a chain, `<<16-3-4=9>>`: read exactly (fractions, never floats), evaluated and checked.
 
-The text comes from a decoder that may write anything, so nothing here trusts it: no `eval`, no powers, and limits on
-length and nesting. What cannot be read is None, or a ValueError that names the position.
+The text comes from a decoder that may write anything, so nothing here trusts it: no `eval`, no powers, and
+limits on length and nesting. What cannot be read is None, or a ValueError that names the position.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Equation:
     Attributes:
         expression: the text left of the equals sign, without surrounding blanks.
         result_text: the text right of it, as written: `"33.33"`.
-        operands: every number of the expression, in order; a minus sign that is no subtraction belongs to its number.
+        operands: every number of the expression, in order; a minus sign that is no subtraction belongs to
+            its number.
         result: the value of `result_text`.
     """
 
@@ -45,8 +46,8 @@ class Equation:
     def is_true(self, modulus: int | None = None) -> bool:
         """Whether the expression has this result; False where it has no value (division by zero).
 
-        A result with decimals may be the value rounded to the decimals given, `100/3=33.33`; one without is exact.
-        With a modulus the two sides are compared as residues: `8+5=2` is true modulo 11.
+        A result with decimals may be the value rounded to the decimals given, `100/3=33.33`; one without is
+        exact. With a modulus the two sides are compared as residues: `8+5=2` is true modulo 11.
         """
         try:
             value = evaluate(self.expression, modulus)
@@ -77,25 +78,27 @@ def parse_equation(step: str) -> Equation | None:
 
 
 def find_equations(text: str) -> list[Equation]:
-    """Every readable equation in double angle brackets, in order: the annotation of GSM8K's worked solutions."""
+    """Every readable equation in double angle brackets, in order, as GSM8K annotates its solutions."""
     found = (parse_equation(match.group(0)) for match in _BRACKETED.finditer(text))
     return [equation for equation in found if equation is not None]
 
 
 def find_numbers(text: str) -> list[Fraction]:
     """Every number written in digits, in order, without its sign: `"$1,000 and 50%"` gives 1000 and 1/2."""
-    return [_number(match.group(0)) for match in re.finditer(_NUMBER, text)]
+    found = re.findall(_NUMBER, text)
+    return [_number(digits) for digits in found if len(digits) <= MAX_LENGTH]
 
 
 def evaluate(expression: str, modulus: int | None = None) -> Fraction:
     """The exact value of an arithmetic expression; with a modulus, its residue in 0 … modulus − 1.
 
-    Read are + − * / (also x × ÷), parentheses, unary minus, decimals (`.5`), percentages (`50%` is 1/2), commas in
-    thousands, and `$`, which is ignored. A modulus asks for integers all through: a division has to come out exactly.
+    Read are + − * / (also x × ÷), parentheses, unary minus, decimals (`.5`), percentages (`50%` is 1/2),
+    commas in thousands, and `$`, which is ignored. With a modulus every value on the way has to be an
+    integer, so a division has to come out exactly.
 
     Raises:
-        ValueError: the text is no such expression, is longer or nested deeper than the limits, divides by zero, or
-            leaves the integers under a modulus; the message names the position (from 0).
+        ValueError: the text is no such expression, is longer or nested deeper than the limits, divides by
+            zero, or leaves the integers under a modulus; the message names the position (from 0).
     """
     if modulus is not None and modulus < 1:
         raise ValueError(f"the modulus must be at least 1, not {modulus}")
@@ -111,9 +114,7 @@ def evaluate(expression: str, modulus: int | None = None) -> Fraction:
                 raise _unreadable(expression, item.position, "division by zero")
             stack.append(_OPERATIONS[item.symbol](left, right))
         if modulus is not None and stack[-1].denominator != 1:
-            raise _unreadable(
-                expression, item.position, f"{stack[-1]} is no integer, which modulo {modulus} needs"
-            )
+            raise _unreadable(expression, item.position, f"{stack[-1]} is no integer (modulo {modulus})")
     return stack[0] if modulus is None else stack[0] % modulus
 
 
@@ -146,7 +147,7 @@ def _postfix(expression: str) -> list[_Number | _Symbol]:
 
 
 class _Parser:
-    """Recursive descent over the characters; writes postfix order, so that reading and evaluating stay apart."""
+    """Recursive descent that writes postfix order, so that reading and evaluating stay apart."""
 
     def __init__(self, expression: str):
         self.expression = expression
