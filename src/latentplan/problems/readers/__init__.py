@@ -1,0 +1,30 @@
+"""Readers of the published data formats, and of latentplan's own.
+
+`read_problems(path)` reads a file or stops at its first broken row; `scan_problems(path)` goes on and yields
+the errors too. A file's layout (JSON lines, JSON list, CSV, text) is told by its contents, its format by its
+columns.
+"""
+
+from latentplan.problems.readers.formats import FORMATS, Format, RowReader, format_named, format_of_row
+from latentplan.problems.readers.reading import (
+    Outcome,
+    format_of_file,
+    outcomes_of_rows,
+    read_problems,
+    scan_problems,
+    strict,
+)
+
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Outcome",
+    "RowReader",
+    "format_named",
+    "format_of_file",
+    "format_of_row",
+    "outcomes_of_rows",
+    "read_problems",
+    "scan_problems",
+    "strict",
+]

@@ -1,0 +1,36 @@
+"""latentplan's own format, one `Problem.to_json` a line: question, steps, answer; perhaps plans, modulus."""
+
+from __future__ import annotations
+
+from latentplan.problems.problem import DataError, Problem
+from latentplan.problems.readers.columns import text_column, texts_column
+from latentplan.problems.readers.layouts import Row
+
+
+def own_problem(row: Row) -> Problem:
+    """A row of latentplan's own format, text kept to the letter. Raises DataError on a broken row."""
+    text_column(row, "question")
+    texts_column(row, "steps")
+    _check_answer(row)
+    _check_plans(row.get("plans"))
+    _check_modulus(row.get("modulus"))
+    return Problem.from_json(row)
+
+
+def _check_answer(row: Row) -> None:
+    if not isinstance(row.get("answer"), int | float) or isinstance(row["answer"], bool):
+        text_column(row, "answer")
+
+
+def _check_plans(plans: object) -> None:
+    if plans is None:
+        return
+    if not isinstance(plans, list):
+        raise DataError(f"column 'plans' must be a list of chains, not {type(plans).__name__}")
+    for index, plan in enumerate(plans):
+        texts_column({f"plans[{index}]": plan}, f"plans[{index}]")
+
+
+def _check_modulus(modulus: object) -> None:
+    if modulus is not None and (not isinstance(modulus, int) or isinstance(modulus, bool) or modulus < 2):
+        raise DataError(f"column 'modulus' must be an integer of 2 or more, not {modulus!r}")

@@ -1,0 +1,82 @@
+"""From a file to problems: tolerant, one outcome a row, or strict, all problems or the first error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from latentplan.problems.problem import DataError, Problem
+from latentplan.problems.readers.formats import FORMATS, Format, RowReader, format_named, format_of_row
+from latentplan.problems.readers.layouts import NumberedRow, Row, rows_of_file
+
+Outcome = tuple[int, Problem | DataError]
+"""The line where a row starts (from 1), and its problem or what is wrong with it."""
+
+
+def read_problems(
+    path: str | Path, format: str | None = None, *, chain: str | None = None, limit: int | None = None
+) -> list[Problem]:
+    """All problems of a file, or the first `limit`.
+
+    Args:
+        path: the file; its layout is told by its contents.
+        format: the name of its format, `"svamp"`; by default told by the columns of its first row.
+        chain: what the steps are made of, `"equations"` or `"sentences"`; by default what the format prefers.
+        limit: how many problems to read at most.
+
+    Raises:
+        DataError: at the first row that cannot be read, with file, line and reason.
+    """
+    outcomes = scan_problems(path, format, chain=chain)
+    return [strict(outcome) for _, outcome in islice(outcomes, limit)]
+
+
+def scan_problems(
+    path: str | Path, format: str | None = None, *, chain: str | None = None
+) -> Iterator[Outcome]:
+    """Every row of a file in order, as a problem or as the error that it is; arguments as for `read_problems`.
+
+    Raises:
+        DataError: at once, if there is no such file, format or chain, or if the columns tell no format.
+    """
+    path = Path(path)
+    rows = rows_of_file(path)
+    named = format_of_file(path) if format is None else format_named(format)
+    return outcomes_of_rows(rows, named.reader(chain), source=str(path))
+
+
+def outcomes_of_rows(rows: Iterable[NumberedRow], read: RowReader, *, source: str) -> Iterator[Outcome]:
+    """The problem or the located error of each numbered row; `source` is the file to name in errors."""
+    line = 0
+    for line, row in rows:
+        yield line, _outcome(row, line, read, source)
+    if line == 0:
+        yield 1, DataError("the file holds no rows", file=source, line=1)
+
+
+def format_of_file(path: Path) -> Format:
+    """The format that the columns of the first readable row tell. Raises DataError if they tell none."""
+    for line, row in rows_of_file(path):
+        if not isinstance(row, DataError):
+            try:
+                return format_of_row(row)
+            except DataError as error:
+                raise DataError(error.reason, file=str(path), line=line) from None
+    return FORMATS["latentplan"]  # no row can be read: any format reports that
+
+
+def strict(outcome: Problem | DataError) -> Problem:
+    """The problem. Raises the error if it is one."""
+    if isinstance(outcome, DataError):
+        raise outcome
+    return outcome
+
+
+def _outcome(row: Row | DataError, line: int, read: RowReader, source: str) -> Problem | DataError:
+    try:
+        if isinstance(row, DataError):
+            raise row
+        return read(row)
+    except DataError as error:
+        return DataError(error.reason, file=source, line=line)

@@ -1,0 +1,26 @@
+"""Questions reasoned about in sentences: ProsQA and StrategyQA.
+
+prosqa      {"question": ..., "steps": ["Ann is a wump.", "Every wump is a zorp."],
+             "answer": "Ann is a zorp."}
+strategyqa  {"question": ..., "answer": true, "facts": ["..."], "decomposition": ["Who is ...?"]}
+"""
+
+from __future__ import annotations
+
+from latentplan.problems.problem import Problem
+from latentplan.problems.readers.columns import text_column, texts_column, yes_or_no_column
+from latentplan.problems.readers.layouts import Row
+
+
+def prosqa_problem(row: Row) -> Problem:
+    """A row of ProsQA; its graph is not read. Raises DataError on a broken row."""
+    return Problem(text_column(row, "question"), texts_column(row, "steps"), text_column(row, "answer"))
+
+
+def strategyqa_problem(row: Row, chain_column: str = "facts") -> Problem:
+    """A row of StrategyQA, answered yes or no; the chain is its facts or its decomposition into questions.
+
+    Raises DataError on a broken row.
+    """
+    question, answer = text_column(row, "question"), yes_or_no_column(row, "answer")
+    return Problem(question, texts_column(row, chain_column), answer)
