@@ -1,0 +1,70 @@
+"""The curriculum: which steps of a chain are latent at which stage, and which stage an optimisation step is in."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+def split_chain(num_steps: int, stage: int, max_latent_steps: int) -> tuple[list[range], range]:
+    """Splits a chain of `num_steps` steps at curriculum stage `stage` (0: nothing is latent).
+
+    Returns the latent steps, each as the range of chain steps that it stands for, and the range of steps that stay
+    text. The first `stage` steps are latent. From stage `max_latent_steps` on every step is latent, and a longer
+    chain puts its rest into the last latent step (ATP-Latent, arXiv:2601.21598, section 3).
+    """
+    num_latent = min(stage, max_latent_steps, num_steps)
+    groups = [range(step, step + 1) for step in range(num_latent)]
+    if stage >= max_latent_steps and 0 < num_latent < num_steps:
+        groups[-1] = range(num_latent - 1, num_steps)
+        return groups, range(num_steps, num_steps)
+    return groups, range(num_latent, num_steps)
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """The stages of a run: stage `stages[i]` lasts `steps[i]` optimisation steps.
+
+    Raises ValueError when the two lists differ in length or a duration is not positive.
+    """
+
+    stages: tuple[int, ...]
+    steps: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.stages) != len(self.steps) or not self.stages:
+            raise ValueError(
+                f"the curriculum needs one duration for each stage, got {len(self.stages)} stages "
+                f"{list(self.stages)} and {len(self.steps)} durations {list(self.steps)}"
+            )
+        if min(self.steps) < 1 or min(self.stages) < 0:
+            raise ValueError("curriculum stages must be 0 or more and last at least one optimisation step")
+
+    @classmethod
+    def constant(cls, stage: int, steps: int) -> Curriculum:
+        """One stage for the whole run."""
+        return cls((stage,), (steps,))
+
+    @property
+    def total_steps(self) -> int:
+        """Optimisation steps of the whole run."""
+        return sum(self.steps)
+
+    @property
+    def starts(self) -> list[int]:
+        """The optimisation step at which each stage begins."""
+        return [sum(self.steps[:index]) for index in range(len(self.steps))]
+
+    def phase(self, step: int) -> int:
+        """The index into `stages` that optimisation step `step` (from 0) falls into; the last one beyond the end."""
+        return bisect_right(self.starts, step) - 1
+
+    def stage(self, step: int) -> int:
+        """The curriculum stage of optimisation step `step`."""
+        return self.stages[self.phase(step)]
+
+
+def progressive(max_latent_steps: int, steps: Sequence[int]) -> Curriculum:
+    """Stages 1, 2, …, `max_latent_steps`, as in Coconut and ATP-Latent."""
+    return Curriculum(tuple(range(1, max_latent_steps + 1)), tuple(steps))

@@ -1,0 +1,19 @@
+"""No-CoT: question and answer only, the lower end of every comparison."""
+
+from __future__ import annotations
+
+from latentplan.encoding.encoder import EncodedProblem, Encoder, Row
+from latentplan.methods.base import Method
+from latentplan.modeling.configuration import LatentReasonerConfig
+
+
+class NoCoT(Method):
+    """Cross-entropy on the answer; neither steps nor latents."""
+
+    name = "no_cot"
+
+    def layout(
+        self, encoder: Encoder, encoded: EncodedProblem, stage: int, config: LatentReasonerConfig
+    ) -> Row:
+        """Question and answer."""
+        return encoder.row_without_steps(encoded)

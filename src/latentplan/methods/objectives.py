@@ -1,0 +1,123 @@
+"""The supervised objectives, each a sum over the batch and the count that it is divided by.
+
+Sum and count are kept apart so that accumulated micro-batches and several devices can divide by the count of the
+whole effective batch: the result then depends on the effective batch alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from latentplan.encoding.encoder import IGNORE, Batch
+from latentplan.modeling.latents import LatentChain
+
+if TYPE_CHECKING:
+    from latentplan.methods.system import LatentSystem
+
+
+@dataclass
+class ForwardPass:
+    """What a method's forward pass leaves for the objectives.
+
+    Attributes:
+        chain: the latents and their distributions, `[batch, slots, hidden]`.
+        text_hidden: the hidden state before each text token, `[batch, text, hidden]`.
+    """
+
+    chain: LatentChain
+    text_hidden: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One part of the loss; its value is the mean, over entries with a count, of total / count.
+
+    Attributes:
+        total: (system, forward pass, batch) to the batch's sums, a vector.
+        count: batch to the vector of counts, known before the forward pass.
+        needs: the part of the system it cannot do without: 'stop_head', 'step_decoder', 'latent_head', or None.
+    """
+
+    total: Callable[[LatentSystem, ForwardPass, Batch], torch.Tensor]
+    count: Callable[[Batch], torch.Tensor]
+    needs: str | None = None
+
+    def value(
+        self, system: LatentSystem, forward: ForwardPass, batch: Batch, count: torch.Tensor
+    ) -> torch.Tensor:
+        """This batch's share of the objective, given the counts of the whole effective batch."""
+        total = self.total(system, forward, batch)
+        count = count[: total.shape[0]] if count.shape[0] >= total.shape[0] else count
+        return (total / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
+
+
+def text_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+    """Summed cross-entropy of the text after the latents (L_enc), logits only where there are labels."""
+    wanted = batch["labels"] != IGNORE
+    logits = system.reasoner.logits(forward.text_hidden[wanted])
+    return F.cross_entropy(logits, batch["labels"][wanted], reduction="sum")[None]
+
+
+def text_count(batch: Batch) -> torch.Tensor:
+    """Labelled tokens."""
+    return (batch["labels"] != IGNORE).sum()[None]
+
+
+def step_decoder_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+    """For each latent step, the summed cross-entropy of its text over the rows that have it (L_dec)."""
+    decoder = system.step_decoder
+    assert decoder is not None
+    size = system.reasoner.config.latents_per_step
+    num_steps = batch["slot_mask"].shape[1] // size
+    by_step = forward.chain.latents.unflatten(1, (num_steps, size))
+    logits = decoder(by_step[batch["step_row"], batch["step_index"]], batch["step_ids"])
+    losses = F.cross_entropy(
+        logits.transpose(1, 2), batch["step_labels"], ignore_index=IGNORE, reduction="none"
+    ).sum(dim=1)
+    return losses.new_zeros(num_steps).index_add(0, batch["step_index"], losses)
+
+
+def step_decoder_count(batch: Batch) -> torch.Tensor:
+    """For each latent step, the rows that have it; `[slots]`, of which the first `slots / latents_per_step` count."""
+    return torch.bincount(batch["step_index"], minlength=max(1, batch["slot_mask"].shape[1]))
+
+
+def stop_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+    """Cross-entropy of the stop head against 'this slot is unused', summed over slots, divided by the steps (L_stop)."""
+    stop_head = system.reasoner.stop_head
+    assert stop_head is not None
+    num_steps = max(1, batch["slot_mask"].shape[1] // system.reasoner.config.latents_per_step)
+    logits = stop_head(forward.chain.latents).flatten(0, 1)
+    unused = (1 - batch["slot_mask"]).flatten()
+    return F.cross_entropy(logits, unused, reduction="sum")[None] / num_steps
+
+
+def row_count(batch: Batch) -> torch.Tensor:
+    """Rows."""
+    return torch.tensor([batch["slot_mask"].shape[0]], device=batch["slot_mask"].device)
+
+
+def kl_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+    """½(μ² + σ² − 1 − log σ²), mean over dimensions, summed over the slots in use (L_KL)."""
+    chain = forward.chain
+    assert chain.log_variance is not None
+    divergence = 0.5 * (chain.mean**2 + chain.log_variance.exp() - 1 - chain.log_variance)
+    return (divergence.mean(dim=-1) * batch["slot_mask"]).sum()[None]
+
+
+def used_slot_count(batch: Batch) -> torch.Tensor:
+    """Slots in use."""
+    return batch["slot_mask"].sum()[None]
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "text": Objective(text_total, text_count),
+    "step_decoder": Objective(step_decoder_total, step_decoder_count, needs="step_decoder"),
+    "stop": Objective(stop_total, row_count, needs="stop_head"),
+    "kl": Objective(kl_total, used_slot_count, needs="gaussian latent_head"),
+}

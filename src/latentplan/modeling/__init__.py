@@ -1,0 +1,1 @@
+"""The latent reasoner and the step decoder: configurations, heads, passes, saving and loading."""

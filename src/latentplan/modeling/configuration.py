@@ -1,0 +1,96 @@
+"""Configurations that describe a checkpoint completely: `from_pretrained(path)` needs nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+
+def _as_config(value: dict[str, Any] | PreTrainedConfig | None) -> PreTrainedConfig:
+    if isinstance(value, PreTrainedConfig):
+        return value
+    values = dict(value or {})
+    return CONFIG_MAPPING[values.pop("model_type", "llama")](**values)
+
+
+class LatentReasonerConfig(PreTrainedConfig):
+    """Everything that is needed to rebuild and to use a `LatentReasoner`.
+
+    Args:
+        backbone_config: configuration of the causal language model.
+        method: name of the training method, for the record and for reports.
+        latent_head: where latents come from: a name in `heads.LATENT_HEADS`, or None for a model without latents.
+        stop_head: whether a stop head ends the latent chain; without it all `num_slots` are always used.
+        latents_per_step: latent tokens for one reasoning step (`c` in the paper).
+        max_latent_steps: latent steps at most (`K` in the paper).
+        initial_log_variance: bias of the Gaussian head's log σ² when training starts.
+        written_steps: whether the model writes its reasoning steps as text before the answer (CoT).
+        step_separator: text between written steps.
+        answer_marker: text before the answer.
+        start_latent_token_id, end_latent_token_id: ids of the tokens around the latents.
+    """
+
+    model_type = "latent_reasoner"
+    sub_configs = {"backbone_config": AutoConfig}
+
+    backbone_config: dict[str, Any] | PreTrainedConfig | None = None
+    method: str = "atp_latent"
+    latent_head: str | None = "gaussian"
+    stop_head: bool = True
+    latents_per_step: int = 2
+    max_latent_steps: int = 10
+    initial_log_variance: float = -4.0
+    written_steps: bool = False
+    step_separator: str = "\n"
+    answer_marker: str = "### "
+    start_latent_token_id: int | None = None
+    end_latent_token_id: int | None = None
+    pad_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.backbone_config = _as_config(self.backbone_config)
+        # transformers resets the implementation of every sub-configuration here; without one, masks are lost.
+        kwargs.setdefault("attn_implementation", self.backbone_config._attn_implementation)
+        super().__post_init__(**kwargs)
+
+    @property
+    def num_slots(self) -> int:
+        """Latent slots at most, T = c·K; 0 for a model without latents."""
+        return 0 if self.latent_head is None else self.latents_per_step * self.max_latent_steps
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the backbone and of a latent token."""
+        return self.backbone_config.get_text_config().hidden_size  # type: ignore[union-attr]
+
+
+class StepDecoderConfig(PreTrainedConfig):
+    """Configuration of a `StepDecoder`: that of its causal language model, and the latent tokens it reads."""
+
+    model_type = "latent_step_decoder"
+    sub_configs = {"backbone_config": AutoConfig}
+
+    backbone_config: dict[str, Any] | PreTrainedConfig | None = None
+    latents_per_step: int = 2
+    pad_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.backbone_config = _as_config(self.backbone_config)
+        # transformers resets the implementation of every sub-configuration here; without one, masks are lost.
+        kwargs.setdefault("attn_implementation", self.backbone_config._attn_implementation)
+        super().__post_init__(**kwargs)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the decoder, which must be that of the latents."""
+        return self.backbone_config.get_text_config().hidden_size  # type: ignore[union-attr]
+
+
+AutoConfig.register(LatentReasonerConfig.model_type, LatentReasonerConfig)
+AutoConfig.register(StepDecoderConfig.model_type, StepDecoderConfig)

@@ -1,0 +1,72 @@
+"""`Context`: what a batch has read so far, with its KV cache, and what waits to be read.
+
+Inputs are pushed first and read together later, so the last latent and the text after it (or a question without
+latents and its text) go through the backbone in one pass. Masked columns are invisible to everything after them
+and do not count as positions, so a row's result never depends on its neighbours.
+"""
+
+from __future__ import annotations
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+
+class Context:
+    """A growing batch of sequences.
+
+    Args:
+        backbone: the causal language model that reads.
+        embeds: `[batch, n, hidden]` inputs that wait to be read.
+        mask: `[batch, n]`, 1 where a column counts.
+    """
+
+    def __init__(self, backbone: PreTrainedModel, embeds: torch.Tensor, mask: torch.Tensor):
+        self.backbone = backbone
+        self.cache = DynamicCache(config=backbone.config)
+        self.mask = mask[:, :0]
+        self.length = mask.new_zeros(mask.shape[0], 1)
+        self.pending, self.pending_mask = embeds, mask
+
+    def push(self, embeds: torch.Tensor, mask: torch.Tensor) -> None:
+        """Appends inputs `[batch, n, hidden]` with their mask `[batch, n]` to what waits."""
+        if self.pending.shape[1] == 0:
+            self.pending, self.pending_mask = embeds, mask
+        else:
+            self.pending = torch.cat([self.pending, embeds], dim=1)
+            self.pending_mask = torch.cat([self.pending_mask, mask], dim=1)
+
+    def read(self) -> torch.Tensor:
+        """Reads all that waits in one pass and returns its last hidden states, `[batch, n, hidden]`."""
+        embeds, mask = self.pending, self.pending_mask
+        positions = self.length + mask.cumsum(dim=1)
+        self.mask = torch.cat([self.mask, mask], dim=1)
+        self.length = positions[:, -1:]
+        self.pending, self.pending_mask = embeds[:, :0], mask[:, :0]
+        return self.backbone.base_model(
+            inputs_embeds=embeds.to(self.backbone.dtype),
+            attention_mask=self.mask,
+            position_ids=(positions - 1).clamp(min=0),
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state
+
+    def repeat(self, times: int) -> Context:
+        """The same context with every row `times` over, row by row, for the samples of a group.
+
+        The new context shares nothing that changes with the old one.
+        """
+        other = Context.__new__(Context)
+        other.backbone = self.backbone
+        other.cache = DynamicCache(config=self.backbone.config)
+        for index, layer in enumerate(self.cache.layers):
+            if layer.is_initialized:
+                other.cache.update(
+                    layer.keys.repeat_interleave(times, dim=0),
+                    layer.values.repeat_interleave(times, dim=0),
+                    index,
+                )
+        other.mask = self.mask.repeat_interleave(times, dim=0)
+        other.length = self.length.repeat_interleave(times, dim=0)
+        other.pending = self.pending.repeat_interleave(times, dim=0)
+        other.pending_mask = self.pending_mask.repeat_interleave(times, dim=0)
+        return other

@@ -1,0 +1,100 @@
+"""Where a latent token comes from, and where the chain of latents ends (ATP-Latent, arXiv:2601.21598, section 3).
+
+A latent head turns the backbone's last hidden state before a slot into a distribution over that slot's latent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass
+class LatentDistribution:
+    """A diagonal Gaussian over latent tokens, or a point where `log_variance` is None.
+
+    Attributes:
+        mean: `[..., hidden]`.
+        log_variance: `[..., hidden]`, log σ², or None.
+    """
+
+    mean: torch.Tensor
+    log_variance: torch.Tensor | None = None
+
+    def sample(self, noise: torch.Tensor | None, temperature: float = 1.0) -> torch.Tensor:
+        """The reparameterised draw μ + temperature·σ·noise; the mean where nothing is random."""
+        if self.log_variance is None or noise is None or temperature == 0:
+            return self.mean
+        return self.mean + temperature * torch.exp(0.5 * self.log_variance) * noise
+
+
+class HiddenStateHead(nn.Module):
+    """Coconut (arXiv:2412.06769): the last hidden state itself is the latent."""
+
+    def __init__(self, hidden_size: int, initial_log_variance: float):
+        super().__init__()
+
+    def forward(self, hidden: torch.Tensor) -> LatentDistribution:
+        """Hidden states `[..., hidden]` to a point each."""
+        return LatentDistribution(hidden)
+
+
+class ProjectedHead(nn.Module):
+    """A two-layer projection without noise: ATP-Latent's head in the ablation 'no VAE'."""
+
+    def __init__(self, hidden_size: int, initial_log_variance: float):
+        super().__init__()
+        self.trunk = _trunk(hidden_size)
+        self.mean = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, hidden: torch.Tensor) -> LatentDistribution:
+        """Hidden states `[..., hidden]` to a point each."""
+        return LatentDistribution(self.mean(self.trunk(hidden)))
+
+
+class GaussianHead(nn.Module):
+    """ATP-Latent's head: `Linear → GELU → Linear → LayerNorm`, then one linear map each for μ and log σ²."""
+
+    def __init__(self, hidden_size: int, initial_log_variance: float):
+        super().__init__()
+        self.trunk = _trunk(hidden_size)
+        self.mean = nn.Linear(hidden_size, hidden_size)
+        self.log_variance = nn.Linear(hidden_size, hidden_size)
+        self.log_variance.initial_bias = initial_log_variance  # type: ignore[assignment]
+
+    def forward(self, hidden: torch.Tensor) -> LatentDistribution:
+        """Hidden states `[..., hidden]` to a Gaussian each."""
+        features = self.trunk(hidden)
+        return LatentDistribution(self.mean(features), self.log_variance(features))
+
+
+class StopHead(nn.Module):
+    """Reads a latent token and says whether its slot is unused: logits `[..., 2]`, class 1 is 'stop'."""
+
+    def __init__(self, hidden_size: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(hidden_size, hidden_size), nn.GELU(), nn.Linear(hidden_size, 2)
+        )
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents `[..., hidden]` to logits `[..., 2]`."""
+        return self.layers(latents)
+
+
+def _trunk(hidden_size: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(hidden_size, hidden_size),
+        nn.GELU(),
+        nn.Linear(hidden_size, hidden_size),
+        nn.LayerNorm(hidden_size),
+    )
+
+
+LATENT_HEADS: dict[str, type[nn.Module]] = {
+    "hidden_state": HiddenStateHead,
+    "projected": ProjectedHead,
+    "gaussian": GaussianHead,
+}

@@ -1,0 +1,56 @@
+"""Loading a saved model from its folder alone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as hf_logging
+
+from latentplan.encoding.encoder import Encoder
+from latentplan.modeling.configuration import LatentReasonerConfig
+from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.step_decoder import StepDecoder
+
+
+@dataclass
+class LoadedModel:
+    """A reasoner with its tokenizer, encoder and step decoder (None for methods without one)."""
+
+    reasoner: LatentReasoner
+    step_decoder: StepDecoder | None
+    tokenizer: PreTrainedTokenizerBase
+    encoder: Encoder
+
+
+def is_latent_checkpoint(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds a saved `LatentReasoner` (rather than a plain language model)."""
+    config = Path(folder) / "config.json"
+    return config.is_file() and f'"{LatentReasonerConfig.model_type}"' in config.read_text()
+
+
+def load_model(folder: str | os.PathLike) -> LoadedModel:
+    """Loads what `LatentSystem.save_pretrained` wrote.
+
+    Raises:
+        FileNotFoundError: the folder holds no latentplan model; the message says where one may be.
+    """
+    folder = Path(folder)
+    if not is_latent_checkpoint(folder):
+        inside = folder / "model"
+        if is_latent_checkpoint(inside):
+            folder = inside
+        else:
+            raise FileNotFoundError(
+                f"{folder} holds no latentplan model (a folder with config.json and model.safetensors, such as "
+                "runs/NAME/model): train one with `latentplan sft` first"
+            )
+    hf_logging.disable_progress_bar()
+    reasoner = LatentReasoner.from_pretrained(folder)
+    decoder_folder = folder / "step_decoder"
+    decoder = StepDecoder.from_pretrained(decoder_folder) if decoder_folder.is_dir() else None
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    encoder = Encoder(tokenizer, reasoner.config.step_separator, reasoner.config.answer_marker)
+    return LoadedModel(reasoner.eval(), decoder.eval() if decoder else None, tokenizer, encoder)

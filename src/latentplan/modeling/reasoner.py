@@ -1,0 +1,97 @@
+"""`LatentReasoner`: any causal language model that reasons in continuous latent tokens before it writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers import initialization as init
+
+from latentplan.modeling.configuration import LatentReasonerConfig
+from latentplan.modeling.context import Context
+from latentplan.modeling.heads import LATENT_HEADS, LatentDistribution, StopHead
+
+
+class LatentReasoner(PreTrainedModel):
+    """A backbone with a latent head and a stop head.
+
+    Args:
+        config: which parts there are.
+        backbone: a causal language model to build on; made from `config.backbone_config` where it is None.
+
+    Raises:
+        ValueError: the configuration names a latent head that does not exist.
+    """
+
+    config_class = LatentReasonerConfig
+    config: LatentReasonerConfig
+    base_model_prefix = ""
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: LatentReasonerConfig, backbone: PreTrainedModel | None = None):
+        super().__init__(config)
+        if config.latent_head is not None and config.latent_head not in LATENT_HEADS:
+            raise ValueError(f"latent_head must be one of {sorted(LATENT_HEADS)}, got {config.latent_head!r}")
+        self.backbone = backbone or AutoModelForCausalLM.from_config(config.backbone_config)
+        config.backbone_config = self.backbone.config
+        self.latent_head = self.stop_head = None
+        if config.latent_head is not None:
+            head = LATENT_HEADS[config.latent_head]
+            self.latent_head = head(config.hidden_size, config.initial_log_variance)
+            self.stop_head = StopHead(config.hidden_size) if config.stop_head else None
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            std = getattr(self.config.backbone_config, "initializer_range", 0.02)
+            init.normal_(module.weight, mean=0.0, std=std)
+            if module.bias is not None:
+                init.constant_(module.bias, getattr(module, "initial_bias", 0.0))
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The backbone's token embeddings."""
+        return self.backbone.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the backbone's token embeddings."""
+        self.backbone.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The backbone's output layer."""
+        return self.backbone.get_output_embeddings()
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Token ids `[batch, tokens]` to input embeddings `[batch, tokens, hidden]`."""
+        return self.get_input_embeddings()(ids)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Last hidden states `[..., hidden]` to float32 logits `[..., vocabulary]`."""
+        logits = self.get_output_embeddings()(hidden).float()
+        cap = getattr(self.config.backbone_config, "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def start(self, question_ids: torch.Tensor, question_mask: torch.Tensor) -> Context:
+        """A context in which left-padded questions `[batch, question]` wait to be read."""
+        return Context(self.backbone, self.embed(question_ids), question_mask)
+
+    def next_latent(self, context: Context) -> LatentDistribution:
+        """Reads what waits in the context and gives the distribution of the next slot's latent, `[batch, hidden]`."""
+        assert self.latent_head is not None
+        return self.latent_head(context.read()[:, -1].float())
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        """The plain language model underneath, without latents (used by tools that expect a causal LM)."""
+        return self.backbone(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+
+
+AutoModel.register(LatentReasonerConfig, LatentReasoner)

@@ -1,0 +1,92 @@
+"""`StepDecoder`: reads the latent tokens of one step and writes that step as text (SIM-CoT, arXiv:2509.20317)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+
+from latentplan.modeling.configuration import StepDecoderConfig
+from latentplan.modeling.context import Context
+
+
+class StepDecoder(PreTrainedModel):
+    """A causal language model whose prefix is a step's latent tokens.
+
+    Args:
+        config: which language model.
+        backbone: a causal language model to build on; made from `config.backbone_config` where it is None.
+    """
+
+    config_class = StepDecoderConfig
+    config: StepDecoderConfig
+    base_model_prefix = ""
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: StepDecoderConfig, backbone: PreTrainedModel | None = None):
+        super().__init__(config)
+        self.backbone = backbone or AutoModelForCausalLM.from_config(config.backbone_config)
+        config.backbone_config = self.backbone.config
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """The backbone initialises itself; the decoder has no weights of its own."""
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The language model's token embeddings."""
+        return self.backbone.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The language model's output layer."""
+        return self.backbone.get_output_embeddings()
+
+    def forward(self, latents: torch.Tensor, step_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """Logits of each token of a step given its latents and the tokens before it.
+
+        Args:
+            latents: `[pairs, latents_per_step, hidden]`.
+            step_ids: `[pairs, step]`, right-padded (a causal model never looks at padding on the right).
+
+        Returns:
+            float32 logits `[pairs, step, vocabulary]`.
+        """
+        prefix = latents.to(self.backbone.dtype)
+        tokens = self.get_input_embeddings()(step_ids[:, :-1])
+        logits = self.backbone(inputs_embeds=torch.cat([prefix, tokens], dim=1), use_cache=False).logits
+        return logits[:, latents.shape[1] - 1 :].float()
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor, max_new_tokens: int = 64) -> torch.Tensor:
+        """Greedy text of each step, with a KV cache.
+
+        Args:
+            latents: `[pairs, latents_per_step, hidden]`.
+            max_new_tokens: tokens at most.
+
+        Returns:
+            ids `[pairs, up to max_new_tokens]`; after the first eos, padding.
+        """
+        eos, pad = self.config.eos_token_id, self.config.pad_token_id
+        ones = torch.ones(latents.shape[:2], dtype=torch.long, device=latents.device)
+        context = Context(self.backbone, latents, ones)
+        finished = torch.zeros(latents.shape[0], dtype=torch.bool, device=latents.device)
+        written: list[torch.Tensor] = []
+        output = self.get_output_embeddings()
+        while len(written) < max_new_tokens and not bool(finished.all()):
+            token = output(context.read()[:, -1]).argmax(dim=-1)
+            token = torch.where(finished, torch.full_like(token, pad), token)
+            finished = finished | (token == eos)
+            written.append(token)
+            context.push(self.get_input_embeddings()(token).unsqueeze(1), ones[:, :1])
+        if not written:
+            return torch.empty(latents.shape[0], 0, dtype=torch.long, device=latents.device)
+        return torch.stack(written, dim=1)
+
+
+AutoModel.register(StepDecoderConfig, StepDecoder)

@@ -1,0 +1,143 @@
+"""The settings of a run, one dataclass field each with one help text and one default.
+
+Names are those of transformers and TRL wherever they have the setting. A recipe is a YAML file of these fields;
+flags on the command line override it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+
+
+def _setting(default: Any, help: str) -> Any:
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class ModelArguments:
+    """Which model a run starts from."""
+
+    model_name_or_path: str | None = _setting(
+        None, "a latentplan model or run, or any causal LM; absent: train from scratch from backbone_config"
+    )
+    backbone_config: dict | None = _setting(
+        None, "configuration of a backbone trained from scratch: model_type and its fields"
+    )
+    tokenizer: str = _setting(
+        "word_level", "kind of the tokenizer trained with a backbone from scratch: word_level or byte_level_bpe"
+    )
+    vocab_size: int = _setting(4096, "entries of a tokenizer trained from scratch, at most")
+    dtype: str = _setting("float32", "dtype in which a backbone is loaded")
+    attn_implementation: str | None = _setting(None, "attention implementation of the backbone")
+    step_decoder_name_or_path: str | None = _setting(
+        None, "causal LM of the backbone's width to start the step decoder from; absent: a copy of the backbone"
+    )
+
+
+@dataclass
+class DataArguments:
+    """Which problems a run trains on."""
+
+    dataset_name: list[str] = _setting(
+        ["minigsm"], "minigsm, a benchmark's name, a file, or NAME=FILE; several are joined"
+    )
+    dataset_config: str = _setting("clock", "minigsm preset")
+    dataset_train_split: str = _setting("train", "split of a hub benchmark")
+    dataset_size: int | None = _setting(None, "problems of minigsm to generate, or the first N of other data")
+    dataset_seed: int = _setting(0, "seed of minigsm's generator")
+    exclude_benchmarks: list[str] = _setting(
+        [], "evaluation data (NAME, FILE or NAME=FILE) whose questions are removed from training"
+    )
+    max_question_tokens: int | None = _setting(None, "drop problems with longer questions")
+    max_text_tokens: int | None = _setting(None, "drop problems whose steps and answer are longer")
+
+
+@dataclass
+class RunConfig(TrainingArguments):
+    """What every kind of run has in addition to transformers' `TrainingArguments`."""
+
+    output_dir: str | None = _setting("runs/run", "the run directory")
+    logging_steps: float = _setting(20, "optimisation steps between two lines of metrics")
+    save_steps: float = _setting(200, "optimisation steps between two checkpoints")
+    save_total_limit: int | None = _setting(2, "checkpoints kept")
+    learning_rate: float = _setting(1e-4, "peak learning rate")
+    weight_decay: float = _setting(0.0, "AdamW's weight decay")
+    overwrite_output_dir: bool = _setting(False, "delete an earlier run in output_dir and start again")
+    torch_threads: int | None = _setting(None, "CPU threads of this process; absent: torch's choice")
+    remove_unused_columns: bool = _setting(False, "columns are laid out by the method, not by the Trainer")
+    report_to: None | str | list[str] = _setting("none", "tracking integrations, such as tensorboard")
+
+    def __post_init__(self) -> None:
+        self.logging_dir = str(Path(self.output_dir or "runs/run") / "tensorboard")
+        super().__post_init__()
+
+
+@dataclass
+class SFTConfig(RunConfig):
+    """The supervised stage."""
+
+    method: str = _setting("atp_latent", "method to train: see `latentplan methods`")
+    objectives: dict | None = _setting(None, "weight of each objective; absent: the method's own")
+    latent_head: str | None = _setting(None, "hidden_state, projected or gaussian; absent: the method's own")
+    stop_head: bool | None = _setting(None, "whether a stop head ends the latents; absent: the method's own")
+    latents_per_step: int = _setting(2, "latent tokens for one reasoning step (c)")
+    max_latent_steps: int = _setting(10, "latent steps at most (K)")
+    initial_log_variance: float = _setting(-4.0, "log σ² of the Gaussian head when training starts")
+    step_separator: str = _setting("\n", "text between written steps")
+    answer_marker: str = _setting("### ", "text before the answer")
+    curriculum_stages: list[int] | None = _setting(
+        None, "the stages in order (0: all steps are text); absent: 1 to K for latent methods"
+    )
+    curriculum_steps: list[int] = _setting([1000], "optimisation steps of each stage; one number serves all")
+    reset_optimizer: bool = _setting(True, "forget the optimizer's moments at the start of each stage")
+    stage_warmup_steps: int = _setting(0, "optimisation steps of linear warm-up at the start of each stage")
+    decay_stages: int = _setting(1, "the learning rate decays, as lr_scheduler_type says, over this many last stages")
+    lr_scheduler_type: str = _setting("cosine", "shape of the decay: constant, linear or cosine")
+
+
+@dataclass
+class GRPOConfig(RunConfig):
+    """The RL stage. Batch sizes count trajectories, as in TRL."""
+
+    max_steps: int = _setting(100, "optimisation steps")
+    learning_rate: float = _setting(1e-6, "peak learning rate")
+    lr_scheduler_type: str = _setting("constant", "shape of the learning rate: constant, linear or cosine")
+    per_device_train_batch_size: int = _setting(16, "trajectories of one forward pass per device")
+    num_generations: int = _setting(8, "trajectories of one question (G)")
+    answers_per_latent: int = _setting(1, "answers sampled from each chain of latents; divides num_generations")
+    steps_per_generation: int | None = _setting(
+        None, "minibatches that one rollout is split into; absent: gradient_accumulation_steps"
+    )
+    num_iterations: int = _setting(1, "passes over each rollout")
+    estimator: str = _setting("score_function", "gradient of the latents: score_function (paper) or pathwise")
+    latent_logprob: str = _setting("sum", "log-probability of a latent over dimensions: sum (paper) or mean (CoLaR)")
+    temperature: float = _setting(1.0, "temperature of answer tokens and of the stop head")
+    latent_temperature: float = _setting(1.0, "scale of σ when latents are sampled; 0 uses μ")
+    max_completion_length: int = _setting(64, "answer tokens at most")
+    reward_funcs: list[str] = _setting(
+        ["accuracy", "format", "coherence_strict_if_correct"], "rewards, by name or package.module:function"
+    )
+    reward_weights: list[float] | None = _setting(None, "weight of each reward; absent: 1 each")
+    beta: float = _setting(0.0, "weight of the KL divergence to the starting policy")
+    epsilon: float = _setting(0.2, "lower clipping range of the ratio")
+    epsilon_high: float | None = _setting(None, "upper clipping range; absent: epsilon")
+    max_log_ratio: float = _setting(3.0, "the log-ratio is clamped to ± this")
+    scale_rewards: str = _setting("group", "what the advantage is divided by: group, batch or none")
+    loss_type: str = _setting("grpo", "how per-action losses are averaged: grpo, bnpo or dr_grpo")
+    mask_truncated_completions: bool = _setting(False, "leave answers that did not finish out of the loss")
+    log_completions: bool = _setting(False, "write sampled trajectories to samples.jsonl at every logging step")
+
+
+def flatten_recipe(arguments: tuple[Any, ...]) -> dict[str, Any]:
+    """The resolved settings of parsed dataclasses as one flat, YAML-friendly mapping."""
+    resolved: dict[str, Any] = {}
+    for argument in arguments:
+        values = argument.to_dict() if isinstance(argument, TrainingArguments) else vars(argument)
+        resolved.update(values)
+    return resolved

@@ -1,0 +1,132 @@
+"""What a run starts from: a tokenizer, a backbone and a step decoder, loaded or made from scratch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from latentplan.encoding.special_tokens import END_LATENT, START_LATENT, add_special_tokens, resize_embeddings
+from latentplan.encoding.tokenizers import TOKENIZERS, problem_texts
+from latentplan.methods.registry import get_method
+from latentplan.methods.system import LatentSystem
+from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
+from latentplan.modeling.loading import is_latent_checkpoint, load_model
+from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.step_decoder import StepDecoder
+from latentplan.problems.problem import Problem
+from latentplan.training.arguments import ModelArguments, SFTConfig
+
+
+def initialise_system(
+    model: ModelArguments, config: SFTConfig, problems: Sequence[Problem]
+) -> tuple[LatentSystem, PreTrainedTokenizerBase]:
+    """The system that supervised training starts from, and its tokenizer.
+
+    Raises:
+        ValueError: neither a model nor a backbone configuration is named, or a part does not fit.
+    """
+    backbone, tokenizer = load_backbone(model, problems)
+    reasoner = LatentReasoner(_reasoner_config(config, backbone, tokenizer), backbone)
+    objectives = config.objectives or get_method(config.method).objectives
+    decoder = None
+    if "step_decoder" in objectives:
+        decoder = _step_decoder(model, config, backbone, tokenizer)
+    return LatentSystem(reasoner, decoder, objectives), tokenizer
+
+
+def load_backbone(
+    model: ModelArguments, problems: Sequence[Problem]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The causal language model and its tokenizer, with the latent tokens added."""
+    if model.model_name_or_path is None:
+        return _backbone_from_scratch(model, problems)
+    path = _resolve(model.model_name_or_path)
+    if is_latent_checkpoint(path):
+        loaded = load_model(path)
+        return loaded.reasoner.backbone, loaded.tokenizer
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    backbone = AutoModelForCausalLM.from_pretrained(
+        path, dtype=getattr(torch, model.dtype), **_attention(model)
+    )
+    known = len(tokenizer)
+    add_special_tokens(tokenizer)
+    resize_embeddings(backbone, tokenizer, known)
+    return backbone, tokenizer
+
+
+def _backbone_from_scratch(
+    model: ModelArguments, problems: Sequence[Problem]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if model.backbone_config is None:
+        raise ValueError(
+            "a run needs model_name_or_path (a model to start from) or backbone_config (to train from scratch)"
+        )
+    if model.tokenizer not in TOKENIZERS:
+        raise ValueError(f"tokenizer must be one of {sorted(TOKENIZERS)}, got {model.tokenizer!r}")
+    tokenizer = TOKENIZERS[model.tokenizer](problem_texts(problems), model.vocab_size)
+    add_special_tokens(tokenizer)
+    settings = dict(model.backbone_config)
+    backbone_config = CONFIG_MAPPING[settings.pop("model_type", "llama")](
+        **settings,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return AutoModelForCausalLM.from_config(backbone_config, **_attention(model)), tokenizer
+
+
+def _reasoner_config(
+    config: SFTConfig, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> LatentReasonerConfig:
+    method = get_method(config.method)
+    return LatentReasonerConfig(
+        backbone_config=backbone.config,
+        method=method.name,
+        latent_head=config.latent_head or method.latent_head,
+        stop_head=method.stop_head if config.stop_head is None else config.stop_head,
+        latents_per_step=config.latents_per_step,
+        max_latent_steps=config.max_latent_steps,
+        initial_log_variance=config.initial_log_variance,
+        written_steps=method.written_steps,
+        step_separator=config.step_separator,
+        answer_marker=config.answer_marker,
+        start_latent_token_id=tokenizer.convert_tokens_to_ids(START_LATENT),
+        end_latent_token_id=tokenizer.convert_tokens_to_ids(END_LATENT),
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+
+
+def _step_decoder(
+    model: ModelArguments, config: SFTConfig, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> StepDecoder:
+    language_model = copy.deepcopy(backbone)
+    if model.step_decoder_name_or_path is not None:
+        other = ModelArguments(
+            model_name_or_path=model.step_decoder_name_or_path, dtype=model.dtype
+        )
+        language_model, _ = load_backbone(other, ())
+    decoder_config = StepDecoderConfig(
+        backbone_config=language_model.config,
+        latents_per_step=config.latents_per_step,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return StepDecoder(decoder_config, language_model)
+
+
+def _resolve(name_or_path: str) -> str:
+    """A run directory stands for the model inside it."""
+    inside = Path(name_or_path) / "model"
+    return str(inside) if is_latent_checkpoint(inside) else name_or_path
+
+
+def _attention(model: ModelArguments) -> dict[str, Any]:
+    return {} if model.attn_implementation is None else {"attn_implementation": model.attn_implementation}

@@ -1,0 +1,227 @@
+"""The mathematics of the RL stage: advantages, clipped surrogates, means over actions, densities and KLs.
+
+Pure functions of tensors, computed in float32 whatever comes in. An action is a latent slot, a stop decision
+or an answer token; `mask` is 1 for actions that were taken and 0 for padding. GRPO is arXiv:2402.03300, Dr.
+GRPO arXiv:2503.20783, DAPO arXiv:2503.14476, ATP-Latent arXiv:2601.21598, CoLaR arXiv:2505.16552; option
+names are TRL's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_LOG_TWO_PI = math.log(2 * math.pi)
+
+
+def group_deviation(rewards: Tensor, eps: float) -> Tensor:
+    """Divide by each group's own deviation, as GRPO does: `[groups, G]` to `[groups, 1]`."""
+    return rewards.std(dim=1, keepdim=True) + eps
+
+
+def batch_deviation(rewards: Tensor, eps: float) -> Tensor:
+    """Divide by the deviation of all rewards of the batch, as arXiv:2508.08221 proposes: a scalar."""
+    return rewards.std() + eps
+
+
+def no_deviation(rewards: Tensor, eps: float) -> Tensor:
+    """Do not divide, as Dr. GRPO proposes: it favours questions that are nearly always or never solved."""
+    return torch.ones((), device=rewards.device)
+
+
+SCALE_REWARDS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "group": group_deviation,
+    "batch": batch_deviation,
+    "none": no_deviation,
+}
+"""TRL's `scale_rewards`: what a centred reward is divided by."""
+
+
+def group_advantages(
+    rewards: Tensor,
+    num_generations: int | None = None,
+    scale_rewards: Callable[[Tensor, float], Tensor] = group_deviation,
+    eps: float = 1e-4,
+) -> Tensor:
+    """A = (R − mean_G)/(std_G + ε): how much better a trajectory is than the others of its question.
+
+    GRPO, section 4.1.2 of arXiv:2402.03300; the deviation has G − 1 in the denominator, as in TRL. A group
+    whose rewards are all equal gets 0.
+
+    Args:
+        rewards: `[groups, G]`, or `[groups·G]` with the trajectories of a question next to each other.
+        num_generations: G; needed for rewards of one dimension.
+        scale_rewards: one of the values of `SCALE_REWARDS`.
+        eps: keeps the quotient finite.
+
+    Returns:
+        Advantages in the shape of `rewards`, float32.
+
+    Raises:
+        ValueError: the rewards do not fall into groups of G, or G is below 2.
+    """
+    size = rewards.shape[-1] if num_generations is None and rewards.dim() == 2 else num_generations
+    if size is None or size < 2 or rewards.numel() % size:
+        raise ValueError(
+            f"rewards of shape {list(rewards.shape)} do not fall into groups of num_generations={size}; "
+            "a group needs 2 or more trajectories"
+        )
+    grouped = rewards.float().reshape(-1, size)
+    centred = grouped - grouped.mean(dim=1, keepdim=True)
+    return (centred / scale_rewards(grouped, eps)).reshape(rewards.shape)
+
+
+class Surrogate(NamedTuple):
+    """What `clipped_surrogate` returns.
+
+    Attributes:
+        loss: `[batch, actions]`, to be minimised; 0 where masked.
+        clipped: `[batch, actions]`, bool: taken actions that clip or clamp keeps from giving a gradient.
+    """
+
+    loss: Tensor
+    clipped: Tensor
+
+
+def clipped_surrogate(
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    epsilon: float = 0.2,
+    epsilon_high: float | None = None,
+    max_log_ratio: float = 3.0,
+) -> Surrogate:
+    """−min(r·A, clip(r, 1 − ε, 1 + ε_high)·A) per action, with r = exp(log_probs − old_log_probs).
+
+    PPO's objective as GRPO uses it (arXiv:2402.03300, equation 3), with DAPO's separate upper bound
+    (arXiv:2503.14476, section 3.1). The log-ratio is clamped to ±`max_log_ratio`, because that of a latent
+    sums over thousands of dimensions and its exponential would overflow; at r = e^±3 nothing is left to learn
+    from it.
+
+    Args:
+        log_probs: `[batch, actions]`, of the policy that is trained.
+        old_log_probs: `[batch, actions]`, of the policy that sampled; taken as constant.
+        advantages: `[batch]`, or `[batch, actions]`.
+        mask: `[batch, actions]`, non-zero for taken actions.
+        epsilon: how far r may fall below 1.
+        epsilon_high: how far r may rise above 1; `epsilon` by default.
+        max_log_ratio: bound of the absolute log-ratio, in nats.
+    """
+    taken = mask.bool()
+    log_ratio = _masked(log_probs.float() - old_log_probs.detach().float(), taken)
+    advantages = advantages.float() if advantages.dim() == 2 else advantages.float().unsqueeze(1)
+    lowest, highest = 1 - epsilon, 1 + (epsilon if epsilon_high is None else epsilon_high)
+    ratio = log_ratio.clamp(-max_log_ratio, max_log_ratio).exp()
+    loss = -torch.minimum(ratio * advantages, ratio.clamp(lowest, highest) * advantages)
+    too_low = (ratio < lowest) & (advantages < 0)
+    too_high = (ratio > highest) & (advantages > 0)
+    clipped = (too_low | too_high | (log_ratio.abs() > max_log_ratio)) & taken
+    return Surrogate(_masked(loss, taken), clipped)
+
+
+def token_kl(log_probs: Tensor, reference_log_probs: Tensor) -> Tensor:
+    """An estimate of KL(policy‖reference) from the sampled tokens: exp(q) − q − 1, q = log π_ref − log π.
+
+    Never negative and unbiased ('k3'; GRPO, arXiv:2402.03300, equation 4). `[batch, tokens]` to the same
+    shape.
+    """
+    difference = reference_log_probs.detach().float() - log_probs.float()
+    return difference.exp() - difference - 1
+
+
+def masked_trajectory_mean(loss: Tensor, mask: Tensor, *, max_length: int | None = None) -> Tensor:
+    """The mean over each trajectory's actions, then over trajectories (GRPO): `[batch, actions]` to a scalar.
+
+    A short trajectory weighs as much as a long one. One without actions counts as 0.
+    """
+    taken = mask.bool()
+    return (_masked(loss.float(), taken).sum(dim=1) / taken.sum(dim=1).clamp(min=1)).mean()
+
+
+def masked_action_mean(loss: Tensor, mask: Tensor, *, max_length: int | None = None) -> Tensor:
+    """The mean over all actions of the batch ('bnpo'): `[batch, actions]` to a scalar."""
+    taken = mask.bool()
+    return _masked(loss.float(), taken).sum() / taken.sum().clamp(min=1)
+
+
+def masked_constant_mean(loss: Tensor, mask: Tensor, *, max_length: int | None = None) -> Tensor:
+    """The sum over actions divided by batch × `max_length`, without length bias (Dr. GRPO): a scalar.
+
+    Raises:
+        ValueError: `max_length`, the most actions that a trajectory can have, is not given.
+    """
+    if max_length is None:
+        raise ValueError(
+            "loss_type 'dr_grpo' divides by max_length, the most actions that a trajectory can have"
+        )
+    return _masked(loss.float(), mask.bool()).sum() / (loss.shape[0] * max_length)
+
+
+LOSS_TYPES: dict[str, Callable[..., Tensor]] = {
+    "grpo": masked_trajectory_mean,
+    "bnpo": masked_action_mean,
+    "dr_grpo": masked_constant_mean,
+}
+"""TRL's `loss_type`; each is called as `f(loss, mask, max_length=...)`."""
+
+
+def gaussian_log_prob_sum(
+    z: Tensor, mean: Tensor, log_variance: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """log N(z; μ, diag σ²), the sum over dimensions, as in ATP-Latent: `[..., hidden]` to `[...]`, in nats.
+
+    `mask`, of the result's shape, sets unused slots to 0. For a score function `z` has to be detached.
+    """
+    return _masked(_gaussian_log_density(z, mean, log_variance).sum(dim=-1), mask)
+
+
+def gaussian_log_prob_mean(
+    z: Tensor, mean: Tensor, log_variance: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """The mean over dimensions instead, as in CoLaR: `[..., hidden]` to `[...]`, in nats per dimension."""
+    return _masked(_gaussian_log_density(z, mean, log_variance).mean(dim=-1), mask)
+
+
+LATENT_LOG_PROBS: dict[str, Callable[..., Tensor]] = {
+    "sum": gaussian_log_prob_sum,
+    "mean": gaussian_log_prob_mean,
+}
+"""The option `latent_logprob`."""
+
+
+def gaussian_kl(mean_p: Tensor, log_variance_p: Tensor, mean_q: Tensor, log_variance_q: Tensor) -> Tensor:
+    """KL(p‖q) of diagonal Gaussians, per dimension: ½(log σ_q² − log σ_p² + (σ_p² + (μ_p − μ_q)²)/σ_q² − 1).
+
+    `[..., hidden]` to the same shape, in nats. The KL to the reference policy is exact for latents, no
+    estimate.
+    """
+    mean_p, log_variance_p = mean_p.float(), log_variance_p.float()
+    mean_q, log_variance_q = mean_q.float(), log_variance_q.float()
+    difference = log_variance_p - log_variance_q
+    distance = (mean_p - mean_q).square() * torch.exp(-log_variance_q)
+    return 0.5 * (difference.exp() + distance - 1 - difference)
+
+
+def standard_normal_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(μ, σ²)‖N(0, 1)) = ½(μ² + σ² − 1 − log σ²) per dimension: the VAE term of ATP-Latent.
+
+    `[..., hidden]` to the same shape, in nats.
+    """
+    mean, log_variance = mean.float(), log_variance.float()
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
+
+
+def _gaussian_log_density(z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    log_variance = log_variance.float()
+    squared = (z.float() - mean.float()).square() * torch.exp(-log_variance)
+    return -0.5 * (squared + log_variance + _LOG_TWO_PI)
+
+
+def _masked(values: Tensor, mask: Tensor | None) -> Tensor:
+    """`values` where the mask is set, else 0, also where padding holds an infinity or NaN."""
+    return values if mask is None else values.masked_fill(~mask.bool(), 0.0)

@@ -1,0 +1,88 @@
+"""Which problem is trained at which optimisation step and stage: one fixed sequence, whatever the devices.
+
+Position p of the sequence belongs to optimisation step p // effective batch, so the stage of a row, its place in
+the shuffle and its noise follow from its position alone; resuming skips positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from latentplan.encoding.curriculum import Curriculum
+from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder, Row, collate
+from latentplan.methods.base import Method
+from latentplan.modeling import noise
+from latentplan.modeling.configuration import LatentReasonerConfig
+
+
+class Place(NamedTuple):
+    """One position of the sequence: which problem, at which stage, and the position itself."""
+
+    index: int
+    stage: int
+    position: int
+
+
+class PlanSampler(Sampler[Place]):
+    """Shuffled passes over the data, through all stages of the curriculum.
+
+    Args:
+        num_problems: problems in the data.
+        curriculum: stages and their durations in optimisation steps.
+        effective_batch: rows of one optimisation step over all devices and accumulated micro-batches.
+        seed: of the shuffle.
+    """
+
+    def __init__(self, num_problems: int, curriculum: Curriculum, effective_batch: int, seed: int):
+        if num_problems < 1:
+            raise ValueError("there is no problem to train on")
+        self.num_problems, self.curriculum = num_problems, curriculum
+        self.effective_batch, self.seed = effective_batch, seed
+
+    def __len__(self) -> int:
+        return self.curriculum.total_steps * self.effective_batch
+
+    def __iter__(self) -> Iterator[Place]:
+        order: list[int] = []
+        for position in range(len(self)):
+            passes, offset = divmod(position, self.num_problems)
+            if offset == 0:
+                order = shuffled(self.num_problems, self.seed, passes)
+            yield Place(order[offset], self.curriculum.stage(position // self.effective_batch), position)
+
+
+def shuffled(count: int, seed: int, passes: int) -> list[int]:
+    """The order of the data in one pass."""
+    generator = torch.Generator().manual_seed(int(noise.fold(seed, passes)) & (2**63 - 1))
+    return torch.randperm(count, generator=generator).tolist()
+
+
+class StageRows(Dataset):
+    """Encoded problems, laid out at the stage that the sampler asks for."""
+
+    def __init__(
+        self, encoded: Sequence[EncodedProblem], encoder: Encoder, method: Method, config: LatentReasonerConfig
+    ):
+        self.encoded, self.encoder, self.method, self.config = encoded, encoder, method, config
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __getitem__(self, place: Place) -> tuple[Row, Place]:
+        row = self.method.layout(self.encoder, self.encoded[place.index], place.stage, self.config)
+        return row, place
+
+
+class StageCollator:
+    """Rows to a batch, with the noise key of each row from (seed, problem, position)."""
+
+    def __init__(self, pad_token_id: int, seed: int):
+        self.pad_token_id, self.seed = pad_token_id, seed
+
+    def __call__(self, items: Sequence[tuple[Row, Place]]) -> Batch:
+        keys = [int(noise.fold(self.seed, place.index, place.position)) for _, place in items]
+        return collate([row for row, _ in items], keys, self.pad_token_id)

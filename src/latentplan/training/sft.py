@@ -1,0 +1,123 @@
+"""The supervised stage: a method's objectives through the stages of its curriculum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler
+from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+from latentplan.encoding.curriculum import Curriculum, progressive
+from latentplan.encoding.encoder import EncodedProblem, Encoder
+from latentplan.methods.system import LatentSystem
+from latentplan.training.arguments import SFTConfig
+from latentplan.training.plan import PlanSampler, StageCollator, StageRows
+from latentplan.training.trainer import LatentTrainer, decay
+
+
+def make_curriculum(config: SFTConfig, has_latents: bool) -> Curriculum:
+    """The stages that a configuration asks for: as listed, or 1 to K for latent methods, or one stage of text."""
+    stages = config.curriculum_stages
+    if stages is None:
+        stages = list(range(1, config.max_latent_steps + 1)) if has_latents else [0]
+    steps = config.curriculum_steps
+    if len(steps) == 1:
+        steps = steps * len(stages)
+    if stages == list(range(1, config.max_latent_steps + 1)):
+        return progressive(config.max_latent_steps, steps)
+    return Curriculum(tuple(stages), tuple(steps))
+
+
+class ResetOptimizer(TrainerCallback):
+    """Forgets the optimizer's moments when a stage begins (Coconut, ATP-Latent)."""
+
+    def __init__(self, curriculum: Curriculum):
+        self.starts = set(curriculum.starts[1:])
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """At the first optimisation step of a stage, clears the optimizer's state."""
+        if state.global_step in self.starts:
+            optimizer = kwargs["optimizer"]
+            getattr(optimizer, "optimizer", optimizer).state.clear()
+
+
+class SFTTrainer(LatentTrainer):
+    """Trains a `LatentSystem` on encoded problems.
+
+    Args:
+        system: the reasoner, decoder and objectives.
+        config: the settings.
+        encoded: the training problems.
+        encoder: the encoder that made them.
+        tokenizer: saved with every checkpoint.
+        curriculum: stages and durations; it decides the length of the run.
+    """
+
+    args: SFTConfig
+
+    def __init__(
+        self,
+        system: LatentSystem,
+        config: SFTConfig,
+        encoded: Sequence[EncodedProblem],
+        encoder: Encoder,
+        tokenizer: PreTrainedTokenizerBase,
+        curriculum: Curriculum,
+        callbacks: Sequence[TrainerCallback] = (),
+    ):
+        config.max_steps = curriculum.total_steps
+        self.curriculum = curriculum
+        resets = [ResetOptimizer(curriculum)] if config.reset_optimizer else []
+        super().__init__(
+            model=system,
+            args=config,
+            train_dataset=StageRows(encoded, encoder, system.method, system.reasoner.config),
+            data_collator=StageCollator(tokenizer.pad_token_id, config.seed),
+            processing_class=tokenizer,
+            callbacks=[*callbacks, *resets],
+        )
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
+        effective = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return PlanSampler(len(self.train_dataset), self.curriculum, effective, self.args.seed)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, dict[str, torch.Tensor] | None]:
+        """The micro-batches of one optimisation step, and the objectives' counts over all of them and all devices."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counts: dict[str, torch.Tensor] = {}
+        for batch in batches:
+            for name, count in self.model.counts(batch).items():
+                counts[name] = counts[name] + count if name in counts else count
+        if self.args.world_size > 1:
+            counts = {
+                name: self.accelerator.reduce(count.to(device), reduction="sum") for name, count in counts.items()
+            }
+        return batches, counts or None
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The batch's share of the loss of the effective batch."""
+        outputs = model(counts=num_items_in_batch, **inputs)
+        loss = outputs.pop("loss")
+        passes = self.current_gradient_accumulation_steps
+        self.record(
+            stage=self.curriculum.stage(self.state.global_step),
+            **{name: value * passes * self.args.world_size for name, value in outputs.items()},
+        )
+        # The Trainer divides by the number of micro-batches, and DDP by the number of devices.
+        loss = loss * passes * self.args.world_size
+        return (loss, outputs) if return_outputs else loss
+
+    def learning_rate_scale(self, step: int) -> float:
+        """Warm-up at the start of each stage, decay over the last `decay_stages` stages."""
+        starts, total = self.curriculum.starts, self.curriculum.total_steps
+        into_stage = step - starts[self.curriculum.phase(step)]
+        decay_start = starts[-min(self.args.decay_stages, len(starts))] if self.args.decay_stages else total
+        progress = max(0.0, (step - decay_start) / max(1, total - decay_start))
+        warmup = min(1.0, (into_stage + 1) / (self.args.stage_warmup_steps + 1))
+        return warmup * decay(str(self.args.lr_scheduler_type), progress)

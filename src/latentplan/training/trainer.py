@@ -1,0 +1,124 @@
+"""What both trainers share: whole checkpoints, named metrics, and the learning rate through the stages."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import Trainer
+from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
+
+from latentplan.methods.system import LatentSystem
+
+STAGING = ".checkpoint-in-progress"
+
+
+class LatentTrainer(Trainer):
+    """`Trainer` for a `LatentSystem`: checkpoints are complete models, written aside and renamed when whole."""
+
+    model: LatentSystem
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = False
+        self._sums: dict[str, float] = defaultdict(float)
+        self._counts: dict[str, int] = defaultdict(int)
+        self._clock = time.perf_counter()
+        self._output_dir: str | None = None
+
+    def record(self, **values: float | torch.Tensor) -> None:
+        """Adds values to the averages that the next log line reports."""
+        for name, value in values.items():
+            self._sums[name] += value.detach() if isinstance(value, torch.Tensor) else value
+            self._counts[name] += 1
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the recorded averages and the seconds since the last line to what the Trainer logs."""
+        if "loss" in logs:
+            now = time.perf_counter()
+            logs["seconds"] = now - self._clock
+            self._clock = now
+            for name, total in self._sums.items():
+                logs[name] = float(total) / self._counts[name]
+            self._sums.clear()
+            self._counts.clear()
+        super().log(logs, start_time)
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> LambdaLR:
+        """The learning rate as `learning_rate_scale` gives it for each optimisation step."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, self.learning_rate_scale)
+        return self.lr_scheduler
+
+    def learning_rate_scale(self, step: int) -> float:
+        """Factor on the peak learning rate at optimisation step `step`."""
+        scale = decay(str(self.args.lr_scheduler_type), step / max(1, self.args.max_steps))
+        warmup = self.args.get_warmup_steps(self.args.max_steps)
+        return scale * min(1.0, (step + 1) / (warmup + 1))
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return self._output_dir or super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        run_dir = Path(self.args.output_dir)
+        staging = run_dir / STAGING
+        shutil.rmtree(staging, ignore_errors=True)
+        self._output_dir = str(staging)
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._output_dir = None
+        for whole in staging.iterdir():
+            shutil.rmtree(run_dir / whole.name, ignore_errors=True)
+            os.replace(whole, run_dir / whole.name)
+        staging.rmdir()
+        rotate_checkpoints(output_dir=str(run_dir), save_total_limit=self.args.save_total_limit)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        assert output_dir is not None
+        self.model.save_pretrained(output_dir, self.processing_class)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        saved, _ = LatentSystem.from_pretrained(resume_from_checkpoint, self.model.weights)
+        self.model.load_state_dict(saved.state_dict())
+
+
+def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
+    """The newest whole checkpoint of a run, or None; what a killed run left half-written is removed."""
+    if not Path(output_dir).is_dir():
+        return None
+    shutil.rmtree(Path(output_dir) / STAGING, ignore_errors=True)
+    return get_last_checkpoint(str(output_dir))
+
+
+def _cosine(progress: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+DECAYS: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: max(0.0, 1 - progress),
+    "cosine": _cosine,
+}
+
+
+def decay(name: str, progress: float) -> float:
+    """The factor on the learning rate at `progress` from 0 to 1 of the decay called `name`.
+
+    Raises ValueError for a name that does not exist.
+    """
+    name = name.rsplit(".", 1)[-1].lower()
+    if name not in DECAYS:
+        raise ValueError(f"lr_scheduler_type must be one of {sorted(DECAYS)}, got {name!r}")
+    return DECAYS[name](progress)
