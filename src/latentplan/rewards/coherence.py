@@ -1,0 +1,99 @@
+"""Does each decoded step lead on to a later one, and the last to the answer?
+
+The coherence reward of ATP-Latent (arXiv:2601.21598) needs no labels: it reads only what the step decoder
+makes of the latents, and the predicted answer.
+
+    decoded steps                          answer    paper    strict
+    <<16-3-4=9>>  <<9*2=18>>               18        1        1
+    <<1+3=4>>     <<14*2=28>>              28        1        1/2       '4' occurs in '14'
+    no equation   nor this one             28        1        0         the empty result occurs everywhere
+                                           28        1        0         no steps at all
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from latentplan.problems.answers import extract_answer, numbers_match, parse_number
+from latentplan.problems.equations import Equation, parse_equation
+from latentplan.rewards.contract import column
+
+_RESULT = re.compile(r"<<[^<>]*=([^<>=]*)>>")
+
+
+def coherence_paper(
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    decoded_steps: Sequence[Sequence[str] | None] | None = None,
+    **kwargs: Any,
+) -> list[float | None]:
+    """`paper_coherence` of each trajectory; None where nothing was decoded (no step decoder)."""
+    return [
+        None if steps is None else paper_coherence(steps, extract_answer(completion))
+        for completion, steps in zip(completions, column(decoded_steps, completions), strict=True)
+    ]
+
+
+def coherence_strict(
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    decoded_steps: Sequence[Sequence[str] | None] | None = None,
+    **kwargs: Any,
+) -> list[float | None]:
+    """`strict_coherence` of each trajectory; None where nothing was decoded (no step decoder)."""
+    return [
+        None if steps is None else strict_coherence(steps, extract_answer(completion))
+        for completion, steps in zip(completions, column(decoded_steps, completions), strict=True)
+    ]
+
+
+def paper_coherence(steps: Sequence[str], answer: str | None) -> float:
+    """Coherence by substrings, as ATP-Latent defines it (arXiv:2601.21598), with its holes, for comparison.
+
+    A step counts if its result's text occurs in any later step, the last if it occurs in the predicted
+    answer; the score is the share of steps that count. What this rewards by accident:
+
+    - a step that cannot be read has the empty result, which occurs everywhere, so gibberish scores 1;
+    - '4' occurs in '14', and also in a later step's own result;
+    - no steps at all score 1.
+    """
+    if not steps:
+        return 1.0
+    counted = 0
+    for index, result in enumerate(map(_result_text, steps)):
+        later = steps[index + 1 :] or [answer or ""]
+        counted += any(result in text for text in later)
+    return counted / len(steps)
+
+
+def strict_coherence(steps: Sequence[str], answer: str | None) -> float:
+    """Coherence by numbers, which closes the holes of `paper_coherence`: our default for RL.
+
+    A step counts if its result is an operand of a later step or equals the predicted answer, the last only if
+    it equals the answer; one that cannot be read never counts. The score is the share of steps that count,
+    and 0 without steps. An answer that is no number equals no result.
+    """
+    equations = [parse_equation(step) for step in steps]
+    counted = sum(_is_carried_on(index, equations, answer) for index in range(len(steps)))
+    return counted / len(steps) if steps else 0.0
+
+
+def _result_text(step: str) -> str:
+    found = _RESULT.search(step)
+    return found.group(1).strip() if found else ""
+
+
+def _is_carried_on(index: int, equations: Sequence[Equation | None], answer: str | None) -> bool:
+    equation = equations[index]
+    if equation is None:
+        return False
+    later = (operand for other in equations[index + 1 :] if other for operand in other.operands)
+    return equation.result in later or _is_answer(equation, answer)
+
+
+def _is_answer(equation: Equation, answer: str | None) -> bool:
+    result = parse_number(equation.result_text)
+    predicted = None if answer is None else parse_number(answer)
+    return result is not None and predicted is not None and numbers_match(result, predicted)

@@ -1,0 +1,111 @@
+"""Several rewards as one: a table of what each function said, and the weighted sum.
+
+    rewards = RewardSet(LABELLED_WEIGHTS)
+    table, totals = rewards(prompts, completions, answer=answers, decoded_steps=decoded_steps)
+
+ATP-Latent's reward (arXiv:2601.21598) is R = 1·correct + 0.5·format + 0.1·coherence·correct; without labels
+it is R = 0.5·format + 1·coherence. The product is the reward `coherence_strict_if_correct`, so both are plain
+sums.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from latentplan.rewards.contract import Reward
+from latentplan.rewards.registry import get_reward
+
+LABELLED_WEIGHTS: dict[str, float] = {"accuracy": 1.0, "format": 0.5, "coherence_strict_if_correct": 0.1}
+"""ATP-Latent's reward, with the strict coherence."""
+UNLABELLED_WEIGHTS: dict[str, float] = {"format": 0.5, "coherence_strict": 1.0}
+"""ATP-Latent's coherence-only reward, for questions without answers."""
+
+
+class Rewarded(NamedTuple):
+    """What a `RewardSet` says of a batch.
+
+    Attributes:
+        table: `[functions, trajectories]`, before weighting; NaN where a function does not apply.
+        totals: `[trajectories]`, the weighted sums.
+    """
+
+    table: list[list[float]]
+    totals: list[float]
+
+
+class RewardSet:
+    """Weighted reward functions, called together.
+
+    Args:
+        names: built-in names, `package.module:function`, or functions; or a mapping from those to weights.
+        weights: one per name; 1.0 each by default.
+
+    Raises:
+        ValueError: there is no such reward, two have one name, or there are more or fewer weights than
+            rewards.
+    """
+
+    def __init__(
+        self, names: Sequence[str | Reward] | Mapping[str, float], weights: Sequence[float] | None = None
+    ):
+        if isinstance(names, Mapping):
+            if weights is not None:
+                raise ValueError("the weights come with the names already; give one of the two")
+            weights, names = list(names.values()), list(names)
+        self.functions = [get_reward(name) if isinstance(name, str) else name for name in names]
+        self.names = [_short_name(name) for name in names]
+        self.weights = [1.0] * len(self.names) if weights is None else list(weights)
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"two rewards have the same name: {', '.join(self.names)}")
+        if len(self.weights) != len(self.names):
+            raise ValueError(
+                f"{len(self.weights)} weights for {len(self.names)} rewards ({', '.join(self.names)})"
+            )
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> Rewarded:
+        """The rewards of a batch; `columns` have one entry per trajectory and reach every function.
+
+        Raises:
+            ValueError: a function returned another number of rewards than there are completions.
+        """
+        table = [
+            _row(name, function(prompts=prompts, completions=completions, **columns), len(completions))
+            for name, function in zip(self.names, self.functions, strict=True)
+        ]
+        return Rewarded(table, combine_rewards(table, self.weights) if table else [0.0] * len(completions))
+
+    def metrics(self, table: Sequence[Sequence[float]]) -> dict[str, float]:
+        """`rewards/{name}/mean` over the trajectories that it applies to; absent where that is none."""
+        applicable = {
+            name: [value for value in row if not math.isnan(value)]
+            for name, row in zip(self.names, table, strict=True)
+        }
+        return {f"rewards/{name}/mean": sum(row) / len(row) for name, row in applicable.items() if row}
+
+
+def combine_rewards(table: Sequence[Sequence[float]], weights: Sequence[float]) -> list[float]:
+    """The weighted sum over functions, `[functions, trajectories]` to `[trajectories]`.
+
+    As in TRL (`nansum`), a NaN adds nothing, and a trajectory to which no function applies gets 0.
+    """
+    return [
+        math.fsum(
+            weight * value for weight, value in zip(weights, values, strict=True) if not math.isnan(value)
+        )
+        for values in zip(*table, strict=True)
+    ]
+
+
+def _row(name: str, rewards: Sequence[float | None], num_completions: int) -> list[float]:
+    if len(rewards) != num_completions:
+        raise ValueError(
+            f"the reward {name!r} returned {len(rewards)} values for {num_completions} completions; "
+            "it must return one per completion, None where it does not apply"
+        )
+    return [math.nan if reward is None else float(reward) for reward in rewards]
+
+
+def _short_name(name: str | Reward) -> str:
+    return name.rpartition(":")[2] if isinstance(name, str) else getattr(name, "__name__", repr(name))

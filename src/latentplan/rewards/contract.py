@@ -1,0 +1,33 @@
+"""What a reward is: a plain function over lists, as in TRL, so that a TRL reward function works unchanged.
+
+    def short(prompts, completions, **kwargs):
+        return [1.0 if len(text) < 20 else 0.0 for text in completions]
+
+It is called with keywords only, and gets every column of the dataset (`answer`, `question`, `modulus`, ...)
+and what only a latent rollout knows (`decoded_steps`, `num_latents`, `finished`), one entry per trajectory.
+None for a trajectory says that the reward does not apply to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, TypeVar
+
+Reward = Callable[..., Sequence[float | None]]
+"""`f(prompts, completions, **columns)`: one reward, or None, per trajectory."""
+
+_Entry = TypeVar("_Entry")
+
+
+def column(values: Sequence[_Entry] | None, completions: Sequence[Any]) -> Sequence[_Entry | None]:
+    """A column of one entry per completion; a column that was not given is None all through."""
+    return [None] * len(completions) if values is None else values
+
+
+def product(*rewards: Sequence[float | None]) -> list[float | None]:
+    """The product of several rewards per trajectory; None where one of them does not apply."""
+    return [
+        None if None in values else prod(value for value in values if value is not None)
+        for values in zip(*rewards, strict=True)
+    ]

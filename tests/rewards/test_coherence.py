@@ -1,0 +1,86 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latentplan.rewards.coherence import (
+    coherence_paper,
+    coherence_strict,
+    paper_coherence,
+    strict_coherence,
+)
+
+CASES = {
+    "a chain to the answer": (["<<16-3-4=9>>", "<<9*2=18>>"], "18", 1, 1),
+    "one step": (["<<1+2=3>>"], "3", 1, 1),
+    "the answer is another": (["<<16-3-4=9>>", "<<9*2=18>>"], "19", 1 / 2, 1 / 2),
+    "a result that nothing takes up": (["<<1+2=3>>", "<<4*5=20>>"], "20", 1 / 2, 1 / 2),
+    "taken up two steps later": (["<<1+2=3>>", "<<4+4=8>>", "<<8*3=24>>"], "24", 1, 1),
+    "4 occurs in 14": (["<<1+3=4>>", "<<14*2=28>>"], "28", 1, 1 / 2),
+    "8 occurs in the answer 18": (["<<4+4=8>>"], "18", 1, 0),
+    "a result that is only a later result": (["<<1+3=4>>", "<<2*2=4>>"], "4", 1, 1),
+    "the same, but no answer": (["<<1+3=4>>", "<<2*2=4>>", "<<4+1=5>>"], "5", 1, 1),
+    "only a later result": (["<<1+6=7>>", "<<5+2=7>>", "<<2*2=4>>"], "4", 2 / 3, 1 / 3),
+    "an early step that is the answer": (["<<1+2=3>>", "<<4+1=5>>"], "3", 0, 1 / 2),
+    "gibberish has the empty result": (["no equation", "nor this one"], "28", 1, 0),
+    "gibberish between": (["<<1+2=3>>", "no", "<<3*2=6>>"], "6", 1, 2 / 3),
+    "numbers written in another way": (["<<1/2=0.5>>", "<<.50*4=2.0>>"], "2", 0, 1),
+    "a negative result": (["<<3-5=-2>>", "<<-2+6=4>>"], "4", 1, 1),
+    "subtracted is not negative": (["<<3-5=-2>>", "<<6-2=4>>"], "4", 1, 1 / 2),
+    "a readable result of an unreadable expression": (["<<x+y=9>>"], "9", 1, 0),
+    "no steps": ([], "28", 1, 0),
+    "no answer": (["<<1+2=3>>"], None, 0, 0),
+    "gibberish and no answer": (["no equation"], None, 1, 0),
+    "an answer in words": (["<<1+2=3>>"], "three", 0, 0),
+    "an answer with its unit": (["<<1+2=3>>"], "$3.00", 1, 1),
+}
+
+
+@pytest.mark.parametrize(("steps", "answer", "paper", "strict"), CASES.values(), ids=CASES.keys())
+def test_both_coherences(steps, answer, paper, strict):
+    assert paper_coherence(steps, answer) == pytest.approx(paper)
+    assert strict_coherence(steps, answer) == pytest.approx(strict)
+
+
+def test_as_rewards_they_read_the_answer_behind_the_marker():
+    completions = ["### 3", "3", "### 3", "### 3"]
+    decoded_steps = [["<<1+2=3>>"], ["<<1+2=3>>"], [], None]
+    assert coherence_paper([""] * 4, completions, decoded_steps=decoded_steps) == [1.0, 0.0, 1.0, None]
+    assert coherence_strict([""] * 4, completions, decoded_steps=decoded_steps) == [1.0, 0.0, 0.0, None]
+
+
+def test_without_a_step_decoder_they_do_not_apply():
+    assert coherence_paper([""], ["### 3"], num_latents=[4]) == [None]
+    assert coherence_strict([""], ["### 3"], num_latents=[4]) == [None]
+
+
+NUMBERS = st.integers(0, 30)
+STEPS = st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS).map(lambda n: f"<<{n[0]}+{n[1]}={n[2]}>>"), max_size=5)
+ANY_STEPS = st.lists(st.text(alphabet="0123456789+-*/=<> ", max_size=12), max_size=5)
+
+
+@settings(deadline=None)
+@given(st.one_of(STEPS, ANY_STEPS), st.one_of(NUMBERS.map(str), st.none(), st.text(max_size=5)))
+def test_they_are_shares_of_the_steps(steps, answer):
+    for coherence in (paper_coherence, strict_coherence):
+        score = coherence(steps, answer)
+        assert 0 <= score <= 1
+        assert score * max(len(steps), 1) == pytest.approx(round(score * max(len(steps), 1)))
+
+
+@settings(deadline=None)
+@given(STEPS, NUMBERS.map(str))
+def test_full_strict_marks_imply_full_marks_of_the_paper(steps, answer):
+    # For numbers written in one way only: an operand, or the last result, contains the text that is compared.
+    if strict_coherence(steps, answer) == 1:
+        assert paper_coherence(steps, answer) == 1
+
+
+@settings(deadline=None)
+@given(NUMBERS, st.lists(NUMBERS, min_size=1, max_size=6))
+def test_a_running_sum_is_coherent_and_stays_so_only_with_its_answer(start, addends):
+    steps, value = [], start
+    for addend in addends:
+        steps.append(f"<<{value}+{addend}={value + addend}>>")
+        value += addend
+    assert strict_coherence(steps, str(value)) == 1
+    assert strict_coherence(steps, str(value + 1)) < 1
