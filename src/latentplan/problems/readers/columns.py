@@ -14,12 +14,7 @@ from latentplan.problems.readers.layouts import Row
 
 def text_column(row: Row, column: str) -> str:
     """A text, stripped. Raises DataError if it is missing, no text, or empty."""
-    value = _value(row, column)
-    if not isinstance(value, str):
-        raise _wrong_type(column, "text", value)
-    if not value.strip():
-        raise DataError(f"column {column!r} is empty")
-    return value.strip()
+    return _text(_value(row, column), column, "text")
 
 
 def texts_column(row: Row, column: str) -> Chain:
@@ -27,12 +22,7 @@ def texts_column(row: Row, column: str) -> Chain:
     value = _value(row, column)
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise _wrong_type(column, "a list of texts", value)
-    for item in value:
-        if not isinstance(item, str):
-            raise _wrong_type(column, "a list of texts, each", item)
-        if not item.strip():
-            raise DataError(f"column {column!r} holds an empty text")
-    return tuple(item.strip() for item in value)
+    return tuple(_text(item, column, "a list of texts, each") for item in value)
 
 
 def number_column(row: Row, column: str) -> str:
@@ -80,6 +70,18 @@ def _value(row: Row, column: str) -> object:
     if column not in row:
         raise DataError(f"column {column!r} is missing (found: {', '.join(map(str, row)) or 'none'})")
     return row[column]
+
+
+def _text(value: object, column: str, expected: str) -> str:
+    if not isinstance(value, str):
+        raise _wrong_type(column, expected, value)
+    if not value.strip():
+        raise DataError(f"column {column!r} holds an empty text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # JSON may escape half a character, which no tokenizer takes
+        raise DataError(f"column {column!r} holds half a character: {error}") from None
+    return value.strip()
 
 
 def _wrong_type(column: str, expected: str, value: object) -> DataError:

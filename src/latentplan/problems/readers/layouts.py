@@ -109,8 +109,10 @@ def _json_list_rows(path: Path) -> Iterator[NumberedRow]:
 def _next_item(text: str, position: int) -> int:
     """Where the next item, or the closing bracket, starts. Raises ValueError if there is neither."""
     position = _skip_blanks(text, position)
-    if text.startswith(",", position):
-        return _skip_blanks(text, position + 1)
+    if text.startswith(",", position) and not text.startswith(
+        "]", following := _skip_blanks(text, position + 1)
+    ):
+        return following
     if text.startswith("]", position) and not text[position + 1 :].strip():
         return position
     raise json.JSONDecodeError("expected ',' or the final ']'", text, position)

@@ -35,7 +35,7 @@ def read_problems(
 def scan_problems(
     path: str | Path, format: str | None = None, *, chain: str | None = None
 ) -> Iterator[Outcome]:
-    """Every row of a file in order, as a problem or as the error that it is; arguments as for `read_problems`.
+    """Every row of a file in order, as a problem or as its error; the arguments are those of `read_problems`.
 
     Raises:
         DataError: at once, if there is no such file, format or chain, or if the columns tell no format.

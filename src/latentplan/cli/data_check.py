@@ -1,0 +1,91 @@
+"""`latentplan data check`: is a data file readable, and what does it hold?
+
+latentplan data check train.jsonl
+latentplan data check SVAMP.json --benchmark svamp
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from latentplan.problems.benchmarks import BENCHMARKS
+from latentplan.problems.check import CheckReport, Doubt, check_file
+from latentplan.problems.problem import DataError, Problem
+
+_DOUBTS_SHOWN = 3
+_BAR_WIDTH = 40
+
+
+def check(
+    file: Annotated[Path, typer.Argument(help="The data file.")],
+    benchmark: Annotated[
+        str | None,
+        typer.Option(help=f"Whose format it has, if its columns do not tell: {', '.join(BENCHMARKS)}."),
+    ] = None,
+    chain: Annotated[
+        str | None, typer.Option(help="What the steps are made of: equations or sentences.")
+    ] = None,
+    examples: Annotated[int, typer.Option(min=0, help="How many problems to show.")] = 2,
+) -> None:
+    """Check a data file: every broken row with its line and reason, steps, duplicates, doubtful equations.
+
+    The exit status is 1 if any row is broken.
+    """
+    console = Console(soft_wrap=True, highlight=False)
+    try:
+        report = check_file(file, benchmark, chain=chain, num_examples=examples)
+    except DataError as error:
+        console.print(Text(str(error), style="red"))
+        raise typer.Exit(1) from None
+    _show(report, console)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _show(report: CheckReport, console: Console) -> None:
+    for problem in report.examples:
+        console.print(_example(problem))
+    if report.num_problems:
+        console.print(_histogram(report))
+    for reason, doubts in _by_reason(report.doubts).items():
+        console.print(Text(_warning(reason, doubts, report), style="yellow"))
+    if report.num_duplicates:
+        console.print(Text(f"warning: {report.num_duplicates} questions were asked before", style="yellow"))
+    for error in report.errors:
+        console.print(Text(str(error), style="red"))
+    summary = f"{report.file}: {report.format}, {report.num_problems} good rows, {len(report.errors)} broken"
+    console.print(Text(summary, style="green" if report.ok else "bold red"))
+
+
+def _example(problem: Problem) -> Text:
+    text = Text(problem.question + "\n")
+    for step in problem.steps:
+        text.append(f"  {step}\n", style="cyan")
+    return text.append(f"  ### {problem.answer}\n", style="bold")
+
+
+def _histogram(report: CheckReport) -> Table:
+    table = Table("steps", "problems", "", box=None)
+    largest = max(report.step_counts.values())
+    for steps, count in report.step_counts.items():
+        table.add_row(str(steps), str(count), "█" * max(1, round(_BAR_WIDTH * count / largest)))
+    return table
+
+
+def _by_reason(doubts: tuple[Doubt, ...]) -> dict[str, list[Doubt]]:
+    grouped: dict[str, list[Doubt]] = defaultdict(list)
+    for doubt in doubts:
+        grouped[doubt.reason].append(doubt)
+    return grouped
+
+
+def _warning(reason: str, doubts: list[Doubt], report: CheckReport) -> str:
+    shown = ", ".join(f"{report.file}:{doubt.line} {doubt.step}" for doubt in doubts[:_DOUBTS_SHOWN])
+    return f"warning: {len(doubts)} × {reason}: {shown}{', …' if len(doubts) > _DOUBTS_SHOWN else ''}"
