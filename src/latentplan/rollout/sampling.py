@@ -1,0 +1,46 @@
+"""How stops and tokens are drawn: at a temperature, with uniform numbers given from outside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Settings of a rollout.
+
+    Attributes:
+        temperature: of answer tokens and of the stop head; 0 takes the most probable.
+        latent_temperature: scale of σ; 0 uses μ.
+        max_new_tokens: answer tokens at most.
+    """
+
+    temperature: float = 1.0
+    latent_temperature: float = 1.0
+    max_new_tokens: int = 64
+
+    @classmethod
+    def greedy(cls, max_new_tokens: int = 64) -> Sampling:
+        """Means, most probable stops and most probable tokens."""
+        return cls(temperature=0.0, latent_temperature=0.0, max_new_tokens=max_new_tokens)
+
+
+def log_softmax(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Log-probabilities `[..., classes]` of the policy that samples at `temperature` (0 scores as 1)."""
+    return torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
+
+
+def draw(log_probs: torch.Tensor, uniform: torch.Tensor, temperature: float) -> torch.Tensor:
+    """One class a row, by inverting the distribution function at `uniform`; the most probable at temperature 0.
+
+    Args:
+        log_probs: `[batch, classes]`, already at the temperature.
+        uniform: `[batch]`, in (0, 1).
+    """
+    if temperature == 0:
+        return log_probs.argmax(dim=-1)
+    cumulative = log_probs.double().exp().cumsum(dim=-1)
+    target = (uniform * cumulative[:, -1]).unsqueeze(1)
+    return torch.searchsorted(cumulative, target).squeeze(1).clamp(max=log_probs.shape[-1] - 1)

@@ -1,0 +1,118 @@
+"""Problems to solutions: rollouts in batches, with the text of answers and plans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from latentplan.encoding.encoder import pad_left
+from latentplan.modeling.loading import LoadedModel
+from latentplan.rollout.engine import generate
+from latentplan.rollout.plans import Plan, decode_plans, written_plan
+from latentplan.rollout.sampling import Sampling
+from latentplan.rollout.trajectories import Trajectories
+
+
+@dataclass(frozen=True)
+class Solution:
+    """One trajectory as text.
+
+    Attributes:
+        completion: what was written after the latents, without eos.
+        plan: the decoded steps (latent models with a decoder), the written steps (CoT), or None.
+        num_latents: latent tokens used.
+        num_tokens: latent tokens and answer tokens before eos.
+        finished: whether eos was written.
+    """
+
+    completion: str
+    plan: Plan | None
+    num_latents: int
+    num_tokens: int
+    finished: bool
+
+
+def question_batch(model: LoadedModel, questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Left-padded ids and mask `[questions, longest]` on the model's device."""
+    frame = [model.encoder.start_latent] if model.reasoner.config.num_slots else []
+    rows = [model.encoder.question(question) + frame for question in questions]
+    ids, mask = pad_left(rows, model.tokenizer.pad_token_id)
+    return ids.to(model.reasoner.device), mask.to(model.reasoner.device)
+
+
+def read_solutions(model: LoadedModel, trajectories: Trajectories, with_plans: bool = True) -> list[Solution]:
+    """The trajectories as text, in their order."""
+    config = model.reasoner.config
+    completions = [
+        text.strip()
+        for text in model.tokenizer.batch_decode(trajectories.answer_ids, skip_special_tokens=True)
+    ]
+    plans: list[Plan | None] = [None] * len(completions)
+    if with_plans and model.step_decoder is not None:
+        by_chain = decode_plans(
+            model.step_decoder, model.tokenizer, trajectories.latents, trajectories.slot_mask
+        )
+        plans = [plan for plan in by_chain for _ in range(trajectories.answers)]
+    elif with_plans and config.written_steps:
+        plans = [written_plan(text, config.step_separator, config.answer_marker) for text in completions]
+    return [
+        Solution(*parts)
+        for parts in zip(
+            completions,
+            plans,
+            trajectories.num_latents.tolist(),
+            trajectories.num_tokens.tolist(),
+            trajectories.finished.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def solve(
+    model: LoadedModel,
+    questions: Sequence[str],
+    sampling: Sampling,
+    *,
+    seed: int = 0,
+    num_generations: int = 1,
+    batch_size: int = 128,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> list[list[Solution]]:
+    """`num_generations` solutions of each question, in the order of the questions.
+
+    Questions of similar length share a batch; a question's noise follows from its place in `questions` and `seed`.
+
+    Args:
+        model: reasoner, decoder, tokenizer.
+        questions: in words.
+        sampling: temperatures and length.
+        seed: of the noise.
+        num_generations: solutions of each question.
+        batch_size: questions in a batch.
+        on_progress: called with the number of questions just solved.
+    """
+    solutions: list[list[Solution]] = [[] for _ in questions]
+    for places in _batches_by_length(questions, batch_size):
+        ids, mask = question_batch(model, [questions[place] for place in places])
+        trajectories = generate(
+            model.reasoner,
+            ids,
+            mask,
+            torch.tensor(places, device=ids.device),
+            seed=seed,
+            sampling=sampling,
+            draws=num_generations,
+        )
+        flat = read_solutions(model, trajectories)
+        for index, place in enumerate(places):
+            solutions[place] = flat[index * num_generations : (index + 1) * num_generations]
+        on_progress(len(places))
+    return solutions
+
+
+def _batches_by_length(questions: Sequence[str], batch_size: int) -> Iterator[list[int]]:
+    order = sorted(range(len(questions)), key=lambda place: (len(questions[place]), place))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]

@@ -1,0 +1,77 @@
+"""`Trajectories`: what a rollout leaves behind, enough to score it again under any policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+
+
+@dataclass
+class Trajectories:
+    """Rollouts of a batch of questions: each has `draws` chains of latents, each chain `answers` answers.
+
+    The samples of a question are neighbours: trajectory = (question · draws + draw) · answers + answer.
+
+    Attributes:
+        question_ids, question_mask: `[questions, question]`, left-padded.
+        chain_keys: `[chains]`, keys of the counter-based noise.
+        latents: `[chains, slots, hidden]`, also the latent that a stop was decided on.
+        slot_mask: `[chains, slots]`, 1 where a slot is in use.
+        stop_mask: `[chains, steps]`, 1 where the stop head was asked.
+        stops: `[chains, steps]`, 1 where it said stop.
+        latent_log_probs: `[chains, slots]`, summed over dimensions; 0 for unused slots and point latents.
+        stop_log_probs: `[chains, steps]`, of the decision taken.
+        answer_ids, answer_mask, answer_log_probs: `[chains · answers, tokens]`, eos included.
+        finished: `[chains · answers]`, whether eos was written.
+    """
+
+    question_ids: torch.Tensor
+    question_mask: torch.Tensor
+    chain_keys: torch.Tensor
+    latents: torch.Tensor
+    slot_mask: torch.Tensor
+    stop_mask: torch.Tensor
+    stops: torch.Tensor
+    latent_log_probs: torch.Tensor
+    stop_log_probs: torch.Tensor
+    answer_ids: torch.Tensor
+    answer_mask: torch.Tensor
+    answer_log_probs: torch.Tensor
+    finished: torch.Tensor
+
+    @property
+    def draws(self) -> int:
+        """Chains of latents for each question."""
+        return self.latents.shape[0] // self.question_ids.shape[0]
+
+    @property
+    def answers(self) -> int:
+        """Answers for each chain of latents."""
+        return self.answer_ids.shape[0] // self.latents.shape[0]
+
+    @property
+    def num_latents(self) -> torch.Tensor:
+        """Latent tokens used, `[chains · answers]`."""
+        return self.slot_mask.sum(dim=1).repeat_interleave(self.answers)
+
+    @property
+    def num_tokens(self) -> torch.Tensor:
+        """Latents used and answer tokens before eos, `[chains · answers]`: the length that papers report."""
+        return self.num_latents + self.answer_mask.sum(dim=1) - self.finished.long()
+
+    def select(self, questions: slice) -> Trajectories:
+        """The trajectories of a range of questions, with columns that none of them uses cut off."""
+        rows = {"question_ids": 1, "question_mask": 1}
+        by_answer = {"answer_ids", "answer_mask", "answer_log_probs", "finished"}
+        chosen = {}
+        for item in fields(self):
+            times = rows.get(item.name, self.draws * (self.answers if item.name in by_answer else 1))
+            start, stop, _ = questions.indices(self.question_ids.shape[0])
+            chosen[item.name] = getattr(self, item.name)[start * times : stop * times]
+        part = Trajectories(**chosen)
+        longest = max(1, int(part.answer_mask.sum(dim=1).max()))
+        part.answer_ids = part.answer_ids[:, :longest]
+        part.answer_mask = part.answer_mask[:, :longest]
+        part.answer_log_probs = part.answer_log_probs[:, :longest]
+        return part
