@@ -227,6 +227,8 @@ def test_matching_answers(predicted, reference):
         ("2x", "3x"),
         ("9^{9^{9^{9}}}", "x"),
         ("(9^99)^99^99", "x + 1"),
+        ("((x+y+z)^9)^9", "((x+y+w)^9)^9"),
+        ("(" * 40 + "x" + ")" * 40, "x + 1"),
     ],
 )
 def test_different_answers(predicted, reference):
@@ -257,3 +259,10 @@ def test_comparison_works_off_the_main_thread():
 def test_normalise_answer():
     assert normalise_answer('  "Ann  IS a zorp." ') == "ann is a zorp"
     assert normalise_answer("True") == "yes"
+
+
+@pytest.mark.parametrize("text", ["###" * 100_000, "### " * 100_000, "#" + " " * 200_000, "1," * 100_000])
+def test_long_texts_take_linear_time(text):
+    assert extract_answer(text) is None
+    last_answer(text)
+    parse_number(text)

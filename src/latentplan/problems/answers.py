@@ -40,7 +40,7 @@ _NOT_UNITS = frozenset(
 )
 _MAX_NUMBER_LENGTH, _MAX_UNIT_WORDS = 200, 4
 
-_MARKER = re.compile(r"#{3,}[ \t]*([^\s#][^\n]*)")
+_MARKER = re.compile(r"(?<!#)#{3,}+[ \t]*+([^\s#][^\n]*)")
 _NUMBER_IN_TEXT = re.compile(
     rf"(?:(?<![\w.)\]])[-−–])?(?:{_CURRENCY}\s?[-−–]?)?"
     r"(?:\d+ \d+/\d+|(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}|/\d+)?)"
@@ -55,9 +55,10 @@ _MATHEMATICS = re.compile(
 )
 _POWER = re.compile(r"\^|\*\*")
 _SMALL_POWER = re.compile(
-    r"(?:\^|\*\*)\s*(?:\{?-?\w{1,2}(?:/\d{1,2})?\}?|\(-?\w{1,2}(?:/\d{1,2})?\))(?![\w^*({])"
+    r"(?:(?<=\w)(?:\^|\*\*)\s*(?:\w{1,2}|\{-?\w{1,2}(?:/\d{1,2})?\}|\(-?\w{1,2}(?:/\d{1,2})?\))"
+    r"|(?:\^|\*\*)\s*(?:[0-3]|\{[0-3]\}))(?![\w^*({])"
 )
-_MAX_MATHEMATICS_LENGTH, _MAX_POWERS = 200, 2
+_MAX_MATHEMATICS_LENGTH, _MAX_POWERS, _MAX_BRACKETS = 100, 2, 8
 
 
 def parse_number(text: str) -> Fraction | None:
@@ -191,13 +192,13 @@ def _is_formula(text: str) -> bool:
     """Whether `text` is short arithmetic or algebra that sympy evaluates in no time.
 
     Words would be read as products of letters ('no' equals 'on'), and no timeout can interrupt a tower of
-    powers, so both are kept away from math-verify.
+    powers, so neither may reach math-verify.
     """
     text = text.strip().strip("$")
     if not text or len(text) > _MAX_MATHEMATICS_LENGTH or not _MATHEMATICS.fullmatch(text):
         return False
-    powers = len(_POWER.findall(text))
-    return powers <= _MAX_POWERS and powers == len(_SMALL_POWER.findall(text))
+    powers, brackets = len(_POWER.findall(text)), sum(map(text.count, "([{"))
+    return brackets <= _MAX_BRACKETS and powers <= _MAX_POWERS and powers == len(_SMALL_POWER.findall(text))
 
 
 def _same_mathematics(predicted: str, reference: str) -> bool:

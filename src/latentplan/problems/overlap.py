@@ -26,8 +26,7 @@ def find_overlap(
     """The training problems whose question is also in the test set, in order.
 
     With `key=question_template`, a test set made by changing the numbers of known questions overlaps with its
-    source too: GSM-Hard shares 329 of its 1319 questions with GSM8K's test set to the letter, 1318 but for their
-    numbers.
+    source too: of GSM-Hard's 1319 questions 329 are GSM8K test questions unchanged, 1318 but for the numbers.
     """
     asked = {key(problem.question) for problem in test}
     return [problem for problem in train if key(problem.question) in asked]
