@@ -6,19 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
+from latentplan.modeling.gaussians import gaussian_kl, gaussian_log_prob, standard_normal_kl
 from latentplan.training.objectives import (
-    LATENT_LOG_PROBS,
     LOSS_TYPES,
     SCALE_REWARDS,
     clipped_surrogate,
-    gaussian_kl,
-    gaussian_log_prob_mean,
-    gaussian_log_prob_sum,
     group_advantages,
     masked_action_mean,
     masked_constant_mean,
     masked_trajectory_mean,
-    standard_normal_kl,
     token_kl,
 )
 
@@ -119,7 +115,7 @@ def test_padding_neither_counts_nor_poisons():
 def test_half_precision_is_computed_in_single():
     half = torch.zeros(1, 1, dtype=torch.bfloat16)
     assert clipped_surrogate(half, half, half[0], half).loss.dtype == torch.float32
-    assert gaussian_log_prob_sum(half, half, half).dtype == torch.float32
+    assert gaussian_log_prob(half, half, half).dtype == torch.float32
     assert gaussian_kl(half, half, half, half).dtype == torch.float32
     assert standard_normal_kl(half, half).dtype == torch.float32
     assert token_kl(half, half).dtype == torch.float32
@@ -169,10 +165,7 @@ def test_gaussian_log_prob_by_hand():
     # log N(3; 1, 4) = −½(4/4 + log 4 + log 2π) = −2.112086; log N(0; 0, 1) = −0.918939.
     z, mean = torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0]])
     log_variance = torch.tensor([[4.0, 1.0]]).log()
-    close(gaussian_log_prob_sum(z, mean, log_variance), [-3.031024])
-    close(gaussian_log_prob_mean(z, mean, log_variance), [-1.515512])
-    assert LATENT_LOG_PROBS["sum"] is gaussian_log_prob_sum
-    assert LATENT_LOG_PROBS["mean"] is gaussian_log_prob_mean
+    close(gaussian_log_prob(z, mean, log_variance), [-3.031024])
 
 
 def test_gaussian_log_prob_agrees_with_torch_and_masks_slots():
@@ -180,9 +173,8 @@ def test_gaussian_log_prob_agrees_with_torch_and_masks_slots():
     z, mean, log_variance = torch.randn(3, 2, 4, 5).unbind(0)
     expected = Normal(mean, (log_variance / 2).exp()).log_prob(z).sum(dim=-1)
     mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])
-    torch.testing.assert_close(gaussian_log_prob_sum(z, mean, log_variance), expected)
-    torch.testing.assert_close(gaussian_log_prob_sum(z, mean, log_variance, mask), expected * mask)
-    torch.testing.assert_close(gaussian_log_prob_mean(z, mean, log_variance, mask), expected * mask / 5)
+    torch.testing.assert_close(gaussian_log_prob(z, mean, log_variance), expected)
+    torch.testing.assert_close(gaussian_log_prob(z, mean, log_variance, mask), expected * mask)
 
 
 def test_gaussian_kl_by_hand():

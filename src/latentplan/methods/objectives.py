@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from latentplan.encoding.encoder import IGNORE, Batch
+from latentplan.modeling.gaussians import standard_normal_kl
 from latentplan.modeling.latents import LatentChain
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def kl_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.
     """½(μ² + σ² − 1 − log σ²), mean over dimensions, summed over the slots in use (L_KL)."""
     chain = forward.chain
     assert chain.log_variance is not None
-    divergence = 0.5 * (chain.mean**2 + chain.log_variance.exp() - 1 - chain.log_variance)
+    divergence = standard_normal_kl(chain.mean, chain.log_variance)
     return (divergence.mean(dim=-1) * batch["slot_mask"]).sum()[None]
 
 

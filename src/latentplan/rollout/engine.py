@@ -13,7 +13,7 @@ from latentplan.modeling import noise
 from latentplan.modeling.context import Context
 from latentplan.modeling.latents import LatentChain
 from latentplan.modeling.reasoner import LatentReasoner
-from latentplan.rollout.log_probs import gaussian_log_prob
+from latentplan.rollout.log_probs import latent_log_prob
 from latentplan.rollout.sampling import Sampling, draw, log_softmax
 from latentplan.rollout.trajectories import Trajectories
 
@@ -70,7 +70,7 @@ def generate(
         slot_mask=chain.mask,
         stop_mask=stop_mask,
         stops=stops,
-        latent_log_probs=gaussian_log_prob(chain, sampling.latent_temperature),
+        latent_log_probs=latent_log_prob(chain, sampling.latent_temperature),
         stop_log_probs=stop_log_probs,
         answer_ids=answer_ids,
         answer_mask=answer_mask,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from latentplan.modeling.context import Context
+from latentplan.modeling.gaussians import gaussian_log_prob
 from latentplan.modeling.heads import LatentDistribution
 from latentplan.modeling.latents import LatentChain, stack
 from latentplan.modeling.reasoner import LatentReasoner
@@ -41,14 +42,12 @@ class Scores:
     entropy: torch.Tensor
 
 
-def gaussian_log_prob(chain: LatentChain, latent_temperature: float) -> torch.Tensor:
+def latent_log_prob(chain: LatentChain, latent_temperature: float) -> torch.Tensor:
     """Σ_d log N(z; μ, (temperature·σ)²) of each slot in use, `[chains, slots]`; 0 where latents are points."""
     if chain.log_variance is None or latent_temperature == 0:
         return chain.latents.new_zeros(chain.latents.shape[:2])
     log_variance = chain.log_variance + 2 * math.log(latent_temperature)
-    square = (chain.latents - chain.mean) ** 2 / log_variance.exp()
-    density = -0.5 * (square + log_variance + math.log(2 * math.pi)).sum(dim=-1)
-    return density * chain.mask
+    return gaussian_log_prob(chain.latents, chain.mean, log_variance, chain.mask)
 
 
 def score(model: LatentReasoner, trajectories: Trajectories, sampling: Sampling) -> Scores:
@@ -106,7 +105,7 @@ def _scores(
     stops, stop_logits = _score_stops(model, chain, trajectories, sampling)
     return Scores(
         chain=chain,
-        latents=gaussian_log_prob(chain, sampling.latent_temperature),
+        latents=latent_log_prob(chain, sampling.latent_temperature),
         stops=stops,
         answers=answers,
         stop_logits=stop_logits,
