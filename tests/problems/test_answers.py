@@ -73,12 +73,16 @@ def test_numbers(text, value):
     "text",
     [
         *("", " ", "-", ".", "$", "inf", "nan", "yes", "x", "3x", "2 or 3", "2 pi", "5²", "1.2.3", "1,08"),
-        *("3:30", "2020-01-01", "--5", "-$-5", "1/0", "0/0", "10-5", "5 and a half", "1e99999", "9" * 5000),
+        *("3:30", "2020-01-01", "--5", "-$-5", "1/0", "0/0", "10-5", "5 and a half", "1e99999"),
         *("3/4/5", "7 is what I would say today", "٣"),
     ],
 )
 def test_no_numbers(text):
     assert parse_number(text) is None
+
+
+def test_endless_digits_are_no_number():
+    assert parse_number("9" * 5000) is None
 
 
 @settings(deadline=None)
@@ -261,8 +265,9 @@ def test_normalise_answer():
     assert normalise_answer("True") == "yes"
 
 
-@pytest.mark.parametrize("text", ["###" * 100_000, "### " * 100_000, "#" + " " * 200_000, "1," * 100_000])
-def test_long_texts_take_linear_time(text):
+@pytest.mark.parametrize("part", ["###", "### ", "# ", "1,"])
+def test_long_texts_take_linear_time(part):
+    text = part * 100_000
     assert extract_answer(text) is None
     last_answer(text)
     parse_number(text)
