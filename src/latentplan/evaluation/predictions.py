@@ -1,0 +1,120 @@
+"""`Prediction`: one trajectory beside the problem that it answers, and the JSONL file of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from latentplan.problems.answers import extract_answer
+from latentplan.problems.problem import Problem
+from latentplan.rewards.accuracy import accuracy
+from latentplan.rollout.solve import Solution
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One trajectory and the problem that it answers.
+
+    Attributes:
+        index: the problem's place in the benchmark, from 0.
+        sample: which of the problem's trajectories, from 0.
+        question: in words.
+        reference: the right answer.
+        answer: the predicted answer behind the marker; None where there is none.
+        correct: whether the two match.
+        completion: what was written after the latents, without eos.
+        plan: decoded steps (step decoder), written steps (CoT), or None.
+        num_latents: latent tokens used.
+        num_tokens: latent tokens and text tokens before eos.
+        finished: whether eos was written.
+        steps: the labelled chain.
+    """
+
+    index: int
+    sample: int
+    question: str
+    reference: str
+    answer: str | None
+    correct: bool
+    completion: str
+    plan: list[str] | None
+    num_latents: int
+    num_tokens: int
+    finished: bool
+    steps: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The row that the JSONL file holds."""
+        return asdict(self)
+
+
+def predictions_of(index: int, problem: Problem, solutions: Sequence[Solution]) -> list[Prediction]:
+    """The solutions of the problem at place `index`, judged."""
+    completions = [solution.completion for solution in solutions]
+    correct = are_correct(completions, [problem.answer] * len(solutions))
+    return [
+        Prediction(
+            index=index,
+            sample=sample,
+            question=problem.question,
+            reference=problem.answer,
+            answer=extract_answer(solution.completion),
+            correct=correct[sample],
+            completion=solution.completion,
+            plan=solution.plan,
+            num_latents=solution.num_latents,
+            num_tokens=solution.num_tokens,
+            finished=solution.finished,
+            steps=list(problem.steps),
+        )
+        for sample, solution in enumerate(solutions)
+    ]
+
+
+def are_correct(completions: Sequence[str], references: Sequence[str]) -> list[bool]:
+    """Whether the marked answer of each completion matches its reference (`rewards.accuracy`)."""
+    return [bool(value) for value in accuracy([""] * len(completions), completions, references)]
+
+
+class PredictionWriter:
+    """A JSONL file of predictions that grows batch by batch, in the order in which they are solved.
+
+    Use it as a context manager, and call `write` with the predictions of each batch.
+
+    Args:
+        file: its folder is made; an older file is replaced.
+    """
+
+    def __init__(self, file: str | os.PathLike[str]):
+        self.file = Path(file)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self._lines = self.file.open("w", encoding="utf-8")
+
+    def write(self, predictions: Iterable[Prediction]) -> None:
+        """Appends rows and hands them to the operating system."""
+        for prediction in predictions:
+            self._lines.write(json.dumps(prediction.to_json(), ensure_ascii=False) + "\n")
+        self._lines.flush()
+
+    def __enter__(self) -> PredictionWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lines.close()
+
+
+def data_fingerprint(problems: Iterable[Problem]) -> str:
+    """16 hexadecimal digits that are equal for equal questions, steps and answers in equal order."""
+    digest = hashlib.sha256()
+    for problem in problems:
+        row = [problem.question, list(problem.steps), problem.answer]
+        digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    return digest.hexdigest()[:16]

@@ -1,0 +1,106 @@
+"""Predictions to numbers: accuracy, tokens, plans, and all of them by the length of the labelled chain."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isnan
+from statistics import fmean
+
+from latentplan.evaluation.predictions import Prediction
+from latentplan.evaluation.results import Coherence, Estimate, StepGroup, Tokens
+from latentplan.evaluation.statistics import mean_interval, pass_at_k, wilson_interval
+from latentplan.problems.problem import Problem
+from latentplan.rewards import BUILT_IN
+
+
+@dataclass(frozen=True)
+class PlanScores:
+    """Scores of each prediction's plan, all in [0, 1]; None for a prediction without a plan."""
+
+    coherence_strict: Sequence[float | None]
+    coherence_paper: Sequence[float | None]
+    validity: Sequence[float | None]
+    grounding: Sequence[float | None]
+    plan: Sequence[float | None]
+
+
+def plan_scores(problems: Sequence[Problem], predictions: Sequence[Prediction]) -> PlanScores:
+    """The scores of `latentplan.rewards` for each prediction, of the problem at its `index`."""
+    of = [problems[prediction.index] for prediction in predictions]
+    columns = {
+        "prompts": [problem.question for problem in of],
+        "completions": [prediction.completion for prediction in predictions],
+        "answer": [problem.answer for problem in of],
+        "question": [problem.question for problem in of],
+        "modulus": [problem.modulus for problem in of],
+        "decoded_steps": [prediction.plan for prediction in predictions],
+    }
+    return PlanScores(**{name: BUILT_IN[name](**columns) for name in PlanScores.__dataclass_fields__})
+
+
+def mean_of(scores: Iterable[float | None]) -> float | None:
+    """The mean of those that are not None; None where all are."""
+    values = [score for score in scores if score is not None]
+    return fmean(values) if values else None
+
+
+def mean_coherence(scores: PlanScores) -> Coherence | None:
+    """Both coherences over the predictions with a plan; None where there are none."""
+    strict, paper = mean_of(scores.coherence_strict), mean_of(scores.coherence_paper)
+    return None if strict is None or paper is None else Coherence(strict, paper)
+
+
+def accuracy_estimate(predictions: Sequence[Prediction]) -> Estimate:
+    """The share of right answers with its 95% interval.
+
+    One generation: Wilson's interval of a proportion. Several: the mean over problems of each problem's share
+    of right samples, with Student's interval over problems (samples of one problem are not independent).
+    """
+    by_problem = list(_correct_by_problem(predictions).values())
+    if all(len(samples) == 1 for samples in by_problem):
+        return Estimate(*wilson_interval(sum(map(sum, by_problem)), len(by_problem)))
+    estimate, low, high = mean_interval([fmean(samples) for samples in by_problem])
+    return Estimate(estimate) if isnan(low) else Estimate(estimate, max(0.0, low), min(1.0, high))
+
+
+def pass_at_powers(predictions: Sequence[Prediction], num_generations: int) -> dict[str, float] | None:
+    """pass@k for k = 1, 2, 4, … up to `num_generations`, the mean over problems; None with one generation."""
+    if num_generations == 1:
+        return None
+    by_problem = list(_correct_by_problem(predictions).values())
+    powers = [2**power for power in range(num_generations.bit_length())]
+    return {str(k): fmean(pass_at_k(len(samples), sum(samples), k) for samples in by_problem) for k in powers}
+
+
+def mean_tokens(predictions: Sequence[Prediction]) -> Tokens:
+    """Mean latents, text tokens before eos, and their sum."""
+    mean = fmean(prediction.num_tokens for prediction in predictions)
+    latents = fmean(prediction.num_latents for prediction in predictions)
+    return Tokens(mean=mean, latents=latents, text=mean - latents)
+
+
+def group_by_steps(
+    predictions: Sequence[Prediction], coherence: Sequence[float | None]
+) -> dict[str, StepGroup]:
+    """Accuracy, tokens and mean `coherence` of the problems with each number of labelled steps, ascending."""
+    groups: dict[int, list[int]] = defaultdict(list)
+    for place, prediction in enumerate(predictions):
+        groups[len(prediction.steps)].append(place)
+    return {
+        str(steps): StepGroup(
+            num_problems=len({predictions[place].index for place in places}),
+            accuracy=fmean(predictions[place].correct for place in places),
+            tokens=fmean(predictions[place].num_tokens for place in places),
+            coherence=mean_of(coherence[place] for place in places),
+        )
+        for steps, places in sorted(groups.items())
+    }
+
+
+def _correct_by_problem(predictions: Sequence[Prediction]) -> dict[int, list[bool]]:
+    by_problem: dict[int, list[bool]] = defaultdict(list)
+    for prediction in predictions:
+        by_problem[prediction.index].append(prediction.correct)
+    return by_problem
