@@ -2,8 +2,8 @@
 
 *Teacher-encoded*: the reasoner is made to use as many latent steps as are labelled, the latents are the
 means, and each decoded step is compared with the labelled one. *Free-running*: the plan of the greedy
-trajectory is compared, step by step, with the labelled chain, or, where `Problem.plans` knows all valid chains,
-with the nearest of them; steps too few or too many count as misses.
+trajectory is compared, step by step, with the labelled chain, or with the nearest of all valid chains where
+`Problem.plans` knows them; steps too few or too many count as misses.
 
 A step is *exact* when its text is the label's as the tokenizer writes it, and has the right *result* when its
 last equation has the result of the label's last equation; chains without equations are not asked for results.

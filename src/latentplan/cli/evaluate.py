@@ -1,0 +1,196 @@
+"""`latentplan evaluate`: accuracy, tokens, plans and diagnostics of a model on benchmarks.
+
+latentplan evaluate runs/NAME --benchmark minigsm:clock
+latentplan evaluate runs/NAME --benchmark gsm8k --benchmark svamp=SVAMP.json --batch_size 256
+latentplan evaluate runs/NAME --benchmark svamp --temperature 1 --num_generations 16        (pass@k)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.text import Text
+
+from latentplan.cli.opening import fail, open_model
+from latentplan.evaluation.harness import evaluate as run_evaluation
+from latentplan.evaluation.predictions import Prediction, PredictionWriter
+from latentplan.evaluation.results import EvaluationResult
+from latentplan.evaluation.table import render
+from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint
+from latentplan.problems.benchmarks import BENCHMARKS, parse_benchmark_argument
+from latentplan.problems.minigsm import PRESETS, generate
+from latentplan.problems.problem import DataError, Problem
+from latentplan.rollout.sampling import Sampling
+
+MINIGSM_PROBLEMS = 1000
+"""Problems of a minigsm preset's test split, where no number is given; always drawn with seed 0."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is the same for every benchmark of one call."""
+
+    model: LoadedModel
+    sampling: Sampling
+    seed: int
+    num_generations: int
+    batch_size: int
+    latent_use: bool
+    folder: Path
+
+    def file_stem(self, label: str) -> str:
+        """The benchmark's name and, unless greedy, how it was sampled, so that neither replaces the other."""
+        stem = re.sub(r"[^\w.-]+", "-", label)
+        sampling = self.sampling
+        if sampling.temperature == sampling.latent_temperature == 0:
+            return stem
+        temperatures = f"t{sampling.temperature:g}-l{sampling.latent_temperature:g}"
+        return f"{stem}-{temperatures}-n{self.num_generations}-seed{self.seed}"
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A run, or a model folder.")],
+    benchmark: Annotated[
+        list[str],
+        typer.Option(
+            "--benchmark",
+            help="NAME, FILE or NAME=FILE; or minigsm:PRESET, that preset's test split. May be repeated. "
+            f"Names: {', '.join(BENCHMARKS)}. Presets: {', '.join(PRESETS)}.",
+        ),
+    ],
+    num_problems: Annotated[
+        int | None,
+        typer.Option(
+            "--num_problems",
+            "--limit",
+            min=1,
+            help=f"Problems of each benchmark at most; all by default, {MINIGSM_PROBLEMS} of minigsm.",
+        ),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, help="Of tokens and stops; 0 takes the most probable.")
+    ] = 0.0,
+    latent_temperature: Annotated[
+        float | None,
+        typer.Option(
+            "--latent_temperature", min=0.0, help="Scale of σ; 0 uses μ. As --temperature if absent."
+        ),
+    ] = None,
+    num_generations: Annotated[
+        int, typer.Option("--num_generations", min=1, help="Trajectories of each problem, for pass@k.")
+    ] = 1,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max_new_tokens", min=1, help="Text tokens of a trajectory at most.")
+    ] = 128,
+    batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Trajectories at a time.")] = 128,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Of the sampling; the problems do not depend on it.")
+    ] = 0,
+    latent_use: Annotated[
+        bool,
+        typer.Option("--latent_use/--no_latent_use", help="Answer again with the latents replaced."),
+    ] = True,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Folder of the results; the run's evaluation/ by default.")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", help="Such as cuda:1 or cpu; the GPU by default if there is one."),
+    ] = None,
+    torch_threads: Annotated[
+        int | None, typer.Option("--torch_threads", min=1, help="CPU threads of PyTorch.")
+    ] = None,
+) -> None:
+    """Evaluate a model on benchmarks: a table here, and files of results (JSON) and predictions (JSONL)."""
+    if torch_threads is not None:
+        torch.set_num_threads(torch_threads)
+    latents = temperature if latent_temperature is None else latent_temperature
+    run = _Run(
+        model=open_model(model, device),
+        sampling=Sampling(temperature, latents, max_new_tokens),
+        seed=seed,
+        num_generations=num_generations,
+        batch_size=batch_size,
+        latent_use=latent_use,
+        folder=output or evaluation_folder(model),
+    )
+    console = Console(highlight=False)
+    try:
+        problems = load_benchmarks(benchmark, num_problems)
+        results = [_evaluate_one(run, label, problems[label], console) for label in problems]
+    except ValueError as error:
+        fail(error)
+    console.print(render(results))
+    for label in problems:
+        stem = run.folder / run.file_stem(label)
+        console.print(Text(f"{stem}.json, predictions in {stem}.jsonl"), soft_wrap=True)
+
+
+def load_benchmarks(arguments: list[str], num_problems: int | None) -> dict[str, list[Problem]]:
+    """The problems of each benchmark argument by its label.
+
+    Raises:
+        DataError: an argument names nothing, two have the same label, or a file cannot be read.
+        ValueError: minigsm has fewer distinct problems than asked for.
+    """
+    problems: dict[str, list[Problem]] = {}
+    for argument in arguments:
+        label, load = _reader(argument, num_problems)
+        if label in problems:
+            raise DataError(f"two benchmarks are called {label!r}: evaluate them in two calls, with --output")
+        problems[label] = load()
+    return problems
+
+
+def evaluation_folder(model: Path) -> Path:
+    """`evaluation/` in the run that a model belongs to, or in the model folder without a run around it."""
+    inside_run = model.name == "model" and is_latent_checkpoint(model)
+    return (model.parent if inside_run else model) / "evaluation"
+
+
+def _reader(argument: str, num_problems: int | None) -> tuple[str, Callable[[], list[Problem]]]:
+    world, colon, preset = argument.partition(":")
+    if world == "minigsm" and not Path(argument).exists():
+        if not colon or preset not in PRESETS:
+            raise DataError(
+                f"{argument!r} is no minigsm preset; write minigsm:NAME with {', '.join(PRESETS)}"
+            )
+        count = num_problems or MINIGSM_PROBLEMS
+        return argument, lambda: list(generate(PRESETS[preset], split="test", count=count, seed=0))
+    parsed = parse_benchmark_argument(argument)
+    return parsed.label, lambda: parsed.load(limit=num_problems)
+
+
+def _evaluate_one(run: _Run, label: str, problems: list[Problem], console: Console) -> EvaluationResult:
+    stem = run.folder / run.file_stem(label)
+    with (
+        PredictionWriter(stem.with_name(f"{stem.name}.jsonl")) as writer,
+        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
+    ):
+        task = progress.add_task(label, total=len(problems) * run.num_generations)
+
+        def on_progress(solved: list[Prediction]) -> None:
+            writer.write(solved)
+            progress.advance(task, len(solved))
+
+        result, _ = run_evaluation(
+            run.model,
+            problems,
+            benchmark=label,
+            sampling=run.sampling,
+            seed=run.seed,
+            num_generations=run.num_generations,
+            batch_size=run.batch_size,
+            latent_use=run.latent_use,
+            on_progress=on_progress,
+        )
+    result.save(stem.with_name(f"{stem.name}.json"))
+    return result
