@@ -1,0 +1,38 @@
+"""`latentplan report`: the page and the summary of one run, or of all runs below a directory.
+
+latentplan report runs/quickstart
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from latentplan.report.build import build_report, find_entries
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A run directory, or a directory of run directories.")],
+) -> None:
+    """Write report.html and summary.json from what the runs have measured so far."""
+    console = Console(soft_wrap=True, highlight=False)
+    entries = find_entries(run)
+    if not entries:
+        reason = f"{run}: there is no run here: no run.json in this directory or right below it"
+        console.print(Text(reason, style="red"))
+        raise typer.Exit(1)
+    page = build_report(run, entries, seconds=_seconds(run), title=f"latentplan: {run.resolve().name}")
+    console.print(Text(str(page)))
+
+
+def _seconds(run: Path) -> float | None:
+    """The wall time of the whole job is known only when it ends, so it is kept from an earlier summary."""
+    try:
+        return json.loads((run / "summary.json").read_text(encoding="utf-8"))["seconds"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,57 @@
+"""Whether two runs really differ: on the same problems by McNemar's test, else by their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from latentplan.evaluation.statistics import mcnemar
+from latentplan.report.runs import Run
+
+SIGNIFICANT = 0.05
+
+Prediction = dict[str, Any]
+
+
+class Comparison(NamedTuple):
+    """Run b against run a.
+
+    Attributes:
+        change: accuracy of b minus that of a.
+        differs: whether chance is an unlikely explanation.
+        fixed: problems that only b got right, None where the two cannot be paired.
+        broken: problems that only a got right, None likewise.
+        p_value: of McNemar's test, None likewise.
+    """
+
+    change: float
+    differs: bool
+    fixed: int | None = None
+    broken: int | None = None
+    p_value: float | None = None
+
+
+def compare(a: Run, b: Run) -> Comparison | None:
+    """Run b against run a; None if one of them was not evaluated."""
+    before, after = a.measured("accuracy"), b.measured("accuracy")
+    if not before or not after:
+        return None
+    change = after["estimate"] - before["estimate"]
+    pairs = list(paired(a, b))
+    if not pairs:
+        return Comparison(change, _apart(before, after) or _apart(after, before))
+    test = mcnemar([bool(row["correct"]) for row, _ in pairs], [bool(row["correct"]) for _, row in pairs])
+    return Comparison(change, test.p_value < SIGNIFICANT, test.only_b, test.only_a, test.p_value)
+
+
+def _apart(lower: dict[str, Any], upper: dict[str, Any]) -> bool:
+    high, low = lower.get("high"), upper.get("low")
+    return high is not None and low is not None and high < low
+
+
+def paired(a: Run, b: Run) -> Iterator[tuple[Prediction, Prediction]]:
+    """The predictions of both for every question that both have, in the order of a."""
+    of_b = {row["question"]: row for row in b.predictions if "question" in row and "correct" in row}
+    for row in a.predictions:
+        if "correct" in row and row.get("question") in of_b:
+            yield row, of_b[row["question"]]

@@ -1,0 +1,171 @@
+"""Worked examples: a few test questions that show what RL, or a single run, got right and wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from latentplan.problems.equations import evaluate, parse_equation
+from latentplan.problems.minigsm.config import PRESETS
+from latentplan.report.runs import Run, rl_pairs
+from latentplan.rewards.coherence import strict_coherence
+
+_PER_GROUP = 2
+
+_Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a plan, and what is wrong with it (empty: nothing)."""
+
+    text: str
+    flaw: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one run made of a question."""
+
+    run: Run
+    answer: str
+    correct: bool
+    latents: Any
+    tokens: Any
+    steps: Sequence[Step] | None
+
+    @property
+    def flaws(self) -> int:
+        """Steps of the plan with something wrong."""
+        return sum(bool(step.flaw) for step in self.steps or ())
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question, every run's answer, and those whose plans are shown side by side."""
+
+    question: str
+    reference: str
+    labelled: Sequence[str]
+    answers: Sequence[Answer]
+    plans: Sequence[Answer]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Examples of one kind, and how many test questions are of that kind."""
+
+    title: str
+    total: int
+    examples: Sequence[Example]
+
+
+def example_groups(runs: Sequence[Run]) -> list[Group]:
+    """The most telling questions: fixed and broken by RL, right for both, wrong for both."""
+    shown = _shown(runs)
+    if not shown:
+        return []
+    rows = [(run, {row.get("question"): row for row in run.predictions}) for run in runs]
+    examples = [example for row in shown[0].predictions if (example := _example(row, rows, shown))]
+    kinds = _KINDS_OF_PAIR if len(shown) == 2 else _KINDS_OF_ONE
+    groups = []
+    for title, outcome in kinds:
+        members = [example for example in examples if tuple(a.correct for a in example.plans) == outcome]
+        if members:
+            chosen = sorted(members, key=_telling, reverse=True)[:_PER_GROUP]
+            groups.append(Group(title, len(members), chosen))
+    return groups
+
+
+_KINDS_OF_PAIR = (
+    ("Fixed by RL", (False, True)),
+    ("Broken by RL", (True, False)),
+    ("Right before and after", (True, True)),
+    ("Wrong before and after", (False, False)),
+)
+_KINDS_OF_ONE = (("Right", (True,)), ("Wrong", (False,)))
+
+
+def _shown(runs: Sequence[Run]) -> list[Run]:
+    """The runs whose plans are compared: before and after RL, else the last with plans, else the last."""
+    for pair in rl_pairs(runs)[::-1]:
+        if all(run.predictions for run in pair):
+            return list(pair)
+    answered = [run for run in runs if run.predictions]
+    planning = [run for run in answered if any(row.get("plan") for row in run.predictions)]
+    return (planning or answered)[-1:]
+
+
+def _example(row: _Row, rows: Sequence[tuple[Run, dict[Any, _Row]]], shown: Sequence[Run]) -> Example | None:
+    question = row.get("question")
+    answers = [_answer(run, by_question[question]) for run, by_question in rows if question in by_question]
+    plans = [answer for answer in answers if answer.run in shown]
+    if not isinstance(question, str) or len(plans) < len(shown):
+        return None
+    return Example(question, str(row.get("reference", "")), row.get("steps") or [], answers, plans)
+
+
+def _answer(run: Run, row: _Row) -> Answer:
+    answer, plan = row.get("answer"), row.get("plan")
+    modulus = row.get("modulus") or modulus_of(run)
+    steps = None if plan is None else marked_steps(plan, answer, modulus)
+    shown = "no answer" if answer is None else str(answer)
+    return Answer(run, shown, bool(row.get("correct")), row.get("num_latents"), row.get("num_tokens"), steps)
+
+
+def _telling(example: Example) -> tuple[int, int, int]:
+    """Long plans tell more, and so do plans that differ, or whose flaws explain what became of the answer."""
+    plans = [[step.text for step in answer.steps or ()] for answer in example.plans]
+    differ = len(plans) == 2 and plans[0] != plans[1]
+    explained = sum((answer.flaws > 0) != answer.correct for answer in example.plans)
+    return explained, int(differ), max(map(len, plans))
+
+
+def modulus_of(run: Run) -> int | None:
+    """The modulus of the arithmetic in a run's data, None for ordinary numbers."""
+    recorded = run.recorded("data", "modulus")
+    if recorded is not None:
+        return int(recorded)
+    names = run.config.get("dataset_name")
+    preset = PRESETS.get(str(run.config.get("dataset_config")))
+    is_clock = preset is not None and preset.world == "clock" and "minigsm" in (names or ())
+    return preset.modulus if preset is not None and is_clock else None
+
+
+def marked_steps(plan: Iterable[Any], answer: str | None, modulus: int | None = None) -> list[Step]:
+    """Each step with its flaw: not an equation, an equation that is false, or a result that nothing uses.
+
+    Plans in sentences hold no equations at all; they are left unmarked.
+    """
+    texts = [str(step) for step in plan]
+    if not any("=" in text for text in texts):
+        return [Step(text) for text in texts]
+    used = _used(texts, answer)
+    return [Step(text, _flaw(text, is_used, modulus)) for text, is_used in zip(texts, used, strict=True)]
+
+
+def _flaw(text: str, is_used: bool, modulus: int | None) -> str:
+    equation = parse_equation(text)
+    if equation is None:
+        return "not an equation"
+    if not equation.is_true(modulus):
+        return "false" + _right_value(equation.expression, modulus)
+    return "" if is_used else "result not used"
+
+
+def _right_value(expression: str, modulus: int | None) -> str:
+    try:
+        value = evaluate(expression, modulus)
+    except ValueError:
+        return ""
+    shown = str(value) if value.denominator == 1 else f"{float(value):.4g}"
+    return f": it is {shown}" + (f" modulo {modulus}" if modulus else "")
+
+
+def _used(steps: Sequence[str], answer: str | None) -> list[bool]:
+    # Whether a step counts depends on later steps only, so it is what the score of the rest gains by it.
+    rests = [steps[place:] for place in range(len(steps) + 1)]
+    counted = [strict_coherence(rest, answer) * len(rest) for rest in rests]
+    return [with_it - without > 0.5 for with_it, without in pairwise(counted)]

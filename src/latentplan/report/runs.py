@@ -1,0 +1,201 @@
+"""Reading run directories for the report: what is missing or broken becomes a note, never a failure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True)
+class ReportEntry:
+    """One run in a report.
+
+    Attributes:
+        name: key of the run in `summary.json`: `atp_latent_rl`.
+        title: what readers see: `ATP-Latent, RL`.
+        path: the run directory.
+    """
+
+    name: str
+    title: str
+    path: Path
+
+
+@dataclass
+class Run:
+    """What a run directory holds.
+
+    Attributes:
+        entry: which run.
+        slot: place among the runs of the report, which decides its colour.
+        record: run.json.
+        config: the resolved settings, config.yaml.
+        metrics: one mapping per optimisation step that was logged, in order.
+        greedy: the evaluation with temperature 0, or None.
+        sampled: the evaluation at a temperature above 0, or None.
+        predictions: the rows of the greedy evaluation.
+        notes: what could not be read.
+    """
+
+    entry: ReportEntry
+    slot: int = 0
+    record: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    greedy: dict[str, Any] | None = None
+    sampled: dict[str, Any] | None = None
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Key of the run in `summary.json`."""
+        return self.entry.name
+
+    @property
+    def title(self) -> str:
+        """What readers see."""
+        return self.entry.title
+
+    @property
+    def is_rl(self) -> bool:
+        """Whether the run was trained on rewards."""
+        return any("reward" in row for row in self.metrics) or "reward_funcs" in self.config
+
+    @property
+    def shows_plans(self) -> bool:
+        """Whether anything is known of its plans or its latents."""
+        names = ("validity", "grounding", "plan_score", "reconstruction", "latent_use", "stop")
+        return any(self.measured(name) is not None for name in names)
+
+    def measured(self, *path: str) -> Any:
+        """A value of the greedy evaluation, `measured("accuracy", "estimate")`; None where it is absent."""
+        return dig(self.greedy, *path)
+
+    def measured_sampled(self, *path: str) -> Any:
+        """A value of the sampled evaluation; None where it is absent."""
+        return dig(self.sampled, *path)
+
+    def recorded(self, *path: str) -> Any:
+        """A value of run.json; None where it is absent."""
+        return dig(self.record, *path)
+
+    def series(self, key: str) -> list[tuple[float, float]]:
+        """(step, value) of every log line that has this metric as a finite number."""
+        return [(row["step"], row[key]) for row in self.metrics if is_number(row.get(key))]
+
+
+def dig(value: Any, *path: str) -> Any:
+    """The value at a path of keys, None where one of them is absent."""
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def load_runs(entries: Sequence[ReportEntry]) -> list[Run]:
+    """All runs of a report, in the order given."""
+    # A lone run gets the most prominent colour of the palette, not that of the first baseline.
+    lone = len(entries) == 1
+    return [load_run(entry, slot=4 if lone else slot) for slot, entry in enumerate(entries)]
+
+
+def load_run(entry: ReportEntry, slot: int = 0) -> Run:
+    """One run; files that are absent leave their attribute empty, broken ones also leave a note."""
+    run = Run(entry, slot)
+    run.record = _mapping(run, "run.json", json.loads)
+    run.config = _mapping(run, "config.yaml", yaml.safe_load)
+    run.metrics = _by_step(_rows(run, "metrics.jsonl"))
+    _read_evaluations(run)
+    return run
+
+
+def _mapping(run: Run, name: str, parse: Any) -> dict[str, Any]:
+    file = run.entry.path / name
+    if not file.exists():
+        return {}
+    try:
+        value = parse(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        run.notes.append(f"{name} of {run.title} cannot be read: {str(error).splitlines()[0]}")
+        return {}
+    if isinstance(value, dict):
+        return value
+    run.notes.append(f"{name} of {run.title} holds no mapping")
+    return {}
+
+
+def _rows(run: Run, name: str) -> list[dict[str, Any]]:
+    """The rows of a JSONL file; broken lines are counted in one note."""
+    file = run.entry.path / name
+    if not file.exists():
+        return []
+    rows, broken = [], []
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        if line.strip():
+            row = _row(line)
+            rows.append(row) if row is not None else broken.append(number)
+    if broken:
+        shown = ", ".join(map(str, broken[:5])) + (", …" if len(broken) > 5 else "")
+        lines = "line" if len(broken) == 1 else "lines"
+        run.notes.append(f"{name} of {run.title}: skipped {len(broken)} broken {lines} ({shown})")
+    return [row for row in rows if row is not None]
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _by_step(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per step, in order: a resumed run logs some steps again, and the later line holds."""
+    merged: dict[float, dict[str, Any]] = {}
+    for row in rows:
+        if is_number(row.get("step")):
+            merged[row["step"]] = {**merged.get(row["step"], {}), **row}
+    return [merged[step] for step in sorted(merged)]
+
+
+def _read_evaluations(run: Run) -> None:
+    for name, result in _evaluations(run):
+        if dig(result, "sampling", "temperature"):
+            run.sampled = run.sampled or result
+        elif run.greedy is None:
+            run.greedy = result
+            run.predictions = _rows(run, f"evaluation/{name}.jsonl")
+
+
+def _evaluations(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Evaluations by file name, those on the test problems before other benchmarks."""
+    files = (run.entry.path / "evaluation").glob("*.json")
+    for file in sorted(files, key=lambda file: (not file.name.startswith("test"), file.name)):
+        result = _mapping(run, f"evaluation/{file.name}", json.loads)
+        if result:
+            yield file.stem, result
+
+
+def started_from(run: Run, runs: Sequence[Run]) -> Run | None:
+    """The run of the report whose model this one started from."""
+    start = run.config.get("model_name_or_path")
+    if not isinstance(start, str):
+        return None
+    directories = {other.entry.path.name: other for other in runs if other is not run}
+    return next((directories[part] for part in reversed(Path(start).parts) if part in directories), None)
+
+
+def rl_pairs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
+    """(before, after) for each run of RL whose start is also in the report."""
+    pairs = ((started_from(run, runs), run) for run in runs if run.is_rl)
+    return [(before, after) for before, after in pairs if before is not None]

@@ -1,0 +1,75 @@
+"""`summary.json`: the few numbers of a report that a program may want.
+
+    {"seconds": 1180.2, "reconstruction": 0.981,
+     "methods": {"cot": {"accuracy": 0.998, "interval": [0.992, 0.999], "accuracy_sampled": 0.995,
+                         "tokens": 20.5, "coherence": 0.99, "seconds": 64.1}, ...}}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from latentplan.report.runs import ReportEntry, Run, load_runs, rl_pairs
+
+
+def summarise(parent: Path, entries: Sequence[ReportEntry], seconds: float | None = None) -> dict[str, Any]:
+    """What `summary.json` holds; what was not measured is None.
+
+    Args:
+        parent: the directory that the entries' paths are relative to, unless they are absolute.
+        entries: the runs, in order.
+        seconds: wall time of the whole job.
+    """
+    return summarise_runs(load_runs([entry_under(parent, entry) for entry in entries]), seconds)
+
+
+def summarise_runs(runs: Sequence[Run], seconds: float | None = None) -> dict[str, Any]:
+    """`summarise` for runs that have been read already."""
+    return {
+        "seconds": seconds,
+        "reconstruction": _reconstruction(runs),
+        "methods": {run.name: _method(run) for run in runs},
+    }
+
+
+def entry_under(parent: Path, entry: ReportEntry) -> ReportEntry:
+    """The entry with its path resolved: as given if it exists, else below `parent`."""
+    path = entry.path if entry.path.is_absolute() or entry.path.exists() else parent / entry.path
+    return ReportEntry(entry.name, entry.title, path)
+
+
+def write_atomically(file: Path, text: str) -> Path:
+    """Writes a file so that readers see the old or the new one, never half of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    return aside.replace(file)
+
+
+def write_summary(parent: Path, summary: dict[str, Any]) -> Path:
+    """Writes `summary.json` into `parent`."""
+    return write_atomically(parent / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+
+
+def _method(run: Run) -> dict[str, Any]:
+    low, high = run.measured("accuracy", "low"), run.measured("accuracy", "high")
+    return {
+        "accuracy": run.measured("accuracy", "estimate"),
+        "interval": None if low is None or high is None else [low, high],
+        "accuracy_sampled": run.measured_sampled("accuracy", "estimate"),
+        "tokens": run.measured("tokens", "mean"),
+        "coherence": run.measured("coherence", "strict"),
+        "seconds": run.recorded("seconds"),
+    }
+
+
+def _reconstruction(runs: Sequence[Run]) -> float | None:
+    """Of the supervised model: the one that RL started from, else the last that has a step decoder."""
+    supervised = [run for run in runs if not run.is_rl]
+    candidates = [before for before, _ in rl_pairs(runs)] + supervised[::-1]
+    measured = (run.measured("reconstruction", "teacher_exact") for run in candidates)
+    return next((value for value in measured if value is not None), None)
