@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 World = Literal["clock", "words"]
 Distinct = Literal["problem", "question"]
+Label = Literal["any", "told"]
 
 LONGEST_CHAIN = 8
 
@@ -31,11 +32,35 @@ class MinigsmConfig:
         },
     )
     distinct: Distinct = field(
-        default="problem",
+        default="question",
         metadata={
             "help": "what never repeats in one call: the problem (graph and numbers), or only the question, "
             "so that one problem can come back in other words"
         },
+    )
+    label: Label = field(
+        default="any",
+        metadata={
+            "help": "words: which valid chain is the labelled one: any, chosen by the seed, "
+            "or told, in the order of the story"
+        },
+    )
+    number_scale: int = field(
+        default=1, metadata={"help": "words: the ranges of numbers are this many times as wide (from 1)"}
+    )
+    max_number: int = field(
+        default=1000, metadata={"help": "words: no number and no result is larger (from 20)"}
+    )
+    operators: str = field(default="+-*/", metadata={"help": "words: the operators allowed, of +-*/"})
+    percentages: bool = field(default=True, metadata={"help": "words: allow steps such as <<60*20/100=12>>"})
+    decimals: bool = field(
+        default=False, metadata={"help": "words: prices, lengths and weights may have up to two decimals"}
+    )
+    distractors: int = field(
+        default=0, metadata={"help": "words: sentences with a number that no step needs (0 to 3)"}
+    )
+    families: tuple[str, ...] | None = field(
+        default=None, metadata={"help": "words: only these families of stories; all if absent"}
     )
     modulus: int = field(
         default=11, metadata={"help": "clock: every result is reduced modulo this number (from 2)"}
@@ -59,6 +84,7 @@ class MinigsmConfig:
             f"from min_steps ({self.min_steps}) to {LONGEST_CHAIN}",
         )
         self._check_weights()
+        self._check_words()
         self._check_clock()
 
     @property
@@ -74,6 +100,14 @@ class MinigsmConfig:
         needed = f"{len(self.step_counts)} numbers (min_steps to max_steps), none negative, not all 0"
         _require(valid, "step_weights", weights, needed)
 
+    def _check_words(self) -> None:
+        _require(self.label in get_args(Label), "label", self.label, "'any' or 'told'")
+        _require(self.number_scale >= 1, "number_scale", self.number_scale, "1 or more")
+        _require(self.max_number >= 20, "max_number", self.max_number, "20 or more")
+        signs = set(self.operators)
+        _require(bool(signs) and signs <= set("+-*/"), "operators", self.operators, "some of +-*/")
+        _require(0 <= self.distractors <= 3, "distractors", self.distractors, "0 to 3")
+
     def _check_clock(self) -> None:
         _require(self.modulus >= 2, "modulus", self.modulus, "2 or more")
         addends = f"1 to modulus - 1 ({self.modulus - 1})"
@@ -88,6 +122,11 @@ def _require(valid: bool, dial: str, value: object, needed: str) -> None:
 
 
 PRESETS: dict[str, MinigsmConfig] = {
-    "clock": MinigsmConfig(world="clock", distinct="question"),
+    "clock": MinigsmConfig(world="clock"),
+    "easy": MinigsmConfig(max_steps=3, max_number=100, percentages=False),
+    "default": MinigsmConfig(max_steps=5),
+    "hard": MinigsmConfig(
+        min_steps=4, max_steps=8, max_number=10_000, number_scale=3, decimals=True, distractors=1
+    ),
 }
 """Named settings; `dataclasses.replace(PRESETS[name], ...)` turns single dials."""

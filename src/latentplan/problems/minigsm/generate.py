@@ -9,6 +9,7 @@ from typing import Protocol
 from latentplan.problems.minigsm.clock import ClockWorld
 from latentplan.problems.minigsm.config import MinigsmConfig
 from latentplan.problems.minigsm.splits import SPLITS, Split, fingerprint, split_of
+from latentplan.problems.minigsm.words import WordWorld
 from latentplan.problems.problem import Problem
 
 _PATIENCE = 20_000
@@ -25,15 +26,15 @@ class Draft(Protocol):
     def canonical(self) -> str:
         """What decides the split: graph and numbers, no words."""
 
-    def tell(self, rng: random.Random) -> Problem:
-        """The problem in words that `rng` chooses."""
+    def tell(self, rng: random.Random) -> Problem | None:
+        """The problem in words that `rng` chooses; None if the draft turns out not to make one."""
 
 
 class World(Protocol):
     """A source of drafts."""
 
-    def draw(self, rng: random.Random, num_steps: int) -> Draft:
-        """A draft whose chains have `num_steps` steps."""
+    def draw(self, rng: random.Random, num_steps: int) -> Draft | None:
+        """A draft whose labelled chain has `num_steps` steps; None if its numbers came out badly."""
 
 
 def generate(config: MinigsmConfig, *, split: Split, count: int, seed: int) -> Iterator[Problem]:
@@ -43,18 +44,20 @@ def generate(config: MinigsmConfig, *, split: Split, count: int, seed: int) -> I
     With `distinct="problem"` no canonical form comes twice, with `"question"` no question does.
 
     Raises:
-        ValueError: at once, for an unknown split or a negative count.
+        ValueError: at once, for an unknown split, a negative count, or dials that leave no problems.
         SpaceExhaustedError: while iterating, when the split has no further problem of some number of steps.
     """
     if split not in SPLITS:
         raise ValueError(f"minigsm: split is {split!r}; it must be one of {', '.join(SPLITS)}")
     if count < 0:
         raise ValueError(f"minigsm: count is {count}; it must be 0 or more")
-    return _generate(config, split, count, random.Random(f"minigsm {split} {seed}"))
+    world: World = ClockWorld(config) if config.world == "clock" else WordWorld(config)
+    return _generate(world, config, split, count, random.Random(f"minigsm {split} {seed}"))
 
 
-def _generate(config: MinigsmConfig, split: Split, count: int, rng: random.Random) -> Iterator[Problem]:
-    world: World = ClockWorld(config)
+def _generate(
+    world: World, config: MinigsmConfig, split: Split, count: int, rng: random.Random
+) -> Iterator[Problem]:
     seen: dict[int, set[int]] = {num_steps: set() for num_steps in config.step_counts}
     for _ in range(count):
         num_steps = rng.choices(config.step_counts, weights=config.step_weights)[0]
@@ -67,10 +70,14 @@ def _next(
     by_problem = config.distinct == "problem"
     for _ in range(_PATIENCE):
         draft = world.draw(rng, num_steps)
+        if draft is None:
+            continue
         canonical = draft.canonical
         if split_of(canonical) != split or (by_problem and fingerprint(canonical) in seen):
             continue
         problem = draft.tell(rng)
+        if problem is None:
+            continue
         identity = fingerprint(canonical if by_problem else problem.question)
         if identity not in seen:
             seen.add(identity)

@@ -1,0 +1,179 @@
+"""A family of word problems: a story in parts, each of which adds a sentence and turns the running total on.
+
+    Family(
+        "egg_farm",
+        cast={"A": PEOPLE},
+        parts=(
+            Part(
+                "{A} keeps {hens} hens, and each of them lays {each} eggs a week.",
+                numbers={"hens": number(3, 12), "each": small(3, 6)},
+                total="hens * each",
+                ask="How many eggs do the hens lay in a week?",
+            ),
+            Part(
+                "{A.He} keeps {kept} of the eggs for {A.himself}.",
+                numbers={"kept": below("total")},
+                total="total - kept",
+                ask="How many eggs are left to sell?",
+            ),
+        ),
+    )
+
+A problem takes the first part and any of the later ones, in order, and asks the question of the last one
+taken. A selection in which some number does not matter for the answer, or some name has no meaning yet, is no
+problem of the family: it is left out without a word from the template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations, product
+
+from latentplan.problems.minigsm.cast import Pool
+from latentplan.problems.minigsm.graph import Node, children, flatten, parse, walk
+from latentplan.problems.minigsm.numbers import Number
+
+_MAX_DECOMPOSITIONS = 4
+
+Phrasings = str | tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A sentence or two of a story.
+
+    Attributes:
+        say: the sentences, or several phrasings of them.
+        numbers: the numbers that they bring in, drawn in this order.
+        total: what the running total becomes; several expressions are equivalent decompositions.
+        let: other quantities that later parts may use, in expressions of what is there so far.
+        ask: the question, or several phrasings, if the story ends here; it cannot if there is none.
+        name: what `needs` and `unless` of later parts call this one.
+        needs: names of the parts of which one must have been taken.
+        unless: names of the parts of which none may have been taken.
+        required: later parts make no sense without this one.
+    """
+
+    say: Phrasings
+    numbers: Mapping[str, Number] = field(default_factory=dict)
+    total: Phrasings = "total"
+    let: Mapping[str, str] = field(default_factory=dict)
+    ask: Phrasings = ()
+    name: str = ""
+    needs: Phrasings = ()
+    unless: Phrasings = ()
+    required: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """A story with a name of its own.
+
+    Attributes:
+        name: unique among all families.
+        cast: the pool from which each role is drawn.
+        parts: the story in order; the first part is always taken.
+        extras: distractors, sentences with a number `{z}` that no step needs.
+    """
+
+    name: str
+    cast: Mapping[str, Pool]
+    parts: tuple[Part, ...]
+    extras: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """One selection of a family's parts: a graph without its numbers.
+
+    Attributes:
+        family: the family.
+        parts: the parts taken, in order.
+        graphs: the decompositions of the answer, the one told first.
+        lengths: the numbers of steps that its chains can have.
+        operators: the operators of the graph that is told.
+    """
+
+    family: Family
+    parts: tuple[Part, ...]
+    graphs: tuple[Node, ...]
+    lengths: frozenset[int]
+    operators: frozenset[str]
+
+    @property
+    def may_be_decimal(self) -> frozenset[str]:
+        """The names of numbers that can have decimals."""
+        numbers = (item for part in self.parts for item in part.numbers.items())
+        return frozenset(name for name, kind in numbers if kind.may_be_decimal)
+
+
+def shapes(family: Family, longest: int) -> Iterator[Shape]:
+    """Every selection of parts that makes a problem of at most `longest` steps."""
+    for end, last in enumerate(family.parts):
+        if not last.ask:
+            continue
+        middle = range(1, end)
+        for size in range(len(middle) + 1):
+            for chosen in combinations(middle, size):
+                indices = sorted({0, *chosen, end})
+                if _is_told(family, indices):
+                    yield from _shape(family, tuple(family.parts[index] for index in indices), longest)
+
+
+def phrasings(text: Phrasings) -> tuple[str, ...]:
+    """One phrasing or several, always as a tuple."""
+    return (text,) if isinstance(text, str) else text
+
+
+def _is_told(family: Family, indices: list[int]) -> bool:
+    taken: set[str] = set()
+    for index, part in enumerate(family.parts[: indices[-1] + 1]):
+        if index not in indices:
+            if part.required:
+                return False
+            continue
+        if part.needs and not taken & set(phrasings(part.needs)):
+            return False
+        if taken & set(phrasings(part.unless)):
+            return False
+        taken.add(part.name)
+    return True
+
+
+def _shape(family: Family, parts: tuple[Part, ...], longest: int) -> Iterator[Shape]:
+    ways = product(*(phrasings(part.total) for part in parts))
+    graphs = [_graph(parts, totals) for totals, _ in zip(ways, range(_MAX_DECOMPOSITIONS), strict=False)]
+    names = {name for part in parts for name in part.numbers}
+    if any({leaf for leaf in walk(graph) if isinstance(leaf, str)} != names for graph in graphs):
+        return
+    graphs = list(dict.fromkeys(graphs))
+    lengths = frozenset(length for graph in graphs for length in _lengths(graph))
+    if min(lengths) <= longest and min(lengths) > 0:
+        operators = frozenset(sign for node in walk(graphs[0]) for sign in _operators(node))
+        yield Shape(family, parts, tuple(graphs), lengths, operators)
+
+
+def _graph(parts: tuple[Part, ...], totals: tuple[str, ...]) -> Node:
+    known: dict[str, Node] = {}
+    for part, total in zip(parts, totals, strict=True):
+        for name, expression in part.let.items():
+            known[name] = parse(expression, known)
+        known["total"] = parse(total, known)
+    return flatten(known["total"])
+
+
+def _lengths(graph: Node) -> range:
+    """The fewest and the most steps: a sum or product of three can be one step."""
+    inner = [node for node in walk(graph) if children(node)]
+    binary = sum(len(children(node)) - 1 for node in inner)
+    threes = sum(node[0] in "+*" and len(children(node)) == 3 for node in inner)
+    return range(binary - threes, binary + 1)
+
+
+def _operators(node: Node) -> str:
+    if not children(node):
+        return ""
+    if node[0] == "+":
+        return "".join("+-"[sign < 0] for sign, _ in node[1][1:])
+    return node[0]

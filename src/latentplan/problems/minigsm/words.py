@@ -1,0 +1,158 @@
+"""The world of words: families of stories, chosen by the dials, drawn and told."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+from latentplan.problems.minigsm.cast import draw_cast
+from latentplan.problems.minigsm.config import LONGEST_CHAIN, MinigsmConfig
+from latentplan.problems.minigsm.family import Family, Part, Phrasings, Shape, phrasings, shapes
+from latentplan.problems.minigsm.graph import Node, Value, canonical, evaluate, parse
+from latentplan.problems.minigsm.numbers import Dials
+from latentplan.problems.minigsm.plans import PlanTable, number_text
+from latentplan.problems.minigsm.themes import FAMILIES
+from latentplan.problems.problem import Problem
+
+_RETRIES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class WordDraft:
+    """A shape with its numbers, before any words.
+
+    Attributes:
+        shape: the family and the parts of its story.
+        values: the numbers of the question.
+        num_steps: the length that the labelled chain is to have.
+        config: the dials.
+    """
+
+    shape: Shape
+    values: dict[str, Value]
+    num_steps: int
+    config: MinigsmConfig
+
+    @property
+    def canonical(self) -> str:
+        """Graph and numbers, whatever the family and the words."""
+        return canonical(self.shape.graphs[0], self.values)
+
+    def tell(self, rng: random.Random) -> Problem | None:
+        """The problem in words that `rng` chooses, or None if no valid chain has the right length."""
+        decimal = self.shape.may_be_decimal if self.config.decimals else frozenset()
+        table = _table(self.shape.graphs, decimal, _operators(self.config))
+        chains = table.chains(self.values, self.config.max_number)
+        labels = [chain for chain in chains if len(chain) == self.num_steps]
+        if not labels:
+            return None
+        label = labels[0] if self.config.label == "told" else rng.choice(labels)
+        answer = number_text(evaluate(self.shape.graphs[0], self.values))
+        return Problem(self._question(rng), label, answer, tuple(chains))
+
+    def _question(self, rng: random.Random) -> str:
+        family, parts = self.shape.family, self.shape.parts
+        words = draw_cast(family.cast, rng)
+        for part in parts:
+            for name, kind in part.numbers.items():
+                words[name] = kind.text(self.values[name])
+        sentences = [_choose(part.say, rng).format_map(words) for part in parts]
+        extras = rng.sample(family.extras, min(self.config.distractors, len(family.extras)))
+        sentences[1:1] = [extra.format_map({**words, "z": rng.randint(2, 40)}) for extra in extras]
+        return " ".join([*sentences, _choose(parts[-1].ask, rng).format_map(words)])
+
+
+class WordWorld:
+    """Draws drafts of word problems; the dials are those of `config`.
+
+    Raises ValueError when no family has problems of one of the lengths asked for, or a family is unknown.
+    """
+
+    def __init__(self, config: MinigsmConfig):
+        self.config = config
+        self.dials = Dials(config.number_scale, config.max_number, config.decimals)
+        families = _families(config)
+        self.shapes = {length: _of_length(families, length, config) for length in config.step_counts}
+
+    def draw(self, rng: random.Random, num_steps: int) -> WordDraft | None:
+        """A draft of a family that has problems of this length; families are equally likely."""
+        shape = rng.choice(rng.choice(self.shapes[num_steps]))
+        values = draw_numbers(shape, rng, self.dials)
+        return None if values is None else WordDraft(shape, values, num_steps, self.config)
+
+
+def draw_numbers(shape: Shape, rng: random.Random, dials: Dials) -> dict[str, Value] | None:
+    """Numbers for a story, or None where those drawn so far leave no sensible one for the rest."""
+    values: dict[str, Value] = {}
+    totals: list[Value] = []
+    for _ in range(len(shape.parts) + _RETRIES):
+        if _draw_part(shape.parts[len(totals)], values, rng, dials):
+            totals.append(values["total"])
+            if len(totals) == len(shape.parts):
+                return values
+        elif totals:
+            # The part before may have left a number that cannot be shared out: draw that one again.
+            totals.pop()
+            values["total"] = totals[-1] if totals else 0
+    return None
+
+
+def _draw_part(part: Part, values: dict[str, Value], rng: random.Random, dials: Dials) -> bool:
+    for name, kind in part.numbers.items():
+        value = kind.draw(rng, values, dials)
+        if value is None:
+            return False
+        values[name] = value
+    for name, expression in part.let.items():
+        values[name] = evaluate(_plain(expression), values)
+    total = evaluate(_plain(phrasings(part.total)[0]), values)
+    values["total"] = total
+    return 0 < total <= dials.largest and not (100 if dials.decimals else 1) % total.denominator
+
+
+def _families(config: MinigsmConfig) -> list[Family]:
+    if config.families is None:
+        return list(FAMILIES.values())
+    unknown = [name for name in config.families if name not in FAMILIES]
+    if unknown or not config.families:
+        raise ValueError(f"minigsm: families is {config.families!r}; known are {', '.join(FAMILIES)}")
+    return [FAMILIES[name] for name in config.families]
+
+
+def _of_length(families: list[Family], length: int, config: MinigsmConfig) -> list[list[Shape]]:
+    allowed = set(_operators(config))
+    fitting = [
+        [shape for shape in _shapes(family) if length in shape.lengths and shape.operators <= allowed]
+        for family in families
+    ]
+    found = [shapes for shapes in fitting if shapes]
+    if not found:
+        raise ValueError(
+            f"minigsm: with these dials no family has problems of {length} step(s): "
+            "allow more operators, percentages or families, or other numbers of steps"
+        )
+    return found
+
+
+@cache
+def _shapes(family: Family) -> list[Shape]:
+    return list(shapes(family, LONGEST_CHAIN))
+
+
+@lru_cache(maxsize=10_000)
+def _table(graphs: tuple[Node, ...], may_be_decimal: frozenset[str], operators: str) -> PlanTable:
+    return PlanTable(graphs, may_be_decimal, operators)
+
+
+@cache
+def _plain(expression: str) -> Node:
+    return parse(expression, {})
+
+
+def _operators(config: MinigsmConfig) -> str:
+    return config.operators + "%" * config.percentages
+
+
+def _choose(text: Phrasings, rng: random.Random) -> str:
+    return text if isinstance(text, str) else text[int(rng.random() * len(text))]
