@@ -81,7 +81,13 @@ class Encoder:
         )
 
     def row(
-        self, encoded: EncodedProblem, *, stage: int, max_latent_steps: int, latents_per_step: int, fixed: bool
+        self,
+        encoded: EncodedProblem,
+        *,
+        stage: int,
+        max_latent_steps: int,
+        latents_per_step: int,
+        fixed: bool,
     ) -> Row:
         """Lays a problem out at a curriculum stage; `fixed` uses every slot of the stage for every problem."""
         groups, rest = split_chain(len(encoded.steps), stage, max_latent_steps)

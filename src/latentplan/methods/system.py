@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -69,9 +70,18 @@ class LatentSystem(nn.Module):
         return {name: OBJECTIVES[name].count(batch) for name in self.weights}
 
     def forward(
-        self, counts: dict[str, torch.Tensor] | None = None, **batch: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """The loss and each unweighted objective (`loss/text`, …), as shares of the effective batch of `counts`."""
+        self,
+        counts: dict[str, torch.Tensor] | None = None,
+        compute: Callable[[LatentSystem], Any] | None = None,
+        **batch: torch.Tensor,
+    ) -> Any:
+        """The loss and each unweighted objective (`loss/text`, …), as shares of the effective batch of `counts`.
+
+        With `compute`, whatever that function of the system returns instead: distributed wrappers only see
+        gradients of what runs inside `forward`.
+        """
+        if compute is not None:
+            return compute(self)
         counts = counts or self.counts(batch)
         passed = self.method.forward(self.reasoner, batch)
         values = {

@@ -10,9 +10,7 @@ from torch import Tensor
 _LOG_TWO_PI = math.log(2 * math.pi)
 
 
-def gaussian_log_prob(
-    z: Tensor, mean: Tensor, log_variance: Tensor, mask: Tensor | None = None
-) -> Tensor:
+def gaussian_log_prob(z: Tensor, mean: Tensor, log_variance: Tensor, mask: Tensor | None = None) -> Tensor:
     """log N(z; μ, diag σ²), the sum over dimensions, as in ATP-Latent: `[..., hidden]` to `[...]`, in nats.
 
     `mask`, of the result's shape, sets unused slots to 0. For a score function `z` has to be detached.

@@ -75,9 +75,7 @@ class StopHead(nn.Module):
 
     def __init__(self, hidden_size: int):
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(hidden_size, hidden_size), nn.GELU(), nn.Linear(hidden_size, 2)
-        )
+        self.layers = nn.Sequential(nn.Linear(hidden_size, hidden_size), nn.GELU(), nn.Linear(hidden_size, 2))
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents `[..., hidden]` to logits `[..., 2]`."""

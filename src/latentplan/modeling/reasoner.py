@@ -89,7 +89,9 @@ class LatentReasoner(PreTrainedModel):
         assert self.latent_head is not None
         return self.latent_head(context.read()[:, -1].float())
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> Any:
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> Any:
         """The plain language model underneath, without latents (used by tools that expect a causal LM)."""
         return self.backbone(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
 

@@ -22,7 +22,9 @@ _LATENT, _STOP, _TOKEN = 0, 1, 2
 
 def trajectory_keys(seed: int, problem_ids: torch.Tensor, samples: int) -> torch.Tensor:
     """Keys `[problems · samples]` of the noise of each problem's samples, from (seed, problem, sample)."""
-    return noise.fold(seed, problem_ids.unsqueeze(1), torch.arange(samples, device=problem_ids.device)).flatten()
+    return noise.fold(
+        seed, problem_ids.unsqueeze(1), torch.arange(samples, device=problem_ids.device)
+    ).flatten()
 
 
 @torch.no_grad()

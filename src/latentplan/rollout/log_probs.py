@@ -64,7 +64,9 @@ def score(model: LatentReasoner, trajectories: Trajectories, sampling: Sampling)
     return _scores(model, context, last, chain, trajectories, sampling)
 
 
-def replay(model: LatentReasoner, trajectories: Trajectories, noise: torch.Tensor, sampling: Sampling) -> Scores:
+def replay(
+    model: LatentReasoner, trajectories: Trajectories, noise: torch.Tensor, sampling: Sampling
+) -> Scores:
     """All log-probabilities, the latents being computed again from `noise` `[chains, slots, hidden]`."""
     context, last = _read_question(model, trajectories)
     latents: list[torch.Tensor] = []
@@ -114,7 +116,11 @@ def _scores(
 
 
 def _score_answers(
-    model: LatentReasoner, context: Context, last: torch.Tensor, trajectories: Trajectories, sampling: Sampling
+    model: LatentReasoner,
+    context: Context,
+    last: torch.Tensor,
+    trajectories: Trajectories,
+    sampling: Sampling,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     answers, mask = trajectories.answers, trajectories.answer_mask
     hidden = last.repeat_interleave(answers, dim=0).unsqueeze(1)

@@ -30,13 +30,15 @@ class ModelArguments:
         None, "configuration of a backbone trained from scratch: model_type and its fields"
     )
     tokenizer: str = _setting(
-        "word_level", "kind of the tokenizer trained with a backbone from scratch: word_level or byte_level_bpe"
+        "word_level",
+        "kind of the tokenizer trained with a backbone from scratch: word_level or byte_level_bpe",
     )
     vocab_size: int = _setting(4096, "entries of a tokenizer trained from scratch, at most")
     dtype: str = _setting("float32", "dtype in which a backbone is loaded")
     attn_implementation: str | None = _setting(None, "attention implementation of the backbone")
     step_decoder_name_or_path: str | None = _setting(
-        None, "causal LM of the backbone's width to start the step decoder from; absent: a copy of the backbone"
+        None,
+        "causal LM of the backbone's width to start the step decoder from; absent: a copy of the backbone",
     )
 
 
@@ -97,7 +99,9 @@ class SFTConfig(RunConfig):
     curriculum_steps: list[int] = _setting([1000], "optimisation steps of each stage; one number serves all")
     reset_optimizer: bool = _setting(True, "forget the optimizer's moments at the start of each stage")
     stage_warmup_steps: int = _setting(0, "optimisation steps of linear warm-up at the start of each stage")
-    decay_stages: int = _setting(1, "the learning rate decays, as lr_scheduler_type says, over this many last stages")
+    decay_stages: int = _setting(
+        1, "the learning rate decays, as lr_scheduler_type says, over this many last stages"
+    )
     lr_scheduler_type: str = _setting("cosine", "shape of the decay: constant, linear or cosine")
 
 
@@ -110,13 +114,17 @@ class GRPOConfig(RunConfig):
     lr_scheduler_type: str = _setting("constant", "shape of the learning rate: constant, linear or cosine")
     per_device_train_batch_size: int = _setting(16, "trajectories of one forward pass per device")
     num_generations: int = _setting(8, "trajectories of one question (G)")
-    answers_per_latent: int = _setting(1, "answers sampled from each chain of latents; divides num_generations")
+    answers_per_latent: int = _setting(
+        1, "answers sampled from each chain of latents; divides num_generations"
+    )
     steps_per_generation: int | None = _setting(
         None, "minibatches that one rollout is split into; absent: gradient_accumulation_steps"
     )
     num_iterations: int = _setting(1, "passes over each rollout")
     estimator: str = _setting("score_function", "gradient of the latents: score_function (paper) or pathwise")
-    latent_logprob: str = _setting("sum", "log-probability of a latent over dimensions: sum (paper) or mean (CoLaR)")
+    latent_logprob: str = _setting(
+        "sum", "log-probability of a latent over dimensions: sum (paper) or mean (CoLaR)"
+    )
     temperature: float = _setting(1.0, "temperature of answer tokens and of the stop head")
     latent_temperature: float = _setting(1.0, "scale of σ when latents are sampled; 0 uses μ")
     max_completion_length: int = _setting(64, "answer tokens at most")
@@ -131,7 +139,9 @@ class GRPOConfig(RunConfig):
     scale_rewards: str = _setting("group", "what the advantage is divided by: group, batch or none")
     loss_type: str = _setting("grpo", "how per-action losses are averaged: grpo, bnpo or dr_grpo")
     mask_truncated_completions: bool = _setting(False, "leave answers that did not finish out of the loss")
-    log_completions: bool = _setting(False, "write sampled trajectories to samples.jsonl at every logging step")
+    log_completions: bool = _setting(
+        False, "write sampled trajectories to samples.jsonl at every logging step"
+    )
 
 
 def flatten_recipe(arguments: tuple[Any, ...]) -> dict[str, Any]:

@@ -109,9 +109,7 @@ def _step_decoder(
 ) -> StepDecoder:
     language_model = copy.deepcopy(backbone)
     if model.step_decoder_name_or_path is not None:
-        other = ModelArguments(
-            model_name_or_path=model.step_decoder_name_or_path, dtype=model.dtype
-        )
+        other = ModelArguments(model_name_or_path=model.step_decoder_name_or_path, dtype=model.dtype)
         language_model, _ = load_backbone(other, ())
     decoder_config = StepDecoderConfig(
         backbone_config=language_model.config,

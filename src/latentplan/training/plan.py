@@ -65,7 +65,11 @@ class StageRows(Dataset):
     """Encoded problems, laid out at the stage that the sampler asks for."""
 
     def __init__(
-        self, encoded: Sequence[EncodedProblem], encoder: Encoder, method: Method, config: LatentReasonerConfig
+        self,
+        encoded: Sequence[EncodedProblem],
+        encoder: Encoder,
+        method: Method,
+        config: LatentReasonerConfig,
     ):
         self.encoded, self.encoder, self.method, self.config = encoded, encoder, method, config
 

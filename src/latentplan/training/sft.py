@@ -94,7 +94,8 @@ class SFTTrainer(LatentTrainer):
                 counts[name] = counts[name] + count if name in counts else count
         if self.args.world_size > 1:
             counts = {
-                name: self.accelerator.reduce(count.to(device), reduction="sum") for name, count in counts.items()
+                name: self.accelerator.reduce(count.to(device), reduction="sum")
+                for name, count in counts.items()
             }
         return batches, counts or None
 

@@ -1,0 +1,23 @@
+"""`latentplan`: the command line."""
+
+from __future__ import annotations
+
+import typer
+
+from latentplan.cli import data_check, data_make, train
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+data = typer.Typer(no_args_is_help=True, help="Check data files and make data.")
+make = typer.Typer(no_args_is_help=True, help="Make data.")
+app.add_typer(data, name="data")
+data.add_typer(make, name="make")
+
+app.command(context_settings=train.PASS_THROUGH)(train.sft)
+app.command(context_settings=train.PASS_THROUGH)(train.grpo)
+data.command("check")(data_check.check)
+make.command("minigsm")(data_make.minigsm)
+
+
+def main() -> None:
+    """The entry point."""
+    app()

@@ -1,0 +1,96 @@
+"""Recipes: a short YAML file of settings, which flags on the command line override."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import typer
+import yaml
+from transformers import HfArgumentParser
+
+
+def parse_recipe(classes: Sequence[type], arguments: list[str]) -> tuple[Any, ...]:
+    """Settings from `--config RECIPE` and flags, as one instance of each class.
+
+    RECIPE is a YAML file, or the name of a recipe that comes with latentplan, such as `quickstart/cot`.
+
+    Raises:
+        typer.BadParameter: the recipe does not exist or names a setting that does not.
+    """
+    arguments, recipe = _split_config(arguments)
+    parser = HfArgumentParser(list(classes), allow_abbrev=False)  # type: ignore[arg-type]
+    if recipe is not None:
+        path = find_recipe(recipe)
+        parser.set_defaults(**_read_settings(path, classes))
+    return parser.parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
+
+
+def _split_config(arguments: list[str]) -> tuple[list[str], str | None]:
+    rest, recipe = [], None
+    queue = list(arguments)
+    while queue:
+        argument = queue.pop(0)
+        if argument == "--config":
+            if not queue:
+                raise typer.BadParameter("--config needs the name or path of a recipe")
+            recipe = queue.pop(0)
+        elif argument.startswith("--config="):
+            recipe = argument.removeprefix("--config=")
+        else:
+            rest.append(argument)
+    return rest, recipe
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe, by path or by the name of one that comes with latentplan."""
+    if Path(name).is_file():
+        return Path(name)
+    packaged = Path(str(files("latentplan") / "recipes")) / f"{name.removesuffix('.yaml')}.yaml"
+    if packaged.is_file():
+        return packaged
+    raise typer.BadParameter(
+        f"there is no recipe {name!r}: neither a file nor one of {', '.join(recipe_names())}"
+    )
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with latentplan."""
+    folder = Path(str(files("latentplan") / "recipes"))
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+
+def _read_settings(path: Path, classes: Sequence[type]) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise typer.BadParameter(f"{path} is not YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise typer.BadParameter(f"{path} must hold `setting: value` lines")
+    known = {item.name for each in classes for item in fields(each)}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise typer.BadParameter(f"{path}: there is no setting called {', '.join(unknown)}")
+    return settings
+
+
+def show_errors_briefly(error: Exception) -> typer.Exit:
+    """Prints an error of the user's making without a traceback, and gives the exit to raise."""
+    typer.echo(f"latentplan: {error}", err=True)
+    return typer.Exit(2)
+
+
+def quiet_libraries() -> None:
+    """Leaves the terminal to latentplan's own progress and messages."""
+    import warnings
+
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")

@@ -1,0 +1,50 @@
+"""`latentplan sft` and `latentplan grpo`: one run from a recipe."""
+
+from __future__ import annotations
+
+import typer
+
+from latentplan.cli.recipe import parse_recipe, quiet_libraries, show_errors_briefly
+from latentplan.problems.problem import DataError
+
+PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def sft(context: typer.Context) -> None:
+    """Train a method on labelled chains: --config RECIPE, and --SETTING VALUE to override (all: --help_settings)."""
+    from latentplan.training.arguments import DataArguments, ModelArguments, SFTConfig
+    from latentplan.training.run_directory import command_line
+    from latentplan.training.runs import train_sft
+
+    model, data, config = _parse((ModelArguments, DataArguments, SFTConfig), context.args)
+    _run(lambda: train_sft(model, data, config, command_line()))
+
+
+def grpo(context: typer.Context) -> None:
+    """Reinforce a trained model: --config RECIPE, and --SETTING VALUE to override (all: --help_settings)."""
+    from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments
+    from latentplan.training.run_directory import command_line
+    from latentplan.training.runs import train_grpo
+
+    model, data, config = _parse((ModelArguments, DataArguments, GRPOConfig), context.args)
+    _run(lambda: train_grpo(model, data, config, command_line()))
+
+
+def _parse(classes, arguments):  # type: ignore[no-untyped-def]
+    quiet_libraries()
+    if "--help_settings" in arguments:
+        arguments = ["--help"]
+    try:
+        return parse_recipe(classes, arguments)
+    except ValueError as error:
+        raise show_errors_briefly(error) from error
+
+
+def _run(train) -> None:  # type: ignore[no-untyped-def]
+    try:
+        run = train()
+    except (DataError, ValueError, FileNotFoundError) as error:
+        raise show_errors_briefly(error) from error
+    typer.echo(
+        f"{run.path}: {run.record['method']} trained in {run.record['seconds']:.0f} s; model in {run.model_path}"
+    )

@@ -1,0 +1,99 @@
+"""Estimators of the policy gradient: which actions have log-probabilities, and through what gradients flow.
+
+`score_function` is the published one (ATP-Latent, arXiv:2601.21598; CoLaR, arXiv:2505.16552, averages over
+dimensions): latents, stops and answer tokens are actions. In `pathwise` the latents are functions of the parameters
+and of recorded noise, z = μ + σ·ε, so the objective of the answer tokens flows back through them; only the stop
+remains an action of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.rollout.engine import chain_noise
+from latentplan.rollout.log_probs import Scores, replay, score
+from latentplan.rollout.sampling import Sampling
+from latentplan.rollout.trajectories import Trajectories
+
+
+@dataclass
+class Actions:
+    """One kind of action of a batch.
+
+    Attributes:
+        name: 'latents' or 'answers'.
+        log_probs, old_log_probs, mask: `[rows, actions]`; rows are chains for latents, trajectories for answers.
+    """
+
+    name: str
+    log_probs: torch.Tensor
+    old_log_probs: torch.Tensor
+    mask: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """How log-probabilities are computed, and which actions of a chain of latents they belong to.
+
+    Attributes:
+        scores: (model, trajectories, sampling) to `Scores`.
+        chain_actions: (latent, stop log-probabilities, trajectories) to log-probabilities and mask.
+    """
+
+    scores: Callable[[LatentReasoner, Trajectories, Sampling], Scores]
+    chain_actions: Callable[[torch.Tensor, torch.Tensor, Trajectories], tuple[torch.Tensor, torch.Tensor]]
+
+    def actions(self, scores: Scores, trajectories: Trajectories, latent_scale: float) -> list[Actions]:
+        """The actions of trajectories, new beside old; `latent_scale` multiplies a latent's log-probability."""
+        new, mask = self.chain_actions(scores.latents * latent_scale, scores.stops, trajectories)
+        old, _ = self.chain_actions(
+            trajectories.latent_log_probs * latent_scale, trajectories.stop_log_probs, trajectories
+        )
+        answers = Actions("answers", scores.answers, trajectories.answer_log_probs, trajectories.answer_mask)
+        return [Actions("latents", new, old, mask), answers] if new.shape[1] else [answers]
+
+
+def slot_actions(
+    latent_log_probs: torch.Tensor, stop_log_probs: torch.Tensor, trajectories: Trajectories
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A slot in use is an action, log p(z) + log P(continue) at a boundary; the final stop is one more.
+
+    Returns log-probabilities and mask, `[chains, slots + 1]`, or `[chains, 0]` without slots.
+    """
+    slots, steps = latent_log_probs.shape[1], stop_log_probs.shape[1]
+    if slots == 0:
+        return latent_log_probs, trajectories.slot_mask
+    goes_on = (1 - trajectories.stops) * stop_log_probs
+    boundary = torch.zeros_like(latent_log_probs)
+    boundary[:, :: slots // steps] = goes_on
+    final = (trajectories.stops * stop_log_probs).sum(dim=1, keepdim=True)
+    stopped = trajectories.stops.sum(dim=1, keepdim=True)
+    return (
+        torch.cat([latent_log_probs + boundary, final], dim=1),
+        torch.cat([trajectories.slot_mask, stopped], dim=1),
+    )
+
+
+def stop_actions(
+    latent_log_probs: torch.Tensor, stop_log_probs: torch.Tensor, trajectories: Trajectories
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Only the decisions of the stop head are actions, `[chains, steps]`."""
+    return stop_log_probs, trajectories.stop_mask
+
+
+def replay_own_noise(model: LatentReasoner, trajectories: Trajectories, sampling: Sampling) -> Scores:
+    """The latents computed again from the noise that the rollout used."""
+    noise = trajectories.latents
+    if model.config.num_slots:
+        noise = chain_noise(model, trajectories.chain_keys)
+    return replay(model, trajectories, noise, sampling)
+
+
+ESTIMATORS: dict[str, Estimator] = {
+    "score_function": Estimator(score, slot_actions),
+    "pathwise": Estimator(replay_own_noise, stop_actions),
+}

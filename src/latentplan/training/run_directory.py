@@ -1,0 +1,203 @@
+"""The run directory: what a run was, and what it measured, so that it can be read, resumed and repeated.
+
+runs/NAME/  config.yaml  run.json  metrics.jsonl  samples.jsonl  checkpoint-N/  model/  evaluation/
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import TrainerCallback
+
+from latentplan.problems.problem import Problem
+
+PACKAGES = ("latentplan", "torch", "transformers", "accelerate", "safetensors", "tokenizers", "numpy")
+# Settings that may differ between a run and its continuation: they change where and how, not what.
+_FREE_SETTINGS = {
+    "output_dir",
+    "logging_dir",
+    "torch_threads",
+    "overwrite_output_dir",
+    "disable_tqdm",
+    "run_name",
+}
+
+
+class RunConflictError(ValueError):
+    """A run directory holds a run with other settings."""
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file through a temporary name, so that no reader or crash sees half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def fingerprint(problems: Iterable[Problem]) -> str:
+    """SHA-256 of the problems in their order."""
+    digest = hashlib.sha256()
+    for problem in problems:
+        digest.update(json.dumps(problem.to_json(), sort_keys=True, ensure_ascii=False).encode())
+    return digest.hexdigest()
+
+
+class RunDirectory:
+    """One run's folder.
+
+    Args:
+        path: the folder.
+        settings: the resolved configuration, flat.
+        command: the command line.
+        overwrite: delete an earlier run first.
+
+    Raises:
+        RunConflictError: the folder holds a run with other settings; names them.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike, settings: dict[str, Any], command: str, overwrite: bool = False
+    ):
+        self.path = Path(path)
+        self.settings = json.loads(json.dumps(settings, default=str))
+        if overwrite and (self.path / "run.json").is_file():
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.record = self._earlier_record()
+        self.record.update(
+            name=self.path.name,
+            command=command,
+            created=self.record.get("created") or _now(),
+            versions={"python": platform.python_version(), **_versions()},
+            git=_git_commit(),
+            machine=f"{platform.machine()}, {os.cpu_count()} CPU cores",
+        )
+
+    def _earlier_record(self) -> dict[str, Any]:
+        config = self.path / "config.yaml"
+        if not config.is_file():
+            write_atomically(config, yaml.safe_dump(self.settings, sort_keys=True, allow_unicode=True))
+            return {}
+        earlier = yaml.safe_load(config.read_text()) or {}
+        differing = [
+            f"{name}: {earlier.get(name)!r} there, {self.settings.get(name)!r} now"
+            for name in sorted(self.settings)
+            if name not in _FREE_SETTINGS and earlier.get(name) != self.settings.get(name)
+        ]
+        if differing:
+            raise RunConflictError(
+                f"{self.path} holds a run with other settings ({'; '.join(differing)}): choose another "
+                "--output_dir, or start again with --overwrite_output_dir true"
+            )
+        record = self.path / "run.json"
+        return json.loads(record.read_text()) if record.is_file() else {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has been completed already."""
+        return self.record.get("status") == "finished" and (self.path / "model").is_dir()
+
+    @property
+    def model_path(self) -> Path:
+        """Where the trained model lies."""
+        return self.path / "model"
+
+    def update(self, **values: Any) -> None:
+        """Adds to run.json and writes it."""
+        self.record.update(json.loads(json.dumps(values, default=str)))
+        write_atomically(self.path / "run.json", json.dumps(self.record, indent=2) + "\n")
+
+    def finish(self) -> None:
+        """Marks the run as completed and removes its checkpoints, which the model replaces."""
+        self.update(status="finished", finished=_now())
+        for checkpoint in self.path.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+
+    def finish_model(self, save: Any) -> None:
+        """Calls `save(folder)` on a temporary folder and renames it to `model/`."""
+        temporary = self.path / ".model-in-progress"
+        shutil.rmtree(temporary, ignore_errors=True)
+        save(temporary)
+        shutil.rmtree(self.model_path, ignore_errors=True)
+        os.replace(temporary, self.model_path)
+
+
+class MetricsFile(TrainerCallback):
+    """Appends every logged line to metrics.jsonl; a resumed run drops the lines after its checkpoint.
+
+    `seconds` counts training time from the start of the run, through interruptions.
+    """
+
+    def __init__(self, run: RunDirectory):
+        self.run, self.path = run, run.path / "metrics.jsonl"
+        self.seconds = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Cuts the file to the step that training goes on from."""
+        if not state.is_world_process_zero:
+            return
+        kept = []
+        if self.path.is_file() and state.global_step:
+            kept = [row for row in _read_lines(self.path) if row["step"] <= state.global_step]
+        self.seconds = max((row.get("seconds", 0.0) for row in kept), default=0.0)
+        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Writes one line; only lines with a loss are measurements of training."""
+        if not state.is_world_process_zero or "loss" not in (logs or {}):
+            return
+        self.seconds += logs["seconds"]
+        row = {"step": state.global_step, **logs, "seconds": round(self.seconds, 3)}
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break  # The last line of a killed run may be half-written.
+    return rows
+
+
+def command_line() -> str:
+    """The command that started this process, as a user would type it."""
+    return " ".join(["latentplan", *sys.argv[1:]])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _git_commit() -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

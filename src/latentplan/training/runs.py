@@ -1,0 +1,128 @@
+"""Whole runs: from settings to a finished run directory, going on from the last checkpoint where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from latentplan.methods.system import LatentSystem, make_encoder
+from latentplan.modeling.loading import load_model
+from latentplan.problems.problem import Problem
+from latentplan.rewards import RewardSet
+from latentplan.training.arguments import (
+    DataArguments,
+    GRPOConfig,
+    ModelArguments,
+    RunConfig,
+    SFTConfig,
+    flatten_recipe,
+)
+from latentplan.training.data import encode_problems, load_training_problems
+from latentplan.training.grpo import GRPOTrainer
+from latentplan.training.initialise import initialise_system
+from latentplan.training.run_directory import MetricsFile, RunDirectory, fingerprint
+from latentplan.training.sft import SFTTrainer, make_curriculum
+from latentplan.training.trainer import LatentTrainer, last_checkpoint
+
+
+def train_sft(
+    model: ModelArguments, data: DataArguments, config: SFTConfig, command: str = ""
+) -> RunDirectory:
+    """The supervised stage of one method, into `config.output_dir`.
+
+    A run that was interrupted goes on from its last checkpoint and ends with the same weights; one that has
+    finished is left as it is.
+
+    Raises:
+        RunConflictError: the directory holds a run with other settings.
+        DataError, ValueError: data or settings are wrong; the message says what and where.
+    """
+    run = _open_run(model, data, config, command)
+    if run.finished:
+        return run
+    problems, removed = load_training_problems(data)
+    system, tokenizer = initialise_system(model, config, problems)
+    encoder = make_encoder(tokenizer, system.reasoner)
+    encoded, kept = encode_problems(problems, encoder, data)
+    _record_data(run, problems, kept, removed)
+    curriculum = make_curriculum(config, system.reasoner.latent_head is not None)
+    run.update(
+        status="running",
+        method=config.method,
+        kind="sft",
+        num_parameters=_count_parameters(system.reasoner),
+        num_decoder_parameters=_count_parameters(system.step_decoder),
+        curriculum={"stages": curriculum.stages, "starts": curriculum.starts},
+        examples_trained=curriculum.total_steps * config.per_device_train_batch_size,
+    )
+    trainer = SFTTrainer(system, config, encoded, encoder, tokenizer, curriculum, [MetricsFile(run)])
+    return _train(run, trainer, system, tokenizer)
+
+
+def train_grpo(
+    model: ModelArguments, data: DataArguments, config: GRPOConfig, command: str = ""
+) -> RunDirectory:
+    """The RL stage on a trained model, into `config.output_dir`; resumes like `train_sft`.
+
+    Raises:
+        ValueError: no model is named, or a setting is wrong.
+    """
+    run = _open_run(model, data, config, command)
+    if run.finished:
+        return run
+    if model.model_name_or_path is None:
+        raise ValueError("RL starts from a trained model: set model_name_or_path to a run or a model folder")
+    loaded = load_model(model.model_name_or_path)
+    problems, removed = load_training_problems(data)
+    _record_data(run, problems, problems, removed)
+    run.update(
+        status="running",
+        method=loaded.reasoner.config.method,
+        kind="grpo",
+        starts_from=str(model.model_name_or_path),
+        num_parameters=_count_parameters(loaded.reasoner),
+        trajectories_trained=config.max_steps
+        * config.per_device_train_batch_size
+        * config.gradient_accumulation_steps,
+    )
+    rewards = RewardSet(config.reward_funcs, config.reward_weights)
+    trainer = GRPOTrainer(loaded, config, problems, rewards, [MetricsFile(run)])
+    return _train(run, trainer, trainer.model, loaded.tokenizer)
+
+
+def _open_run(model: ModelArguments, data: DataArguments, config: RunConfig, command: str) -> RunDirectory:
+    if config.torch_threads:
+        torch.set_num_threads(config.torch_threads)
+    set_seed(config.seed)
+    settings = flatten_recipe((model, data, config))
+    return RunDirectory(str(config.output_dir), settings, command, config.overwrite_output_dir)
+
+
+def _record_data(run: RunDirectory, read: Sequence[Problem], kept: Sequence[Problem], removed: int) -> None:
+    run.update(
+        seed=run.settings["seed"],
+        data={
+            "fingerprint": fingerprint(kept),
+            "num_problems": len(kept),
+            "num_too_long": len(read) - len(kept),
+            "num_removed_as_evaluation_questions": removed,
+        },
+    )
+
+
+def _train(run: RunDirectory, trainer: LatentTrainer, system: LatentSystem, tokenizer: Any) -> RunDirectory:
+    trainer.train(resume_from_checkpoint=last_checkpoint(run.path))
+    if not trainer.is_world_process_zero():
+        return run
+    run.finish_model(lambda folder: system.save_pretrained(folder, tokenizer))
+    metrics = next(each for each in trainer.callback_handler.callbacks if isinstance(each, MetricsFile))
+    run.update(seconds=round(metrics.seconds, 2), device=str(trainer.args.device))
+    run.finish()
+    return run
+
+
+def _count_parameters(module: torch.nn.Module | None) -> int:
+    return 0 if module is None else sum(parameter.numel() for parameter in module.parameters())
