@@ -5,14 +5,23 @@ latentplan ask runs/NAME "the dial starts at 7 . it moves on by 3 . it doubles .
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from latentplan.cli.opening import fail, open_model
+from latentplan.cli.opening import check_samples, fail, open_model
+from latentplan.cli.options import (
+    Device,
+    LatentTemperature,
+    MaxNewTokens,
+    ModelFolder,
+    NumGenerations,
+    Seed,
+    Temperature,
+    TorchThreads,
+)
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.answers import extract_answer
 from latentplan.rollout.sampling import Sampling
@@ -20,30 +29,23 @@ from latentplan.rollout.solve import Solution, solve
 
 
 def ask(
-    model: Annotated[Path, typer.Argument(help="A run, or a model folder.")],
+    model: ModelFolder,
     question: Annotated[str, typer.Argument(help="The question in words.")],
-    temperature: Annotated[
-        float, typer.Option("--temperature", min=0.0, help="Of latents, stops and tokens; 0 is greedy.")
-    ] = 0.0,
-    num_generations: Annotated[
-        int, typer.Option("--num_generations", min=1, help="How many answers; needs a temperature.")
-    ] = 1,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max_new_tokens", min=1, help="Text tokens of an answer at most.")
-    ] = 128,
-    seed: Annotated[int, typer.Option("--seed", help="Of the sampling.")] = 0,
-    device: Annotated[
-        str | None,
-        typer.Option("--device", help="Such as cuda:1 or cpu; the GPU by default if there is one."),
-    ] = None,
+    temperature: Temperature = 0.0,
+    latent_temperature: LatentTemperature = None,
+    num_generations: NumGenerations = 1,
+    max_new_tokens: MaxNewTokens = 128,
+    seed: Seed = 0,
+    device: Device = None,
+    torch_threads: TorchThreads = None,
 ) -> None:
     """Ask a model one question: its answer, the latent tokens that it used, and its plan."""
     if not question.strip():
         fail("the question is empty")
-    if num_generations > 1 and temperature == 0:
-        fail(f"{num_generations} greedy answers are all the same: set --temperature above 0")
-    loaded = open_model(model, device)
-    sampling = Sampling(temperature, temperature, max_new_tokens)
+    latents = temperature if latent_temperature is None else latent_temperature
+    sampling = Sampling(temperature, latents, max_new_tokens)
+    check_samples(sampling, num_generations)
+    loaded = open_model(model, device, torch_threads)
     solutions = solve(loaded, [question], sampling, seed=seed, num_generations=num_generations)[0]
     console = Console(soft_wrap=True, highlight=False)
     for number, solution in enumerate(solutions, start=1):

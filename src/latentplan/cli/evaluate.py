@@ -13,13 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from latentplan.cli.opening import fail, open_model
+from latentplan.cli.opening import check_samples, fail, open_model
+from latentplan.cli.options import (
+    BatchSize,
+    Device,
+    LatentTemperature,
+    MaxNewTokens,
+    ModelFolder,
+    NumGenerations,
+    Seed,
+    Temperature,
+    TorchThreads,
+)
 from latentplan.evaluation.harness import evaluate as run_evaluation
 from latentplan.evaluation.predictions import Prediction, PredictionWriter
 from latentplan.evaluation.results import EvaluationResult
@@ -57,7 +67,7 @@ class _Run:
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A run, or a model folder.")],
+    model: ModelFolder,
     benchmark: Annotated[
         list[str],
         typer.Option(
@@ -75,25 +85,12 @@ def evaluate(
             help=f"Problems of each benchmark at most; all by default, {MINIGSM_PROBLEMS} of minigsm.",
         ),
     ] = None,
-    temperature: Annotated[
-        float, typer.Option("--temperature", min=0.0, help="Of tokens and stops; 0 takes the most probable.")
-    ] = 0.0,
-    latent_temperature: Annotated[
-        float | None,
-        typer.Option(
-            "--latent_temperature", min=0.0, help="Scale of σ; 0 uses μ. As --temperature if absent."
-        ),
-    ] = None,
-    num_generations: Annotated[
-        int, typer.Option("--num_generations", min=1, help="Trajectories of each problem, for pass@k.")
-    ] = 1,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max_new_tokens", min=1, help="Text tokens of a trajectory at most.")
-    ] = 128,
-    batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Trajectories at a time.")] = 128,
-    seed: Annotated[
-        int, typer.Option("--seed", help="Of the sampling; the problems do not depend on it.")
-    ] = 0,
+    temperature: Temperature = 0.0,
+    latent_temperature: LatentTemperature = None,
+    num_generations: NumGenerations = 1,
+    max_new_tokens: MaxNewTokens = 128,
+    batch_size: BatchSize = 128,
+    seed: Seed = 0,
     latent_use: Annotated[
         bool,
         typer.Option("--latent_use/--no_latent_use", help="Answer again with the latents replaced."),
@@ -101,34 +98,22 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", help="Folder of the results; the run's evaluation/ by default.")
     ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option("--device", help="Such as cuda:1 or cpu; the GPU by default if there is one."),
-    ] = None,
-    torch_threads: Annotated[
-        int | None, typer.Option("--torch_threads", min=1, help="CPU threads of PyTorch.")
-    ] = None,
+    device: Device = None,
+    torch_threads: TorchThreads = None,
 ) -> None:
     """Evaluate a model on benchmarks: a table here, and files of results (JSON) and predictions (JSONL)."""
-    if torch_threads is not None:
-        torch.set_num_threads(torch_threads)
     latents = temperature if latent_temperature is None else latent_temperature
-    run = _Run(
-        model=open_model(model, device),
-        sampling=Sampling(temperature, latents, max_new_tokens),
-        seed=seed,
-        num_generations=num_generations,
-        batch_size=batch_size,
-        latent_use=latent_use,
-        folder=output or evaluation_folder(model),
-    )
-    console = Console(highlight=False)
+    sampling = Sampling(temperature, latents, max_new_tokens)
+    check_samples(sampling, num_generations)
     try:
         problems = load_benchmarks(benchmark, num_problems)
-        results = [_evaluate_one(run, label, problems[label], console) for label in problems]
     except ValueError as error:
         fail(error)
-    console.print(render(results))
+    loaded = open_model(model, device, torch_threads)
+    folder = output or evaluation_folder(model)
+    run = _Run(loaded, sampling, seed, num_generations, batch_size, latent_use, folder)
+    console = Console(highlight=False)
+    console.print(render([_evaluate_one(run, label, problems[label], console) for label in problems]))
     for label in problems:
         stem = run.folder / run.file_stem(label)
         console.print(Text(f"{stem}.json, predictions in {stem}.jsonl"), soft_wrap=True)
@@ -138,7 +123,7 @@ def load_benchmarks(arguments: list[str], num_problems: int | None) -> dict[str,
     """The problems of each benchmark argument by its label.
 
     Raises:
-        DataError: an argument names nothing, two have the same label, or a file cannot be read.
+        DataError: an argument names nothing, two have the same label, or a file is empty or cannot be read.
         ValueError: minigsm has fewer distinct problems than asked for.
     """
     problems: dict[str, list[Problem]] = {}
@@ -147,6 +132,8 @@ def load_benchmarks(arguments: list[str], num_problems: int | None) -> dict[str,
         if label in problems:
             raise DataError(f"two benchmarks are called {label!r}: evaluate them in two calls, with --output")
         problems[label] = load()
+        if not problems[label]:
+            raise DataError(f"{argument!r} holds no problems")
     return problems
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from latentplan.modeling.loading import LoadedModel, load_model
+from latentplan.rollout.sampling import Sampling
 
 
 def fail(message: object) -> NoReturn:
@@ -19,8 +20,18 @@ def fail(message: object) -> NoReturn:
     raise typer.Exit(2)
 
 
-def open_model(folder: Path, device: str | None = None) -> LoadedModel:
+def check_samples(sampling: Sampling, num_generations: int) -> None:
+    """Ends the command if it asks for several trajectories that would all be the same."""
+    if num_generations > 1 and sampling.temperature == sampling.latent_temperature == 0:
+        fail(
+            f"{num_generations} greedy trajectories of a question are all the same: set --temperature above 0"
+        )
+
+
+def open_model(folder: Path, device: str | None = None, torch_threads: int | None = None) -> LoadedModel:
     """The model in a run or model folder, on `device` (by default the GPU, if any); else the command ends."""
+    if torch_threads is not None:
+        torch.set_num_threads(torch_threads)
     try:
         model = load_model(folder)
         target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

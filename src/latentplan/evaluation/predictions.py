@@ -34,6 +34,7 @@ class Prediction:
         num_tokens: latent tokens and text tokens before eos.
         finished: whether eos was written.
         steps: the labelled chain.
+        modulus: the problem's, for arithmetic modulo a number; else None.
     """
 
     index: int
@@ -48,6 +49,7 @@ class Prediction:
     num_tokens: int
     finished: bool
     steps: list[str]
+    modulus: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The row that the JSONL file holds."""
@@ -72,6 +74,7 @@ def predictions_of(index: int, problem: Problem, solutions: Sequence[Solution]) 
             num_tokens=solution.num_tokens,
             finished=solution.finished,
             steps=list(problem.steps),
+            modulus=problem.modulus,
         )
         for sample, solution in enumerate(solutions)
     ]

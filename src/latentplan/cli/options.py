@@ -1,0 +1,33 @@
+"""The options that several commands share, each with one help text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ModelFolder = Annotated[Path, typer.Argument(help="A run, or a model folder.")]
+Temperature = Annotated[
+    float,
+    typer.Option("--temperature", min=0.0, help="Of stops and text tokens; 0 takes the most probable."),
+]
+LatentTemperature = Annotated[
+    float | None,
+    typer.Option("--latent_temperature", min=0.0, help="Scale of σ; 0 uses μ. As --temperature if absent."),
+]
+NumGenerations = Annotated[
+    int, typer.Option("--num_generations", min=1, help="Trajectories of each question; needs a temperature.")
+]
+MaxNewTokens = Annotated[
+    int, typer.Option("--max_new_tokens", min=1, help="Text tokens of a trajectory at most.")
+]
+BatchSize = Annotated[int, typer.Option("--batch_size", min=1, help="Trajectories at a time.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of the sampling; the problems do not depend on it.")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="Such as cuda:1 or cpu; by default the GPU, if there is one.")
+]
+TorchThreads = Annotated[
+    int | None,
+    typer.Option("--torch_threads", min=1, help="CPU threads of PyTorch; its own choice if absent."),
+]
