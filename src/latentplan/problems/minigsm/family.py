@@ -46,7 +46,8 @@ class Part:
     Attributes:
         say: the sentences, or several phrasings of them.
         numbers: the numbers that they bring in, drawn in this order.
-        total: what the running total becomes; several expressions are equivalent decompositions.
+        total: what the running total becomes; several expressions are equivalent decompositions, the one that
+            is told first, the most expanded one last.
         let: other quantities that later parts may use, in expressions of what is there so far.
         ask: the question, or several phrasings, if the story ends here; it cannot if there is none.
         name: what `needs` and `unless` of later parts call this one.

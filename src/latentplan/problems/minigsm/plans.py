@@ -78,13 +78,7 @@ class PlanTable:
         self.plans: list[tuple[int, ...]] = []
         self.complete = True
         for graph in graphs:
-            plans = list(islice(_Search(self, graph).every(), budget + 1))
-            if len(plans) > budget:
-                self.complete = False
-                plans = _Search(self, graph, losses=False).spread(budget)
-            others = plans[1:]
-            random.Random(0).shuffle(others)
-            self.plans += plans[:1] + others
+            self._add_plans(graph, budget)
         self.masks = [sum(1 << self.equations[step].result for step in plan) for plan in self.plans]
         self.definitions = self._definitions()
 
@@ -156,6 +150,17 @@ class PlanTable:
             )
         return steps
 
+    def _add_plans(self, graph: Node, budget: int) -> None:
+        # Five terms alone can be joined in 180 ways: no need to count.
+        many = any(node[0] in "+*" and len(children(node)) > 4 for node in walk(graph) if children(node))
+        plans = [] if many else list(islice(_Search(self, graph).every(), budget + 1))
+        if many or len(plans) > budget:
+            self.complete = False
+            plans = _Search(self, graph, losses=False).spread(budget)
+        others = plans[1:]
+        random.Random(0).shuffle(others)
+        self.plans += plans[:1] + others
+
     def _definitions(self) -> list[tuple[int, Callable[..., Value], tuple[int, ...]]]:
         """How to compute each register that a plan uses, operands first."""
         first: dict[int, Equation] = {}
@@ -196,7 +201,8 @@ class _Search:
 
     def spread(self, budget: int) -> list[tuple[int, ...]]:
         """At most `budget` plans, the told one first, the others taken from all branches of the search."""
-        return list(dict.fromkeys([next(self.every()), *self._spread(self.start, budget, random.Random(0))]))
+        told = islice(self.every(), 1)
+        return list(dict.fromkeys([*told, *self._spread(self.start, budget, random.Random(0))]))
 
     def _every(self, state: _State) -> Iterator[tuple[int, ...]]:
         if not state:

@@ -36,8 +36,12 @@ class WordDraft:
 
     @property
     def canonical(self) -> str:
-        """Graph and numbers, whatever the family and the words."""
-        return canonical(self.shape.graphs[0], self.values)
+        """Graph and numbers, whatever the family and the words.
+
+        The last decomposition is the most expanded one, so that `(a+b)*c` here and `a*c+b*c` in another
+        family are the same problem.
+        """
+        return canonical(self.shape.graphs[-1], self.values)
 
     def tell(self, rng: random.Random) -> Problem | None:
         """The problem in words that `rng` chooses, or None if no valid chain has the right length."""

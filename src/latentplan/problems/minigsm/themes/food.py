@@ -40,8 +40,8 @@ FAMILIES = (
             ),
             Part(
                 (
-                    "Sadly, {burnt} of them are burnt and have to be thrown away.",
-                    "The dog eats {burnt} of them.",
+                    "Sadly, {burnt} {x.s} are burnt and have to be thrown away.",
+                    "The dog eats {burnt} of the {x.s}.",
                 ),
                 numbers={"burnt": below("total", 30)},
                 total="total - burnt",
@@ -204,7 +204,7 @@ FAMILIES = (
                 ask="How many grams of flour does {A} need?",
             ),
             Part(
-                "{A} is expecting guests and makes {k} as many.",
+                "{A} is expecting guests and makes {k} as many {x.s}.",
                 numbers={"k": times(2, 4)},
                 total="total * k",
                 ask="How many grams of flour does {A} need for the guests?",

@@ -20,7 +20,7 @@ _TREES = things("apple tree, pear tree, plum tree, cherry tree")
 _EXTRAS = (
     "The garden is {z} metres from the river.",
     "{A} has lived in this house for {z} years.",
-    "{A.His} neighbour is {z} years old.",
+    "The house has {z} windows.",
 )
 
 FAMILIES = (
@@ -116,7 +116,7 @@ FAMILIES = (
                 name="paid",
             ),
             Part(
-                "{A} pays ${help} of this money to {helpers} helpers each.",
+                "From this money {A} pays ${help} to each of {helpers} helpers.",
                 numbers={"helpers": small(2, 3), "help": small(5, 20)},
                 total="total - help * helpers",
                 ask="How much of the money does {A} keep?",
@@ -181,7 +181,7 @@ FAMILIES = (
                 total="full",
             ),
             Part(
-                "Every morning for {days} days {A.he} takes {cans} cans of {can} litres from it.",
+                "Every morning for {days} days {A} takes {cans} cans of {can} litres from the tank.",
                 numbers={"days": small(2, 6), "cans": small(2, 3), "can": small(4, 10)},
                 total="total - days * cans * can",
                 ask="How many litres are left?",

@@ -217,13 +217,13 @@ FAMILIES = (
                 ask="How many photos does {A} take?",
             ),
             Part(
-                "{A.He} deletes {x} of them because they are blurred.",
+                "{A.He} deletes {x} photos because they are blurred.",
                 numbers={"x": below("total", 40)},
                 total="total - x",
                 ask="How many photos are left?",
             ),
             Part(
-                "A friend sends {A.him} another {s}.",
+                "A friend sends {A.him} another {s} photos.",
                 numbers={"s": number(5, 40)},
                 total="total + s",
                 ask="How many photos of the holiday does {A} have?",
@@ -244,7 +244,7 @@ FAMILIES = (
                 name="cost",
             ),
             Part(
-                "{A.He} pays another ${frame} for {frames} frames, that is ${frame} for each.",
+                "{A.He} also buys {frames} frames for ${frame} each.",
                 numbers={"frame": money(4, 12), "frames": small(2, 5)},
                 total="total + frames * frame",
                 ask="How much does {A} spend on prints and frames?",

@@ -176,7 +176,7 @@ FAMILIES = (
                 ask="How many {x.s} does {A} have now?",
             ),
             Part(
-                "{A.He} eats {eaten} of them.",
+                "{A.He} eats {eaten} of the {x.s}.",
                 numbers={"eaten": below("total", 30)},
                 total="total - eaten",
                 ask="How many {x.s} has {A} left?",

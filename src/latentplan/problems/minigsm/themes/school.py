@@ -231,7 +231,7 @@ FAMILIES = (
                 total="n",
             ),
             Part(
-                "It turns out that {p}% of them play an instrument.",
+                "It turns out that {p}% of these pupils play an instrument.",
                 numbers={"p": rate("n", (5, 10, 15, 20, 25, 30, 40, 45))},
                 let={"music": "percent(n, p)"},
                 total="percent(n, p)",

@@ -81,8 +81,8 @@ FAMILIES = (
             ),
             Part(
                 (
-                    "In the sale its price goes down by {off}%.",
-                    "Today there is a discount of {off}% on it.",
+                    "In the sale the price of the {x} goes down by {off}%.",
+                    "Today there is a discount of {off}% on the {x}.",
                 ),
                 numbers={"off": rate("total", (10, 20, 25, 30, 40, 50, 60))},
                 total=("total - percent(total, off)", "percent(total, 100 - off)"),
@@ -126,7 +126,7 @@ FAMILIES = (
                 total="p",
             ),
             Part(
-                "A {y} costs ${more} more than that.",
+                "A {y} costs ${more} more than a {x}.",
                 numbers={"more": money(2, 12)},
                 let={"y": "p + more"},
                 total="p + more",
@@ -251,7 +251,7 @@ FAMILIES = (
                 ask="How much does {A} have to pay in all?",
             ),
             Part(
-                "{B} pays ${share} of it.",
+                "{B} pays ${share} of the bill.",
                 numbers={"share": below("total", 60)},
                 total="total - share",
                 ask="How much is left for {A} to pay?",
@@ -267,7 +267,7 @@ FAMILIES = (
     Family(
         "phone_plan",
         cast={"A": PEOPLE},
-        extras=("{A}'s phone is {z} months old.", "{A} makes about {z} calls a month."),
+        extras=("{A} lives on floor {z}.", "{A} makes about {z} calls a month."),
         parts=(
             Part(
                 (
@@ -285,7 +285,7 @@ FAMILIES = (
                 ask="How much is that together with the case?",
             ),
             Part(
-                "{A.He} sells {A.his} old phone for ${old} to pay for a part of it.",
+                "{A.He} sells {A.his} old phone for ${old} to pay for a part of this.",
                 numbers={"old": below("total", 40)},
                 total="total - old",
                 ask="How much does {A.he} have to pay beyond that money?",

@@ -31,7 +31,7 @@ FAMILIES = (
                 (
                     "In a basketball match {A} scores {twos} baskets worth 2 points each and {threes} "
                     "baskets worth 3 points each.",
-                    "{A} plays basketball and makes {twos} shots for 2 points and {threes} for 3 points.",
+                    "{A} plays basketball: {twos} shots for 2 points and {threes} for 3 points go in.",
                 ),
                 numbers={"twos": small(2, 15), "threes": small(2, 9)},
                 total="twos * 2 + threes * 3",
@@ -142,18 +142,19 @@ FAMILIES = (
                 name="weeks",
             ),
             Part(
-                "{B} trains with {A}, but misses {missed} km of it because of a cold.",
+                "{B} trains with {A}, but misses {missed} km of this because of a cold.",
                 numbers={"missed": below("total", 40)},
                 total="total - missed",
                 ask="How many kilometres does {B} run?",
                 needs="weeks",
+                name="B",
             ),
             Part(
                 "Then {B} takes part in {races} races of {race} km.",
                 numbers={"races": small(2, 4), "race": small(5, 20)},
                 total="total + races * race",
                 ask="How many kilometres has {B} run together with the races?",
-                needs="weeks",
+                needs="B",
             ),
         ),
     ),

@@ -72,7 +72,7 @@ FAMILIES = (
                 ask="How much is left of this week's money?",
             ),
             Part(
-                "{A.He} saves {k} of what is left.",
+                "{A.He} saves {k} of the money that {A.he} has then.",
                 numbers={"k": part_of("total")},
                 total="total / k",
                 ask="How much does {A.he} save?",
@@ -106,7 +106,7 @@ FAMILIES = (
                 ask="How much money does {A} have after {A.his} birthday?",
             ),
             Part(
-                "{A.He} spends ${spent} of it on a book.",
+                "{A.He} spends ${spent} of the money on a book.",
                 numbers={"spent": below("total", 30)},
                 total="total - spent",
                 ask="How much money is left for the {x}?",
@@ -210,7 +210,7 @@ FAMILIES = (
                 name="week",
             ),
             Part(
-                "Of these, {own} go to the factory's own shop.",
+                "Of the {x.s} that can be sold, {own} go to the factory's own shop.",
                 numbers={"own": below("total", 40)},
                 total="total - own",
                 ask="How many {x.s} are sent elsewhere?",
