@@ -31,8 +31,10 @@ def decode_plans(
     size = decoder.config.latents_per_step
     by_step = latents.unflatten(1, (-1, size))
     used = slot_mask[:, ::size].bool()
-    texts = tokenizer.batch_decode(decoder.decode(by_step[used], max_new_tokens), skip_special_tokens=True)
     plans: list[Plan] = [[] for _ in range(latents.shape[0])]
+    if not bool(used.any()):
+        return plans
+    texts = tokenizer.batch_decode(decoder.decode(by_step[used], max_new_tokens), skip_special_tokens=True)
     for row, text in zip(used.nonzero()[:, 0].tolist(), texts, strict=True):
         plans[row].append(text.strip())
     return plans
