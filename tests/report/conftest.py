@@ -1,4 +1,4 @@
-"""Run directories as training and evaluation leave them; every number in them is made up, as its roundness shows."""
+"""Run directories as training and evaluation leave them; all numbers are made up."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ METHODS = {
     "cot": ("CoT", 0.99, 0.0, 600),
     "no_cot": ("No-CoT", 0.38, 0.0, 800),
     "coconut": ("Coconut", 0.46, 8.0, 1000),
-    "atp_latent_sft": ("ATP-Latent, SFT", 0.74, 5.0, 1200),
-    "atp_latent_rl": ("ATP-Latent, RL", 0.85, 5.0, 100),
+    "atp_latent_sft": ("ATP-Latent SFT", 0.74, 5.0, 1200),
+    "atp_latent_rl": ("ATP-Latent RL", 0.85, 5.0, 100),
 }
 OF_START = "<script>alert('a question')</script> & the dial"
 
@@ -110,7 +110,13 @@ def _sft_metrics(steps: int, latent: bool, decoder: bool) -> list[dict[str, Any]
         stage = min(4, 1 + 5 * step // steps) if latent else 0
         since = step - steps * (stage - 1) / 5 if latent else step
         noise = math.exp(chance.gauss(0, 0.08))
-        row = {"step": step, "stage": stage, "learning_rate": 0.002, "grad_norm": 1.0 * noise, "seconds": step / 4}
+        row = {
+            "step": step,
+            "stage": stage,
+            "learning_rate": 0.002,
+            "grad_norm": 1.0 * noise,
+            "seconds": step / 4,
+        }
         row["loss/text"] = (0.01 + 2 * math.exp(-since / 80) / (1 + stage)) * noise
         if decoder:
             row["loss/step_decoder"] = (0.02 + 3 * math.exp(-since / 60) / stage) * noise
@@ -155,7 +161,9 @@ def _predictions(accuracy: float, latents: float, plans: bool, seed: int) -> lis
     return [_prediction(index, accuracy, latents, plans, chance) for index in range(NUM_PROBLEMS)]
 
 
-def _prediction(index: int, accuracy: float, latents: float, plans: bool, chance: random.Random) -> dict[str, Any]:
+def _prediction(
+    index: int, accuracy: float, latents: float, plans: bool, chance: random.Random
+) -> dict[str, Any]:
     problem = random.Random(1000 + index)
     start, length = problem.randrange(11), 1 + index % 4
     told = [f"{OF_START if index == 3 else 'the dial'} starts at {start} ."]
@@ -217,7 +225,11 @@ def _evaluation(name: str, rows: list[dict[str, Any]], latents: float, temperatu
         "num_problems": len(rows),
         "sampling": {"temperature": temperature, "latent_temperature": temperature, "max_new_tokens": 64},
         "accuracy": {"estimate": share, "low": max(0.0, share - 0.06), "high": min(1.0, share + 0.05)},
-        "tokens": {"mean": latents + 3 if latents else 20.5, "latents": latents, "text": 3.0 if latents else 20.5},
+        "tokens": {
+            "mean": latents + 3 if latents else 20.5,
+            "latents": latents,
+            "text": 3.0 if latents else 20.5,
+        },
         "coherence": {"strict": 0.875, "paper": 0.925} if decoded else None,
         "validity": 0.945 if decoded else None,
         "grounding": 0.955 if decoded else None,

@@ -80,16 +80,20 @@ def _listed(points: Sequence[Point]) -> str:
     return ", ".join(f"{x:.0f} steps {percent(y)}" for x, y in points)
 
 
-def learning_curves(run: Run) -> list[Figure]:
-    """One chart per named loss of a supervised run; its total only where it has no parts."""
+def learning_curves(runs: Sequence[Run]) -> list[Figure]:
+    """One chart per named loss of each run; its total only where it has no parts."""
+    return [figure for run in runs for figure in _losses(run)]
+
+
+def _losses(run: Run) -> list[Figure]:
     named = sorted({key for row in run.metrics for key in row if key.startswith("loss/")}, key=_loss_order)
     figures = (_curve([run], key, bands=stages(run), log=True) for key in named or _OVERALL)
     return [figure for figure in figures if figure]
 
 
-def upkeep_curves(run: Run) -> list[Figure]:
-    """Learning rate and gradient norm."""
-    figures = (_curve([run], key, bands=stages(run)) for key in _UPKEEP)
+def upkeep_curves(runs: Sequence[Run]) -> list[Figure]:
+    """Learning rate and gradient norm of each run."""
+    figures = (_curve([run], key, bands=stages(run)) for run in runs for key in _UPKEEP)
     return [figure for figure in figures if figure]
 
 
@@ -139,8 +143,15 @@ def _curve(
     wide = log and min(every) > 0 and max(every) / min(every) > 30
     told = "; ".join(f"{line.label}: {_ends(line.points)}" for line in lines)
     boundaries = f" Stages begin at steps {', '.join(short(band.start) for band in bands)}." if bands else ""
-    svg = line_chart(lines, Axis("step"), Axis(log=wide), alt=f"{title}. {told}.{boundaries}", bands=bands)
+    up = Axis(limits=(0.0, 1.0)) if _is_share(key, every) else Axis(log=wide)
+    across = Axis("step", limits=(0, max(x for line in lines for x, _ in line.points)))
+    svg = line_chart(lines, across, up, alt=f"{title}. {told}.{boundaries}", bands=bands)
     return Figure(title + (" (log scale)" if wide else ""), svg, runs[0] if len(runs) == 1 else None)
+
+
+def _is_share(key: str, values: Sequence[float]) -> bool:
+    """Shares get the whole axis from 0 to 1, so that a small change looks small."""
+    return (key.startswith("frac_") or _is_reward_part(key)) and min(values) >= 0 and max(values) <= 1
 
 
 def _ends(points: Sequence[Point]) -> str:

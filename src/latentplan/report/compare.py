@@ -51,7 +51,16 @@ def _apart(lower: dict[str, Any], upper: dict[str, Any]) -> bool:
 
 def paired(a: Run, b: Run) -> Iterator[tuple[Prediction, Prediction]]:
     """The predictions of both for every question that both have, in the order of a."""
-    of_b = {row["question"]: row for row in b.predictions if "question" in row and "correct" in row}
-    for row in a.predictions:
-        if "correct" in row and row.get("question") in of_b:
-            yield row, of_b[row["question"]]
+    of_b = by_problem(b)
+    for problem, row in by_problem(a).items():
+        if problem in of_b:
+            yield row, of_b[problem]
+
+
+def by_problem(run: Run) -> dict[tuple[Any, Any], Prediction]:
+    """The first prediction for each problem, by its place in the benchmark and its question."""
+    rows: dict[tuple[Any, Any], Prediction] = {}
+    for row in run.predictions:
+        if isinstance(row.get("question"), str) and "correct" in row:
+            rows.setdefault((row.get("index"), row["question"]), row)
+    return rows

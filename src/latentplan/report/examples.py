@@ -9,12 +9,13 @@ from typing import Any
 
 from latentplan.problems.equations import evaluate, parse_equation
 from latentplan.problems.minigsm.config import PRESETS
+from latentplan.report.compare import Prediction, by_problem
 from latentplan.report.runs import Run, rl_pairs
 from latentplan.rewards.coherence import strict_coherence
 
 _PER_GROUP = 2
 
-_Row = dict[str, Any]
+_Key = tuple[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ def example_groups(runs: Sequence[Run]) -> list[Group]:
     shown = _shown(runs)
     if not shown:
         return []
-    rows = [(run, {row.get("question"): row for row in run.predictions}) for run in runs]
-    examples = [example for row in shown[0].predictions if (example := _example(row, rows, shown))]
+    rows = [(run, by_problem(run)) for run in runs]
+    examples = [example for key in by_problem(shown[0]) if (example := _example(key, rows, shown))]
     kinds = _KINDS_OF_PAIR if len(shown) == 2 else _KINDS_OF_ONE
     groups = []
     for title, outcome in kinds:
@@ -98,16 +99,19 @@ def _shown(runs: Sequence[Run]) -> list[Run]:
     return (planning or answered)[-1:]
 
 
-def _example(row: _Row, rows: Sequence[tuple[Run, dict[Any, _Row]]], shown: Sequence[Run]) -> Example | None:
-    question = row.get("question")
-    answers = [_answer(run, by_question[question]) for run, by_question in rows if question in by_question]
+def _example(
+    key: _Key, rows: Sequence[tuple[Run, dict[_Key, Prediction]]], shown: Sequence[Run]
+) -> Example | None:
+    found = [(run, by_key[key]) for run, by_key in rows if key in by_key]
+    answers = [_answer(run, row) for run, row in found]
     plans = [answer for answer in answers if answer.run in shown]
-    if not isinstance(question, str) or len(plans) < len(shown):
+    if len(plans) < len(shown):
         return None
-    return Example(question, str(row.get("reference", "")), row.get("steps") or [], answers, plans)
+    row = found[0][1]
+    return Example(row["question"], str(row.get("reference", "")), row.get("steps") or [], answers, plans)
 
 
-def _answer(run: Run, row: _Row) -> Answer:
+def _answer(run: Run, row: Prediction) -> Answer:
     answer, plan = row.get("answer"), row.get("plan")
     modulus = row.get("modulus") or modulus_of(run)
     steps = None if plan is None else marked_steps(plan, answer, modulus)

@@ -21,7 +21,7 @@ _SPELLINGS = {
 }
 _METRICS = {
     "loss": "Loss",
-    "loss/text": "Text after the latents",
+    "loss/text": "Written text",
     "loss/step_decoder": "Step decoder",
     "loss/stop": "Stop head",
     "loss/kl": "KL to the standard normal",
@@ -79,9 +79,8 @@ def duration(seconds: Any) -> str:
 
 def p_value(p: float) -> str:
     """`p < 0.001`, `p = 0.03`."""
-    if p < 0.001:
-        return "p < 0.001"
-    return f"p = {p:.3f}" if p < 0.01 else f"p = {p:.2f}"
+    shown = "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.01 else f"= {p:.2f}"
+    return f"p {shown}".replace(" ", "\u00a0")
 
 
 def short(value: float) -> str:

@@ -51,8 +51,8 @@ def _figures(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "step_figures": [figure for figure in step_figures if figure],
         "step_counts": _step_counts(runs),
-        "curves": [(run, figures) for run in supervised if (figures := charts.learning_curves(run))],
-        "upkeep": [(run, figures) for run in runs if (figures := charts.upkeep_curves(run))],
+        "curves": charts.learning_curves(supervised),
+        "upkeep": charts.upkeep_curves(runs),
         "rl": rl,
         "reward_figures": charts.reward_curves(rl),
         "health_figures": charts.health_curves(rl),
@@ -95,7 +95,8 @@ def _environment() -> Environment:
     environment.globals.update(
         interval_mark=charts.interval_mark,
         swatch=charts.swatch,
-        main_settings=setup.main_settings,
+        shared_settings=setup.shared_settings,
+        own_settings=setup.own_settings,
         resolved=setup.resolved,
         command_of=setup.command_of,
         versions=setup.versions,

@@ -46,7 +46,23 @@ def main_settings(run: Run) -> list[tuple[str, str]]:
     problems = run.recorded("data", "num_problems")
     if is_number(problems) and not _is_set(run.config.get("dataset_size")):
         rows.append(("Training problems", problems))
+    if run.recorded("data", "fingerprint"):
+        rows.append(("Fingerprint of the data", run.recorded("data", "fingerprint")))
     return [(title, in_words(value)) for title, value in rows]
+
+
+def shared_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """The settings that several runs have in common; none if there is only one run."""
+    if len(runs) < 2:
+        return []
+    first, *rest = (main_settings(run) for run in runs)
+    return [row for row in first if all(row in rows for rows in rest)]
+
+
+def own_settings(run: Run, runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """The settings of a run that are not those of all runs."""
+    shared = shared_settings(runs)
+    return [row for row in main_settings(run) if row not in shared]
 
 
 def _is_set(value: Any) -> bool:

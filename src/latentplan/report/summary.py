@@ -1,8 +1,8 @@
 """`summary.json`: the few numbers of a report that a program may want.
 
-    {"seconds": 1180.2, "reconstruction": 0.981,
-     "methods": {"cot": {"accuracy": 0.998, "interval": [0.992, 0.999], "accuracy_sampled": 0.995,
-                         "tokens": 20.5, "coherence": 0.99, "seconds": 64.1}, ...}}
+{"seconds": 1180.2, "reconstruction": 0.981,
+ "methods": {"cot": {"accuracy": 0.998, "interval": [0.992, 0.999], "accuracy_sampled": 0.995,
+                     "tokens": 20.5, "coherence": 0.99, "seconds": 64.1}, ...}}
 """
 
 from __future__ import annotations

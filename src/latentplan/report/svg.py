@@ -17,7 +17,7 @@ from latentplan.report.formats import short
 Point = tuple[float, float]
 
 _WIDTH, _HEIGHT = 360, 210
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 20, 36
+_LEFT, _RIGHT, _TOP, _TOP_WITH_BANDS, _BOTTOM = 46, 16, 10, 22, 36
 _MAX_POINTS = 240
 
 
@@ -80,7 +80,8 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis, *, alt: str, bands: S
     drawn = [Series(s.label, s.slot, thinned(s.points), s.smooth, s.marked) for s in series]
     every = [point for line in drawn for point in line.points]
     across = _Scale(x, [point[0] for point in every], _LEFT, _WIDTH - _RIGHT)
-    up = _Scale(y, [point[1] for point in every], _HEIGHT - _BOTTOM, _TOP)
+    top = _TOP_WITH_BANDS if bands else _TOP
+    up = _Scale(y, [point[1] for point in every], _HEIGHT - _BOTTOM, top)
     parts = [tag("title", alt), *_bands(bands, across), *_y_axis(up), *_x_axis(across, x.title)]
     parts += [part for line in drawn for part in _line(line, across, up)]
     return tag("svg", *parts, class_="chart", viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label=alt)
@@ -103,12 +104,12 @@ def moving_average(points: Sequence[Point]) -> list[Point]:
 
 
 def round_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten between two values, about as many as wanted."""
+    """Multiples of 1, 2, 2.5 or 5 times a power of ten between two values, about as many as wanted."""
     if high <= low:
         return [low]
     rough = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(index * step, 12) for index in range(first, last + 1)]
 
@@ -169,16 +170,16 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def _bands(bands: Sequence[Band], across: _Scale) -> list[Markup]:
-    parts = []
+    top, bottom, parts = _TOP_WITH_BANDS, _HEIGHT - _BOTTOM, []
     for index, band in enumerate(bands):
         left, right = across(band.start), across(band.end)
-        size = {"x": _f(left), "y": _TOP, "width": _f(right - left), "height": _HEIGHT - _TOP - _BOTTOM}
         if index % 2:
-            parts.append(tag("rect", class_="band", **size))
+            size = {"width": _f(right - left), "height": bottom - top}
+            parts.append(tag("rect", x=_f(left), y=top, class_="band", **size))
         if index:
-            parts.append(_rule(left, _TOP - 4, left, _HEIGHT - _BOTTOM, "boundary"))
-        if right - left >= 7 * len(band.label):
-            parts.append(_text(band.label, (left + right) / 2, _TOP - 7, anchor="middle", kind="stage"))
+            parts.append(_rule(left, top - 4, left, bottom, "boundary"))
+        if right - left >= 8 * len(band.label):
+            parts.append(_text(band.label, (left + right) / 2, top - 8, anchor="middle", kind="stage"))
     return parts
 
 

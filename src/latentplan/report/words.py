@@ -63,13 +63,15 @@ def _price(ranked: Sequence[Run]) -> Iterator[str]:
         return
     used, latents = latent.measured("tokens", "mean"), latent.measured("tokens", "latents")
     mine = f"{decimal(used)} tokens a problem, {decimal(latents)} of them latent"
-    if latent is ranked[0]:
-        yield f"It spends {mine}."
-        return
     theirs = ranked[0].measured("tokens", "mean")
     compared = f"; {ranked[0].title} spends {decimal(theirs)}" if is_number(theirs) else ""
-    reached = percent(_accuracy(latent))
-    yield f"The most accurate model with latent tokens, {latent.title} ({reached}), spends {mine}{compared}."
+    if latent is ranked[0]:
+        yield f"It spends {mine}."
+    elif latent is ranked[1]:
+        yield f"{latent.title} spends {mine}{compared}."
+    else:
+        reached = percent(_accuracy(latent))
+        yield f"The most accurate with latent tokens, {latent.title} ({reached}), spends {mine}{compared}."
 
 
 def _change(before: Run, after: Run) -> Iterator[str]:
@@ -77,22 +79,26 @@ def _change(before: Run, after: Run) -> Iterator[str]:
     if comparison is None:
         return
     moved = f"from {percent(_accuracy(before))} to {percent(_accuracy(after))}"
-    turned = _turned(comparison)
     if comparison.differs:
         verb = "raised" if comparison.change > 0 else "lowered"
-        yield f"RL {verb} the accuracy of {before.title} {moved}{turned}{_because(comparison)}."
+        yield f"RL {verb} the accuracy of {before.title} {moved}{_turned(comparison)}{_because(comparison)}."
     else:
-        yield (
-            f"RL took {before.title} {moved}{turned}, "
-            f"a change no larger than chance explains{_because(comparison)}."
-        )
+        turned, because = _turned(comparison), _because(comparison)
+        yield f"RL took {before.title} {moved}{turned}: no more than chance explains{because}."
+    yield from _sampled_change(before, after)
     yield from _coherence_change(before, after)
 
 
 def _turned(comparison: Comparison) -> str:
     if comparison.fixed is None or comparison.broken is None:
         return ""
-    return f" (it fixed {count(comparison.fixed)} problems and broke {count(comparison.broken)})"
+    return f", fixing {count(comparison.fixed)} problems and breaking {count(comparison.broken)}"
+
+
+def _sampled_change(before: Run, after: Run) -> Iterator[str]:
+    values = [run.measured_sampled("accuracy", "estimate") for run in (before, after)]
+    if all(map(is_number, values)):
+        yield f"With sampled answers it went from {percent(values[0])} to {percent(values[1])}."
 
 
 def _coherence_change(before: Run, after: Run) -> Iterator[str]:
@@ -104,7 +110,7 @@ def _coherence_change(before: Run, after: Run) -> Iterator[str]:
 
 
 def _because(comparison: Comparison) -> str:
-    return "" if comparison.p_value is None else f", McNemar {p_value(comparison.p_value)}"
+    return "" if comparison.p_value is None else f" (McNemar, {p_value(comparison.p_value)})"
 
 
 def _interval(run: Run) -> str:
@@ -129,7 +135,9 @@ def _cautions(run: Run) -> Iterator[Caution]:
     status = run.record.get("status")
     if status not in (None, "finished"):
         yield Caution(run.title, f"This run has not finished (its status is '{status}').")
-    given = [str(text) for text in [*(run.measured("warnings") or []), *(run.measured_sampled("warnings") or [])]]
+    given = [
+        str(text) for text in [*(run.measured("warnings") or []), *(run.measured_sampled("warnings") or [])]
+    ]
     yield from (Caution(run.title, text) for text in given)
     told = " ".join(given).lower()
     if "reconstruct" not in told:
