@@ -71,10 +71,10 @@ def test_batch_size_changes_nothing(taught_model, problems, sampling):
         evaluate(
             taught_model, problems, sampling=sampling, num_generations=generations, batch_size=size, seed=4
         )
-        for size in (2, 7, 100)
+        for size in (3, 100)
     ]
-    assert comparable(runs[0][0]) == comparable(runs[1][0]) == comparable(runs[2][0])
-    assert runs[0][1] == runs[1][1] == runs[2][1]
+    assert comparable(runs[0][0]) == comparable(runs[1][0])
+    assert runs[0][1] == runs[1][1]
 
 
 def test_several_generations(taught_model, problems):

@@ -24,6 +24,7 @@ from latentplan.cli.options import (
 )
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.answers import extract_answer
+from latentplan.rollout.plans import Plan
 from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import Solution, solve
 
@@ -57,16 +58,10 @@ def ask(
 def _shown(solution: Solution, model: LoadedModel) -> Text:
     text = Text()
     if solution.plan is not None:
-        text.append(
-            "plan, decoded from the latents\n" if solution.num_latents else "plan, as written\n", "dim"
-        )
-        width = len(str(len(solution.plan)))
-        for number, step in enumerate(solution.plan, start=1):
-            text.append(f"  {number:>{width}}  ", "dim").append(f"{step}\n", "cyan")
-        if not solution.plan:
-            text.append("  no steps\n", "dim")
-    answer = extract_answer(solution.completion)
+        source = "as written" if model.step_decoder is None else "decoded from the latents"
+        text.append(f"plan, {source}\n", "dim").append(_numbered(solution.plan))
     text.append("answer  ")
+    answer = extract_answer(solution.completion)
     if answer is None:
         marker = model.reasoner.config.answer_marker.strip()
         text.append(f"none behind {marker!r} in {solution.completion!r}\n", "yellow")
@@ -75,3 +70,10 @@ def _shown(solution: Solution, model: LoadedModel) -> Text:
     written = solution.num_tokens - solution.num_latents
     text.append(f"tokens  {solution.num_latents} latent + {written} text", "dim")
     return text if solution.finished else text.append(", cut off at the limit", "yellow")
+
+
+def _numbered(plan: Plan) -> Text:
+    text, width = Text(), len(str(len(plan)))
+    for number, step in enumerate(plan, start=1):
+        text.append(f"  {number:>{width}}  ", "dim").append(f"{' '.join(step.split())}\n", "cyan")
+    return text if plan else Text("  no steps\n", "dim")
