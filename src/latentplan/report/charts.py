@@ -143,15 +143,22 @@ def _curve(
     wide = log and min(every) > 0 and max(every) / min(every) > 30
     told = "; ".join(f"{line.label}: {_ends(line.points)}" for line in lines)
     boundaries = f" Stages begin at steps {', '.join(short(band.start) for band in bands)}." if bands else ""
-    up = Axis(limits=(0.0, 1.0)) if _is_share(key, every) else Axis(log=wide)
+    up = Axis(limits=_share_limits(every)) if _is_share(key, every) else Axis(log=wide)
     across = Axis("step", limits=(0, max(x for line in lines for x, _ in line.points)))
     svg = line_chart(lines, across, up, alt=f"{title}. {told}.{boundaries}", bands=bands)
     return Figure(title + (" (log scale)" if wide else ""), svg, runs[0] if len(runs) == 1 else None)
 
 
 def _is_share(key: str, values: Sequence[float]) -> bool:
-    """Shares get the whole axis from 0 to 1, so that a small change looks small."""
     return (key.startswith("frac_") or _is_reward_part(key)) and min(values) >= 0 and max(values) <= 1
+
+
+def _share_limits(shares: Sequence[float]) -> tuple[float, float]:
+    """At least 20 points of the scale from 0 to 1, so that a change of one point looks small."""
+    low, high = min(shares), max(shares)
+    span = min(1.0, max(0.2, 1.12 * (high - low)))
+    start = min(max(0.0, (low + high - span) / 2), 1.0 - span)
+    return start, start + span
 
 
 def _ends(points: Sequence[Point]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from latentplan.evaluation.statistics import mcnemar
-from latentplan.report.runs import Run
+from latentplan.report.runs import Run, is_number
 
 SIGNIFICANT = 0.05
 
@@ -33,20 +33,20 @@ class Comparison(NamedTuple):
 
 def compare(a: Run, b: Run) -> Comparison | None:
     """Run b against run a; None if one of them was not evaluated."""
-    before, after = a.measured("accuracy"), b.measured("accuracy")
-    if not before or not after:
+    estimates = [run.measured("accuracy", "estimate") for run in (a, b)]
+    if not all(map(is_number, estimates)):
         return None
-    change = after["estimate"] - before["estimate"]
+    change = estimates[1] - estimates[0]
     pairs = list(paired(a, b))
     if not pairs:
-        return Comparison(change, _apart(before, after) or _apart(after, before))
+        return Comparison(change, _lies_below(a, b) or _lies_below(b, a))
     test = mcnemar([bool(row["correct"]) for row, _ in pairs], [bool(row["correct"]) for _, row in pairs])
     return Comparison(change, test.p_value < SIGNIFICANT, test.only_b, test.only_a, test.p_value)
 
 
-def _apart(lower: dict[str, Any], upper: dict[str, Any]) -> bool:
-    high, low = lower.get("high"), upper.get("low")
-    return high is not None and low is not None and high < low
+def _lies_below(a: Run, b: Run) -> bool:
+    high, low = a.measured("accuracy", "high"), b.measured("accuracy", "low")
+    return is_number(high) and is_number(low) and high < low
 
 
 def paired(a: Run, b: Run) -> Iterator[tuple[Prediction, Prediction]]:
