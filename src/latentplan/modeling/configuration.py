@@ -21,7 +21,7 @@ class LatentReasonerConfig(PreTrainedConfig):
     Args:
         backbone_config: configuration of the causal language model.
         method: name of the training method, for the record and for reports.
-        latent_head: where latents come from: a name in `heads.LATENT_HEADS`, or None for a model without latents.
+        latent_head: where latents come from: a name in `heads.LATENT_HEADS`, or None without latents.
         stop_head: whether a stop head ends the latent chain; without it all `num_slots` are always used.
         latents_per_step: latent tokens for one reasoning step (`c` in the paper).
         max_latent_steps: latent steps at most (`K` in the paper).

@@ -1,6 +1,8 @@
-"""Where a latent token comes from, and where the chain of latents ends (ATP-Latent, arXiv:2601.21598, section 3).
+"""Where a latent token comes from, and where the chain of latents ends (arXiv:2601.21598, section 3).
 
 A latent head turns the backbone's last hidden state before a slot into a distribution over that slot's latent.
+Its linear maps on the way to the mean start orthogonal: three random square maps in a row would all but lose some
+directions of the hidden state, and the later stages then learn several times slower.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class ProjectedHead(nn.Module):
     def __init__(self, hidden_size: int, initial_log_variance: float):
         super().__init__()
         self.trunk = _trunk(hidden_size)
-        self.mean = nn.Linear(hidden_size, hidden_size)
+        self.mean = _latent_map(hidden_size)
 
     def forward(self, hidden: torch.Tensor) -> LatentDistribution:
         """Hidden states `[..., hidden]` to a point each."""
@@ -60,7 +62,7 @@ class GaussianHead(nn.Module):
     def __init__(self, hidden_size: int, initial_log_variance: float):
         super().__init__()
         self.trunk = _trunk(hidden_size)
-        self.mean = nn.Linear(hidden_size, hidden_size)
+        self.mean = _latent_map(hidden_size)
         self.log_variance = nn.Linear(hidden_size, hidden_size)
         self.log_variance.initial_bias = initial_log_variance  # type: ignore[assignment]
 
@@ -84,11 +86,17 @@ class StopHead(nn.Module):
 
 def _trunk(hidden_size: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(hidden_size, hidden_size),
+        _latent_map(hidden_size),
         nn.GELU(),
-        nn.Linear(hidden_size, hidden_size),
+        _latent_map(hidden_size),
         nn.LayerNorm(hidden_size),
     )
+
+
+def _latent_map(hidden_size: int) -> nn.Linear:
+    linear = nn.Linear(hidden_size, hidden_size)
+    linear.is_latent_map = True  # type: ignore[assignment]
+    return linear
 
 
 LATENT_HEADS: dict[str, type[nn.Module]] = {

@@ -77,7 +77,7 @@ def stack(latents: list, distributions: list, slot_mask: torch.Tensor, hidden_si
 
 
 def read_text(context: Context, embeds: torch.Tensor, text_mask: torch.Tensor) -> torch.Tensor:
-    """Reads text `[batch, text, hidden]` after what waits; hidden states *before* each text token, `[batch, text, hidden]`.
+    """Reads text `[batch, text, hidden]` after what waits; hidden states *before* each token, same shape.
 
     The last text token is not read: nothing is predicted from it.
     """

@@ -44,8 +44,8 @@ def load_model(folder: str | os.PathLike) -> LoadedModel:
             folder = inside
         else:
             raise FileNotFoundError(
-                f"{folder} holds no latentplan model (a folder with config.json and model.safetensors, such as "
-                "runs/NAME/model): train one with `latentplan sft` first"
+                f"{folder} holds no latentplan model (a folder with config.json and model.safetensors, "
+                "such as runs/NAME/model): train one with `latentplan sft` first"
             )
     hf_logging.disable_progress_bar()
     reasoner = LatentReasoner.from_pretrained(folder)

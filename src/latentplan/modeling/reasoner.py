@@ -49,7 +49,10 @@ class LatentReasoner(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
+        if getattr(module, "is_latent_map", False):
+            init.orthogonal_(module.weight)
+            init.constant_(module.bias, 0.0)
+        elif isinstance(module, nn.Linear):
             std = getattr(self.config.backbone_config, "initializer_range", 0.02)
             init.normal_(module.weight, mean=0.0, std=std)
             if module.bias is not None:
@@ -85,7 +88,7 @@ class LatentReasoner(PreTrainedModel):
         return Context(self.backbone, self.embed(question_ids), question_mask)
 
     def next_latent(self, context: Context) -> LatentDistribution:
-        """Reads what waits in the context and gives the distribution of the next slot's latent, `[batch, hidden]`."""
+        """Reads what waits in the context; the distribution of the next slot's latent, `[batch, hidden]`."""
         assert self.latent_head is not None
         return self.latent_head(context.read()[:, -1].float())
 

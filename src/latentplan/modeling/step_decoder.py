@@ -1,4 +1,4 @@
-"""`StepDecoder`: reads the latent tokens of one step and writes that step as text (SIM-CoT, arXiv:2509.20317)."""
+"""`StepDecoder`: reads the latents of one step and writes that step as text (SIM-CoT, arXiv:2509.20317)."""
 
 from __future__ import annotations
 

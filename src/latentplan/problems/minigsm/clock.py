@@ -20,23 +20,55 @@ from latentplan.problems.problem import Chain, Problem
 MAX_PLANS = 64
 _MAX_ORDERS = 5040
 
-_NOUNS = ("dial", "clock", "wheel", "pointer", "counter")
-_STARTS = (
-    "the {noun} starts at {start} .",
-    "the {noun} is at {start} .",
-    "the {noun} shows {start} .",
-    "a {noun} begins at {start} .",
-)
-_PHRASES = {
-    "+": ("it moves on by {n} .", "it goes up by {n} .", "then add {n} .", "it gains {n} ."),
-    "-": ("it moves back by {n} .", "it goes down by {n} .", "then take away {n} .", "it loses {n} ."),
-    "*": ("it is multiplied by {n} .", "then multiply it by {n} ."),
+
+@dataclass(frozen=True)
+class Phrasing:
+    """The words of the clock world: how a start, each operation and the question are told."""
+
+    nouns: tuple[str, ...]
+    starts: tuple[str, ...]
+    operations: dict[str, tuple[str, ...]]
+    multipliers: dict[int, tuple[str, ...]]
+    asks: tuple[str, ...]
+
+
+PHRASINGS = {
+    "varied": Phrasing(
+        nouns=("dial", "clock", "wheel", "pointer", "counter"),
+        starts=(
+            "the {noun} starts at {start} .",
+            "the {noun} is at {start} .",
+            "the {noun} shows {start} .",
+            "a {noun} begins at {start} .",
+        ),
+        operations={
+            "+": ("it moves on by {n} .", "it goes up by {n} .", "then add {n} .", "it gains {n} ."),
+            "-": (
+                "it moves back by {n} .",
+                "it goes down by {n} .",
+                "then take away {n} .",
+                "it loses {n} .",
+            ),
+            "*": ("it is multiplied by {n} .", "then multiply it by {n} ."),
+        },
+        multipliers={
+            2: ("it doubles .", "then double it .", "it is doubled ."),
+            3: ("it triples .", "then triple it .", "it is tripled ."),
+        },
+        asks=("where is it ?", "what does it show ?", "where does it stop ?", "what is it now ?"),
+    ),
+    "plain": Phrasing(
+        nouns=("dial", "clock", "wheel", "pointer", "counter", "meter", "gauge", "needle", "timer", "hand"),
+        starts=("a {noun} shows {start} .", "a {noun} at {start} ."),
+        operations={
+            "+": ("add {n} .", "plus {n} ."),
+            "-": ("subtract {n} .", "minus {n} ."),
+            "*": ("times {n} .",),
+        },
+        multipliers={2: ("double it .", "times 2 ."), 3: ("triple it .", "times 3 .")},
+        asks=("now ?", "and now ?", "result ?"),
+    ),
 }
-_MULTIPLIER_PHRASES = {
-    2: ("it doubles .", "then double it .", "it is doubled ."),
-    3: ("it triples .", "then triple it .", "it is tripled ."),
-}
-_ASKS = ("where is it ?", "what does it show ?", "where does it stop ?", "what is it now ?")
 
 Operation = tuple[str, int]
 
@@ -49,11 +81,13 @@ class ClockDraft:
         start: the first residue, 0 to modulus - 1.
         operations: ('+' | '-' | '*', number), in the order in which they are told.
         modulus: every result is reduced modulo this.
+        phrasing: the words that it may be told in.
     """
 
     start: int
     operations: tuple[Operation, ...]
     modulus: int
+    phrasing: Phrasing = PHRASINGS["varied"]
 
     @property
     def canonical(self) -> str:
@@ -81,11 +115,12 @@ class ClockDraft:
         return tuple(islice(chains, MAX_PLANS))
 
     def _question(self, rng: random.Random) -> str:
-        sentences = [rng.choice(_STARTS).format(noun=rng.choice(_NOUNS), start=self.start)]
+        words = self.phrasing
+        sentences = [rng.choice(words.starts).format(noun=rng.choice(words.nouns), start=self.start)]
         sentences += [
-            rng.choice(_phrases(*operation)).format(n=operation[1]) for operation in self.operations
+            rng.choice(_phrases(words, *operation)).format(n=operation[1]) for operation in self.operations
         ]
-        return " ".join([*sentences, rng.choice(_ASKS)])
+        return " ".join([*sentences, rng.choice(words.asks)])
 
 
 class ClockWorld:
@@ -93,14 +128,14 @@ class ClockWorld:
 
     def __init__(self, config: MinigsmConfig):
         addends = range(1, config.max_addend + 1)
-        self.modulus = config.modulus
+        self.modulus, self.phrasing = config.modulus, PHRASINGS[config.phrasing]
         self.operations: list[Operation] = [(sign, n) for sign in "+-" for n in addends]
         self.operations += [("*", n) for n in config.multipliers]
 
     def draw(self, rng: random.Random, num_steps: int) -> ClockDraft:
         """A start and `num_steps` operations, each uniform over all that the dials allow."""
         operations = tuple(rng.choices(self.operations, k=num_steps))
-        return ClockDraft(rng.randrange(self.modulus), operations, self.modulus)
+        return ClockDraft(rng.randrange(self.modulus), operations, self.modulus, self.phrasing)
 
 
 def _commuting_runs(operations: tuple[Operation, ...]) -> list[tuple[Operation, ...]]:
@@ -116,5 +151,6 @@ def _chain(start: int, operations: tuple[Operation, ...], modulus: int) -> Chain
     return tuple(steps)
 
 
-def _phrases(sign: str, n: int) -> tuple[str, ...]:
-    return _MULTIPLIER_PHRASES.get(n, _PHRASES["*"]) if sign == "*" else _PHRASES[sign]
+def _phrases(words: Phrasing, sign: str, n: int) -> tuple[str, ...]:
+    general = words.operations[sign]
+    return words.multipliers.get(n, general) if sign == "*" else general

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 World = Literal["clock", "words"]
 Distinct = Literal["problem", "question"]
+Phrasings = Literal["varied", "plain"]
 Label = Literal["any", "told"]
 
 LONGEST_CHAIN = 8
@@ -73,6 +74,11 @@ class MinigsmConfig:
         default=(2, 3), metadata={"help": "clock: the numbers that a step may multiply by; may be empty"}
     )
 
+    phrasing: Phrasings = field(
+        default="varied",
+        metadata={"help": "clock: 'varied' sentences, or 'plain' ones, the shortest that still differ"},
+    )
+
     def __post_init__(self) -> None:
         _require(self.world in get_args(World), "world", self.world, f"one of {', '.join(get_args(World))}")
         _require(self.distinct in get_args(Distinct), "distinct", self.distinct, "'problem' or 'question'")
@@ -109,6 +115,7 @@ class MinigsmConfig:
         _require(0 <= self.distractors <= 3, "distractors", self.distractors, "0 to 3")
 
     def _check_clock(self) -> None:
+        _require(self.phrasing in get_args(Phrasings), "phrasing", self.phrasing, "'varied' or 'plain'")
         _require(self.modulus >= 2, "modulus", self.modulus, "2 or more")
         addends = f"1 to modulus - 1 ({self.modulus - 1})"
         _require(1 <= self.max_addend < self.modulus, "max_addend", self.max_addend, addends)
@@ -123,6 +130,7 @@ def _require(valid: bool, dial: str, value: object, needed: str) -> None:
 
 PRESETS: dict[str, MinigsmConfig] = {
     "clock": MinigsmConfig(world="clock"),
+    "quickstart": MinigsmConfig(world="clock", phrasing="plain", step_weights=(1, 2, 2, 2)),
     "easy": MinigsmConfig(max_steps=3, max_number=100, percentages=False),
     "default": MinigsmConfig(max_steps=5),
     "hard": MinigsmConfig(
