@@ -68,7 +68,7 @@ def _price(ranked: Sequence[Run]) -> Iterator[str]:
     if latent is ranked[0]:
         yield f"It spends {mine}."
     elif latent is ranked[1]:
-        yield f"{latent.title} spends {mine}{compared}."
+        yield f"The latter spends {mine}{compared}."
     else:
         reached = percent(_accuracy(latent))
         yield f"The most accurate with latent tokens, {latent.title} ({reached}), spends {mine}{compared}."
