@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from latentplan.cli import data_check, data_make, train
+from latentplan.cli import ask, data_check, data_make, evaluate, quickstart, report, train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data = typer.Typer(no_args_is_help=True, help="Check data files and make data.")
@@ -12,8 +12,12 @@ make = typer.Typer(no_args_is_help=True, help="Make data.")
 app.add_typer(data, name="data")
 data.add_typer(make, name="make")
 
+app.command()(quickstart.quickstart)
 app.command(context_settings=train.PASS_THROUGH)(train.sft)
 app.command(context_settings=train.PASS_THROUGH)(train.grpo)
+app.command()(evaluate.evaluate)
+app.command()(ask.ask)
+app.command()(report.report)
 data.command("check")(data_check.check)
 make.command("minigsm")(data_make.minigsm)
 
@@ -21,3 +25,7 @@ make.command("minigsm")(data_make.minigsm)
 def main() -> None:
     """The entry point."""
     app()
+
+
+if __name__ == "__main__":
+    main()

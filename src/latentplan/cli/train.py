@@ -11,7 +11,7 @@ PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def sft(context: typer.Context) -> None:
-    """Train a method on labelled chains: --config RECIPE, and --SETTING VALUE to override (all: --help_settings)."""
+    """Train a method on labelled chains: --config RECIPE, --SETTING VALUE on top (all: --help_settings)."""
     from latentplan.training.arguments import DataArguments, ModelArguments, SFTConfig
     from latentplan.training.run_directory import command_line
     from latentplan.training.runs import train_sft
@@ -21,7 +21,7 @@ def sft(context: typer.Context) -> None:
 
 
 def grpo(context: typer.Context) -> None:
-    """Reinforce a trained model: --config RECIPE, and --SETTING VALUE to override (all: --help_settings)."""
+    """Reinforce a trained model: --config RECIPE, --SETTING VALUE on top (all: --help_settings)."""
     from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments
     from latentplan.training.run_directory import command_line
     from latentplan.training.runs import train_grpo
@@ -45,6 +45,7 @@ def _run(train) -> None:  # type: ignore[no-untyped-def]
         run = train()
     except (DataError, ValueError, FileNotFoundError) as error:
         raise show_errors_briefly(error) from error
+    record = run.record
     typer.echo(
-        f"{run.path}: {run.record['method']} trained in {run.record['seconds']:.0f} s; model in {run.model_path}"
+        f"{run.path}: {record['method']} trained in {record['seconds']:.0f} s; model in {run.model_path}"
     )

@@ -1,4 +1,4 @@
-"""The curriculum: which steps of a chain are latent at which stage, and which stage an optimisation step is in."""
+"""The curriculum: which steps of a chain are latent at which stage, and the stage of an optimisation step."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 def split_chain(num_steps: int, stage: int, max_latent_steps: int) -> tuple[list[range], range]:
     """Splits a chain of `num_steps` steps at curriculum stage `stage` (0: nothing is latent).
 
-    Returns the latent steps, each as the range of chain steps that it stands for, and the range of steps that stay
-    text. The first `stage` steps are latent. From stage `max_latent_steps` on every step is latent, and a longer
-    chain puts its rest into the last latent step (ATP-Latent, arXiv:2601.21598, section 3).
+    Returns the latent steps, each as the range of chain steps that it stands for, and the range of steps that
+    stay text. The first `stage` steps are latent. From stage `max_latent_steps` on every step is latent, and
+    a longer chain puts its rest into the last latent step (ATP-Latent, arXiv:2601.21598, section 3).
     """
     num_latent = min(stage, max_latent_steps, num_steps)
     groups = [range(step, step + 1) for step in range(num_latent)]
@@ -57,7 +57,7 @@ class Curriculum:
         return [sum(self.steps[:index]) for index in range(len(self.steps))]
 
     def phase(self, step: int) -> int:
-        """The index into `stages` that optimisation step `step` (from 0) falls into; the last one beyond the end."""
+        """The index into `stages` of optimisation step `step` (from 0); the last one beyond the end."""
         return bisect_right(self.starts, step) - 1
 
     def stage(self, step: int) -> int:

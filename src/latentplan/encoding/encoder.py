@@ -25,7 +25,7 @@ Batch = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class EncodedProblem:
-    """Token ids of a problem: the question with its line break, each step, and the answer with its marker and eos."""
+    """Token ids: the question with its line break, each step, and the answer with its marker and eos."""
 
     question: list[int]
     steps: list[list[int]]
@@ -36,7 +36,7 @@ class EncodedProblem:
 class Row:
     """One training row: `slots` are latent slots of the stage, of which the first `used_slots` are in use.
 
-    `decoded_steps` holds, for each latent step in use, the token ids of the text that it stands for, with eos.
+    `decoded_steps` holds, for each latent step in use, the ids of the text that it stands for, with eos.
     """
 
     question: list[int]
@@ -89,7 +89,7 @@ class Encoder:
         latents_per_step: int,
         fixed: bool,
     ) -> Row:
-        """Lays a problem out at a curriculum stage; `fixed` uses every slot of the stage for every problem."""
+        """Lays a problem out at a curriculum stage; `fixed` uses every slot of the stage."""
         groups, rest = split_chain(len(encoded.steps), stage, max_latent_steps)
         slots = latents_per_step * min(stage, max_latent_steps)
         frame = [self.start_latent] if slots else []
@@ -136,7 +136,7 @@ def collate(rows: Sequence[Row], noise_keys: Sequence[int], pad_token_id: int) -
     """Rows of one stage to a batch.
 
     Returns:
-        question_ids, question_mask: `[batch, question]`, left-padded, with `<|start-latent|>` where slots follow.
+        question_ids, question_mask: `[batch, question]`, left-padded; `<|start-latent|>` where slots follow.
         slot_mask: `[batch, slots]`, 1 where a slot is in use.
         text_ids, text_mask: `[batch, text]`, right-padded, what follows the slots, with `<|end-latent|>`.
         labels: `[batch, text]`, `text_ids` where a token is to be learned, else -100.

@@ -22,8 +22,9 @@ def add_special_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
 def resize_embeddings(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, num_known: int) -> None:
     """Grows the backbone's embeddings to the tokenizer's size and initialises the new rows.
 
-    New rows (token ids from `num_known` on) copy the embedding of `<<` where that is one token, else the mean of
-    all known embeddings, as Coconut (arXiv:2412.06769) does, so that training starts inside the known distribution.
+    New rows (token ids from `num_known` on) copy the embedding of `<<` where that is one token, else the mean
+    of all known embeddings, as Coconut (arXiv:2412.06769) does, so that training starts inside the known
+    distribution.
     """
     if len(tokenizer) > backbone.get_input_embeddings().weight.shape[0]:
         backbone.resize_token_embeddings(len(tokenizer), mean_resizing=False)

@@ -1,7 +1,7 @@
 """Small tokenizers trained from scratch on the training text, for backbones that are trained from scratch.
 
-`word_level` keeps every word, number and sign as one token (the clock world has about 60 of them); `byte_level_bpe`
-takes any text, with digits kept apart. Both are saved as ordinary fast tokenizers.
+`word_level` keeps every word, number and sign as one token (the clock world has about 60 of them);
+`byte_level_bpe` takes any text, with digits kept apart. Both are saved as ordinary fast tokenizers.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Method:
     def layout(
         self, encoder: Encoder, encoded: EncodedProblem, stage: int, config: LatentReasonerConfig
     ) -> Row:
-        """A problem's row at a curriculum stage: the slots of the stage, then the steps that are still text."""
+        """A problem's row at a curriculum stage: the slots of the stage, then what is still text."""
         return encoder.row(
             encoded,
             stage=stage,

@@ -1,4 +1,4 @@
-"""Coconut (arXiv:2412.06769): the last hidden state is fed back as the next latent, a fixed number of times."""
+"""Coconut (arXiv:2412.06769): the last hidden state is the next latent, a fixed number of times."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The supervised objectives, each a sum over the batch and the count that it is divided by.
 
-Sum and count are kept apart so that accumulated micro-batches and several devices can divide by the count of the
-whole effective batch: the result then depends on the effective batch alone.
+Sum and count are kept apart so that accumulated micro-batches and several devices can divide by the count of
+the whole effective batch: the result then depends on the effective batch alone.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Objective:
     Attributes:
         total: (system, forward pass, batch) to the batch's sums, a vector.
         count: batch to the vector of counts, known before the forward pass.
-        needs: the part of the system it cannot do without: 'stop_head', 'step_decoder', 'latent_head', or None.
+        needs: the part it cannot do without: 'stop_head', 'step_decoder', 'gaussian latent_head', or None.
     """
 
     total: Callable[[LatentSystem, ForwardPass, Batch], torch.Tensor]
@@ -84,12 +84,12 @@ def step_decoder_total(system: LatentSystem, forward: ForwardPass, batch: Batch)
 
 
 def step_decoder_count(batch: Batch) -> torch.Tensor:
-    """For each latent step, the rows that have it; `[slots]`, of which the first `slots / latents_per_step` count."""
+    """For each latent step, the rows that have it; `[slots]`, of which the first `slots / c` count."""
     return torch.bincount(batch["step_index"], minlength=max(1, batch["slot_mask"].shape[1]))
 
 
 def stop_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
-    """Cross-entropy of the stop head against 'this slot is unused', summed over slots, divided by the steps (L_stop)."""
+    """Cross-entropy of the stop head against 'this slot is unused', summed over slots, per step (L_stop)."""
     stop_head = system.reasoner.stop_head
     assert stop_head is not None
     num_steps = max(1, batch["slot_mask"].shape[1] // system.reasoner.config.latents_per_step)

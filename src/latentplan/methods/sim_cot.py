@@ -1,6 +1,8 @@
-"""SIM-CoT (arXiv:2509.20317): Coconut's latents, each step's also supervised by decoding the step from them."""
+"""SIM-CoT (arXiv:2509.20317): Coconut's latents, also supervised by decoding each step from its own."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from latentplan.methods.base import Method
 
@@ -10,4 +12,4 @@ class SimCoT(Method):
 
     name = "sim_cot"
     latent_head = "hidden_state"
-    objectives = {"text": 1.0, "step_decoder": 1.0}
+    objectives: ClassVar[dict[str, float]] = {"text": 1.0, "step_decoder": 1.0}

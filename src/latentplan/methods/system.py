@@ -1,4 +1,4 @@
-"""`LatentSystem`: a reasoner, its step decoder and the objectives as one module, which is what a trainer trains."""
+"""`LatentSystem`: a reasoner, its step decoder and the objectives as one module, which a trainer trains."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class LatentSystem(nn.Module):
         compute: Callable[[LatentSystem], Any] | None = None,
         **batch: torch.Tensor,
     ) -> Any:
-        """The loss and each unweighted objective (`loss/text`, …), as shares of the effective batch of `counts`.
+        """The loss and each unweighted objective (`loss/text`, …): shares of the effective batch of `counts`.
 
         With `compute`, whatever that function of the system returns instead: distributed wrappers only see
         gradients of what runs inside `forward`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -33,7 +33,7 @@ class LatentReasonerConfig(PreTrainedConfig):
     """
 
     model_type = "latent_reasoner"
-    sub_configs = {"backbone_config": AutoConfig}
+    sub_configs: ClassVar[dict[str, Any]] = {"backbone_config": AutoConfig}
 
     backbone_config: dict[str, Any] | PreTrainedConfig | None = None
     method: str = "atp_latent"
@@ -72,7 +72,7 @@ class StepDecoderConfig(PreTrainedConfig):
     """Configuration of a `StepDecoder`: that of its causal language model, and the latent tokens it reads."""
 
     model_type = "latent_step_decoder"
-    sub_configs = {"backbone_config": AutoConfig}
+    sub_configs: ClassVar[dict[str, Any]] = {"backbone_config": AutoConfig}
 
     backbone_config: dict[str, Any] | PreTrainedConfig | None = None
     latents_per_step: int = 2

@@ -1,8 +1,8 @@
 """`Context`: what a batch has read so far, with its KV cache, and what waits to be read.
 
-Inputs are pushed first and read together later, so the last latent and the text after it (or a question without
-latents and its text) go through the backbone in one pass. Masked columns are invisible to everything after them
-and do not count as positions, so a row's result never depends on its neighbours.
+Inputs are pushed first and read together later, so the last latent and the text after it (or a question
+without latents and its text) go through the backbone in one pass. Masked columns are invisible to everything
+after them and do not count as positions, so a row's result never depends on its neighbours.
 """
 
 from __future__ import annotations

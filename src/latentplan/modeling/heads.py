@@ -1,8 +1,8 @@
 """Where a latent token comes from, and where the chain of latents ends (arXiv:2601.21598, section 3).
 
-A latent head turns the backbone's last hidden state before a slot into a distribution over that slot's latent.
-Its linear maps on the way to the mean start orthogonal: three random square maps in a row would all but lose some
-directions of the hidden state, and the later stages then learn several times slower.
+A latent head turns the backbone's last hidden state before a slot into a distribution over that slot's
+latent. Its linear maps on the way to the mean start orthogonal: three random square maps in a row would all
+but lose some directions of the hidden state, and the later stages then learn several times slower.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Counter-based noise: every random number is a function of (key, counter), never of the batch around it.
 
-A *key* is made of integers such as (seed, problem, sample); the counter is the slot, dimension or token. The same
-key gives the same numbers whatever the batch size, the order of rows or the number of devices. The mixer is
-SplitMix64 (Steele, Lea & Flood 2014), in wrapping 64-bit integer arithmetic on the tensor's own device.
+A *key* is made of integers such as (seed, problem, sample); the counter is the slot, dimension or token. The
+same key gives the same numbers whatever the batch size, the order of rows or the number of devices. The mixer
+is SplitMix64 (Steele, Lea & Flood 2014), in wrapping 64-bit integer arithmetic on the tensor's own device.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Batched generation of trajectories: latents, stops and answers, their log-probabilities, and decoded plans."""
+"""Batched generation of trajectories: latents, stops and answers, log-probabilities, and decoded plans."""

@@ -1,8 +1,8 @@
 """The rollout engine: batched latents of variable length, then answers, on one KV cache.
 
-A question is read once and its cache shared by its group. Rows that have stopped or finished stay in the batch with
-masked columns, which no other token sees. Each random number is a function of (seed, problem, sample, position), so
-neither the batch size nor the order of questions changes a trajectory.
+A question is read once and its cache shared by its group. Rows that have stopped or finished stay in the
+batch with masked columns, which no other token sees. Each random number is a function of (seed, problem,
+sample, position), so neither the batch size nor the order of questions changes a trajectory.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def generate(
 
     Args:
         model: the policy.
-        question_ids, question_mask: `[questions, question]`, left-padded, with `<|start-latent|>` for latent models.
+        question_ids, question_mask: `[questions, question]`, left-padded; for latent models with
+            `<|start-latent|>` at the end.
         problem_ids: `[questions]` int64, what the noise of a question follows from, beside `seed`.
         seed: of the noise.
         sampling: temperatures and length.
@@ -162,7 +163,7 @@ def answer_from(
     answer_keys: torch.Tensor,
     sampling: Sampling,
 ) -> torch.Tensor:
-    """Answers that follow given latents, for interventions on them; token ids `[batch, tokens]`, padded after eos.
+    """Answers that follow given latents, for interventions: token ids `[batch, tokens]`, padded after eos.
 
     Args:
         model: the policy.

@@ -1,8 +1,8 @@
-"""Log-probabilities of recorded trajectories under a policy: in parallel, or replayed with gradients through latents.
+"""Log-probabilities of recorded trajectories: in parallel, or replayed with gradients through latents.
 
-`score` treats the sampled latents as fixed inputs, so every position is computed in one pass. `replay` computes
-the latents again, one after another, from the recorded noise: they are then functions of the parameters, and the
-log-probabilities of stops and answers carry the pathwise gradient.
+`score` treats the sampled latents as fixed inputs, so every position is computed in one pass. `replay`
+computes the latents again, one after another, from the recorded noise: they are then functions of the
+parameters, and the log-probabilities of stops and answers carry the pathwise gradient.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Scores:
 
 
 def latent_log_prob(chain: LatentChain, latent_temperature: float) -> torch.Tensor:
-    """Σ_d log N(z; μ, (temperature·σ)²) of each slot in use, `[chains, slots]`; 0 where latents are points."""
+    """Σ_d log N(z; μ, (temperature·σ)²) of each slot in use, `[chains, slots]`; 0 for points."""
     if chain.log_variance is None or latent_temperature == 0:
         return chain.latents.new_zeros(chain.latents.shape[:2])
     log_variance = chain.log_variance + 2 * math.log(latent_temperature)
@@ -51,7 +51,7 @@ def latent_log_prob(chain: LatentChain, latent_temperature: float) -> torch.Tens
 
 
 def score(model: LatentReasoner, trajectories: Trajectories, sampling: Sampling) -> Scores:
-    """All log-probabilities, the latents being fixed inputs: one pass each over question, slots and answer."""
+    """All log-probabilities, the latents being fixed inputs: a pass over question, slots and answer each."""
     context, last = _read_question(model, trajectories)
     chain = LatentChain(trajectories.latents, trajectories.latents, None, trajectories.slot_mask)
     if model.config.num_slots:

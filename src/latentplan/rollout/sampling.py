@@ -33,7 +33,7 @@ def log_softmax(logits: torch.Tensor, temperature: float) -> torch.Tensor:
 
 
 def draw(log_probs: torch.Tensor, uniform: torch.Tensor, temperature: float) -> torch.Tensor:
-    """One class a row, by inverting the distribution function at `uniform`; the most probable at temperature 0.
+    """One class a row, by inverting the distribution function; the most probable at temperature 0.
 
     Args:
         log_probs: `[batch, classes]`, already at the temperature.

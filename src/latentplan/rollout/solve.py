@@ -82,7 +82,7 @@ def solve(
 ) -> list[list[Solution]]:
     """`num_generations` solutions of each question, in the order of the questions.
 
-    Questions of similar length share a batch; a question's noise follows from its place in `questions` and `seed`.
+    Questions of similar length share a batch; a question's noise follows from its place and `seed`.
 
     Args:
         model: reasoner, decoder, tokenizer.

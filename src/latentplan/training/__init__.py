@@ -1,1 +1,1 @@
-"""Training on transformers' `Trainer`: the supervised stage, the RL stage, and the run directory that records them."""
+"""Training on transformers' `Trainer`: the supervised stage, the RL stage, and the run directory."""

@@ -1,9 +1,10 @@
 """The settings of a run, one dataclass field each with one help text and one default.
 
-Names are those of transformers and TRL wherever they have the setting. A recipe is a YAML file of these fields;
-flags on the command line override it.
+Names are those of transformers and TRL wherever they have the setting. A recipe is a YAML file of these
+fields; flags on the command line override it.
 """
 
+# ruff: noqa: RUF009 (`_setting` is `dataclasses.field` with a help text)
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -73,7 +74,9 @@ class RunConfig(TrainingArguments):
     overwrite_output_dir: bool = _setting(False, "delete an earlier run in output_dir and start again")
     torch_threads: int | None = _setting(None, "CPU threads of this process; absent: torch's choice")
     remove_unused_columns: bool = _setting(False, "columns are laid out by the method, not by the Trainer")
-    report_to: None | str | list[str] = _setting("none", "tracking integrations, such as tensorboard")
+    report_to: None | str | list[str] = _setting(  # noqa: RUF036 (HfArgumentParser wants None first)
+        "none", "tracking integrations, such as tensorboard"
+    )
 
     def __post_init__(self) -> None:
         self.logging_dir = str(Path(self.output_dir or "runs/run") / "tensorboard")

@@ -1,9 +1,9 @@
 """Estimators of the policy gradient: which actions have log-probabilities, and through what gradients flow.
 
 `score_function` is the published one (ATP-Latent, arXiv:2601.21598; CoLaR, arXiv:2505.16552, averages over
-dimensions): latents, stops and answer tokens are actions. In `pathwise` the latents are functions of the parameters
-and of recorded noise, z = μ + σ·ε, so the objective of the answer tokens flows back through them; only the stop
-remains an action of its own.
+dimensions): latents, stops and answer tokens are actions. In `pathwise` the latents are functions of the
+parameters and of recorded noise, z = μ + σ·ε, so the objective of the answer tokens flows back through them;
+only the stop remains an action of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Actions:
 
     Attributes:
         name: 'latents' or 'answers'.
-        log_probs, old_log_probs, mask: `[rows, actions]`; rows are chains for latents, trajectories for answers.
+        log_probs, old_log_probs, mask: `[rows, actions]`; chains for latents, trajectories for answers.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Estimator:
     chain_actions: Callable[[torch.Tensor, torch.Tensor, Trajectories], tuple[torch.Tensor, torch.Tensor]]
 
     def actions(self, scores: Scores, trajectories: Trajectories, latent_scale: float) -> list[Actions]:
-        """The actions of trajectories, new beside old; `latent_scale` multiplies a latent's log-probability."""
+        """The actions of trajectories, new beside old; `latent_scale` multiplies those of latents."""
         new, mask = self.chain_actions(scores.latents * latent_scale, scores.stops, trajectories)
         old, _ = self.chain_actions(
             trajectories.latent_log_probs * latent_scale, trajectories.stop_log_probs, trajectories

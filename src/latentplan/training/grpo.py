@@ -1,8 +1,8 @@
-"""GRPO (arXiv:2402.03300) on latent policies, after ATP-Latent (arXiv:2601.21598, section 4); the decoder is frozen.
+"""GRPO (arXiv:2402.03300) on latent policies, after ATP-Latent (arXiv:2601.21598); the decoder is frozen.
 
 Batch sizes count trajectories, as in TRL: one rollout of per_device_train_batch_size · steps_per_generation
-trajectories on each device is split into minibatches of whole groups' shares, each one optimisation step (or one
-accumulated part of it), num_iterations times over.
+trajectories on each device is split into minibatches of whole groups' shares, each one optimisation step (or
+one accumulated part of it), num_iterations times over.
 """
 
 from __future__ import annotations
@@ -65,19 +65,19 @@ def check_batches(config: GRPOConfig) -> tuple[int, int]:
         )
     if config.per_device_train_batch_size % group:
         raise ValueError(
-            f"per_device_train_batch_size={config.per_device_train_batch_size} counts trajectories and must be "
-            f"a multiple of num_generations={group}"
+            f"per_device_train_batch_size={config.per_device_train_batch_size} counts trajectories "
+            f"and must be a multiple of num_generations={group}"
         )
     if (minibatches * config.num_iterations) % config.gradient_accumulation_steps:
         raise ValueError(
-            f"steps_per_generation·num_iterations={minibatches * config.num_iterations} must be a multiple of "
-            f"gradient_accumulation_steps={config.gradient_accumulation_steps}"
+            f"steps_per_generation·num_iterations={minibatches * config.num_iterations} must be "
+            f"a multiple of gradient_accumulation_steps={config.gradient_accumulation_steps}"
         )
     updates = minibatches * config.num_iterations // config.gradient_accumulation_steps
     if config.save_strategy != "no" and config.save_steps % updates:
         raise ValueError(
-            f"save_steps={config.save_steps} must be a multiple of the {updates} optimisation steps of a rollout, "
-            "so that a resumed run rolls out with the same weights"
+            f"save_steps={config.save_steps} must be a multiple of the {updates} optimisation steps of "
+            "a rollout, so that a resumed run rolls out with the same weights"
         )
     return minibatches, minibatches * config.per_device_train_batch_size // group
 

@@ -65,7 +65,8 @@ def _backbone_from_scratch(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if model.backbone_config is None:
         raise ValueError(
-            "a run needs model_name_or_path (a model to start from) or backbone_config (to train from scratch)"
+            "a run needs model_name_or_path (a model to start from) or backbone_config (to train one "
+            "from scratch)"
         )
     if model.tokenizer not in TOKENIZERS:
         raise ValueError(f"tokenizer must be one of {sorted(TOKENIZERS)}, got {model.tokenizer!r}")

@@ -1,7 +1,7 @@
 """Which problem is trained at which optimisation step and stage: one fixed sequence, whatever the devices.
 
-Position p of the sequence belongs to optimisation step p // effective batch, so the stage of a row, its place in
-the shuffle and its noise follow from its position alone; resuming skips positions.
+Position p of the sequence belongs to optimisation step p // effective batch, so the stage of a row, its place
+in the shuffle and its noise follow from its position alone; resuming skips positions.
 """
 
 from __future__ import annotations
@@ -88,5 +88,8 @@ class StageCollator:
         self.pad_token_id, self.seed = pad_token_id, seed
 
     def __call__(self, items: Sequence[tuple[Row, Place]]) -> Batch:
+        """Collates the rows of a micro-batch."""
+        """Collates the rows of a micro-batch."""
+        """Collates the rows of a micro-batch."""
         keys = [int(noise.fold(self.seed, place.index, place.position)) for _, place in items]
         return collate([row for row, _ in items], keys, self.pad_token_id)

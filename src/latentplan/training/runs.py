@@ -1,4 +1,4 @@
-"""Whole runs: from settings to a finished run directory, going on from the last checkpoint where there is one."""
+"""Whole runs: from settings to a finished run directory, going on from the last checkpoint if any."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from latentplan.training.trainer import LatentTrainer, decay
 
 
 def make_curriculum(config: SFTConfig, has_latents: bool) -> Curriculum:
-    """The stages that a configuration asks for: as listed, or 1 to K for latent methods, or one stage of text."""
+    """The stages of a configuration: as listed, or 1 to K for latent methods, or one stage of text."""
     stages = config.curriculum_stages
     if stages is None:
         stages = list(range(1, config.max_latent_steps + 1)) if has_latents else [0]
@@ -86,7 +86,7 @@ class SFTTrainer(LatentTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, dict[str, torch.Tensor] | None]:
-        """The micro-batches of one optimisation step, and the objectives' counts over all of them and all devices."""
+        """The micro-batches of one optimisation step, and the objectives' counts over all devices."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         counts: dict[str, torch.Tensor] = {}
         for batch in batches:

@@ -23,7 +23,7 @@ STAGING = ".checkpoint-in-progress"
 
 
 class LatentTrainer(Trainer):
-    """`Trainer` for a `LatentSystem`: checkpoints are complete models, written aside and renamed when whole."""
+    """`Trainer` for a `LatentSystem`: checkpoints are whole models, written aside and renamed."""
 
     model: LatentSystem
 
