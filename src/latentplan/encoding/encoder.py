@@ -9,7 +9,7 @@ A method without latents has neither the slots nor the two tokens around them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -109,7 +109,7 @@ class Encoder:
         """Question and answer only (No-CoT)."""
         return Row(encoded.question, 0, 0, encoded.answer, [])
 
-    def _join(self, steps) -> list[int]:  # type: ignore[no-untyped-def]
+    def _join(self, steps: Iterable[list[int]]) -> list[int]:
         ids: list[int] = []
         for step in steps:
             ids += (self.separator if ids else []) + step
@@ -177,6 +177,6 @@ def collate(rows: Sequence[Row], noise_keys: Sequence[int], pad_token_id: int) -
 
 def _single_token(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     index = tokenizer.convert_tokens_to_ids(token)
-    if index is None or index == tokenizer.unk_token_id:
+    if not isinstance(index, int) or index == tokenizer.unk_token_id:
         raise ValueError(f"the tokenizer has no {token} token: call add_special_tokens(tokenizer) first")
     return index

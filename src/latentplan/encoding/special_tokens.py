@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -26,16 +28,17 @@ def resize_embeddings(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerB
     of all known embeddings, as Coconut (arXiv:2412.06769) does, so that training starts inside the known
     distribution.
     """
-    if len(tokenizer) > backbone.get_input_embeddings().weight.shape[0]:
+    if len(tokenizer) > _embedding_tables(backbone)[0].shape[0]:
         backbone.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     marker = tokenizer.encode("<<", add_special_tokens=False)
-    tables = {id(table.weight): table.weight for table in _embedding_tables(backbone)}
-    for weight in tables.values():
+    for weight in _embedding_tables(backbone):
         known = weight[:num_known]
         fresh = known[marker[0]] if len(marker) == 1 and marker[0] < num_known else known.mean(dim=0)
         weight[num_known : len(tokenizer)] = fresh
 
 
-def _embedding_tables(backbone: PreTrainedModel) -> list[torch.nn.Module]:
-    tables = [backbone.get_input_embeddings(), backbone.get_output_embeddings()]
-    return [table for table in tables if table is not None]
+def _embedding_tables(backbone: PreTrainedModel) -> list[torch.Tensor]:
+    """The input and output embeddings, once where they are tied."""
+    modules: list[Any] = [backbone.get_input_embeddings(), backbone.get_output_embeddings()]
+    tables = {id(module.weight): module.weight for module in modules if module is not None}
+    return list(tables.values())

@@ -59,11 +59,10 @@ class Context:
         other.backbone = self.backbone
         other.cache = DynamicCache(config=self.backbone.config)
         for index, layer in enumerate(self.cache.layers):
-            if layer.is_initialized:
+            keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
+            if keys is not None and values is not None:
                 other.cache.update(
-                    layer.keys.repeat_interleave(times, dim=0),
-                    layer.values.repeat_interleave(times, dim=0),
-                    index,
+                    keys.repeat_interleave(times, dim=0), values.repeat_interleave(times, dim=0), index
                 )
         other.mask = self.mask.repeat_interleave(times, dim=0)
         other.length = self.length.repeat_interleave(times, dim=0)

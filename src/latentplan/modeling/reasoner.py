@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -50,8 +50,8 @@ class LatentReasoner(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if getattr(module, "is_latent_map", False):
-            init.orthogonal_(module.weight)
-            init.constant_(module.bias, 0.0)
+            init.orthogonal_(cast(torch.Tensor, module.weight))
+            init.constant_(cast(torch.Tensor, module.bias), 0.0)
         elif isinstance(module, nn.Linear):
             std = getattr(self.config.backbone_config, "initializer_range", 0.02)
             init.normal_(module.weight, mean=0.0, std=std)
@@ -86,6 +86,11 @@ class LatentReasoner(PreTrainedModel):
     def start(self, question_ids: torch.Tensor, question_mask: torch.Tensor) -> Context:
         """A context in which left-padded questions `[batch, question]` wait to be read."""
         return Context(self.backbone, self.embed(question_ids), question_mask)
+
+    def end_latent(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The embedding of `<|end-latent|>`, `[rows, 1, hidden]`, and its mask."""
+        ids = torch.full((rows, 1), cast(int, self.config.end_latent_token_id), device=self.device)
+        return self.embed(ids), torch.ones_like(ids)
 
     def next_latent(self, context: Context) -> LatentDistribution:
         """Reads what waits in the context; the distribution of the next slot's latent, `[batch, hidden]`."""

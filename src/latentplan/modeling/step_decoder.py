@@ -73,6 +73,7 @@ class StepDecoder(PreTrainedModel):
             ids `[pairs, up to max_new_tokens]`; after the first eos, padding.
         """
         eos, pad = self.config.eos_token_id, self.config.pad_token_id
+        assert pad is not None
         ones = torch.ones(latents.shape[:2], dtype=torch.long, device=latents.device)
         context = Context(self.backbone, latents, ones)
         finished = torch.zeros(latents.shape[0], dtype=torch.bool, device=latents.device)

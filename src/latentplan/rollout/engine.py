@@ -7,6 +7,8 @@ sample, position), so neither the batch size nor the order of questions changes 
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 
 from latentplan.modeling import noise
@@ -57,7 +59,7 @@ def generate(
     chain_keys = trajectory_keys(seed, problem_ids, draws)
     chain, stop_mask, stops, stop_log_probs = _latents(model, context, hidden, chain_keys, sampling)
     if model.config.num_slots:
-        context.push(*_end_latent(model, chain_keys.shape[0]))
+        context.push(*model.end_latent(chain_keys.shape[0]))
         hidden = context.read()[:, -1]
     answer_keys = noise.fold(
         chain_keys.unsqueeze(1), torch.arange(answers, device=chain_keys.device)
@@ -80,12 +82,6 @@ def generate(
         answer_log_probs=answer_log_probs,
         finished=((answer_ids == model.config.eos_token_id) & answer_mask.bool()).any(dim=1),
     )
-
-
-def _end_latent(model: LatentReasoner, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The embedding of `<|end-latent|>` and its mask for each row."""
-    ids = torch.full((rows, 1), model.config.end_latent_token_id, device=model.device)
-    return model.embed(ids), torch.ones_like(ids)
 
 
 def chain_noise(model: LatentReasoner, chain_keys: torch.Tensor) -> torch.Tensor:
@@ -138,12 +134,13 @@ def _answers(
     """Token after token until every row has written eos."""
     uniform = noise.uniform(noise.fold(keys, _TOKEN), sampling.max_new_tokens)
     alive = torch.ones_like(keys)
+    padding = torch.full_like(keys, cast(int, model.config.pad_token_id))
     ids, masks, chosen = [], [], []
     for position in range(sampling.max_new_tokens):
         log_probs = log_softmax(model.logits(hidden), sampling.temperature)
         token = draw(log_probs, uniform[:, position], sampling.temperature)
         chosen.append(log_probs.gather(1, token.unsqueeze(1)).squeeze(1) * alive)
-        ids.append(torch.where(alive.bool(), token, model.config.pad_token_id))
+        ids.append(torch.where(alive.bool(), token, padding))
         masks.append(alive)
         alive = alive * (token != model.config.eos_token_id)
         if position + 1 == sampling.max_new_tokens or not bool(alive.any()):
@@ -175,6 +172,6 @@ def answer_from(
     """
     context = model.start(question_ids, question_mask)
     context.push(latents, slot_mask)
-    context.push(*_end_latent(model, latents.shape[0]))
+    context.push(*model.end_latent(latents.shape[0]))
     ids, _, _ = _answers(model, context, context.read()[:, -1], answer_keys, sampling)
     return ids

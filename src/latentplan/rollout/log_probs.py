@@ -100,8 +100,7 @@ def _scores(
     sampling: Sampling,
 ) -> Scores:
     if model.config.num_slots:
-        ids = torch.full((last.shape[0], 1), model.config.end_latent_token_id, device=last.device)
-        context.push(model.embed(ids), torch.ones_like(ids))
+        context.push(*model.end_latent(last.shape[0]))
         last = context.read()[:, -1]
     answers, entropy = _score_answers(model, context, last, trajectories, sampling)
     stops, stop_logits = _score_stops(model, chain, trajectories, sampling)

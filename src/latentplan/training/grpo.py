@@ -167,7 +167,7 @@ class GRPOTrainer(LatentTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """Batches of question indices, one a minibatch."""
         return self._get_dataloader(
-            dataset=self.train_dataset,
+            dataset=_Indices(len(self.problems)),
             description="Training",
             batch_size=self.questions_per_device,
             sampler_fn=self._get_train_sampler,
@@ -260,7 +260,7 @@ class GRPOTrainer(LatentTrainer):
         if not (self.args.log_completions and self.args.should_save and step % self.args.logging_steps == 0):
             return
         shown = list(zip(problems, solutions, totals, strict=True))[: self.args.num_generations]
-        with (Path(self.args.output_dir) / "samples.jsonl").open("a") as file:
+        with (Path(str(self.args.output_dir)) / "samples.jsonl").open("a") as file:
             for problem, solution, total in shown:
                 row = {"step": step, "question": problem.question, "reward": total, **vars(solution)}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")

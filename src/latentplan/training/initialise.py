@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -73,7 +73,8 @@ def _backbone_from_scratch(
     tokenizer = TOKENIZERS[model.tokenizer](problem_texts(problems), model.vocab_size)
     add_special_tokens(tokenizer)
     settings = dict(model.backbone_config)
-    backbone_config = CONFIG_MAPPING[settings.pop("model_type", "llama")](
+    config_class: Any = CONFIG_MAPPING[settings.pop("model_type", "llama")]
+    backbone_config = config_class(
         **settings,
         vocab_size=len(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
@@ -87,6 +88,7 @@ def _reasoner_config(
     config: SFTConfig, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> LatentReasonerConfig:
     method = get_method(config.method)
+    start, end = (cast(int, tokenizer.convert_tokens_to_ids(token)) for token in (START_LATENT, END_LATENT))
     return LatentReasonerConfig(
         backbone_config=backbone.config,
         method=method.name,
@@ -98,8 +100,8 @@ def _reasoner_config(
         written_steps=method.written_steps,
         step_separator=config.step_separator,
         answer_marker=config.answer_marker,
-        start_latent_token_id=tokenizer.convert_tokens_to_ids(START_LATENT),
-        end_latent_token_id=tokenizer.convert_tokens_to_ids(END_LATENT),
+        start_latent_token_id=start,
+        end_latent_token_id=end,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )

@@ -22,7 +22,7 @@ from latentplan.modeling.configuration import LatentReasonerConfig
 class Place(NamedTuple):
     """One position of the sequence: which problem, at which stage, and the position itself."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     stage: int
     position: int
 

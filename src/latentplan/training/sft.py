@@ -68,7 +68,7 @@ class SFTTrainer(LatentTrainer):
         callbacks: Sequence[TrainerCallback] = (),
     ):
         config.max_steps = curriculum.total_steps
-        self.curriculum = curriculum
+        self.curriculum, self.num_problems = curriculum, len(encoded)
         resets = [ResetOptimizer(curriculum)] if config.reset_optimizer else []
         super().__init__(
             model=system,
@@ -81,9 +81,9 @@ class SFTTrainer(LatentTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         effective = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return PlanSampler(len(self.train_dataset), self.curriculum, effective, self.args.seed)
+        return PlanSampler(self.num_problems, self.curriculum, effective, self.args.seed)
 
-    def get_batch_samples(
+    def get_batch_samples(  # type: ignore[override]
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, dict[str, torch.Tensor] | None]:
         """The micro-batches of one optimisation step, and the objectives' counts over all devices."""

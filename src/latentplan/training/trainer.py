@@ -9,12 +9,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer
+from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
 from latentplan.methods.system import LatentSystem
@@ -30,7 +30,7 @@ class LatentTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False
-        self._sums: dict[str, float] = defaultdict(float)
+        self._sums: dict[str, Any] = defaultdict(float)  # numbers, or tensors that stay on their device
         self._counts: dict[str, int] = defaultdict(int)
         self._clock = time.perf_counter()
         self._output_dir: str | None = None
@@ -58,7 +58,7 @@ class LatentTrainer(Trainer):
     ) -> LambdaLR:
         """The learning rate as `learning_rate_scale` gives it for each optimisation step."""
         if self.lr_scheduler is None:
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, self.learning_rate_scale)
+            self.lr_scheduler = LambdaLR(cast(Any, optimizer or self.optimizer), self.learning_rate_scale)
         return self.lr_scheduler
 
     def learning_rate_scale(self, step: int) -> float:
@@ -71,7 +71,7 @@ class LatentTrainer(Trainer):
         return self._output_dir or super()._get_output_dir(trial)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        run_dir = Path(self.args.output_dir)
+        run_dir = Path(str(self.args.output_dir))
         staging = run_dir / STAGING
         shutil.rmtree(staging, ignore_errors=True)
         self._output_dir = str(staging)
@@ -87,7 +87,7 @@ class LatentTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         assert output_dir is not None
-        self.model.save_pretrained(output_dir, self.processing_class)
+        self.model.save_pretrained(output_dir, cast(PreTrainedTokenizerBase, self.processing_class))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         saved, _ = LatentSystem.from_pretrained(resume_from_checkpoint, self.model.weights)
