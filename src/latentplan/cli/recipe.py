@@ -71,11 +71,14 @@ def _read_settings(path: Path, classes: Sequence[type]) -> dict[str, Any]:
         raise typer.BadParameter(f"{path} is not YAML: {error}") from error
     if not isinstance(settings, dict):
         raise typer.BadParameter(f"{path} must hold `setting: value` lines")
-    known = {item.name for each in classes for item in fields(each)}
-    unknown = sorted(set(settings) - known)
+    known = {item.name: str(item.type) for each in classes for item in fields(each)}
+    unknown = sorted(set(settings) - set(known))
     if unknown:
         raise typer.BadParameter(f"{path}: there is no setting called {', '.join(unknown)}")
-    return settings
+    return {
+        name: [value] if known[name].startswith("list") and not isinstance(value, list | None) else value
+        for name, value in settings.items()
+    }
 
 
 def show_errors_briefly(error: Exception) -> typer.Exit:

@@ -61,6 +61,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.answer_marker = answer_marker
         self.separator = self._ids(step_separator)
+        self._start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         self.start_latent = _single_token(tokenizer, START_LATENT)
         self.end_latent = _single_token(tokenizer, END_LATENT)
 
@@ -69,15 +70,29 @@ class Encoder:
 
     def question(self, question: str) -> list[int]:
         """The question's ids, with the beginning-of-sequence token where the tokenizer has one."""
-        start = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
-        return start + self._ids(question.strip() + "\n")
+        return self._start + self._ids(_question_text(question))
 
     def __call__(self, problem: Problem) -> EncodedProblem:
         """All ids of a problem."""
+        return self.encode_all([problem])[0]
+
+    def encode_all(self, problems: Sequence[Problem]) -> list[EncodedProblem]:
+        """All ids of many problems; each different text is tokenised once, all in one call."""
+        texts = dict.fromkeys(text for problem in problems for text in self._texts(problem))
+        encoded = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)
+        ids = dict(zip(texts, encoded["input_ids"], strict=True))
+        return [self._assemble(problem, ids) for problem in problems]
+
+    def _texts(self, problem: Problem) -> Iterator[str]:
+        yield _question_text(problem.question)
+        yield from problem.steps
+        yield self.answer_marker + problem.answer
+
+    def _assemble(self, problem: Problem, ids: dict[str, list[int]]) -> EncodedProblem:
         return EncodedProblem(
-            question=self.question(problem.question),
-            steps=[self._ids(step) for step in problem.steps],
-            answer=[*self._ids(self.answer_marker + problem.answer), self.tokenizer.eos_token_id],
+            question=self._start + ids[_question_text(problem.question)],
+            steps=[ids[step] for step in problem.steps],
+            answer=[*ids[self.answer_marker + problem.answer], self.tokenizer.eos_token_id],
         )
 
     def row(
@@ -173,6 +188,10 @@ def collate(rows: Sequence[Row], noise_keys: Sequence[int], pad_token_id: int) -
         "step_index": torch.tensor([step for _, step, _ in pairs], dtype=torch.long),
         "noise_keys": torch.tensor(noise_keys, dtype=torch.long),
     }
+
+
+def _question_text(question: str) -> str:
+    return question.strip() + "\n"
 
 
 def _single_token(tokenizer: PreTrainedTokenizerBase, token: str) -> int:

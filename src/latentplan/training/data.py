@@ -52,8 +52,7 @@ def encode_problems(
         ValueError: nothing is short enough.
     """
     encoded, kept = [], []
-    for problem in problems:
-        ids = encoder(problem)
+    for problem, ids in zip(problems, encoder.encode_all(problems), strict=True):
         text = sum(map(len, ids.steps)) + len(ids.answer)
         if data.max_question_tokens is not None and len(ids.question) > data.max_question_tokens:
             continue

@@ -117,6 +117,10 @@ class _Indices(Dataset):
         return index
 
 
+def _as_batch(indices: Sequence[int]) -> dict[str, torch.Tensor]:
+    return {"indices": torch.tensor(indices)}
+
+
 class GRPOTrainer(LatentTrainer):
     """Trains a loaded model's latent policy on problems.
 
@@ -155,7 +159,7 @@ class GRPOTrainer(LatentTrainer):
             model=system,
             args=config,
             train_dataset=_Indices(len(problems)),
-            data_collator=torch.tensor,
+            data_collator=_as_batch,
             processing_class=model.tokenizer,
             callbacks=list(callbacks),
         )
@@ -184,13 +188,13 @@ class GRPOTrainer(LatentTrainer):
             seed=self.args.seed,
         )
 
-    def _prepare_inputs(self, inputs: torch.Tensor) -> Minibatch:  # type: ignore[override]
+    def _prepare_inputs(self, inputs: dict[str, torch.Tensor]) -> Minibatch:  # type: ignore[override]
         if self._micro_step is None:
             self._micro_step = self.state.global_step * self.args.gradient_accumulation_steps
         rollout, place = divmod(self._micro_step, self._repeats)
         self._micro_step += 1
         if place == 0:
-            self._buffer = self._roll_out(inputs.tolist(), rollout)
+            self._buffer = self._roll_out(inputs["indices"].tolist(), rollout)
         return self._buffer[place % self.minibatches]
 
     def _roll_out(self, indices: list[int], rollout: int) -> list[Minibatch]:
