@@ -1,0 +1,189 @@
+"""Tiny random systems of every method over the clock world: hidden size 32, two layers, at most 3 latent steps."""
+
+from __future__ import annotations
+
+import copy
+import os
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
+
+from latentplan.encoding.encoder import collate
+from latentplan.encoding.special_tokens import END_LATENT, START_LATENT, add_special_tokens
+from latentplan.encoding.tokenizers import problem_texts, train_word_level
+from latentplan.methods.registry import get_method
+from latentplan.methods.system import LatentSystem, make_encoder
+from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
+from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.step_decoder import StepDecoder
+from latentplan.problems.minigsm import PRESETS, generate
+from latentplan.problems.problem import Problem
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "initializer_range": 0.2,
+    "max_position_embeddings": 256,
+}
+NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+FAMILIES = {
+    "llama": lambda **rest: LlamaConfig(**SIZES, **rest),
+    "qwen2": lambda **rest: Qwen2Config(**SIZES, **rest),
+    "mistral": lambda **rest: MistralConfig(**SIZES, sliding_window=None, **rest),
+    "gpt2": lambda **rest: GPT2Config(
+        n_embd=32, n_layer=2, n_head=2, n_positions=256, initializer_range=0.2, **{**NO_DROPOUT, **rest}
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def clock_problems() -> list[Problem]:
+    """300 problems of 1 to 4 steps."""
+    return list(generate(PRESETS["clock"], split="train", count=300, seed=0))
+
+
+@pytest.fixture(scope="session")
+def mixed_problems(clock_problems) -> list[Problem]:
+    """Six problems of different lengths: 1, 4, 2, 3, 1 and 4 steps, in this order."""
+    chosen: list[Problem] = []
+    for steps in (1, 4, 2, 3, 1, 4):
+        chosen.append(
+            next(each for each in clock_problems if len(each.steps) == steps and each not in chosen)
+        )
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def clock_tokenizer(clock_problems):
+    """A word-level tokenizer of the clock world, with the latent tokens."""
+    tokenizer = train_word_level(problem_texts(clock_problems))
+    add_special_tokens(tokenizer)
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def make_backbone(clock_tokenizer):
+    """Builds a random causal language model of a family."""
+
+    def build(family: str = "llama", seed: int = 0, **overrides):
+        torch.manual_seed(seed)
+        config = FAMILIES[family](
+            vocab_size=len(clock_tokenizer),
+            bos_token_id=None,
+            pad_token_id=clock_tokenizer.pad_token_id,
+            eos_token_id=clock_tokenizer.eos_token_id,
+            **overrides,
+        )
+        return AutoModelForCausalLM.from_config(config)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def make_system(make_backbone, clock_tokenizer):
+    """Builds a random system of a method; keywords override fields of its configuration.
+
+    `objectives` and `family` are as they say; `backbone` overrides fields of the backbone's configuration.
+    """
+
+    def build(
+        method_name: str,
+        *,
+        family: str = "llama",
+        seed: int = 0,
+        objectives: dict[str, float] | None = None,
+        backbone: dict | None = None,
+        **overrides,
+    ) -> LatentSystem:
+        method = get_method(method_name)
+        model = make_backbone(family, seed, **(backbone or {}))
+        special = {
+            "pad_token_id": clock_tokenizer.pad_token_id,
+            "eos_token_id": clock_tokenizer.eos_token_id,
+        }
+        settings = {
+            "latent_head": method.latent_head,
+            "stop_head": method.stop_head,
+            "max_latent_steps": 3,
+            "initial_log_variance": -1.0,
+        }
+        config = LatentReasonerConfig(
+            backbone_config=model.config,
+            method=method.name,
+            written_steps=method.written_steps,
+            start_latent_token_id=clock_tokenizer.convert_tokens_to_ids(START_LATENT),
+            end_latent_token_id=clock_tokenizer.convert_tokens_to_ids(END_LATENT),
+            **special,
+            **{**settings, **overrides},
+        )
+        decoder = None
+        if "step_decoder" in (method.objectives if objectives is None else objectives):
+            language_model = copy.deepcopy(model)
+            decoder = StepDecoder(
+                StepDecoderConfig(
+                    backbone_config=language_model.config,
+                    latents_per_step=config.latents_per_step,
+                    **special,
+                ),
+                language_model,
+            )
+        return LatentSystem(LatentReasoner(config, model), decoder, objectives)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def make_batch(clock_tokenizer):
+    """Lays problems out as a system's method does at a stage (the last by default) and collates them."""
+
+    def build(system: LatentSystem, problems, stage: int | None = None, keys=None):
+        encoder = make_encoder(clock_tokenizer, system.reasoner)
+        config = system.reasoner.config
+        stage = config.max_latent_steps if stage is None else stage
+        rows = [system.method.layout(encoder, encoder(problem), stage, config) for problem in problems]
+        return collate(rows, range(len(rows)) if keys is None else keys, clock_tokenizer.pad_token_id)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def as_loaded(clock_tokenizer):
+    """A system as `load_model` would give it."""
+
+    def build(system: LatentSystem) -> LoadedModel:
+        decoder = system.step_decoder.eval() if system.step_decoder else None
+        encoder = make_encoder(clock_tokenizer, system.reasoner)
+        return LoadedModel(system.reasoner.eval(), decoder, clock_tokenizer, encoder)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def overfit(make_batch):
+    """Trains a system on one batch until its loss is below a bound; returns the last loss."""
+
+    def train(
+        system: LatentSystem, problems, *, bound: float, steps: int, rate: float = 0.01, stage=None
+    ) -> float:
+        optimizer = torch.optim.Adam(system.parameters(), lr=rate)
+        loss = float("inf")
+        for step in range(steps):
+            keys = range(step * len(problems), (step + 1) * len(problems))
+            value = system(**make_batch(system, problems, stage, keys))["loss"]
+            loss = value.item()
+            if loss < bound:
+                break
+            optimizer.zero_grad()
+            value.backward()
+            torch.nn.utils.clip_grad_norm_(system.parameters(), 1.0)
+            optimizer.step()
+        return loss
+
+    return train

@@ -1,0 +1,86 @@
+import math
+
+import pytest
+import torch
+
+from latentplan.modeling import noise
+
+
+def test_noise_is_a_function_of_the_key_alone():
+    keys = torch.tensor([3, 1, -7, 2**62])
+    together = noise.gaussian(keys, 4, 5)
+    assert together.shape == (4, 4, 5)
+    assert torch.equal(noise.gaussian(keys.flip(0), 4, 5), together.flip(0))
+    for index, key in enumerate(keys):
+        assert torch.equal(noise.gaussian(key[None], 4, 5)[0], together[index])
+        assert torch.equal(noise.uniform(key[None], 9)[0], noise.uniform(keys, 9)[index])
+
+
+def test_uniform_numbers_do_not_depend_on_how_many_are_drawn():
+    key = torch.tensor([42])
+    assert torch.equal(noise.uniform(key, 3)[0], noise.uniform(key, 100)[0, :3])
+
+
+def test_torch_s_own_generator_is_neither_read_nor_moved():
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    first = noise.gaussian(torch.tensor([1]), 8)
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(noise.gaussian(torch.tensor([1]), 8), first)
+
+
+def test_gaussian_moments():
+    numbers = noise.gaussian(torch.arange(200), 1001).double()
+    count = numbers.numel()
+    assert abs(numbers.mean()) < 5 / math.sqrt(count)
+    assert abs(numbers.var() - 1) < 5 * math.sqrt(2 / count)
+    assert abs((numbers**3).mean()) < 5 * math.sqrt(15 / count)
+    assert abs((numbers**4).mean() - 3) < 5 * math.sqrt(96 / count)
+    assert 4 < numbers.abs().max() < 7
+
+
+def test_uniform_moments_and_range():
+    numbers = noise.uniform(torch.arange(100), 1000)
+    assert numbers.dtype == torch.float64
+    assert 0 < numbers.min() < 1e-3
+    assert 1 - 1e-3 < numbers.max() < 1
+    assert abs(numbers.mean() - 0.5) < 5 / math.sqrt(12 * numbers.numel())
+    assert abs(numbers.var() - 1 / 12) < 0.002
+
+
+def correlation(a, b):
+    return float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1])
+
+
+def test_neighbouring_keys_and_counters_are_independent():
+    numbers = noise.gaussian(torch.arange(100), 1000)
+    bound = 5 / math.sqrt(numbers.numel())
+    assert abs(correlation(numbers[:-1], numbers[1:])) < bound
+    assert abs(correlation(numbers[:, :-1], numbers[:, 1:])) < bound
+    assert abs(correlation(numbers[:, :500], numbers[:, 500:])) < bound
+    uniform = noise.uniform(torch.arange(100), 1000)
+    # Keys one apart must not give the same sequence one place on.
+    assert abs(correlation(uniform[:-1, 1:], uniform[1:, :-1])) < bound
+    assert not torch.isclose(uniform[0, 1:], uniform[1, :-1]).any()
+
+
+@pytest.mark.parametrize("other", [(1, 2, 4), (2, 1, 3), (1, 3, 2), (1, 2), (1, 2, 3, 0), (-1, 2, 3)])
+def test_every_part_of_a_key_and_its_place_count(other):
+    assert int(noise.fold(1, 2, 3)) != int(noise.fold(*other))
+
+
+def test_keys_of_a_grid_are_all_different():
+    seeds, problems, samples = torch.arange(10), torch.arange(100), torch.arange(16)
+    keys = noise.fold(seeds[:, None, None], problems[None, :, None], samples[None, None, :])
+    assert keys.shape == (10, 100, 16)
+    assert keys.unique().numel() == 16_000
+    assert int(keys[3, 7, 5]) == int(noise.fold(3, 7, 5))
+
+
+def test_the_mixer_is_splitmix64():
+    # Reference outputs of SplitMix64 with seed 1234567 (the published C code).
+    golden = -7046029254386353131
+    states = torch.tensor(1234567) + golden * torch.arange(1, 4)
+    outputs = [value & (2**64 - 1) for value in noise.mix(states).tolist()]
+    assert outputs == [6457827717110365317, 3203168211198807973, 9817491932198370423]
