@@ -59,17 +59,21 @@ PHRASINGS = {
     ),
     "plain": Phrasing(
         nouns=("dial", "clock", "wheel", "pointer", "counter", "meter", "gauge", "needle", "timer", "hand"),
-        starts=("a {noun} shows {start} .", "a {noun} at {start} ."),
+        starts=("a {noun} shows {start} .", "the {noun} shows {start} ."),
         operations={
-            "+": ("add {n} .", "plus {n} ."),
-            "-": ("subtract {n} .", "minus {n} ."),
-            "*": ("times {n} .",),
+            "+": ("{ordinal} add {n} .", "{ordinal} plus {n} ."),
+            "-": ("{ordinal} subtract {n} .", "{ordinal} minus {n} ."),
+            "*": ("{ordinal} times {n} .",),
         },
-        multipliers={2: ("double it .", "times 2 ."), 3: ("triple it .", "times 3 .")},
-        asks=("now ?", "and now ?", "result ?"),
+        multipliers={
+            2: ("{ordinal} double it .", "{ordinal} times 2 ."),
+            3: ("{ordinal} triple it .", "{ordinal} times 3 ."),
+        },
+        asks=("result ?", "answer ?", "now ?", "reading ?"),
     ),
 }
 
+_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 Operation = tuple[str, int]
 
 
@@ -118,7 +122,8 @@ class ClockDraft:
         words = self.phrasing
         sentences = [rng.choice(words.starts).format(noun=rng.choice(words.nouns), start=self.start)]
         sentences += [
-            rng.choice(_phrases(words, *operation)).format(n=operation[1]) for operation in self.operations
+            rng.choice(_phrases(words, *operation)).format(n=operation[1], ordinal=ordinal)
+            for operation, ordinal in zip(self.operations, _ORDINALS, strict=False)
         ]
         return " ".join([*sentences, rng.choice(words.asks)])
 
