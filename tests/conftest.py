@@ -1,4 +1,4 @@
-"""Tiny random systems of every method over the clock world: hidden size 32, two layers, at most 3 latent steps."""
+"""Tiny random systems of every method over the clock world: width 32, two layers, at most 3 latent steps."""
 
 from __future__ import annotations
 
@@ -32,14 +32,21 @@ SIZES = {
     "initializer_range": 0.2,
     "max_position_embeddings": 256,
 }
-NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+GPT2_SIZES = {
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 2,
+    "n_positions": 256,
+    "initializer_range": 0.2,
+    "resid_pdrop": 0.0,
+    "embd_pdrop": 0.0,
+    "attn_pdrop": 0.0,
+}
 FAMILIES = {
-    "llama": lambda **rest: LlamaConfig(**SIZES, **rest),
-    "qwen2": lambda **rest: Qwen2Config(**SIZES, **rest),
-    "mistral": lambda **rest: MistralConfig(**SIZES, sliding_window=None, **rest),
-    "gpt2": lambda **rest: GPT2Config(
-        n_embd=32, n_layer=2, n_head=2, n_positions=256, initializer_range=0.2, **{**NO_DROPOUT, **rest}
-    ),
+    "llama": lambda **rest: LlamaConfig(**{**SIZES, **rest}),
+    "qwen2": lambda **rest: Qwen2Config(**{**SIZES, **rest}),
+    "mistral": lambda **rest: MistralConfig(**{**SIZES, "sliding_window": None, **rest}),
+    "gpt2": lambda **rest: GPT2Config(**{**GPT2_SIZES, **rest}),
 }
 
 

@@ -1,4 +1,4 @@
-"""What must hold on every family of backbones: causal attention, a cache that agrees with one pass, learning."""
+"""What must hold on every family of backbones: causal attention, a cache that agrees with one pass."""
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from latentplan.rollout.engine import generate
 from latentplan.rollout.sampling import Sampling
 
 FAMILIES = ["llama", "gpt2", "qwen2", "mistral"]
+WRAPPERS = [(LatentReasoner, LatentReasonerConfig), (StepDecoder, StepDecoderConfig)]
 
 
 def assert_causal(language_model, vocab_size):
@@ -32,7 +33,7 @@ def assert_causal(language_model, vocab_size):
     "wrapper", [(LatentReasoner, LatentReasonerConfig), (StepDecoder, StepDecoderConfig)]
 )
 def test_attention_is_causal_however_the_model_was_built(family, wrapper, make_backbone, tmp_path):
-    """Regression: transformers resets the attention of sub-configurations; the mask was then silently lost."""
+    """Regression: transformers resets the attention of sub-configurations; the mask was silently lost."""
     model_class, config_class = wrapper
     backbone = make_backbone(family).eval()
     vocab_size = backbone.config.vocab_size
