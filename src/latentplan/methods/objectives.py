@@ -75,6 +75,8 @@ def step_decoder_total(system: LatentSystem, forward: ForwardPass, batch: Batch)
     assert decoder is not None
     size = system.reasoner.config.latents_per_step
     num_steps = batch["slot_mask"].shape[1] // size
+    if batch["step_row"].numel() == 0:  # a stage without latents, or problems without steps
+        return forward.chain.latents.new_zeros(num_steps)
     by_step = forward.chain.latents.unflatten(1, (num_steps, size))
     logits = decoder(by_step[batch["step_row"], batch["step_index"]], batch["step_ids"])
     losses = F.cross_entropy(
@@ -106,7 +108,8 @@ def row_count(batch: Batch) -> torch.Tensor:
 def kl_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
     """½(μ² + σ² − 1 − log σ²), mean over dimensions, summed over the slots in use (L_KL)."""
     chain = forward.chain
-    assert chain.log_variance is not None
+    if chain.log_variance is None:  # a stage without latents
+        return chain.mean.new_zeros(1)
     divergence = standard_normal_kl(chain.mean, chain.log_variance)
     return (divergence.mean(dim=-1) * batch["slot_mask"]).sum()[None]
 
