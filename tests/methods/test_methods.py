@@ -1,4 +1,4 @@
-"""The methods as compositions: what each is made of, its ablations, and that each can learn a batch by heart."""
+"""The methods as compositions: what each is made of, its ablations, and that each learns a batch by heart."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_the_parts_of_each_method(make_system):
 
 
 def test_a_method_that_does_not_exist_is_named_with_those_that_do():
-    with pytest.raises(ValueError, match="atp_latent.*got 'magic'"):
+    with pytest.raises(ValueError, match=r"atp_latent.*got 'magic'"):
         get_method("magic")
 
 
@@ -124,7 +124,7 @@ def test_ablations_swap_one_part_and_train(settings, make_system, make_batch, mi
         ("atp_latent", {"stop_head": False}, "'stop' needs a stop_head"),
         ("coconut", {"objectives": {"kl": 1.0}}, "'kl' needs a gaussian latent_head"),
         ("cot", {"objectives": {"text": 1.0, "stop": 1.0}}, "'stop' needs a stop_head"),
-        ("cot", {"objectives": {"poetry": 1.0}}, "objectives must be among .*'text'.*got 'poetry'"),
+        ("cot", {"objectives": {"poetry": 1.0}}, r"must be among .*'text'.*got 'poetry'"),
     ],
 )
 def test_an_objective_without_its_part_is_refused(method, settings, message, make_system):
