@@ -147,7 +147,7 @@ def pad_right(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
     )
 
 
-def collate(rows: Sequence[Row], noise_keys: Sequence[int], pad_token_id: int) -> Batch:
+def collate(rows: Sequence[Row], noise_keys: Sequence[int] | torch.Tensor, pad_token_id: int) -> Batch:
     """Rows of one stage to a batch.
 
     Returns:
@@ -186,7 +186,7 @@ def collate(rows: Sequence[Row], noise_keys: Sequence[int], pad_token_id: int) -
         "step_labels": pad_right(step_texts, IGNORE),
         "step_row": torch.tensor([index for index, _, _ in pairs], dtype=torch.long),
         "step_index": torch.tensor([step for _, step, _ in pairs], dtype=torch.long),
-        "noise_keys": torch.tensor(noise_keys, dtype=torch.long),
+        "noise_keys": torch.as_tensor(noise_keys, dtype=torch.long),
     }
 
 

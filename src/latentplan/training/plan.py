@@ -91,5 +91,7 @@ class StageCollator:
         """Collates the rows of a micro-batch."""
         """Collates the rows of a micro-batch."""
         """Collates the rows of a micro-batch."""
-        keys = [int(noise.fold(self.seed, place.index, place.position)) for _, place in items]
+        places = [place for _, place in items]
+        index = torch.tensor([place.index for place in places])
+        keys = noise.fold(self.seed, index, torch.tensor([place.position for place in places]))
         return collate([row for row, _ in items], keys, self.pad_token_id)
