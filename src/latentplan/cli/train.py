@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import typer
 
 from latentplan.cli.recipe import parse_recipe, quiet_libraries, show_errors_briefly
-from latentplan.problems.problem import DataError
+from latentplan.evaluation.diagnostics import RELIABLE_RECONSTRUCTION
+from latentplan.evaluation.reconstruction import teacher_reconstruction
+from latentplan.modeling.loading import LoadedModel
+from latentplan.problems.problem import DataError, Problem
 
+PROBED_PROBLEMS = 128
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -27,7 +33,21 @@ def grpo(context: typer.Context) -> None:
     from latentplan.training.runs import train_grpo
 
     model, data, config = _parse((ModelArguments, DataArguments, GRPOConfig), context.args)
-    _run(lambda: train_grpo(model, data, config, command_line()))
+    _run(lambda: train_grpo(model, data, config, command_line(), inspect=_warn_if_unreadable))
+
+
+def _warn_if_unreadable(model: LoadedModel, problems: Sequence[Problem]) -> None:
+    """Says so when the decoder misreads latents, since a coherence reward is then unreliable (design, section 7)."""
+    labelled = [problem for problem in problems[:PROBED_PROBLEMS] if problem.steps]
+    if model.step_decoder is None or not labelled:
+        return
+    share = teacher_reconstruction(model, labelled, batch_size=PROBED_PROBLEMS)
+    if share is not None and share < RELIABLE_RECONSTRUCTION:
+        typer.echo(
+            f"warning: the decoder reads {share:.0%} of {len(labelled)} training problems' steps exactly, below "
+            f"{RELIABLE_RECONSTRUCTION:.0%}: rewards for coherence are unreliable",
+            err=True,
+        )
 
 
 def _parse(classes, arguments):  # type: ignore[no-untyped-def]

@@ -67,6 +67,14 @@ def measure_reconstruction(
     )
 
 
+def teacher_reconstruction(
+    model: LoadedModel, problems: Sequence[Problem], *, batch_size: int
+) -> float | None:
+    """The share of teacher-encoded steps that the decoder reads exactly."""
+    plans = teacher_plans(model, problems, batch_size=batch_size)
+    return total_share(plans, Labels(model, problems, all_plans=False).chains, text_of)
+
+
 @torch.no_grad()
 def teacher_plans(model: LoadedModel, problems: Sequence[Problem], *, batch_size: int) -> list[Plan]:
     """The decoded steps of each problem when it uses min(labelled steps, K) latent steps, at the means."""

@@ -87,7 +87,7 @@ class RunConfig(TrainingArguments):
 class SFTConfig(RunConfig):
     """The supervised stage."""
 
-    method: str = _setting("atp_latent", "method to train: see `latentplan methods`")
+    method: str = _setting("atp_latent", "method to train: cot, no_cot, coconut, sim_cot or atp_latent")
     objectives: dict | None = _setting(None, "weight of each objective; absent: the method's own")
     latent_head: str | None = _setting(None, "hidden_state, projected or gaussian; absent: the method's own")
     stop_head: bool | None = _setting(None, "whether a stop head ends the latents; absent: the method's own")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from transformers import set_seed
 
 from latentplan.methods.system import LatentSystem, make_encoder
-from latentplan.modeling.loading import load_model
+from latentplan.modeling.loading import LoadedModel, load_model
 from latentplan.problems.problem import Problem
 from latentplan.rewards import RewardSet
 from latentplan.training.arguments import (
@@ -63,9 +63,15 @@ def train_sft(
 
 
 def train_grpo(
-    model: ModelArguments, data: DataArguments, config: GRPOConfig, command: str = ""
+    model: ModelArguments,
+    data: DataArguments,
+    config: GRPOConfig,
+    command: str = "",
+    inspect: Callable[[LoadedModel, Sequence[Problem]], None] | None = None,
 ) -> RunDirectory:
     """The RL stage on a trained model, into `config.output_dir`; resumes like `train_sft`.
+
+    `inspect` is called with the model and the problems before training starts.
 
     Raises:
         ValueError: no model is named, or a setting is wrong.
@@ -78,6 +84,8 @@ def train_grpo(
     loaded = load_model(model.model_name_or_path)
     problems, removed = load_training_problems(data)
     _record_data(run, problems, problems, removed)
+    if inspect is not None:
+        inspect(loaded, problems)
     run.update(
         status="running",
         method=loaded.reasoner.config.method,
