@@ -81,14 +81,13 @@ def make_backbone(clock_tokenizer):
 
     def build(family: str = "llama", seed: int = 0, **overrides):
         torch.manual_seed(seed)
-        config = FAMILIES[family](
-            vocab_size=len(clock_tokenizer),
-            bos_token_id=None,
-            pad_token_id=clock_tokenizer.pad_token_id,
-            eos_token_id=clock_tokenizer.eos_token_id,
-            **overrides,
-        )
-        return AutoModelForCausalLM.from_config(config)
+        settings = {
+            "vocab_size": len(clock_tokenizer),
+            "bos_token_id": None,
+            "pad_token_id": clock_tokenizer.pad_token_id,
+            "eos_token_id": clock_tokenizer.eos_token_id,
+        }
+        return AutoModelForCausalLM.from_config(FAMILIES[family](**{**settings, **overrides}))
 
     return build
 
