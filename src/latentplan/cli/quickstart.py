@@ -95,7 +95,11 @@ def quickstart(
                 job.process.send_signal(signal.SIGTERM)
     entries = [ReportEntry(job.name, job.title, output / job.name) for job in jobs]
     page = build_report(
-        output, entries, seconds=clock.seconds(), title="latentplan quickstart", command="latentplan quickstart"
+        output,
+        entries,
+        seconds=clock.seconds(),
+        title="latentplan quickstart",
+        command="latentplan quickstart",
     )
     console.print(render([_result(output, job) for job in jobs]))
     console.print(Text(f"{clock.seconds():.0f} s of training and evaluation"))
@@ -128,13 +132,13 @@ def _scaled(settings: dict, scale: float) -> list[str]:
     return ["--curriculum_steps", *scaled, "--logging_steps", "1"]
 
 
-def _run_all(
-    jobs: Sequence[Job], output: Path, workers: int, console: Console, clock: _Stopwatch
-) -> None:
+def _run_all(jobs: Sequence[Job], output: Path, workers: int, console: Console, clock: _Stopwatch) -> None:
     """Starts each job when what it needs is done and a core is free, and shows how far each is."""
     by_name = {job.name: job for job in jobs}
     columns = (TextColumn("{task.description:<18}"), BarColumn(), TextColumn("{task.fields[status]}"))
-    with Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as progress:
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
+    ) as progress:
         bars = {
             job.name: progress.add_task(job.title, total=_total_steps(job), status="waits", start=False)
             for job in jobs

@@ -25,6 +25,7 @@ class LatentReasonerConfig(PreTrainedConfig):
         stop_head: whether a stop head ends the latent chain; without it all `num_slots` are always used.
         latents_per_step: latent tokens for one reasoning step (`c` in the paper).
         max_latent_steps: latent steps at most (`K` in the paper).
+        initial_latent_scale: root mean square of the latents' means when training starts.
         initial_log_variance: bias of the Gaussian head's log σ² when training starts.
         written_steps: whether the model writes its reasoning steps as text before the answer (CoT).
         step_separator: text between written steps.
@@ -41,6 +42,7 @@ class LatentReasonerConfig(PreTrainedConfig):
     stop_head: bool = True
     latents_per_step: int = 2
     max_latent_steps: int = 10
+    initial_latent_scale: float = 1.0
     initial_log_variance: float = -4.0
     written_steps: bool = False
     step_separator: str = "\n"

@@ -35,7 +35,7 @@ class LatentDistribution:
 class HiddenStateHead(nn.Module):
     """Coconut (arXiv:2412.06769): the last hidden state itself is the latent."""
 
-    def __init__(self, hidden_size: int, initial_log_variance: float):
+    def __init__(self, hidden_size: int, initial_scale: float, initial_log_variance: float):
         super().__init__()
 
     def forward(self, hidden: torch.Tensor) -> LatentDistribution:
@@ -46,10 +46,10 @@ class HiddenStateHead(nn.Module):
 class ProjectedHead(nn.Module):
     """A two-layer projection without noise: ATP-Latent's head in the ablation 'no VAE'."""
 
-    def __init__(self, hidden_size: int, initial_log_variance: float):
+    def __init__(self, hidden_size: int, initial_scale: float, initial_log_variance: float):
         super().__init__()
         self.trunk = _trunk(hidden_size)
-        self.mean = _latent_map(hidden_size)
+        self.mean = _latent_map(hidden_size, initial_scale)
 
     def forward(self, hidden: torch.Tensor) -> LatentDistribution:
         """Hidden states `[..., hidden]` to a point each."""
@@ -59,10 +59,10 @@ class ProjectedHead(nn.Module):
 class GaussianHead(nn.Module):
     """ATP-Latent's head: `Linear → GELU → Linear → LayerNorm`, then one linear map each for μ and log σ²."""
 
-    def __init__(self, hidden_size: int, initial_log_variance: float):
+    def __init__(self, hidden_size: int, initial_scale: float, initial_log_variance: float):
         super().__init__()
         self.trunk = _trunk(hidden_size)
-        self.mean = _latent_map(hidden_size)
+        self.mean = _latent_map(hidden_size, initial_scale)
         self.log_variance = nn.Linear(hidden_size, hidden_size)
         self.log_variance.initial_bias = initial_log_variance  # type: ignore[assignment]
 
@@ -93,9 +93,9 @@ def _trunk(hidden_size: int) -> nn.Sequential:
     )
 
 
-def _latent_map(hidden_size: int) -> nn.Linear:
+def _latent_map(hidden_size: int, gain: float = 1.0) -> nn.Linear:
     linear = nn.Linear(hidden_size, hidden_size)
-    linear.is_latent_map = True  # type: ignore[assignment]
+    linear.orthogonal_gain = gain  # type: ignore[assignment]
     return linear
 
 

@@ -43,7 +43,9 @@ class LatentReasoner(PreTrainedModel):
         self.latent_head = self.stop_head = None
         if config.latent_head is not None:
             head = LATENT_HEADS[config.latent_head]
-            self.latent_head = head(config.hidden_size, config.initial_log_variance)
+            self.latent_head = head(
+                config.hidden_size, config.initial_latent_scale, config.initial_log_variance
+            )
             self.stop_head = StopHead(config.hidden_size) if config.stop_head else None
         self.post_init()
 

@@ -96,6 +96,7 @@ def _reasoner_config(
         stop_head=method.stop_head if config.stop_head is None else config.stop_head,
         latents_per_step=config.latents_per_step,
         max_latent_steps=config.max_latent_steps,
+        initial_latent_scale=config.initial_latent_scale,
         initial_log_variance=config.initial_log_variance,
         written_steps=method.written_steps,
         step_separator=config.step_separator,

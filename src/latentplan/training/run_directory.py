@@ -87,7 +87,7 @@ class RunDirectory:
 
     def _earlier_record(self) -> dict[str, Any]:
         config = self.path / "config.yaml"
-        if not config.is_file():
+        if not config.is_file() or not self._has_trained():
             write_atomically(config, yaml.safe_dump(self.settings, sort_keys=True, allow_unicode=True))
             return {}
         earlier = yaml.safe_load(config.read_text()) or {}
@@ -103,6 +103,12 @@ class RunDirectory:
             )
         record = self.path / "run.json"
         return json.loads(record.read_text()) if record.is_file() else {}
+
+    def _has_trained(self) -> bool:
+        """Whether there is anything to lose: a run that failed before its first step may change its settings."""
+        metrics = self.path / "metrics.jsonl"
+        logged = metrics.is_file() and metrics.stat().st_size > 0
+        return logged or self.model_path.is_dir() or any(self.path.glob("checkpoint-*"))
 
     @property
     def finished(self) -> bool:
@@ -135,7 +141,7 @@ class RunDirectory:
 
 
 class MetricsFile(TrainerCallback):
-    """Appends every logged line to metrics.jsonl; a resumed run drops the lines after its checkpoint.
+    """Appends every logged line to metrics.jsonl; a resumed run drops what came after its checkpoint.
 
     `seconds` counts training time from the start of the run, through interruptions.
     """
@@ -145,14 +151,13 @@ class MetricsFile(TrainerCallback):
         self.seconds = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Cuts the file to the step that training goes on from."""
+        """Cuts metrics and samples to the step that training goes on from."""
         if not state.is_world_process_zero:
             return
-        kept = []
-        if self.path.is_file() and state.global_step:
-            kept = [row for row in _read_lines(self.path) if row["step"] <= state.global_step]
+        kept = _keep_lines(self.path, before=state.global_step + 1 if state.global_step else 0)
         self.seconds = max((row.get("seconds", 0.0) for row in kept), default=0.0)
-        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        # A sample bears the number of steps before it: those of the step to come are drawn again.
+        _keep_lines(self.run.path / "samples.jsonl", before=state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Writes one line; only lines with a loss are measurements of training."""
@@ -162,6 +167,15 @@ class MetricsFile(TrainerCallback):
         row = {"step": state.global_step, **logs, "seconds": round(self.seconds, 3)}
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def _keep_lines(path: Path, before: int) -> list[dict[str, Any]]:
+    """Drops the lines of a file from step `before` on; returns those that stay."""
+    if not path.is_file():
+        return []
+    kept = [row for row in _read_lines(path) if row["step"] < before]
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+    return kept
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
