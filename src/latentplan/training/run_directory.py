@@ -105,7 +105,7 @@ class RunDirectory:
         return json.loads(record.read_text()) if record.is_file() else {}
 
     def _has_trained(self) -> bool:
-        """Whether there is anything to lose: a run that failed before its first step may change its settings."""
+        """Whether there is anything to lose: a run that failed at its start may change its settings."""
         metrics = self.path / "metrics.jsonl"
         logged = metrics.is_file() and metrics.stat().st_size > 0
         return logged or self.model_path.is_dir() or any(self.path.glob("checkpoint-*"))
