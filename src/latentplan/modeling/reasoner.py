@@ -51,8 +51,8 @@ class LatentReasoner(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if getattr(module, "is_latent_map", False):
-            init.orthogonal_(cast(torch.Tensor, module.weight))
+        if hasattr(module, "orthogonal_gain"):
+            init.orthogonal_(cast(torch.Tensor, module.weight), gain=cast(float, module.orthogonal_gain))
             init.constant_(cast(torch.Tensor, module.bias), 0.0)
         elif isinstance(module, nn.Linear):
             std = getattr(self.config.backbone_config, "initializer_range", 0.02)
