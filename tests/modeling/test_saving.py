@@ -131,6 +131,21 @@ def test_resized_embeddings_survive_building_and_saving(make_backbone, clock_tok
     assert loaded.config.backbone_config.vocab_size == len(clock_tokenizer) + 5
 
 
+@pytest.mark.parametrize("latent_head", ["gaussian", "projected"])
+def test_latents_start_at_the_given_scale(latent_head, make_system, make_batch, mixed_problems):
+    """The maps to the mean start orthogonal, so that no direction of the hidden state is lost."""
+    system = make_system(
+        "atp_latent", latent_head=latent_head, initial_latent_scale=0.25, objectives={"text": 1.0}
+    )
+    mean = system.method.forward(system.reasoner, make_batch(system, mixed_problems)).chain.mean
+    torch.testing.assert_close(mean.square().mean(dim=-1).sqrt(), torch.full((6, 6), 0.25), rtol=1e-3, atol=0)
+    head = system.reasoner.latent_head
+    identity = torch.eye(32)
+    torch.testing.assert_close(head.mean.weight @ head.mean.weight.T, 0.25**2 * identity)
+    for linear in (head.trunk[0], head.trunk[2]):
+        torch.testing.assert_close(linear.weight @ linear.weight.T, identity)
+
+
 def test_gaussian_heads_start_at_the_given_variance(make_system):
     head = make_system("atp_latent", initial_log_variance=-3.0).reasoner.latent_head
     assert bool((head.log_variance.bias == -3.0).all())
