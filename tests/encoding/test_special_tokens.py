@@ -20,7 +20,7 @@ def grown(texts, *, tied=False, spare_rows=0):
     backbone = LlamaForCausalLM(config)
     before = [backbone.get_input_embeddings().weight.clone(), backbone.get_output_embeddings().weight.clone()]
     add_special_tokens(tokenizer)
-    resize_embeddings(backbone, tokenizer, known)
+    resize_embeddings(backbone, tokenizer)
     after = [backbone.get_input_embeddings().weight, backbone.get_output_embeddings().weight]
     return tokenizer, known, before, after
 
@@ -51,7 +51,7 @@ def test_new_tokens_start_as_the_mean_where_the_marker_is_not_one_token():
     )
     mean = backbone.get_input_embeddings().weight.mean(dim=0)
     add_special_tokens(tokenizer)
-    resize_embeddings(backbone, tokenizer, known)
+    resize_embeddings(backbone, tokenizer)
     new = tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS))
     torch.testing.assert_close(backbone.get_input_embeddings().weight[new], mean.expand(3, -1))
 

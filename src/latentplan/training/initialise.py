@@ -11,7 +11,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from latentplan.encoding.special_tokens import END_LATENT, START_LATENT, add_special_tokens, resize_embeddings
+from latentplan.encoding.special_tokens import (
+    END_LATENT,
+    START_LATENT,
+    add_special_tokens,
+    initialise_special_tokens,
+    resize_embeddings,
+)
 from latentplan.encoding.tokenizers import TOKENIZERS, problem_texts
 from latentplan.methods.registry import get_method
 from latentplan.methods.system import LatentSystem
@@ -49,14 +55,15 @@ def load_backbone(
     path = _resolve(model.model_name_or_path)
     if is_latent_checkpoint(path):
         loaded = load_model(path)
+        if loaded.reasoner.latent_head is None:
+            initialise_special_tokens(loaded.reasoner.backbone, loaded.tokenizer)
         return loaded.reasoner.backbone, loaded.tokenizer
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     backbone = AutoModelForCausalLM.from_pretrained(
         path, dtype=getattr(torch, model.dtype), **_attention(model)
     )
-    known = len(tokenizer)
     add_special_tokens(tokenizer)
-    resize_embeddings(backbone, tokenizer, known)
+    resize_embeddings(backbone, tokenizer)
     return backbone, tokenizer
 
 
