@@ -189,6 +189,8 @@ class GRPOTrainer(LatentTrainer):
         )
 
     def _prepare_inputs(self, inputs: dict[str, torch.Tensor]) -> Minibatch:  # type: ignore[override]
+        # Without dropout: the policy that is scored must be the one that sampled.
+        self.model.eval()
         if self._micro_step is None:
             self._micro_step = self.state.global_step * self.args.gradient_accumulation_steps
         rollout, place = divmod(self._micro_step, self._repeats)
@@ -200,7 +202,6 @@ class GRPOTrainer(LatentTrainer):
     def _roll_out(self, indices: list[int], rollout: int) -> list[Minibatch]:
         """Samples, scores and splits one rollout."""
         problems = [self.problems[index] for index in indices]
-        self.model.eval()
         ids, mask = question_batch(self.loaded, [problem.question for problem in problems])
         trajectories = generate(
             self.loaded.reasoner,
