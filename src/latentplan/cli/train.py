@@ -37,15 +37,15 @@ def grpo(context: typer.Context) -> None:
 
 
 def _warn_if_unreadable(model: LoadedModel, problems: Sequence[Problem]) -> None:
-    """Says so when the decoder misreads latents, since a coherence reward is then unreliable (design, section 7)."""
+    """Says so when the decoder misreads latents, since a reward for coherence is then unreliable."""
     labelled = [problem for problem in problems[:PROBED_PROBLEMS] if problem.steps]
     if model.step_decoder is None or not labelled:
         return
     share = teacher_reconstruction(model, labelled, batch_size=PROBED_PROBLEMS)
     if share is not None and share < RELIABLE_RECONSTRUCTION:
         typer.echo(
-            f"warning: the decoder reads {share:.0%} of {len(labelled)} training problems' steps exactly, below "
-            f"{RELIABLE_RECONSTRUCTION:.0%}: rewards for coherence are unreliable",
+            f"warning: the decoder reads {share:.0%} of {len(labelled)} training problems' steps exactly, "
+            f"below {RELIABLE_RECONSTRUCTION:.0%}: rewards for coherence are unreliable",
             err=True,
         )
 
@@ -65,7 +65,8 @@ def _run(train) -> None:  # type: ignore[no-untyped-def]
         run = train()
     except (DataError, ValueError, FileNotFoundError) as error:
         raise show_errors_briefly(error) from error
-    record = run.record
-    typer.echo(
-        f"{run.path}: {record['method']} trained in {record['seconds']:.0f} s; model in {run.model_path}"
-    )
+    if "seconds" in run.record:  # only the first of several processes has measured it
+        typer.echo(
+            f"{run.path}: {run.record['method']} trained in {run.record['seconds']:.0f} s; "
+            f"model in {run.model_path}"
+        )

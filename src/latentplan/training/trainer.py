@@ -71,19 +71,27 @@ class LatentTrainer(Trainer):
         return self._output_dir or super()._get_output_dir(trial)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        run_dir = Path(str(self.args.output_dir))
-        staging = run_dir / STAGING
-        shutil.rmtree(staging, ignore_errors=True)
+        staging = Path(str(self.args.output_dir)) / STAGING
+        if self.is_world_process_zero():
+            shutil.rmtree(staging, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
         self._output_dir = str(staging)
         try:
             super()._save_checkpoint(model, trial)
         finally:
             self._output_dir = None
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            self._publish(staging)
+        self.accelerator.wait_for_everyone()
+
+    def _publish(self, staging: Path) -> None:
+        """Renames what has been written whole, and removes checkpoints beyond `save_total_limit`."""
         for whole in staging.iterdir():
-            shutil.rmtree(run_dir / whole.name, ignore_errors=True)
-            os.replace(whole, run_dir / whole.name)
+            shutil.rmtree(staging.parent / whole.name, ignore_errors=True)
+            os.replace(whole, staging.parent / whole.name)
         staging.rmdir()
-        rotate_checkpoints(output_dir=str(run_dir), save_total_limit=self.args.save_total_limit)
+        rotate_checkpoints(output_dir=str(staging.parent), save_total_limit=self.args.save_total_limit)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         assert output_dir is not None
