@@ -1,0 +1,141 @@
+"""The documents keep their word: examples run, command lines parse, and what they name exists."""
+
+import dataclasses
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from latentplan.cli.app import app
+from latentplan.cli.recipe import parse_recipe, recipe_names
+from latentplan.methods.registry import METHODS
+from latentplan.problems.minigsm import PRESETS, MinigsmConfig
+from latentplan.problems.problem import Problem
+from latentplan.problems.readers import columns
+from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments, SFTConfig
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TRAINERS = {"sft": (SFTConfig, "quickstart/cot"), "grpo": (GRPOConfig, "quickstart/atp_latent_rl")}
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """The code blocks of a language, also those indented below a list item."""
+    found = re.findall(
+        rf"^( *)```{language}\n(.*?)^ *```", document.read_text(), flags=re.DOTALL | re.MULTILINE
+    )
+    return [re.sub(rf"^{indent}", "", code, flags=re.MULTILINE) for indent, code in found]
+
+
+def command_lines(program: str) -> list:
+    """Every `program …` of the documents, in code blocks and between backticks, as test parameters."""
+    pattern = re.compile(rf"(?:\.venv/bin/)?{program} [^`]+")
+    lines = []
+    for document in DOCUMENTS:
+        text = document.read_text()
+        code = "\n".join(blocks(document, "bash")).splitlines() + re.findall(r"`([^`\n]+)`", text)
+        lines += [line for line in code if pattern.fullmatch(line)]
+    return [pytest.param(line, id=line) for line in dict.fromkeys(lines)]
+
+
+def python_block(document: str, containing: str) -> str:
+    return next(code for code in blocks(ROOT / document, "python") if containing in code)
+
+
+def table_names(document: str, heading: str) -> list[str]:
+    """The names in backticks in the first column of the first table below a heading."""
+    rows = (ROOT / document).read_text().split(heading, 1)[1].split("| --- |", 1)[1].splitlines()[1:]
+    cells = []
+    for row in rows:
+        if not row.startswith("|"):
+            break
+        cells.append(row.split("|")[1])
+    return re.findall(r"`([^`]+)`", " ".join(cells))
+
+
+def field_names(config: type) -> set[str]:
+    return {item.name for item in dataclasses.fields(config)}
+
+
+def test_python_example_of_the_readme_runs(tmp_path, monkeypatch, capsys, make_system, clock_tokenizer):
+    system = make_system("atp_latent")
+    system.save_pretrained(tmp_path / "runs/quickstart/atp_latent_rl/model", clock_tokenizer)
+    monkeypatch.chdir(tmp_path)
+    exec(python_block("README.md", "load_model"), {})
+    assert capsys.readouterr().out.count("latents") == 3
+
+
+def test_method_example_of_contributing_leaves_out_steps(
+    make_system, make_batch, mixed_problems, monkeypatch
+):
+    namespace: dict = {}
+    exec(python_block("CONTRIBUTING.md", "class ICoT"), namespace)
+    system = make_system("cot")
+    system.method = namespace["ICoT"]()
+    whole, left, answer = (make_batch(system, mixed_problems, stage)["text_ids"] for stage in (0, 1, 3))
+    assert whole.shape[1] > left.shape[1] > answer.shape[1]
+    assert "icot" not in METHODS
+
+
+def test_reward_example_of_contributing_counts_steps():
+    namespace: dict = {}
+    exec(python_block("CONTRIBUTING.md", "def short_plan"), namespace)
+    plans = [["<<1+1=2>>"], ["<<1+1=2>>"] * 4, None]
+    assert namespace["short_plan"]([""] * 3, [""] * 3, decoded_steps=plans) == [1.0, 0.0, None]
+    assert namespace["short_plan"]([""], [""]) == [None]
+
+
+def test_reader_example_of_contributing_reads_a_row():
+    namespace = {**vars(columns), "Problem": Problem}
+    exec(python_block("CONTRIBUTING.md", "def asdiv_problem"), namespace)
+    row = {"question_text": "How many?", "steps": ["<<3+4=7>>"], "result": 7.0}
+    assert namespace["asdiv_problem"](row) == Problem("How many?", ("<<3+4=7>>",), "7")
+
+
+@pytest.mark.parametrize("document", [ROOT / "README.md", ROOT / "docs/data.md"], ids=lambda path: path.name)
+def test_data_examples_are_problems(document):
+    for row in blocks(document, "json"):
+        assert Problem.from_json(json.loads(row)).steps
+
+
+@pytest.mark.parametrize("line", command_lines("latentplan"))
+def test_command_line_names_an_existing_command_and_its_options(line):
+    arguments = shlex.split(line, comments=True)[1:]
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        assert arguments, line
+        command = command.commands[arguments.pop(0)]
+    if not arguments:  # Only mentioned.
+        return
+    context = command.make_context("latentplan", list(arguments))
+    if command.name in TRAINERS and context.args != ["--help_settings"]:
+        config, recipe = TRAINERS[command.name]
+        # A placeholder, behind which there is no file: `--config RECIPE`.
+        settings = [recipe if re.search(r"\b(RECIPE|NAME)\b", word) else word for word in context.args]
+        parse_recipe((ModelArguments, DataArguments, config), settings)
+
+
+@pytest.mark.parametrize("line", command_lines("make"))
+def test_make_target_exists(line):
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    words = [word for word in shlex.split(line, comments=True)[1:] if "=" not in word]
+    assert set(words) <= set(targets)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_recipes_and_links_exist(document):
+    text = document.read_text()
+    recipes = set(re.findall(r"(?<![\w/])((?:quickstart|gsm8k)/[a-z_]+)(?![\w/.])", text))
+    assert recipes <= set(recipe_names())
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (document.parent / link).exists(), link
+
+
+def test_settings_in_the_tables_exist():
+    assert set(table_names("docs/rl.md", "## Settings")) <= field_names(GRPOConfig)
+    assert set(table_names("docs/data.md", "--multipliers 2,3,4")) <= field_names(MinigsmConfig)
+    assert set(table_names("docs/data.md", "### 2\n")) == set(PRESETS)
+    assert set(table_names("docs/methods.md", "# Methods")) == set(METHODS)
