@@ -76,6 +76,7 @@ def quickstart(
     ),
     num_problems: Annotated[int, typer.Option("--num_problems", help="Held-out problems.", min=1)] = 1000,
     workers: Annotated[int, typer.Option("--workers", help="Jobs side by side.", min=1)] = 2,
+    seed: Annotated[int, typer.Option("--seed", help="Of every run; the data stay the same.")] = 42,
     scale: Annotated[
         float, typer.Option("--scale", help="Share of the optimisation steps to train, for a quick look.")
     ] = 1.0,
@@ -86,7 +87,7 @@ def quickstart(
     jobs = quickstart_jobs()
     clock = _Stopwatch(output / "quickstart.json")
     for job in jobs:
-        job.steps = _commands(job, output, num_problems, scale)
+        job.steps = _commands(job, output, num_problems, seed, scale)
     try:
         _run_all(jobs, output, workers, console, clock)
     finally:
@@ -106,12 +107,12 @@ def quickstart(
     console.print(Text(f"report:  {page}\nsummary: {output / 'summary.json'}"), soft_wrap=True)
 
 
-def _commands(job: Job, output: Path, num_problems: int, scale: float) -> list[list[str]]:
+def _commands(job: Job, output: Path, num_problems: int, seed: int, scale: float) -> list[list[str]]:
     """The command lines of a job: training, greedy and sampled evaluation."""
     run = output / job.name
     settings = yaml.safe_load(find_recipe(f"quickstart/{job.name}").read_text())
     train = [job.command, "--config", f"quickstart/{job.name}", "--output_dir", str(run)]
-    train += ["--torch_threads", str(job.threads)]
+    train += ["--torch_threads", str(job.threads), "--seed", str(seed)]
     if job.needs:
         train += ["--model_name_or_path", str(output / job.needs[0])]
     if scale != 1.0:
