@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 import yaml
@@ -24,6 +24,7 @@ def parse_recipe(classes: Sequence[type], arguments: list[str]) -> tuple[Any, ..
     """
     arguments, recipe = _split_config(arguments)
     parser = HfArgumentParser(list(classes), allow_abbrev=False)  # type: ignore[arg-type]
+    parser.error = _refuse  # type: ignore[assignment]  # argparse would print hundreds of lines of usage
     if recipe is not None:
         path = find_recipe(recipe)
         parser.set_defaults(**_read_settings(path, classes))
@@ -44,6 +45,10 @@ def _split_config(arguments: list[str]) -> tuple[list[str], str | None]:
         else:
             rest.append(argument)
     return rest, recipe
+
+
+def _refuse(message: str) -> NoReturn:
+    raise typer.BadParameter(message)
 
 
 def find_recipe(name: str) -> Path:
