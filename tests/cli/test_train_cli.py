@@ -1,0 +1,193 @@
+"""`latentplan sft` and `latentplan grpo` from the command line, and what they say of mistakes."""
+
+import json
+from dataclasses import fields
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from latentplan.cli.app import app
+from latentplan.cli.recipe import find_recipe, parse_recipe, recipe_names
+from latentplan.modeling.loading import load_model
+from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments, SFTConfig
+
+SFT = (ModelArguments, DataArguments, SFTConfig)
+GRPO = (ModelArguments, DataArguments, GRPOConfig)
+SETTINGS = {
+    "method": "atp_latent",
+    "backbone_config": {
+        "model_type": "llama",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    },
+    "dataset_name": "minigsm",
+    "dataset_size": 30,
+    "max_latent_steps": 2,
+    "curriculum_steps": 2,
+    "per_device_train_batch_size": 4,
+    "learning_rate": "1e-3",
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "use_cpu": True,
+}
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    def write(**overrides):
+        path = tmp_path / "recipe.yaml"
+        settings = {**SETTINGS, "output_dir": str(tmp_path / "run"), **overrides}
+        path.write_text(
+            yaml.safe_dump({name: value for name, value in settings.items() if value is not None})
+        )
+        return path
+
+    return write
+
+
+def test_supervised_and_rl_stage_from_recipes_with_flags_on_top(recipe, tmp_path):
+    done = invoke("sft", "--config", recipe(), "--seed", 7, "--curriculum_steps", 2, 3)
+    assert done.exit_code == 0, done.output
+    assert f"{tmp_path / 'run'}: atp_latent trained in" in done.output
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (settings["seed"], settings["learning_rate"], settings["max_latent_steps"]) == (7, 0.001, 2)
+    assert settings["dataset_name"] == ["minigsm"]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["stage"] for row in rows] == [1, 1, 2, 2, 2]
+    assert load_model(tmp_path / "run").reasoner.config.max_latent_steps == 2
+
+    rl = tmp_path / "rl.yaml"
+    rl.write_text(
+        yaml.safe_dump(
+            {
+                "model_name_or_path": str(tmp_path / "run"),
+                "dataset_size": 10,
+                "max_steps": 2,
+                "num_generations": 4,
+                "per_device_train_batch_size": 8,
+                "max_completion_length": 4,
+                "save_strategy": "no",
+                "use_cpu": True,
+                "reward_funcs": "format",
+            }
+        )
+    )
+    done = invoke("grpo", f"--config={rl}", "--output_dir", tmp_path / "rl", "--estimator", "pathwise")
+    assert done.exit_code == 0, done.output
+    assert "atp_latent trained in" in done.output
+    record = json.loads((tmp_path / "rl" / "run.json").read_text())
+    assert (record["kind"], record["status"]) == ("grpo", "finished")
+    assert yaml.safe_load((tmp_path / "rl" / "config.yaml").read_text())["estimator"] == "pathwise"
+
+
+def assert_short_message(done, *words):
+    """Exit 2 and a message of a few lines that says what is wrong, and no traceback."""
+    assert done.exit_code == 2, done.output
+    output = " ".join(done.output.replace("│", " ").split())
+    for word in words:
+        assert word in output
+    assert "Traceback" not in done.output
+    assert len(done.output.splitlines()) < 16, done.output
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+
+
+def test_a_recipe_that_does_not_exist():
+    assert_short_message(
+        invoke("sft", "--config", "quickstart/cott"), "no recipe 'quickstart/cott'", "quickstart/cot"
+    )
+    assert_short_message(invoke("sft", "--config"), "--config needs the name or path of a recipe")
+
+
+def test_a_recipe_with_a_setting_that_does_not_exist(recipe):
+    assert_short_message(
+        invoke("sft", "--config", recipe(learning_rat=0.1)), "recipe.yaml", "no setting called learning_rat"
+    )
+    # A setting of the other stage is none of this one.
+    assert_short_message(invoke("sft", "--config", recipe(num_generations=8)), "num_generations")
+
+
+def test_a_recipe_that_is_not_one(tmp_path):
+    (tmp_path / "list.yaml").write_text("- a\n- b\n")
+    assert_short_message(
+        invoke("sft", "--config", tmp_path / "list.yaml"), "must hold `setting: value` lines"
+    )
+    (tmp_path / "broken.yaml").write_text("a: [1, 2\n")
+    assert_short_message(invoke("sft", "--config", tmp_path / "broken.yaml"), "is not YAML")
+
+
+def test_a_flag_that_does_not_exist(recipe):
+    assert_short_message(invoke("sft", "--config", recipe(), "--learning_rat", "0.1"), "--learning_rat")
+
+
+def test_a_value_of_the_wrong_kind(recipe):
+    assert_short_message(
+        invoke("sft", "--config", recipe(), "--learning_rate", "fast"), "learning_rate", "fast"
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"method": "cotton"}, "method must be one of"),
+        ({"backbone_config": None}, "model_name_or_path"),
+        ({"curriculum_steps": [1, 2, 3]}, "one duration for each stage"),
+        ({"tokenizer": "runes"}, "tokenizer must be one of"),
+        ({"dataset_config": "sundial"}, "minigsm preset"),
+        ({"dataset_name": ["nowhere.jsonl"]}, "nowhere.jsonl"),
+        ({"objectives": {"poetry": 1.0}}, "objectives must be among"),
+        ({"latent_head": "quantum"}, "latent_head must be one of"),
+        ({"lr_scheduler_type": "zigzag"}, "zigzag"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_setting_with_a_value_that_does_not_exist(overrides, message, recipe):
+    assert_short_message(invoke("sft", "--config", recipe(**overrides)), message)
+
+
+def test_rl_without_a_model(tmp_path):
+    folder = tmp_path / "run"
+    assert_short_message(invoke("grpo", "--output_dir", folder, "--use_cpu"), "set model_name_or_path")
+    assert_short_message(
+        invoke("grpo", "--output_dir", folder, "--model_name_or_path", tmp_path / "none", "--use_cpu"),
+        "holds no latentplan model",
+    )
+
+
+def test_another_run_in_the_same_place(recipe):
+    assert invoke("sft", "--config", recipe(method="no_cot")).exit_code == 0
+    assert_short_message(
+        invoke("sft", "--config", recipe(method="no_cot", seed=1)), "other settings", "seed: 42 there, 1 now"
+    )
+    done = invoke("sft", "--config", recipe(method="no_cot", seed=1), "--overwrite_output_dir", "true")
+    assert done.exit_code == 0, done.output
+
+
+def test_every_setting_has_a_help_text_that_is_shown():
+    done = invoke("sft", "--help_settings")
+    assert done.exit_code == 0
+    shown = " ".join(done.output.split())
+    for name in ("--learning_rate", "--latents_per_step", "--dataset_size", "--backbone_config"):
+        assert name in shown
+    for each in (ModelArguments, DataArguments, SFTConfig, GRPOConfig):
+        own = [item for item in fields(each) if item.name in each.__annotations__]
+        assert [item.name for item in own if not item.metadata.get("help")] == []
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_that_comes_along_can_be_read(name):
+    settings = yaml.safe_load(find_recipe(name).read_text())
+    classes = SFT if "method" in settings else GRPO
+    parsed = parse_recipe(classes, ["--config", name])
+    for setting, value in settings.items():
+        (holder,) = [part for part in parsed if hasattr(part, setting) and setting in vars(part)][:1]
+        read = getattr(holder, setting)
+        if isinstance(read, list) and not isinstance(value, list):
+            value = [value]
+        assert read == type(read)(value) if not isinstance(value, dict | list) else read == value, setting
