@@ -8,7 +8,6 @@ fields; flags on the command line override it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
@@ -77,10 +76,6 @@ class RunConfig(TrainingArguments):
     report_to: None | str | list[str] = _setting(  # noqa: RUF036 (HfArgumentParser wants None first)
         "none", "tracking integrations, such as tensorboard"
     )
-
-    def __post_init__(self) -> None:
-        self.logging_dir = str(Path(self.output_dir or "runs/run") / "tensorboard")
-        super().__post_init__()
 
 
 @dataclass
