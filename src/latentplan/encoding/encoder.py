@@ -9,7 +9,7 @@ A method without latents has neither the slots nor the two tokens around them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch

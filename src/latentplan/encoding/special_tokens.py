@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -20,7 +22,7 @@ def add_special_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
 
 def resize_embeddings(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Grows the backbone's embeddings to the tokenizer's size and initialises the latent tokens in them."""
-    if len(tokenizer) > backbone.get_input_embeddings().weight.shape[0]:
+    if len(tokenizer) > _embedding_tables(backbone)[0].shape[0]:
         backbone.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     initialise_special_tokens(backbone, tokenizer)
 
@@ -29,18 +31,20 @@ def resize_embeddings(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerB
 def initialise_special_tokens(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Sets the embeddings of the latent tokens, which a text model has never learned.
 
-    They copy the embedding of `<<` where that is one token, so that the first latent starts from what the model
-    knows when it begins to write a step (Coconut, arXiv:2412.06769), else the mean of all other embeddings.
+    They copy the embedding of `<<` where that is one token, so that the first latent starts from what the
+    model knows when it begins to write a step (Coconut, arXiv:2412.06769), else the mean of all other
+    embeddings.
     """
     special = torch.tensor(tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)))
     marker = tokenizer.encode("<<", add_special_tokens=False)
-    others = [index for index in range(len(tokenizer)) if index not in set(special.tolist())]
-    tables = {id(table.weight): table.weight for table in _embedding_tables(backbone)}
-    for weight in tables.values():
-        known = len(marker) == 1 and marker[0] != tokenizer.unk_token_id
+    others = sorted(set(range(len(tokenizer))) - set(special.tolist()))
+    known = len(marker) == 1 and marker[0] != tokenizer.unk_token_id
+    for weight in _embedding_tables(backbone):
         weight[special] = weight[marker[0]].clone() if known else weight[others].mean(dim=0)
 
 
-def _embedding_tables(backbone: PreTrainedModel) -> list[torch.nn.Module]:
-    tables = [backbone.get_input_embeddings(), backbone.get_output_embeddings()]
-    return [table for table in tables if table is not None]
+def _embedding_tables(backbone: PreTrainedModel) -> list[torch.Tensor]:
+    """The input and output embeddings, once where they are tied."""
+    modules: list[Any] = [backbone.get_input_embeddings(), backbone.get_output_embeddings()]
+    tables = {id(module.weight): module.weight for module in modules if module is not None}
+    return list(tables.values())

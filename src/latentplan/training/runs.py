@@ -107,7 +107,7 @@ def _open_run(model: ModelArguments, data: DataArguments, config: RunConfig, com
     if config.torch_threads:
         torch.set_num_threads(config.torch_threads)
     set_seed(config.seed)
-    if "tensorboard" in config.report_to:
+    if "tensorboard" in (config.report_to or ()):
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(str(config.output_dir)) / "tensorboard"))
     settings = flatten_recipe((model, data, config))
     return RunDirectory(str(config.output_dir), settings, command, config.overwrite_output_dir)
