@@ -70,6 +70,14 @@ def test_separator_and_marker_are_settings(clock_tokenizer, written):
     assert written(row_of(encoder, stage=0).text).endswith("<< 4 - 2 = 2 >> = 2 <|eos|>")
 
 
+def test_problems_encoded_together_are_as_one_by_one(encoder, mixed_problems):
+    together = encoder.encode_all([*mixed_problems, mixed_problems[0]])
+    assert together == [encoder(problem) for problem in [*mixed_problems, mixed_problems[0]]]
+    # What a rollout reads is what training reads.
+    questions = [encoder.question(problem.question) for problem in mixed_problems]
+    assert [encoded.question for encoded in together[:6]] == questions
+
+
 def test_a_beginning_of_sequence_token_starts_the_question(clock_tokenizer):
     class WithStart:
         bos_token_id = 777

@@ -1,6 +1,7 @@
 """Two processes on the CPU give what one gives: the effective batch decides, not how it is spread."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -19,23 +20,30 @@ def free_port():
 
 @pytest.fixture
 def two_processes(tmp_path):
-    """Runs `latentplan` with a recipe in two processes, joined by gloo."""
+    """Runs `latentplan` with a recipe in two processes, joined by gloo, as torchrun would start them."""
 
     def run(command, settings):
-        recipe, program = tmp_path / "recipe.yaml", tmp_path / "program.py"
+        recipe, port = tmp_path / "recipe.yaml", str(free_port())
         recipe.write_text(yaml.safe_dump(settings))
-        program.write_text(PROGRAM)
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
-                *("--master_port", str(free_port()), str(program), command, "--config", str(recipe)),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        started = []
+        for rank in ("0", "1"):
+            group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+            address = {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", PROGRAM, command, "--config", str(recipe)],
+                    env={**os.environ, **group, **address},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+        try:
+            outputs = [process.communicate(timeout=240)[0] for process in started]
+        finally:
+            for process in started:
+                process.kill()
+        assert [process.returncode for process in started] == [0, 0], "\n".join(outputs)
 
     return run
 

@@ -93,20 +93,26 @@ def test_the_optimizer_forgets_when_a_stage_begins(reset, run_sft, tmp_path):
     assert bool(((steps - 1).abs() < 0.01).all()) == reset
 
 
-def test_a_run_can_start_from_another_method_s_model(run_sft, sft_config, trained, tmp_path):
-    """The backbone, the decoder's start and the tokenizer are those of the earlier run."""
-    start = trained("cot")
-    earlier = load_model(start)
-    system, tokenizer = initialise_system(
-        ModelArguments(model_name_or_path=str(start)),
-        sft_config(tmp_path / "unused"),
-        list(generate(PRESETS["clock"], split="train", count=5, seed=0)),
-    )
-    assert tokenizer.get_vocab() == earlier.tokenizer.get_vocab()
-    for name, weight in earlier.reasoner.backbone.state_dict().items():
-        assert torch.equal(system.reasoner.backbone.state_dict()[name], weight), name
-        assert torch.equal(system.step_decoder.backbone.state_dict()[name], weight), name
-    run = run_sft(tmp_path / "run", model=ModelArguments(model_name_or_path=str(start)), save_strategy="no")
+@pytest.mark.parametrize("earlier", ["cot", "coconut"])
+def test_a_run_can_start_from_another_method_s_model(earlier, run_sft, sft_config, trained, tmp_path):
+    """Tokenizer, backbone and the decoder's start are those of the earlier run."""
+    start = ModelArguments(model_name_or_path=str(trained(earlier)))
+    before = load_model(trained(earlier))
+    system, tokenizer = initialise_system(start, sft_config(tmp_path / "unused"), [])
+    assert tokenizer.get_vocab() == before.tokenizer.get_vocab()
+    latent_tokens = tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS))
+    others = [index for index in range(len(tokenizer)) if index not in latent_tokens]
+    for name, weight in before.reasoner.backbone.state_dict().items():
+        for part in (system.reasoner, system.step_decoder):
+            new = part.backbone.state_dict()[name]
+            if earlier == "cot" and ("embed_tokens" in name or "lm_head" in name):
+                # A model of text has not learned the latent tokens: they start as the mark of an equation.
+                marker = new[tokenizer.convert_tokens_to_ids("<<")]
+                assert torch.equal(new[others], weight[others]), name
+                assert torch.equal(new[latent_tokens], marker.expand(3, -1)), name
+            else:
+                assert torch.equal(new, weight), name
+    run = run_sft(tmp_path / "run", model=start, save_strategy="no")
     assert load_model(run.path).reasoner.config.method == "atp_latent"
 
 
