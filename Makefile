@@ -45,7 +45,7 @@ clean:  ## Remove .venv and every cache; runs/ stays
 	find src tests benchmarks -name __pycache__ -type d -exec rm -rf {} +
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit("latentplan needs Python 3.11 to 3.13: make install PYTHON=python3.12" if not (3, 11) <= sys.version_info < (3, 14) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("latentplan needs Python 3.11 to 3.13: make install PYTHON=python3.12" if not (3, 11) <= sys.version_info < (3, 14) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
