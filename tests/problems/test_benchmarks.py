@@ -84,13 +84,13 @@ def test_broken_hub_rows_are_located(hub):
 
 def test_no_network_names_the_way_out(hub):
     hub.rows = ConnectionError("offline")
-    with pytest.raises(DataError, match=r"ConnectionError: offline.*svamp=FILE or --file FILE"):
+    with pytest.raises(DataError, match=r"ConnectionError: offline.*or pass a local file: svamp=FILE, from github"):
         load_benchmark("svamp")
 
 
 def test_no_datasets_package_names_the_way_out(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match=r"pip install 'latentplan\[datasets\]'.*--file FILE"):
+    with pytest.raises(DataError, match=r"pip install -c constraints.txt -e '\.\[datasets\]', or pass .*svamp=FILE, from"):
         load_benchmark("svamp")
 
 
@@ -98,6 +98,7 @@ def test_no_datasets_package_names_the_way_out(monkeypatch):
     ("arguments", "reason"),
     [
         ({"name_or_path": "prosqa"}, "prosqa is not on the hub: get its file from"),
+        ({"name_or_path": "prosqa"}, "then pass prosqa=FILE"),
         ({"name_or_path": "gsm8k", "split": "dev"}, "no split 'dev'; choose from: train, test"),
         ({"name_or_path": "gsm9k"}, "neither a file nor a benchmark; choose from: gsm8k"),
         ({"name_or_path": "x.jsonl", "benchmark": "gsm9k"}, "no benchmark 'gsm9k'"),

@@ -186,7 +186,7 @@ def _from_hub(benchmark: Benchmark, split: str, chain: str | None, limit: int | 
     if benchmark.hub is None:
         raise DataError(
             f"{benchmark.name} is not on the hub: get its file from {benchmark.source}, then pass "
-            f"{benchmark.name}=FILE or --file FILE"
+            f"{benchmark.name}=FILE"
         )
     if split not in benchmark.splits:
         raise DataError(
@@ -200,13 +200,13 @@ def _from_hub(benchmark: Benchmark, split: str, chain: str | None, limit: int | 
 
 
 def _hub_rows(benchmark: Benchmark, split: str) -> Iterable[Mapping[str, Any]]:
-    remedy = f"or pass a local file: {benchmark.name}=FILE or --file FILE, from {benchmark.source}"
+    remedy = f"or pass a local file: {benchmark.name}=FILE, from {benchmark.source}"
     try:
         from datasets import load_dataset
     except ImportError as error:
         raise DataError(
             f"reading {benchmark.name} from the hub needs the datasets package: "
-            f"pip install 'latentplan[datasets]', {remedy}"
+            f"pip install -c constraints.txt -e '.[datasets]', {remedy}"
         ) from error
     try:
         return load_dataset(benchmark.hub, benchmark.config, split=split)
