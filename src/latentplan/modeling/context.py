@@ -7,6 +7,8 @@ after them and do not count as positions, so a row's result never depends on its
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
@@ -57,13 +59,9 @@ class Context:
         """
         other = Context.__new__(Context)
         other.backbone = self.backbone
-        other.cache = DynamicCache(config=self.backbone.config)
-        for index, layer in enumerate(self.cache.layers):
-            keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
-            if keys is not None and values is not None:
-                other.cache.update(
-                    keys.repeat_interleave(times, dim=0), values.repeat_interleave(times, dim=0), index
-                )
+        other.cache = copy.copy(self.cache)
+        other.cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+        other.cache.batch_repeat_interleave(times)
         other.mask = self.mask.repeat_interleave(times, dim=0)
         other.length = self.length.repeat_interleave(times, dim=0)
         other.pending = self.pending.repeat_interleave(times, dim=0)
