@@ -7,7 +7,14 @@ import os
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+)
 
 from latentplan.encoding.encoder import collate
 from latentplan.encoding.special_tokens import END_LATENT, START_LATENT, add_special_tokens
@@ -46,6 +53,7 @@ FAMILIES = {
     "llama": lambda **rest: LlamaConfig(**{**SIZES, **rest}),
     "qwen2": lambda **rest: Qwen2Config(**{**SIZES, **rest}),
     "mistral": lambda **rest: MistralConfig(**{**SIZES, "sliding_window": None, **rest}),
+    "gemma2": lambda **rest: Gemma2Config(**{**SIZES, "head_dim": 16, **rest}),
     "gpt2": lambda **rest: GPT2Config(**{**GPT2_SIZES, **rest}),
 }
 

@@ -10,7 +10,7 @@ from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.rollout.engine import generate
 from latentplan.rollout.sampling import Sampling
 
-FAMILIES = ["llama", "gpt2", "qwen2", "mistral"]
+FAMILIES = ["llama", "gpt2", "qwen2", "mistral", "gemma2"]
 WRAPPERS = [(LatentReasoner, LatentReasonerConfig), (StepDecoder, StepDecoderConfig)]
 
 
@@ -78,9 +78,17 @@ def test_reading_in_pieces_equals_reading_at_once(family, make_backbone):
     torch.testing.assert_close(whole[:1, kept], alone)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_repeated_context_goes_on_as_the_original_would(family, make_backbone):
-    backbone = make_backbone(family).eval()
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        *((family, {}) for family in FAMILIES),
+        ("mistral", {"sliding_window": 3}),
+        ("gemma2", {"sliding_window": 3}),
+    ],
+)
+def test_a_repeated_context_goes_on_as_the_original_would(family, settings, make_backbone):
+    """Also where the cache keeps a window of fewer tokens than were read."""
+    backbone = make_backbone(family, **settings).eval()
     torch.manual_seed(0)
     question, mask = torch.randn(2, 5, 32), torch.tensor([[0, 1, 1, 1, 1], [1] * 5])
     more, one = torch.randn(6, 2, 32), torch.ones(6, 2, dtype=torch.long)
@@ -105,6 +113,17 @@ def test_a_repeated_context_goes_on_as_the_original_would(family, make_backbone)
         # The original is as it was: it has read nothing of what its copy read.
         assert original.mask.shape[1] == 5
         torch.testing.assert_close(original.read(), after_reading().read())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_logits_are_the_backbone_s_own(family, make_backbone):
+    """Some families cap their logits."""
+    backbone = make_backbone(family).eval()
+    reasoner = LatentReasoner(LatentReasonerConfig(backbone_config=backbone.config), backbone)
+    ids = torch.arange(5, 15)[None]
+    hidden = Context(backbone, reasoner.embed(ids), torch.ones_like(ids)).read()
+    torch.testing.assert_close(reasoner.logits(hidden), backbone(ids).logits)
 
 
 def test_a_context_can_be_repeated_before_anything_was_read(make_backbone):

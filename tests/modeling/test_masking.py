@@ -103,7 +103,7 @@ def test_a_rollout_is_the_same_alone_and_in_any_batch(
         system, [mixed_problems[i] for i in order], [places[i] for i in order], make_batch, **temperatures
     )
     for row, problem in enumerate(mixed_problems):
-        alone = rollout(system, [problem], [places[row]], make_batch, **temperatures)
+        alone = rollout(system, [problem], [places[row]], make_batch, **temperatures).select(slice(0, 1))
         place = order.index(row)
         for candidate in (together.select(slice(row, row + 1)), shuffled.select(slice(place, place + 1))):
             assert_same_trajectories(alone, candidate)

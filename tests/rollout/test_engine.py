@@ -213,7 +213,14 @@ def test_selecting_questions_keeps_their_trajectories(atp, make_batch, mixed_pro
     assert (part.draws, part.answers) == (2, 3)
     assert torch.equal(part.question_ids, rolled.question_ids[2:4])
     assert torch.equal(part.chain_keys, rolled.chain_keys[4:8])
-    assert torch.equal(part.latents, rolled.latents[4:8])
+    # Slots and tokens that none of them uses may be cut off.
+    slots = part.slot_mask.shape[1]
+    assert torch.equal(part.latents, rolled.latents[4:8, :slots])
+    assert torch.equal(part.slot_mask, rolled.slot_mask[4:8, :slots])
+    assert int(rolled.slot_mask[4:8, slots:].sum()) == 0
+    steps = part.stop_mask.shape[1]
+    assert torch.equal(part.stops, rolled.stops[4:8, :steps])
+    assert int(rolled.stop_mask[4:8, steps:].sum()) == 0
     length = part.answer_ids.shape[1]
     assert torch.equal(part.answer_ids, rolled.answer_ids[12:24, :length])
     assert int(rolled.answer_mask[12:24, length:].sum()) == 0
