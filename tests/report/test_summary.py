@@ -10,7 +10,7 @@ import pytest
 
 from latentplan.report import ReportEntry, build_report
 from latentplan.report.build import find_entries
-from latentplan.report.summary import summarise, write_atomically
+from latentplan.report.summary import summarise
 
 KEYS = ["accuracy", "interval", "accuracy_sampled", "tokens", "coherence", "seconds"]
 
@@ -76,13 +76,6 @@ def test_build_writes_the_summary_and_leaves_nothing_else_behind(copied) -> None
     build_report(parent, entries, seconds=7.0)
     assert {path.name for path in parent.iterdir()} - before == {"report.html", "summary.json"}
     assert json.loads((parent / "summary.json").read_text()) == summarise(parent, entries, 7.0)
-
-
-def test_writing_replaces_an_older_file(tmp_path: Path) -> None:
-    file = write_atomically(tmp_path / "new" / "file.txt", "old")
-    write_atomically(file, "new")
-    assert file.read_text() == "new"
-    assert list(file.parent.iterdir()) == [file]
 
 
 def test_entries_need_different_names(runs) -> None:

@@ -6,10 +6,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from latentplan.problems.files import write_atomically
 from latentplan.report.formats import run_title
 from latentplan.report.html import render
 from latentplan.report.runs import ReportEntry, load_runs
-from latentplan.report.summary import entry_under, summarise_runs, write_atomically, write_summary
+from latentplan.report.summary import entry_under, summarise_runs, write_summary
 
 
 def build_report(

@@ -8,11 +8,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from latentplan.problems.files import write_atomically
 from latentplan.report.runs import ReportEntry, Run, load_runs, rl_pairs
 
 
@@ -40,14 +40,6 @@ def entry_under(parent: Path, entry: ReportEntry) -> ReportEntry:
     """The entry with its path resolved: as given if it exists, else below `parent`."""
     path = entry.path if entry.path.is_absolute() or entry.path.exists() else parent / entry.path
     return ReportEntry(entry.name, entry.title, path)
-
-
-def write_atomically(file: Path, text: str) -> Path:
-    """Writes a file so that readers see the old or the new one, never half of it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    return aside.replace(file)
 
 
 def write_summary(parent: Path, summary: dict[str, Any]) -> Path:

@@ -9,8 +9,6 @@ from latentplan.report.compare import Comparison, compare
 from latentplan.report.formats import count, decimal, p_value, percent
 from latentplan.report.runs import Run, is_number, rl_pairs
 
-ENOUGH_RECONSTRUCTION = 0.9
-"""Below this share of exactly decoded steps, plans and the coherence reward are unreliable."""
 _LATENT_MARGIN = 0.02
 
 
@@ -139,21 +137,8 @@ def _cautions(run: Run) -> Iterator[Caution]:
         str(text) for text in [*(run.measured("warnings") or []), *(run.measured_sampled("warnings") or [])]
     ]
     yield from (Caution(run.title, text) for text in given)
-    told = " ".join(given).lower()
-    if "reconstruct" not in told:
-        yield from _poor_reconstruction(run)
-    if "latent" not in told:
+    if "latent" not in " ".join(given).lower():
         yield from _unused_latents(run)
-
-
-def _poor_reconstruction(run: Run) -> Iterator[Caution]:
-    exact = run.measured("reconstruction", "teacher_exact")
-    if is_number(exact) and exact < ENOUGH_RECONSTRUCTION:
-        yield Caution(
-            run.title,
-            f"The step decoder reads back only {percent(exact)} of the steps exactly (wanted: 90%), so "
-            "decoded plans, and a coherence reward that reads them, are unreliable.",
-        )
 
 
 def _unused_latents(run: Run) -> Iterator[Caution]:
