@@ -63,6 +63,17 @@ def test_supervised_and_rl_stage_from_recipes_with_flags_on_top(recipe, tmp_path
     assert [row["stage"] for row in rows] == [1, 1, 2, 2, 2]
     assert load_model(tmp_path / "run").reasoner.config.max_latent_steps == 2
 
+    odd = invoke(
+        "sft",
+        "--config",
+        recipe(model_name_or_path=str(tmp_path / "run"), backbone_config=None),
+        "--output_dir",
+        tmp_path / "odd",
+        "--dtype",
+        "bf16",
+    )
+    assert_short_message(odd, "error: dtype must be one of", "'bfloat16'", "got 'bf16'")
+
     rl = tmp_path / "rl.yaml"
     rl.write_text(
         yaml.safe_dump(
@@ -132,6 +143,15 @@ def test_a_value_of_the_wrong_kind(recipe):
     )
 
 
+def test_a_setting_that_is_a_mapping_as_a_flag(recipe):
+    flags = ["--config", str(recipe()), "--objectives", '{"text": 1.0, stop: 0.5}']
+    assert parse_recipe(SFT, flags)[2].objectives == {"text": 1.0, "stop": 0.5}
+    for wrong in ("text", "[text]", "{text: ", "null"):
+        assert_short_message(
+            invoke("sft", "--config", recipe(), "--objectives", wrong), "--objectives", "must be a mapping"
+        )
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -156,7 +176,7 @@ def test_rl_without_a_model(tmp_path):
     assert_short_message(invoke("grpo", "--output_dir", folder, "--use_cpu"), "set model_name_or_path")
     assert_short_message(
         invoke("grpo", "--output_dir", folder, "--model_name_or_path", tmp_path / "none", "--use_cpu"),
-        "holds no latentplan model",
+        "latentplan model",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import fields
 from importlib.resources import files
@@ -25,6 +26,9 @@ def parse_recipe(classes: Sequence[type], arguments: list[str]) -> tuple[Any, ..
     arguments, recipe = _split_config(arguments)
     parser = HfArgumentParser(list(classes), allow_abbrev=False)  # type: ignore[arg-type]
     parser.error = _refuse  # type: ignore[assignment]  # argparse would print hundreds of lines of usage
+    for action in parser._actions:
+        if action.type is dict:
+            action.type = _mapping
     if recipe is not None:
         path = find_recipe(recipe)
         parser.set_defaults(**_read_settings(path, classes))
@@ -45,6 +49,17 @@ def _split_config(arguments: list[str]) -> tuple[list[str], str | None]:
         else:
             rest.append(argument)
     return rest, recipe
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    """A flag that is a mapping, written as YAML or JSON: `{text: 1.0, stop: 0.5}`."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
+    if not isinstance(value, dict):
+        raise ArgumentTypeError(f"must be a mapping such as '{{name: 1.0}}', got {text!r}")
+    return value
 
 
 def _refuse(message: str) -> NoReturn:
@@ -84,12 +99,6 @@ def _read_settings(path: Path, classes: Sequence[type]) -> dict[str, Any]:
         name: [value] if known[name].startswith("list") and not isinstance(value, list | None) else value
         for name, value in settings.items()
     }
-
-
-def show_errors_briefly(error: Exception) -> typer.Exit:
-    """Prints an error of the user's making without a traceback, and gives the exit to raise."""
-    typer.echo(f"latentplan: {error}", err=True)
-    return typer.Exit(2)
 
 
 def quiet_libraries() -> None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import typer
 
-from latentplan.cli.recipe import parse_recipe, quiet_libraries, show_errors_briefly
+from latentplan.cli.opening import fail
+from latentplan.cli.recipe import parse_recipe, quiet_libraries
 from latentplan.evaluation.diagnostics import RELIABLE_RECONSTRUCTION
 from latentplan.evaluation.reconstruction import teacher_reconstruction
 from latentplan.modeling.loading import LoadedModel
@@ -57,14 +58,14 @@ def _parse(classes, arguments):  # type: ignore[no-untyped-def]
     try:
         return parse_recipe(classes, arguments)
     except ValueError as error:
-        raise show_errors_briefly(error) from error
+        fail(error)
 
 
 def _run(train) -> None:  # type: ignore[no-untyped-def]
     try:
         run = train()
     except (DataError, ValueError, FileNotFoundError) as error:
-        raise show_errors_briefly(error) from error
+        fail(error)
     if "seconds" in run.record:  # only the first of several processes has measured it
         typer.echo(
             f"{run.path}: {run.record['method']} trained in {run.record['seconds']:.0f} s; "
