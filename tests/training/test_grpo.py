@@ -34,12 +34,13 @@ def test_the_questions_of_a_rollout_come_again_for_each_of_its_minibatches():
     for rollout in rollouts:
         assert rollout == rollout[:2] * 3
     seen = [index for rollout in rollouts for index in rollout[:2]]
-    assert seen == (shuffled(5, 1, 0) + shuffled(5, 1, 1))[:8]
+    assert [place % 5 for place in seen] == (shuffled(5, 1, 0) + shuffled(5, 1, 1))[:8]
+    assert len(set(seen)) == 8, "a question that comes again is another place"
 
 
 def test_a_rollout_may_be_larger_than_the_data():
     order = list(QuestionSampler(num_problems=2, per_rollout=5, repeats=1, rollouts=1, seed=0))
-    assert sorted(order[:2]) == sorted(order[2:4]) == [0, 1]
+    assert [sorted(order[:2]), sorted(order[2:4])] == [[0, 1], [2, 3]]
     with pytest.raises(ValueError, match="no problem to train on"):
         QuestionSampler(0, 1, 1, 1, 0)
 
@@ -144,7 +145,7 @@ def chain_loss(new, old, chain, advantage, latent_scale, **clip):
         if slot % 2 == 0:  # the decision to go on
             log_ratio += float(new.stops[chain, slot // 2] - old.stop_log_probs[chain, slot // 2])
         losses.append(surrogate(log_ratio, advantage, **clip))
-    for step in range(3):
+    for step in range(old.stops.shape[1]):
         if int(old.stops[chain, step]):
             log_ratio = float(new.stops[chain, step] - old.stop_log_probs[chain, step])
             losses.append(surrogate(log_ratio, advantage, **clip))
@@ -153,7 +154,7 @@ def chain_loss(new, old, chain, advantage, latent_scale, **clip):
 
 def stop_loss(new, old, chain, advantage, latent_scale, **clip):
     """The pathwise estimator's loss of one chain: every decision of the stop head."""
-    asked = [step for step in range(3) if int(old.stop_mask[chain, step])]
+    asked = [step for step in range(old.stops.shape[1]) if int(old.stop_mask[chain, step])]
     log_ratios = [float(new.stops[chain, step] - old.stop_log_probs[chain, step]) for step in asked]
     return sum(surrogate(value, advantage, **clip) for value in log_ratios) / len(asked)
 
@@ -244,7 +245,7 @@ def test_the_kl_to_the_start_is_0_at_the_start_and_grows(method, make_trainer):
     move(trainer, shift=0.01)
     with torch.no_grad():
         with_kl = trainer.compute_loss(trainer.model, batch).item()
-        batch.reference = None
+        trainer.reference = None
         kl = (with_kl - trainer.compute_loss(trainer.model, batch).item()) / 0.5
         new = score(trainer.model.reasoner, batch.trajectories, Sampling(max_new_tokens=4))
         old = score(start, batch.trajectories, Sampling(max_new_tokens=4))
@@ -257,6 +258,11 @@ def test_the_kl_to_the_start_is_0_at_the_start_and_grows(method, make_trainer):
             torch.distributions.Normal(old.chain.mean, (0.5 * old.chain.log_variance).exp()),
         )
         by_hand += masked_mean(exact.sum(dim=-1), batch.trajectories.slot_mask)
+        stops = torch.distributions.kl_divergence(
+            torch.distributions.Categorical(logits=new.stop_logits),
+            torch.distributions.Categorical(logits=old.stop_logits),
+        )
+        by_hand += masked_mean(stops, batch.trajectories.stop_mask)
     assert by_hand > 1e-3
     assert kl == pytest.approx(by_hand, rel=1e-2)
 
@@ -441,5 +447,5 @@ def test_coherence_alone_needs_no_labels(
 def test_rl_needs_a_model(run_grpo, data_arguments, grpo_config, tmp_path):
     with pytest.raises(ValueError, match="set model_name_or_path"):
         train_grpo(ModelArguments(), data_arguments, grpo_config(tmp_path / "a"))
-    with pytest.raises(FileNotFoundError, match="holds no latentplan model"):
+    with pytest.raises(ValueError, match="RL starts from a latentplan model"):
         run_grpo(tmp_path / "b", tmp_path / "nowhere")

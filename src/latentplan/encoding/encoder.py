@@ -1,6 +1,6 @@
 """Problem to token ids, and token ids at a curriculum stage to the rows and batches that the model takes.
 
-The layout of a row (design, section 2):
+The layout of a row:
 
     [left pad] question \\n <|start-latent|> z_1 … z_T <|end-latent|> remaining steps, answer, eos [right pad]
 

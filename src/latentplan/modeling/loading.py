@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
@@ -31,8 +32,8 @@ def is_latent_checkpoint(folder: str | os.PathLike) -> bool:
     return config.is_file() and f'"{LatentReasonerConfig.model_type}"' in config.read_text()
 
 
-def load_model(folder: str | os.PathLike) -> LoadedModel:
-    """Loads what `LatentSystem.save_pretrained` wrote.
+def load_model(folder: str | os.PathLike, **options: Any) -> LoadedModel:
+    """Loads what `LatentSystem.save_pretrained` wrote; `options` go to the reasoner's `from_pretrained`.
 
     Raises:
         FileNotFoundError: the folder holds no latentplan model; the message says where one may be.
@@ -48,7 +49,7 @@ def load_model(folder: str | os.PathLike) -> LoadedModel:
                 "such as runs/NAME/model): train one with `latentplan sft` first"
             )
     hf_logging.disable_progress_bar()
-    reasoner = LatentReasoner.from_pretrained(folder)
+    reasoner = LatentReasoner.from_pretrained(folder, **options)
     decoder_folder = folder / "step_decoder"
     decoder = StepDecoder.from_pretrained(decoder_folder) if decoder_folder.is_dir() else None
     tokenizer = AutoTokenizer.from_pretrained(folder)

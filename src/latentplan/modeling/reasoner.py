@@ -29,6 +29,8 @@ class LatentReasoner(PreTrainedModel):
     config: LatentReasonerConfig
     base_model_prefix = ""
     supports_gradient_checkpointing = True
+    # Latents and stops are computed in float32 whatever the backbone's dtype.
+    _keep_in_fp32_modules_strict = ["latent_head", "stop_head"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True

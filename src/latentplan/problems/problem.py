@@ -29,7 +29,8 @@ class Problem:
         steps: the labelled chain, in order; a step is an equation, `<<16-3-4=9>>`, or a sentence.
         answer: the final answer as text, `"9"`.
         plans: every valid chain, where the source knows them all (minigsm does); else None.
-        modulus: arithmetic is modulo this number ('clock arithmetic'), so `<<8+5=2>>` is true modulo 11; else None.
+        modulus: arithmetic is modulo this number ('clock arithmetic'), so that modulo 11 `<<8+5=2>>` is true;
+            else None.
     """
 
     question: str

@@ -72,7 +72,7 @@ def replay(
     latents: list[torch.Tensor] = []
     distributions: list[LatentDistribution] = []
     hidden = last
-    for slot in range(model.config.num_slots):
+    for slot in range(trajectories.slot_mask.shape[1]):
         if slot:
             hidden = context.read()[:, -1]
         distribution = model.latent_head(hidden.float())  # type: ignore[misc]

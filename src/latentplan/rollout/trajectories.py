@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 
@@ -69,9 +69,25 @@ class Trajectories:
             times = rows.get(item.name, self.draws * (self.answers if item.name in by_answer else 1))
             start, stop, _ = questions.indices(self.question_ids.shape[0])
             chosen[item.name] = getattr(self, item.name)[start * times : stop * times]
-        part = Trajectories(**chosen)
-        longest = max(1, int(part.answer_mask.sum(dim=1).max()))
-        part.answer_ids = part.answer_ids[:, :longest]
-        part.answer_mask = part.answer_mask[:, :longest]
-        part.answer_log_probs = part.answer_log_probs[:, :longest]
-        return part
+        return Trajectories(**chosen)._trimmed()
+
+    def _trimmed(self) -> Trajectories:
+        """Without the answer tokens, and without the latent steps, that no trajectory has come to."""
+        tokens = max(1, int(self.answer_mask.sum(dim=1).max()))
+        steps = self.stop_mask.shape[1]
+        size = self.slot_mask.shape[1] // max(1, steps)
+        if steps:
+            reached = self.slot_mask[:, ::size] | self.stop_mask
+            steps = int(reached.sum(dim=1).max())
+        return replace(
+            self,
+            latents=self.latents[:, : steps * size],
+            slot_mask=self.slot_mask[:, : steps * size],
+            latent_log_probs=self.latent_log_probs[:, : steps * size],
+            stop_mask=self.stop_mask[:, :steps],
+            stops=self.stops[:, :steps],
+            stop_log_probs=self.stop_log_probs[:, :steps],
+            answer_ids=self.answer_ids[:, :tokens],
+            answer_mask=self.answer_mask[:, :tokens],
+            answer_log_probs=self.answer_log_probs[:, :tokens],
+        )

@@ -127,10 +127,14 @@ class GRPOConfig(RunConfig):
     temperature: float = _setting(1.0, "temperature of answer tokens and of the stop head")
     latent_temperature: float = _setting(1.0, "scale of σ when latents are sampled; 0 uses μ")
     max_completion_length: int = _setting(64, "answer tokens at most")
-    reward_funcs: list[str] = _setting(
-        ["accuracy", "format", "coherence_strict_if_correct"], "rewards, by name or package.module:function"
+    reward_funcs: list[str] | None = _setting(
+        None,
+        "rewards, by name or package.module:function; absent: the paper's, accuracy + 0.5 format + "
+        "0.1 coherence_strict_if_correct",
     )
-    reward_weights: list[float] | None = _setting(None, "weight of each reward; absent: 1 each")
+    reward_weights: list[float] | None = _setting(
+        None, "weight of each reward in reward_funcs; absent: 1 each"
+    )
     beta: float = _setting(0.0, "weight of the KL divergence to the starting policy")
     epsilon: float = _setting(0.2, "lower clipping range of the ratio")
     epsilon_high: float | None = _setting(None, "upper clipping range; absent: epsilon")

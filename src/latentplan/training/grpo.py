@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from transformers import TrainerCallback
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling import noise
 from latentplan.modeling.gaussians import gaussian_kl
+from latentplan.modeling.latents import LatentChain
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
 from latentplan.rewards import RewardSet
 from latentplan.rollout.engine import generate
 from latentplan.rollout.log_probs import Scores, score
-from latentplan.rollout.sampling import Sampling
+from latentplan.rollout.sampling import Sampling, log_softmax
 from latentplan.rollout.solve import Solution, question_batch, read_solutions
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.arguments import GRPOConfig
@@ -44,11 +46,26 @@ from latentplan.training.trainer import LatentTrainer
 
 @dataclass
 class Minibatch:
-    """Trajectories with their advantages and what the reference policy says of them (where beta > 0)."""
+    """Trajectories with their advantages, `[trajectories]`."""
 
     trajectories: Trajectories
     advantages: torch.Tensor
-    reference: Scores | None
+
+
+def latent_divergence(chain: LatentChain, reference: LatentChain, temperature: float) -> torch.Tensor:
+    """KL of each slot's Gaussian to the reference's, both σ scaled by `temperature`, `[chains, slots]`."""
+    assert chain.log_variance is not None
+    assert reference.log_variance is not None
+    scale = 2 * math.log(temperature or 1.0)
+    return gaussian_kl(
+        chain.mean, chain.log_variance + scale, reference.mean, reference.log_variance + scale
+    ).sum(dim=-1)
+
+
+def stop_divergence(logits: torch.Tensor, reference: torch.Tensor, temperature: float) -> torch.Tensor:
+    """KL of each decision of the stop head to the reference's, `[chains, steps, 2]` to `[chains, steps]`."""
+    log_probs, others = log_softmax(logits, temperature), log_softmax(reference, temperature)
+    return (log_probs.exp() * (log_probs - others)).sum(dim=-1)
 
 
 def check_batches(config: GRPOConfig) -> tuple[int, int]:
@@ -73,6 +90,11 @@ def check_batches(config: GRPOConfig) -> tuple[int, int]:
             f"steps_per_generation·num_iterations={minibatches * config.num_iterations} must be "
             f"a multiple of gradient_accumulation_steps={config.gradient_accumulation_steps}"
         )
+    if config.loss_type == "bnpo" and config.gradient_accumulation_steps * config.world_size > 1:
+        raise ValueError(
+            "loss_type bnpo averages over all actions of a batch and needs it in one piece: use one device "
+            "and gradient_accumulation_steps 1, or loss_type grpo"
+        )
     updates = minibatches * config.num_iterations // config.gradient_accumulation_steps
     if config.save_strategy != "no" and config.save_steps % updates:
         raise ValueError(
@@ -83,7 +105,10 @@ def check_batches(config: GRPOConfig) -> tuple[int, int]:
 
 
 class QuestionSampler(Sampler[int]):
-    """Shuffled questions; those of a rollout come again for each of its minibatches."""
+    """Shuffled questions; those of a rollout come again for each of its minibatches.
+
+    Yields pass · num_problems + question, so that a question that comes again has other noise.
+    """
 
     def __init__(self, num_problems: int, per_rollout: int, repeats: int, rollouts: int, seed: int):
         if num_problems < 1:
@@ -99,7 +124,8 @@ class QuestionSampler(Sampler[int]):
         passes = 0
         for _ in range(self.rollouts):
             while len(order) < self.per_rollout:
-                order += shuffled(self.num_problems, self.seed, passes)
+                first = passes * self.num_problems
+                order += [first + index for index in shuffled(self.num_problems, self.seed, passes)]
                 passes += 1
             questions, order = order[: self.per_rollout], order[self.per_rollout :]
             for _ in range(self.repeats):
@@ -149,7 +175,7 @@ class GRPOTrainer(LatentTrainer):
         scales = {"sum": 1.0, "mean": 1.0 / model.reasoner.config.hidden_size}
         self.latent_scale = _choose("latent_logprob", scales, config.latent_logprob)
         self.sampling = Sampling(config.temperature, config.latent_temperature, config.max_completion_length)
-        system = LatentSystem(model.reasoner, model.step_decoder)
+        system = LatentSystem(model.reasoner, model.step_decoder, objectives={})
         if model.step_decoder is not None:
             model.step_decoder.requires_grad_(False)
         self.reference = copy.deepcopy(model.reasoner).requires_grad_(False).eval() if config.beta else None
@@ -199,38 +225,40 @@ class GRPOTrainer(LatentTrainer):
             self._buffer = self._roll_out(inputs["indices"].tolist(), rollout)
         return self._buffer[place % self.minibatches]
 
-    def _roll_out(self, indices: list[int], rollout: int) -> list[Minibatch]:
-        """Samples, scores and splits one rollout."""
-        problems = [self.problems[index] for index in indices]
+    def _roll_out(self, places: list[int], rollout: int) -> list[Minibatch]:
+        """Samples, scores and splits one rollout of questions, given as `QuestionSampler` yields them."""
+        problems = [self.problems[place % len(self.problems)] for place in places]
         ids, mask = question_batch(self.loaded, [problem.question for problem in problems])
-        trajectories = generate(
-            self.loaded.reasoner,
-            ids,
-            mask,
-            torch.tensor(indices, device=ids.device),
-            seed=int(noise.fold(self.args.seed, rollout)),
-            sampling=self.sampling,
-            draws=self.args.num_generations // self.args.answers_per_latent,
-            answers=self.args.answers_per_latent,
-        )
+        with self.compute_loss_context_manager():
+            trajectories = generate(
+                self.loaded.reasoner,
+                ids,
+                mask,
+                torch.tensor(places, device=ids.device),
+                seed=int(noise.fold(self.args.seed, rollout)),
+                sampling=self.sampling,
+                draws=self.args.num_generations // self.args.answers_per_latent,
+                answers=self.args.answers_per_latent,
+            )
         solutions = read_solutions(self.loaded, trajectories)
         rewards = self._reward(problems, solutions, trajectories).to(ids.device)
-        advantages = group_advantages(rewards, self.args.num_generations, self.scale_rewards)
         self._record_rollout(trajectories, rewards)
-        size = len(problems) // self.minibatches
-        parts = [slice(start, start + size) for start in range(0, len(problems), size)]
-        group = self.args.num_generations
-        batches = []
-        for part in parts:
-            selected = trajectories.select(part)
-            batches.append(
-                Minibatch(
-                    selected,
-                    advantages[part.start * group : part.stop * group],
-                    self._score_reference(selected),
-                )
+        advantages = self._advantages(rewards)
+        size, group = len(problems) // self.minibatches, self.args.num_generations
+        return [
+            Minibatch(
+                trajectories.select(slice(start, start + size)),
+                advantages[start * group : (start + size) * group],
             )
-        return batches
+            for start in range(0, len(problems), size)
+        ]
+
+    def _advantages(self, rewards: torch.Tensor) -> torch.Tensor:
+        """Advantages of this device's trajectories; a deviation over the batch is one over all devices."""
+        everywhere = self.accelerator.gather(rewards)
+        advantages = group_advantages(everywhere, self.args.num_generations, self.scale_rewards)
+        start = self.args.process_index * rewards.shape[0]
+        return advantages[start : start + rewards.shape[0]]
 
     def _reward(
         self, problems: Sequence[Problem], solutions: Sequence[Solution], trajectories: Trajectories
@@ -281,19 +309,17 @@ class GRPOTrainer(LatentTrainer):
                 "completions/mean_length": trajectories.answer_mask.sum(dim=1).float().mean(),
                 "completions/clipped_ratio": 1 - finished,
                 "latents/mean_length": trajectories.slot_mask.sum(dim=1).float().mean(),
-                "num_tokens": trajectories.num_tokens.sum(),
             }
         )
-
-    @torch.no_grad()
-    def _score_reference(self, trajectories: Trajectories) -> Scores | None:
-        return None if self.reference is None else score(self.reference, trajectories, self.sampling)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The clipped surrogate of each kind of action, summed, and `beta` times the KL to the start."""
         loss = model(compute=lambda system: self._loss(system, inputs))
+        trajectories = inputs.trajectories
+        questions = int(trajectories.question_mask.sum())
+        self.count_tokens(questions + int(trajectories.num_tokens.sum()))
         return (loss, {}) if return_outputs else loss
 
     def _loss(self, system: LatentSystem, batch: Minibatch) -> torch.Tensor:
@@ -303,17 +329,20 @@ class GRPOTrainer(LatentTrainer):
             self._surrogate(actions, batch)
             for actions in self.estimator.actions(scores, trajectories, self.latent_scale)
         ]
-        if batch.reference is not None:
-            losses.append(self.args.beta * self._kl(scores, batch.reference, trajectories))
+        if self.reference is not None:
+            losses.append(self.args.beta * self._kl(scores, trajectories))
         self._record_scores(scores, trajectories)
         return torch.stack(losses).sum()
 
     def _surrogate(self, actions: Actions, batch: Minibatch) -> torch.Tensor:
         rows = actions.mask.shape[0]
-        advantages = batch.advantages.unflatten(0, (rows, -1)).mean(dim=1)
-        mask = actions.mask
+        counted = torch.ones_like(batch.advantages)
         if self.args.mask_truncated_completions:
-            mask = mask * batch.trajectories.finished.unflatten(0, (rows, -1)).any(dim=1, keepdim=True)
+            counted = batch.trajectories.finished.to(counted.dtype)
+        counted = counted.unflatten(0, (rows, -1))
+        advantages = (batch.advantages.unflatten(0, (rows, -1)) * counted).sum(dim=1)
+        advantages = advantages / counted.sum(dim=1).clamp(min=1)
+        mask = actions.mask * (counted.sum(dim=1, keepdim=True) > 0)
         surrogate = clipped_surrogate(
             actions.log_probs,
             actions.old_log_probs,
@@ -325,25 +354,30 @@ class GRPOTrainer(LatentTrainer):
         )
         clipped = surrogate.clipped.sum() / mask.sum().clamp(min=1)
         self.record(**{"clip_ratio/region_mean": clipped, f"clip_ratio/{actions.name}": clipped})
-        return self.loss_type(surrogate.loss, mask, max_length=mask.shape[1])
+        return self._average(surrogate.loss, mask, actions.name)
 
-    def _kl(self, scores: Scores, reference: Scores, trajectories: Trajectories) -> torch.Tensor:
-        """Answer tokens by TRL's estimator, Gaussian latents in closed form (summed over dimensions)."""
-        kl = self.loss_type(
-            token_kl(scores.answers, reference.answers),
-            trajectories.answer_mask,
-            max_length=trajectories.answer_mask.shape[1],
-        )
-        if scores.chain.log_variance is not None and reference.chain.log_variance is not None:
-            latent_kl = gaussian_kl(
-                scores.chain.mean,
-                scores.chain.log_variance,
-                reference.chain.mean,
-                reference.chain.log_variance,
-            ).sum(dim=-1)
-            kl = kl + self.loss_type(
-                latent_kl, trajectories.slot_mask, max_length=trajectories.slot_mask.shape[1]
-            )
+    def _average(self, loss: torch.Tensor, mask: torch.Tensor, name: str) -> torch.Tensor:
+        """`loss_type`, with the most actions of a kind that any trajectory can have as its constant."""
+        longest = {"latents": self.loaded.reasoner.config.num_slots + 1}
+        return self.loss_type(loss, mask, max_length=longest.get(name, self.args.max_completion_length))
+
+    def _kl(self, scores: Scores, trajectories: Trajectories) -> torch.Tensor:
+        """KL to the starting policy: answer tokens by TRL's estimator, latents and stops in closed form.
+
+        The starting policy is asked about the latents that the policy has now, which under `pathwise` change
+        with it.
+        """
+        assert self.reference is not None
+        with torch.no_grad():
+            now = replace(trajectories, latents=scores.chain.latents.detach())
+            reference = score(self.reference, now, self.sampling)
+        kl = self._average(token_kl(scores.answers, reference.answers), trajectories.answer_mask, "answers")
+        if scores.chain.log_variance is not None:
+            latent_kl = latent_divergence(scores.chain, reference.chain, self.sampling.latent_temperature)
+            kl = kl + self._average(latent_kl, trajectories.slot_mask, "latents")
+        if scores.stop_logits is not None and reference.stop_logits is not None:
+            stop_kl = stop_divergence(scores.stop_logits, reference.stop_logits, self.sampling.temperature)
+            kl = kl + self._average(stop_kl, trajectories.stop_mask, "latents")
         self.record(kl=kl)
         return kl
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -22,11 +23,14 @@ from latentplan.encoding.tokenizers import TOKENIZERS, problem_texts
 from latentplan.methods.registry import get_method
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
-from latentplan.modeling.loading import is_latent_checkpoint, load_model
+from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint, load_model
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.problems.problem import Problem
 from latentplan.training.arguments import ModelArguments, SFTConfig
+
+logger = logging.getLogger(__name__)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def initialise_system(
@@ -34,37 +38,84 @@ def initialise_system(
 ) -> tuple[LatentSystem, PreTrainedTokenizerBase]:
     """The system that supervised training starts from, and its tokenizer.
 
+    From a latent model its heads and its decoder are taken over too, where the new run has the same parts.
+
     Raises:
         ValueError: neither a model nor a backbone configuration is named, or a part does not fit.
     """
-    backbone, tokenizer = load_backbone(model, problems)
+    start = load_start(model)
+    if start is not None:
+        backbone, tokenizer = start.reasoner.backbone, start.tokenizer
+    else:
+        backbone, tokenizer = load_backbone(model, problems)
     reasoner = LatentReasoner(_reasoner_config(config, backbone, tokenizer), backbone)
-    objectives = config.objectives or get_method(config.method).objectives
+    objectives = get_method(config.method).objectives if config.objectives is None else config.objectives
     decoder = None
     if "step_decoder" in objectives:
-        decoder = _step_decoder(model, config, backbone, tokenizer)
+        decoder = _inherited_decoder(model, config, start)
+        decoder = decoder or _step_decoder(model, config, backbone, tokenizer)
+    if start is not None:
+        _inherit_heads(reasoner, start.reasoner)
     return LatentSystem(reasoner, decoder, objectives), tokenizer
+
+
+def load_start(model: ModelArguments) -> LoadedModel | None:
+    """The latentplan model that a run starts from; None for another language model, or from scratch.
+
+    The latent tokens of a text model are initialised here, since it has never seen them.
+    """
+    if model.model_name_or_path is None:
+        return None
+    path = _resolve(model.model_name_or_path)
+    if not is_latent_checkpoint(path):
+        return None
+    start = load_model(path, **_attention(model))
+    start.reasoner.backbone.to(dtype=as_dtype(model.dtype))  # type: ignore[call-arg]
+    if start.reasoner.latent_head is None:
+        initialise_special_tokens(start.reasoner.backbone, start.tokenizer)
+    return start
 
 
 def load_backbone(
     model: ModelArguments, problems: Sequence[Problem]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The causal language model and its tokenizer, with the latent tokens added."""
+    """A causal language model and its tokenizer, with the latent tokens added."""
     if model.model_name_or_path is None:
         return _backbone_from_scratch(model, problems)
-    path = _resolve(model.model_name_or_path)
-    if is_latent_checkpoint(path):
-        loaded = load_model(path)
-        if loaded.reasoner.latent_head is None:
-            initialise_special_tokens(loaded.reasoner.backbone, loaded.tokenizer)
-        return loaded.reasoner.backbone, loaded.tokenizer
+    path = model.model_name_or_path
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-    backbone = AutoModelForCausalLM.from_pretrained(
-        path, dtype=getattr(torch, model.dtype), **_attention(model)
-    )
+    backbone = AutoModelForCausalLM.from_pretrained(path, dtype=as_dtype(model.dtype), **_attention(model))
     add_special_tokens(tokenizer)
     resize_embeddings(backbone, tokenizer)
     return backbone, tokenizer
+
+
+def as_dtype(name: str) -> torch.dtype:
+    """The torch dtype called `name`. Raises ValueError with the names that there are."""
+    if name not in DTYPES:
+        raise ValueError(f"dtype must be one of {sorted(DTYPES)}, got {name!r}")
+    return DTYPES[name]
+
+
+def _inherit_heads(reasoner: LatentReasoner, start: LatentReasoner) -> None:
+    """Copies the heads of the model that a run starts from; says which it cannot."""
+    for name in ("latent_head", "stop_head"):
+        mine, theirs = getattr(reasoner, name), getattr(start, name)
+        if mine is not None and type(mine) is type(theirs):
+            mine.load_state_dict(theirs.state_dict())
+        elif theirs is not None:
+            logger.warning("the %s of the starting model is left behind: this run has another", name)
+
+
+def _inherited_decoder(
+    model: ModelArguments, config: SFTConfig, start: LoadedModel | None
+) -> StepDecoder | None:
+    if start is None or model.step_decoder_name_or_path is not None or start.step_decoder is None:
+        return None
+    fits = start.step_decoder.config.latents_per_step == config.latents_per_step
+    if not fits:
+        logger.warning("the step decoder of the starting model reads another number of latents a step")
+    return start.step_decoder if fits else None
 
 
 def _backbone_from_scratch(
@@ -121,7 +172,8 @@ def _step_decoder(
     language_model = copy.deepcopy(backbone)
     if model.step_decoder_name_or_path is not None:
         other = ModelArguments(model_name_or_path=model.step_decoder_name_or_path, dtype=model.dtype)
-        language_model, _ = load_backbone(other, ())
+        loaded = load_start(other)
+        language_model = loaded.reasoner.backbone if loaded else load_backbone(other, ())[0]
     decoder_config = StepDecoderConfig(
         backbone_config=language_model.config,
         latents_per_step=config.latents_per_step,

@@ -89,8 +89,6 @@ class StageCollator:
 
     def __call__(self, items: Sequence[tuple[Row, Place]]) -> Batch:
         """Collates the rows of a micro-batch."""
-        """Collates the rows of a micro-batch."""
-        """Collates the rows of a micro-batch."""
         places = [place for _, place in items]
         index = torch.tensor([place.index for place in places])
         keys = noise.fold(self.seed, index, torch.tensor([place.position for place in places]))

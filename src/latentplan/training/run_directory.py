@@ -54,6 +54,22 @@ def fingerprint(problems: Iterable[Problem]) -> str:
     return digest.hexdigest()
 
 
+def weights_fingerprint(model: str | None) -> str | None:
+    """SHA-256 of the weights of a model folder or run; None where `model` is no local folder with weights."""
+    for folder in (Path(model) / "model", Path(model)) if model else ():
+        files = sorted(folder.glob("*.safetensors"))
+        if files:
+            digest = hashlib.sha256()
+            for file in files:
+                with file.open("rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+            return digest.hexdigest()
+    return None
+
+
+WHAT = {"data": "training data", "start": "weights to start from"}
+
+
 class RunDirectory:
     """One run's folder.
 
@@ -62,17 +78,23 @@ class RunDirectory:
         settings: the resolved configuration, flat.
         command: the command line.
         overwrite: delete an earlier run first.
+        writes: whether this process writes; of several, only the first does.
 
     Raises:
         RunConflictError: the folder holds a run with other settings; names them.
     """
 
     def __init__(
-        self, path: str | os.PathLike, settings: dict[str, Any], command: str, overwrite: bool = False
+        self,
+        path: str | os.PathLike,
+        settings: dict[str, Any],
+        command: str,
+        overwrite: bool = False,
+        writes: bool = True,
     ):
-        self.path = Path(path)
+        self.path, self.writes = Path(path), writes
         self.settings = json.loads(json.dumps(settings, default=str))
-        if overwrite and (self.path / "run.json").is_file():
+        if overwrite and writes and (self.path / "run.json").is_file():
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         self.record = self._earlier_record()
@@ -88,7 +110,7 @@ class RunDirectory:
     def _earlier_record(self) -> dict[str, Any]:
         config = self.path / "config.yaml"
         if not config.is_file() or not self._has_trained():
-            write_atomically(config, yaml.safe_dump(self.settings, sort_keys=True, allow_unicode=True))
+            self._write(config, yaml.safe_dump(self.settings, sort_keys=True, allow_unicode=True))
             return {}
         earlier = yaml.safe_load(config.read_text()) or {}
         differing = [
@@ -123,7 +145,26 @@ class RunDirectory:
     def update(self, **values: Any) -> None:
         """Adds to run.json and writes it."""
         self.record.update(json.loads(json.dumps(values, default=str)))
-        write_atomically(self.path / "run.json", json.dumps(self.record, indent=2) + "\n")
+        self._write(self.path / "run.json", json.dumps(self.record, indent=2) + "\n")
+
+    def pin(self, **fingerprints: str | None) -> None:
+        """Holds the run to what it was started on.
+
+        Raises:
+            RunConflictError: the run has already trained on something else.
+        """
+        pinned = self.record.get("pinned", {})
+        for name, value in fingerprints.items():
+            if name in pinned and pinned[name] != value:
+                raise RunConflictError(
+                    f"{self.path} was started with other {WHAT[name]} under the same name: choose another "
+                    "--output_dir, or start again with --overwrite_output_dir true"
+                )
+        self.update(pinned={**pinned, **fingerprints})
+
+    def _write(self, path: Path, text: str) -> None:
+        if self.writes:
+            write_atomically(path, text)
 
     def finish(self) -> None:
         """Marks the run as completed and removes its checkpoints, which the model replaces."""

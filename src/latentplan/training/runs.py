@@ -11,9 +11,9 @@ import torch
 from transformers import set_seed
 
 from latentplan.methods.system import LatentSystem, make_encoder
-from latentplan.modeling.loading import LoadedModel, load_model
+from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
-from latentplan.rewards import RewardSet
+from latentplan.rewards import LABELLED_WEIGHTS, RewardSet
 from latentplan.training.arguments import (
     DataArguments,
     GRPOConfig,
@@ -24,8 +24,8 @@ from latentplan.training.arguments import (
 )
 from latentplan.training.data import encode_problems, load_training_problems
 from latentplan.training.grpo import GRPOTrainer
-from latentplan.training.initialise import initialise_system
-from latentplan.training.run_directory import MetricsFile, RunDirectory, fingerprint
+from latentplan.training.initialise import initialise_system, load_start
+from latentplan.training.run_directory import MetricsFile, RunDirectory, fingerprint, weights_fingerprint
 from latentplan.training.sft import SFTTrainer, make_curriculum
 from latentplan.training.trainer import LatentTrainer, last_checkpoint
 
@@ -58,7 +58,6 @@ def train_sft(
         num_parameters=_count_parameters(system.reasoner),
         num_decoder_parameters=_count_parameters(system.step_decoder),
         curriculum={"stages": curriculum.stages, "starts": curriculum.starts},
-        examples_trained=curriculum.total_steps * config.per_device_train_batch_size,
     )
     trainer = SFTTrainer(system, config, encoded, encoder, tokenizer, curriculum, [MetricsFile(run)])
     return _train(run, trainer, system, tokenizer)
@@ -83,22 +82,23 @@ def train_grpo(
         return run
     if model.model_name_or_path is None:
         raise ValueError("RL starts from a trained model: set model_name_or_path to a run or a model folder")
-    loaded = load_model(model.model_name_or_path)
-    problems, removed = load_training_problems(data)
-    _record_data(run, problems, problems, removed)
+    loaded = load_start(model)
+    if loaded is None:
+        raise ValueError(f"RL starts from a latentplan model, and {model.model_name_or_path} is none")
+    read, removed = load_training_problems(data)
+    _, problems = encode_problems(read, loaded.encoder, data)
+    _record_data(run, read, problems, removed)
     if inspect is not None:
         inspect(loaded, problems)
     run.update(
         status="running",
         method=loaded.reasoner.config.method,
         kind="grpo",
-        starts_from=str(model.model_name_or_path),
         num_parameters=_count_parameters(loaded.reasoner),
-        trajectories_trained=config.max_steps
-        * config.per_device_train_batch_size
-        * config.gradient_accumulation_steps,
     )
-    rewards = RewardSet(config.reward_funcs, config.reward_weights)
+    rewards = RewardSet(LABELLED_WEIGHTS)
+    if config.reward_funcs is not None:
+        rewards = RewardSet(config.reward_funcs, config.reward_weights)
     trainer = GRPOTrainer(loaded, config, problems, rewards, [MetricsFile(run)])
     return _train(run, trainer, trainer.model, loaded.tokenizer)
 
@@ -108,12 +108,19 @@ def _open_run(model: ModelArguments, data: DataArguments, config: RunConfig, com
         torch.set_num_threads(config.torch_threads)
     set_seed(config.seed)
     if "tensorboard" in (config.report_to or ()):
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(str(config.output_dir)) / "tensorboard"))
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(str(config.output_dir)) / "tensorboard")
     settings = flatten_recipe((model, data, config))
-    return RunDirectory(str(config.output_dir), settings, command, config.overwrite_output_dir)
+    run = RunDirectory(
+        str(config.output_dir), settings, command, config.overwrite_output_dir, config.process_index == 0
+    )
+    if not run.finished:
+        run.pin(start=weights_fingerprint(model.model_name_or_path))
+    return run
 
 
 def _record_data(run: RunDirectory, read: Sequence[Problem], kept: Sequence[Problem], removed: int) -> None:
+    run.pin(data=fingerprint(kept))
+    moduli = {problem.modulus for problem in kept}
     run.update(
         seed=run.settings["seed"],
         data={
@@ -121,6 +128,7 @@ def _record_data(run: RunDirectory, read: Sequence[Problem], kept: Sequence[Prob
             "num_problems": len(kept),
             "num_too_long": len(read) - len(kept),
             "num_removed_as_evaluation_questions": removed,
+            "modulus": moduli.pop() if len(moduli) == 1 else None,
         },
     )
 
@@ -131,7 +139,11 @@ def _train(run: RunDirectory, trainer: LatentTrainer, system: LatentSystem, toke
         return run
     run.finish_model(lambda folder: system.save_pretrained(folder, tokenizer))
     metrics = next(each for each in trainer.callback_handler.callbacks if isinstance(each, MetricsFile))
-    run.update(seconds=round(metrics.seconds, 2), device=str(trainer.args.device))
+    run.update(
+        seconds=round(metrics.seconds, 2),
+        tokens_trained=trainer.state.num_input_tokens_seen,
+        device=str(trainer.args.device),
+    )
     run.finish()
     return run
 

@@ -103,6 +103,7 @@ class SFTTrainer(LatentTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The batch's share of the loss of the effective batch."""
+        self.count_tokens(sum(int(inputs[f"{part}_mask"].sum()) for part in ("question", "slot", "text")))
         outputs = model(counts=num_items_in_batch, **inputs)
         loss = outputs.pop("loss")
         passes = self.current_gradient_accumulation_steps

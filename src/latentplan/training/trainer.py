@@ -41,11 +41,16 @@ class LatentTrainer(Trainer):
             self._sums[name] += value.detach() if isinstance(value, torch.Tensor) else value
             self._counts[name] += 1
 
+    def count_tokens(self, tokens: int) -> None:
+        """Adds tokens and latents that this device has trained on; every device is taken to have as many."""
+        self.state.num_input_tokens_seen += tokens * self.args.world_size
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the recorded averages and the seconds since the last line to what the Trainer logs."""
         if "loss" in logs:
             now = time.perf_counter()
             logs["seconds"] = now - self._clock
+            logs["num_tokens"] = self.state.num_input_tokens_seen
             self._clock = now
             for name, total in self._sums.items():
                 logs[name] = float(total) / self._counts[name]
