@@ -190,3 +190,14 @@ def test_a_copy_is_independent(make_system):
     with torch.no_grad():
         other.latent_head.mean.weight.add_(1)
     assert not torch.equal(other.latent_head.mean.weight, system.reasoner.latent_head.mean.weight)
+
+
+def test_heads_stay_in_float32_beside_a_bfloat16_backbone(make_system, tmp_path):
+    reasoner = make_system("atp_latent").reasoner
+    reasoner.backbone.to(torch.bfloat16)
+    reasoner.save_pretrained(tmp_path)
+    loaded = LatentReasoner.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert {weight.dtype for weight in loaded.backbone.parameters()} == {torch.bfloat16}
+    assert {weight.dtype for weight in loaded.latent_head.parameters()} == {torch.float32}
+    ids = torch.ones(2, 3, dtype=torch.long)
+    assert loaded.next_latent(loaded.start(ids, ids)).mean.dtype == torch.float32

@@ -176,6 +176,7 @@ def answer_loss(new, old, answer, advantage, **clip):
         {"epsilon": 0.01, "epsilon_high": 0.5},
         {"temperature": 0.7, "latent_temperature": 0.5},
         {"mask_truncated_completions": True, "max_completion_length": 40},
+        {"mask_truncated_completions": True, "max_completion_length": 40, "answers_per_latent": 2},
     ],
     ids=lambda settings: ", ".join(f"{name} {value}" for name, value in settings.items()) or "defaults",
 )
@@ -208,10 +209,11 @@ def test_the_loss_of_two_questions_by_hand(settings, make_trainer):
     chains = []
     for chain in range(len(old.latents)):
         mine = range(chain * per_chain, (chain + 1) * per_chain)
-        advantage = sum(advantages[answer] for answer in mine) / per_chain
+        counted = [answer for answer in mine if kept[answer]]
+        advantage = sum(advantages[answer] for answer in counted) / max(1, len(counted))
         of_chain = stop_loss if pathwise else chain_loss
         value = of_chain(new, old, chain, advantage, scale, low=low, high=high)
-        chains.append(value if any(kept[answer] for answer in mine) else 0.0)
+        chains.append(value if counted else 0.0)
     answers = [
         answer_loss(new, old, answer, advantages[answer], low=low, high=high) if kept[answer] else 0.0
         for answer in range(8)
@@ -449,3 +451,25 @@ def test_rl_needs_a_model(run_grpo, data_arguments, grpo_config, tmp_path):
         train_grpo(ModelArguments(), data_arguments, grpo_config(tmp_path / "a"))
     with pytest.raises(ValueError, match="RL starts from a latentplan model"):
         run_grpo(tmp_path / "b", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "objectives"),
+    [
+        ({"latent_head": "projected"}, {"text": 1.0, "step_decoder": 1.0, "stop": 1.0}),
+        ({"stop_head": False}, {"text": 1.0, "step_decoder": 1.0, "kl": 1e-3}),
+        ({}, {"text": 1.0, "stop": 1.0, "kl": 1e-3}),
+    ],
+    ids=["no VAE", "no stop head", "no decoder"],
+)
+@pytest.mark.parametrize("estimator", ["score_function", "pathwise"])
+def test_every_ablation_can_be_reinforced(
+    overrides, objectives, estimator, make_system, as_loaded, grpo_config, mixed_problems, tmp_path
+):
+    system = make_system("atp_latent", objectives=objectives, **overrides)
+    config = grpo_config(
+        tmp_path / "run", max_steps=1, save_strategy="no", estimator=estimator, beta=0.1, temperature=1.5
+    )
+    trainer = GRPOTrainer(as_loaded(system), config, mixed_problems, RewardSet(["accuracy", "format"]))
+    trainer.train()
+    assert math.isfinite(trainer.state.log_history[0]["loss"])
