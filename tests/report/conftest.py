@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,32 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[ReportEnt
     """A parent directory with five finished runs. Shared by all tests: copy it before changing anything."""
     parent = tmp_path_factory.mktemp("runs") / "quickstart"
     return parent, write_runs(parent)
+
+
+@pytest.fixture
+def several(runs, tmp_path: Path) -> list[ReportEntry]:
+    """Two runs with gsm8k, gsm-hard and, sampled only, multiarith; one also with svamp."""
+    entries = []
+    for name in ("cot", "atp_latent_sft"):
+        folder = tmp_path / name
+        shutil.copytree(runs[0] / name, folder)
+        (folder / "evaluation").rename(tmp_path / f"{name}-old")
+        old = tmp_path / f"{name}-old"
+        for stem, source, benchmark, accuracy in (
+            ("gsm-hard", "greedy", "gsm-hard", 0.1),
+            ("gsm8k", "greedy", "gsm8k", 0.4),
+            ("gsm8k-t1-l1-n1-seed0", "sampled", "gsm8k", 0.3),
+            ("multiarith-t1-l1-n1-seed0", "sampled", "multiarith", 0.9),
+            *([("svamp", "greedy", "svamp", 0.6)] if name == "cot" else []),
+        ):
+            result = json.loads((old / f"test-{source}.json").read_text())
+            result.update(benchmark=benchmark, accuracy={"estimate": accuracy, "low": 0.05, "high": 0.95})
+            (folder / "evaluation").mkdir(exist_ok=True)
+            (folder / "evaluation" / f"{stem}.json").write_text(json.dumps(result))
+        rows = (old / "test-greedy.jsonl").read_text().splitlines(keepends=True)
+        (folder / "evaluation" / "gsm8k.jsonl").write_text("".join(rows[:7]))
+        entries.append(ReportEntry(name, name, folder))
+    return entries
 
 
 def write_runs(parent: Path) -> list[ReportEntry]:

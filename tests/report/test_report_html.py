@@ -220,6 +220,19 @@ def test_rl_without_its_start_is_enough(runs, tmp_path: Path) -> None:
     assert "Reward part: accuracy" in page.words
 
 
+def test_the_page_has_a_table_of_benchmarks(several: list[ReportEntry], tmp_path: Path) -> None:
+    page = built(tmp_path, several)
+    assert page.cells["benchmarks-cot"] == [
+        *(0.4, 0.05, 0.95, 20.5),
+        *(0.1, 0.05, 0.95, 20.5),
+        *(0.6, 0.05, 0.95, 20.5),
+    ]
+    assert page.cells["benchmarks-atp_latent_sft"] == [0.4, 0.05, 0.95, 8.0, 0.1, 0.05, 0.95, 8.0]
+    assert page.tables["table-benchmarks"].headers == 6
+    assert "Accuracy by benchmark" in page.words
+    assert "of gsm8k right" in page.words
+
+
 def test_missing_pieces_leave_a_note(tmp_path: Path) -> None:
     (tmp_path / "bare").mkdir()
     page = built(tmp_path, [ReportEntry("bare", "Bare", tmp_path / "bare")])

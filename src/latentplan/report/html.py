@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from latentplan.report import charts, formats, setup, words
 from latentplan.report.examples import example_groups
-from latentplan.report.runs import Run, is_number
+from latentplan.report.runs import Run, benchmarks_of, is_number
 
 
 def render(runs: Sequence[Run], *, seconds: float | None, title: str, command: str) -> str:
@@ -36,6 +36,7 @@ def render(runs: Sequence[Run], *, seconds: float | None, title: str, command: s
             notes=[note for run in runs for note in run.notes],
             facts=_facts(runs, seconds),
             groups=example_groups(runs),
+            benchmarks=benchmarks_of(runs),
             **_figures(runs),
         )
     )

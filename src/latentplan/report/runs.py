@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from latentplan.report.evaluations import Evaluated, by_benchmark, main_benchmark
+
 
 @dataclass(frozen=True)
 class ReportEntry:
@@ -36,9 +38,9 @@ class Run:
         record: run.json.
         config: the resolved settings, config.yaml.
         metrics: one mapping per optimisation step that was logged, in order.
-        greedy: the evaluation with temperature 0, or None.
-        sampled: the evaluation at a temperature above 0, or None.
-        predictions: the rows of the greedy evaluation.
+        evaluations: its evaluations by benchmark.
+        benchmark: the one that the report is about.
+        predictions: the rows of the greedy evaluation on it.
         notes: what could not be read.
     """
 
@@ -47,8 +49,8 @@ class Run:
     record: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
-    greedy: dict[str, Any] | None = None
-    sampled: dict[str, Any] | None = None
+    evaluations: dict[str, Evaluated] = field(default_factory=dict)
+    benchmark: str | None = None
     predictions: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -61,6 +63,16 @@ class Run:
     def title(self) -> str:
         """What readers see."""
         return self.entry.title
+
+    @property
+    def greedy(self) -> dict[str, Any] | None:
+        """The evaluation with temperature 0 on the report's benchmark."""
+        return self.evaluations.get(self.benchmark or "", Evaluated()).greedy
+
+    @property
+    def sampled(self) -> dict[str, Any] | None:
+        """The evaluation with temperature 1 on the report's benchmark."""
+        return self.evaluations.get(self.benchmark or "", Evaluated()).sampled
 
     @property
     def is_rl(self) -> bool:
@@ -76,6 +88,10 @@ class Run:
     def measured(self, *path: str) -> Any:
         """A value of the greedy evaluation, `measured("accuracy", "estimate")`; None where it is absent."""
         return dig(self.greedy, *path)
+
+    def measured_on(self, benchmark: str, *path: str) -> Any:
+        """A value of the greedy evaluation on any benchmark; None where it is absent."""
+        return dig(self.evaluations.get(benchmark, Evaluated()).greedy, *path)
 
     def measured_sampled(self, *path: str) -> Any:
         """A value of the sampled evaluation; None where it is absent."""
@@ -103,19 +119,31 @@ def is_number(value: Any) -> bool:
 
 
 def load_runs(entries: Sequence[ReportEntry]) -> list[Run]:
-    """All runs of a report, in the order given."""
+    """All runs of a report, in the order given, compared on the benchmark that they share."""
     # A lone run gets the most prominent colour of the palette, not that of the first baseline.
     lone = len(entries) == 1
-    return [load_run(entry, slot=4 if lone else slot) for slot, entry in enumerate(entries)]
+    runs = [_load_run(entry, slot=4 if lone else slot) for slot, entry in enumerate(entries)]
+    benchmark = main_benchmark([run.evaluations for run in runs])
+    for run in runs:
+        run.benchmark = benchmark
+        if run.greedy is not None:
+            run.predictions = _rows(run, f"evaluation/{run.evaluations[str(benchmark)].stem}.jsonl")
+    return runs
 
 
-def load_run(entry: ReportEntry, slot: int = 0) -> Run:
+def benchmarks_of(runs: Sequence[Run]) -> list[str]:
+    """Every benchmark that a run of the report was evaluated on greedily, the main one first."""
+    names = {name for run in runs for name, evaluated in run.evaluations.items() if evaluated.greedy}
+    return sorted(names, key=lambda name: (name != runs[0].benchmark, name))
+
+
+def _load_run(entry: ReportEntry, slot: int) -> Run:
     """One run; files that are absent leave their attribute empty, broken ones also leave a note."""
     run = Run(entry, slot)
     run.record = _mapping(run, "run.json", json.loads)
     run.config = _mapping(run, "config.yaml", yaml.safe_load)
     run.metrics = _by_step(_rows(run, "metrics.jsonl"))
-    _read_evaluations(run)
+    run.evaluations = by_benchmark(_evaluations(run))
     return run
 
 
@@ -168,17 +196,8 @@ def _by_step(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [merged[step] for step in sorted(merged)]
 
 
-def _read_evaluations(run: Run) -> None:
-    for name, result in _evaluations(run):
-        if dig(result, "sampling", "temperature"):
-            run.sampled = run.sampled or result
-        elif run.greedy is None:
-            run.greedy = result
-            run.predictions = _rows(run, f"evaluation/{name}.jsonl")
-
-
 def _evaluations(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Evaluations by file name, those on the test problems before other benchmarks."""
+    """Evaluations by file name, files called `test…` before others."""
     files = (run.entry.path / "evaluation").glob("*.json")
     for file in sorted(files, key=lambda file: (not file.name.startswith("test"), file.name)):
         result = _mapping(run, f"evaluation/{file.name}", json.loads)

@@ -3,6 +3,10 @@
 {"seconds": 1180.2, "reconstruction": 0.981,
  "methods": {"cot": {"accuracy": 0.998, "interval": [0.992, 0.999], "accuracy_sampled": 0.995,
                      "tokens": 20.5, "coherence": 0.99, "seconds": 64.1}, ...}}
+
+All of it is measured on the main benchmark. Where there are several, one more key has the results on each:
+
+{"benchmarks": {"cot": {"gsm8k": {"accuracy": 0.24, "interval": [0.22, 0.26], "tokens": 20.5}, ...}, ...}}
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from latentplan.problems.files import write_atomically
-from latentplan.report.runs import ReportEntry, Run, load_runs, rl_pairs
+from latentplan.report.runs import ReportEntry, Run, benchmarks_of, dig, load_runs, rl_pairs
 
 
 def summarise(parent: Path, entries: Sequence[ReportEntry], seconds: float | None = None) -> dict[str, Any]:
@@ -29,11 +33,15 @@ def summarise(parent: Path, entries: Sequence[ReportEntry], seconds: float | Non
 
 def summarise_runs(runs: Sequence[Run], seconds: float | None = None) -> dict[str, Any]:
     """`summarise` for runs that have been read already."""
-    return {
+    benchmarks = benchmarks_of(runs)
+    summary = {
         "seconds": seconds,
         "reconstruction": _reconstruction(runs),
         "methods": {run.name: _method(run) for run in runs},
     }
+    if len(benchmarks) > 1:
+        summary["benchmarks"] = {run.name: _by_benchmark(run, benchmarks) for run in runs}
+    return summary
 
 
 def entry_under(parent: Path, entry: ReportEntry) -> ReportEntry:
@@ -48,14 +56,30 @@ def write_summary(parent: Path, summary: dict[str, Any]) -> Path:
 
 
 def _method(run: Run) -> dict[str, Any]:
-    low, high = run.measured("accuracy", "low"), run.measured("accuracy", "high")
     return {
         "accuracy": run.measured("accuracy", "estimate"),
-        "interval": None if low is None or high is None else [low, high],
+        "interval": _interval(run.measured("accuracy")),
         "accuracy_sampled": run.measured_sampled("accuracy", "estimate"),
         "tokens": run.measured("tokens", "mean"),
         "coherence": run.measured("coherence", "strict"),
         "seconds": run.recorded("seconds"),
+    }
+
+
+def _interval(accuracy: Any) -> list[float] | None:
+    low, high = dig(accuracy, "low"), dig(accuracy, "high")
+    return None if low is None or high is None else [low, high]
+
+
+def _by_benchmark(run: Run, benchmarks: Sequence[str]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {
+            "accuracy": run.measured_on(name, "accuracy", "estimate"),
+            "interval": _interval(run.measured_on(name, "accuracy")),
+            "tokens": run.measured_on(name, "tokens", "mean"),
+        }
+        for name in benchmarks
+        if run.measured_on(name, "accuracy") is not None
     }
 
 
