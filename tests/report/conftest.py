@@ -95,7 +95,7 @@ def _record(name: str, place: int) -> dict[str, Any]:
         "seconds": 100.0 + 50 * place,
         "versions": {"python": "3.11.0", "torch": "2.11.0", "transformers": "5.17.0", "latentplan": "0.1.0"},
         "seed": 0,
-        "data": {"fingerprint": "0123456789abcdef", "num_problems": 50_000},
+        "data": {"fingerprint": "0123456789abcdef", "num_problems": 50_000, "modulus": MODULUS},
         "device": "cpu, 2 threads",
         "method": name.rsplit("_", 1)[0] if name.startswith("atp") else name,
         "num_parameters": 340_000 + 1000 * place,

@@ -13,7 +13,7 @@ import typer
 
 from latentplan.cli.report import report
 from latentplan.report import ReportEntry, build_report
-from latentplan.report.examples import Step, example_groups, marked_steps
+from latentplan.report.examples import Step, example_groups, marked_steps, modulus_of
 from latentplan.report.formats import duration, run_title
 from latentplan.report.runs import load_runs
 from latentplan.report.svg import Axis, Series, line_chart, round_ticks, thinned
@@ -204,6 +204,21 @@ def test_examples_are_grouped_and_their_counts_add_up(runs) -> None:
 def test_steps_are_marked(plan: list[str], answer: str | None, modulus: int | None, flaws: list[str]) -> None:
     expected = [Step(text, flaw) for text, flaw in zip(plan, flaws, strict=True)]
     assert marked_steps(plan, answer, modulus) == expected
+
+
+def test_the_modulus_is_that_of_the_data(copied, page: Page) -> None:
+    assert "Modulus of the arithmetic11" in page.words
+    parent, entries = copied
+    edit(parent / "cot/run.json", data={"modulus": None})
+    edit(parent / "no_cot/run.json", data={})
+    edit(parent / "coconut/run.json", data={"modulus": 7})
+    assert [modulus_of(run) for run in load_runs(entries)] == [None, 11, 7, 11, 11]
+
+
+def test_tokens_of_training_are_shown(copied) -> None:
+    parent, entries = copied
+    edit(parent / "cot/run.json", tokens_trained=3_456_000)
+    assert "3.46M" in built(parent, entries).words
 
 
 def test_one_run_is_enough(runs, tmp_path: Path) -> None:

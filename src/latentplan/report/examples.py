@@ -129,9 +129,9 @@ def _telling(example: Example) -> tuple[int, int, int]:
 
 def modulus_of(run: Run) -> int | None:
     """The modulus of the arithmetic in a run's data, None for ordinary numbers."""
-    recorded = run.recorded("data", "modulus")
-    if recorded is not None:
-        return int(recorded)
+    data = run.recorded("data")
+    if isinstance(data, dict) and "modulus" in data:
+        return None if data["modulus"] is None else int(data["modulus"])
     names = run.config.get("dataset_name")
     preset = PRESETS.get(str(run.config.get("dataset_config")))
     is_clock = preset is not None and preset.world == "clock" and "minigsm" in (names or ())

@@ -46,6 +46,8 @@ def main_settings(run: Run) -> list[tuple[str, str]]:
     problems = run.recorded("data", "num_problems")
     if is_number(problems) and not _is_set(run.config.get("dataset_size")):
         rows.append(("Training problems", problems))
+    if run.recorded("data", "modulus") is not None:
+        rows.append(("Modulus of the arithmetic", run.recorded("data", "modulus")))
     if run.recorded("data", "fingerprint"):
         rows.append(("Fingerprint of the data", run.recorded("data", "fingerprint")))
     return [(title, in_words(value)) for title, value in rows]
