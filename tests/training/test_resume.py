@@ -10,7 +10,9 @@ import time
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
+from latentplan.cli.app import app
 from latentplan.training import runs
 from latentplan.training.run_directory import MetricsFile, RunConflictError, RunDirectory
 
@@ -207,23 +209,22 @@ def test_a_killed_command_goes_on_when_it_is_given_again(
     recipe.write_text(yaml.safe_dump(settings))
     folder = tmp_path / "killed"
     program = "from latentplan.cli.app import main; main()"
-    command = [sys.executable, "-c", program, "sft", "--config", str(recipe), "--output_dir", str(folder)]
+    arguments = ["sft", "--config", str(recipe), "--output_dir", str(folder)]
     with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=log, stderr=log)
         while process.poll() is None and not list(folder.glob("checkpoint-*")):
             time.sleep(0.01)
         time.sleep(random.random())
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
-        assert not (folder / "model").exists()
-        done = subprocess.run(command, stdout=log, stderr=log, timeout=120, check=False)
-    assert done.returncode == 0, (tmp_path / "log").read_text()
-    record = json.loads((folder / "run.json").read_text())
-    assert record["status"] == "finished"
-    assert steps_of(folder) == list(range(1, 46))
+    assert not (folder / "model").exists()
     threads = torch.get_num_threads()
+    done = CliRunner().invoke(app, arguments)
     whole = run_sft(
         tmp_path / "whole", **sft_settings, curriculum_steps=[15], save_strategy="no", torch_threads=1
     )
     torch.set_num_threads(threads)
+    assert done.exit_code == 0, done.output
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+    assert steps_of(folder) == list(range(1, 46))
     assert_same_weights(folder, whole.path)
