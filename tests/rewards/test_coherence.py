@@ -32,6 +32,15 @@ CASES = {
     "gibberish and no answer": (["no equation"], None, 1, 0),
     "an answer in words": (["<<1+2=3>>"], "three", 0, 0),
     "an answer with its unit": (["<<1+2=3>>"], "$3.00", 1, 1),
+    "the whole chain in one step": (["<<3+4=7>><<7*2=14>>"], "14", 1, 1),
+    "its rest in the last step": (["<<16-3-4=9>>", "<<9*2=18>>\n<<18+2=20>>"], "20", 1, 1),
+    "the rest, and another answer": (["<<16-3-4=9>>", "<<9*2=18>>\n<<18+2=20>>"], "18", 1 / 2, 2 / 3),
+    "an inner result that nothing takes up": (["<<1+2=3>>", "<<3+4=7>> <<5*2=10>>"], "10", 1, 2 / 3),
+    "one taken up by a later step": (["<<3+4=7>><<3*2=6>>", "<<7+6=13>>"], "13", 1, 1),
+    "the result of a step is its last": (["<<3+4=7>><<7*2=14>>", "<<7+1=8>>"], "8", 1 / 2, 2 / 3),
+    "the rest in the wrong order": (["<<7*2=14>><<3+4=7>>"], "14", 0, 1 / 2),
+    "gibberish before a rest": (["no", "<<3+4=7>><<7*2=14>>"], "14", 1, 2 / 3),
+    "equations in sentences": (["Ann has <<3+4=7>>7 boxes.", "So <<7*2=14>>14 eggs."], "14", 1, 1),
 }
 
 
@@ -61,10 +70,18 @@ ANY_STEPS = st.lists(st.text(alphabet="0123456789+-*/=<> ", max_size=12), max_si
 @settings(deadline=None)
 @given(st.one_of(STEPS, ANY_STEPS), st.one_of(NUMBERS.map(str), st.none(), st.text(max_size=5)))
 def test_they_are_shares_of_the_steps(steps, answer):
+    # Steps too short to hold two equations.
     for coherence in (paper_coherence, strict_coherence):
         score = coherence(steps, answer)
         assert 0 <= score <= 1
         assert score * max(len(steps), 1) == pytest.approx(round(score * max(len(steps), 1)))
+
+
+@settings(deadline=None)
+@given(STEPS, NUMBERS.map(str), st.integers(0, 5), st.sampled_from(["", " ", "\n"]))
+def test_strict_marks_are_the_same_with_the_rest_of_the_chain_in_one_step(steps, answer, whole, separator):
+    rest = [separator.join(steps[whole:])] if steps[whole:] else []
+    assert strict_coherence(steps[:whole] + rest, answer) == strict_coherence(steps, answer)
 
 
 @settings(deadline=None)

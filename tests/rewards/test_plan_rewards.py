@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from latentplan.rewards import BUILT_IN
 from latentplan.rewards.plan import (
     grounding,
     grounding_reward,
@@ -28,6 +29,14 @@ def test_validity_modulo():
     assert validity(["<<8+5=2>>", "<<2*3=6>>"], modulus=11) == 1
 
 
+def test_a_step_with_several_equations_is_true_if_all_of_them_are():
+    assert validity(["<<3+4=7>><<7*2=14>>"]) == 1
+    assert validity(["<<3+4=8>><<7*2=14>>"]) == validity(["<<3+4=7>><<7*2=15>>"]) == 0
+    assert validity(["<<16-3-4=9>>", "<<9*2=17>>\n<<17+1=18>>"]) == 1 / 2
+    assert validity(["<<8+5=2>>\n<<2*3=6>>"]) == 0
+    assert validity(["<<8+5=2>>\n<<2*3=6>>"], modulus=11) == 1
+
+
 def test_grounding_is_the_share_of_steps_with_known_numbers():
     assert grounding(["<<16-3-4=9>>", "<<9*2=18>>"], QUESTION) == 1
     assert grounding(["<<16-3-5=8>>", "<<8*2=16>>"], QUESTION) == 1 / 2, "5 comes from nowhere"
@@ -36,6 +45,22 @@ def test_grounding_is_the_share_of_steps_with_known_numbers():
     assert grounding(["<<-3+16=13>>"], QUESTION) == 1, "a known number with the other sign"
     assert grounding(["<<100-1=99>>"], QUESTION) == 1, "the constants 1 and 100"
     assert grounding([], QUESTION) == 0
+
+
+def test_a_step_with_several_equations_is_grounded_if_all_of_them_are():
+    assert grounding(["<<3+4=7>><<7*2=14>>"], QUESTION) == 1, "7 is an earlier result of the same step"
+    assert grounding(["<<7*2=14>><<3+4=7>>"], QUESTION) == 0, "7 comes too late"
+    assert grounding(["<<16-3=13>>", "<<3+5=8>> <<8*2=16>>"], QUESTION) == 1 / 2, "5 comes from nowhere"
+    assert grounding(["<<3+4=7>><<7*2=14>>", "<<14-7=7>>"], QUESTION) == 1, "both results are known"
+
+
+@pytest.mark.parametrize("separator", ["", " ", "\n"])
+def test_a_perfect_plan_is_perfect_with_its_rest_in_one_step(separator):
+    rest = separator.join(["<<9*2=18>>", "<<18+4=22>>"])
+    plans = [["<<16-3-4=9>>", rest], [separator.join(["<<16-3-4=9>>", rest])]]
+    batch = {"prompts": [QUESTION] * 2, "completions": ["### 22"] * 2, "answer": ["22"] * 2}
+    for name, reward in BUILT_IN.items():
+        assert reward(**batch, decoded_steps=plans) == [1, 1], name
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -24,8 +23,8 @@ from latentplan.evaluation.results import Reconstruction
 from latentplan.evaluation.rollouts import GreedyChains, batches_by_length
 from latentplan.modeling.latents import unroll
 from latentplan.modeling.loading import LoadedModel
-from latentplan.problems.equations import find_equations, parse_equation
 from latentplan.problems.problem import Problem
+from latentplan.rewards.steps import equations_of
 from latentplan.rollout.plans import Plan, decode_plans
 from latentplan.rollout.solve import question_batch
 
@@ -153,11 +152,9 @@ def text_of(step: str) -> str:
     return step.strip()
 
 
-@lru_cache(maxsize=65536)
 def result_of(step: str) -> Fraction | None:
     """The result of the last equation in a step; None where it has none that can be read."""
-    equation = parse_equation(step)
-    equations = [equation] if equation is not None else find_equations(step)
+    equations = equations_of(step)
     return equations[-1].result if equations else None
 
 

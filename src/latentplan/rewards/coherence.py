@@ -6,6 +6,8 @@ makes of the latents, and the predicted answer.
     decoded steps                          answer    paper    strict
     <<16-3-4=9>>  <<9*2=18>>               18        1        1
     <<1+3=4>>     <<14*2=28>>              28        1        1/2       '4' occurs in '14'
+    <<3+4=7>><<7*2=14>>                    14        1        1         the rest of a chain in one step
+    <<1+2=3>><<4*5=20>>                    20        1        1/2       only strict asks what becomes of the 3
     no equation   nor this one             28        1        0         the empty result occurs everywhere
                                            28        1        0         no steps at all
 """
@@ -17,8 +19,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from latentplan.problems.answers import extract_answer, numbers_match, parse_number
-from latentplan.problems.equations import Equation, parse_equation
+from latentplan.problems.equations import Equation
 from latentplan.rewards.contract import column
+from latentplan.rewards.steps import equations_of
 
 _RESULT = re.compile(r"<<[^<>]*=([^<>=]*)>>")
 
@@ -53,7 +56,8 @@ def paper_coherence(steps: Sequence[str], answer: str | None) -> float:
     """Coherence by substrings, as ATP-Latent defines it (arXiv:2601.21598), with its holes, for comparison.
 
     A step counts if its result's text occurs in any later step, the last if it occurs in the predicted
-    answer; the score is the share of steps that count. What this rewards by accident:
+    answer; the score is the share of steps that count. Of several results in a step the last is compared.
+    What this rewards by accident:
 
     - a step that cannot be read has the empty result, which occurs everywhere, so gibberish scores 1;
     - '4' occurs in '14', and also in a later step's own result;
@@ -74,15 +78,18 @@ def strict_coherence(steps: Sequence[str], answer: str | None) -> float:
     A step counts if its result is an operand of a later step or equals the predicted answer, the last only if
     it equals the answer; one that cannot be read never counts. The score is the share of steps that count,
     and 0 without steps. An answer that is no number equals no result.
+
+    The equations of a decoded step that holds several, the rest of a long chain, are steps of the chain in
+    their order, so that the score is the same as if each had been decoded by itself.
     """
-    equations = [parse_equation(step) for step in steps]
-    counted = sum(_is_carried_on(index, equations, answer) for index in range(len(steps)))
-    return counted / len(steps) if steps else 0.0
+    chain = [equation for step in steps for equation in equations_of(step) or (None,)]
+    counted = sum(_is_carried_on(index, chain, answer) for index in range(len(chain)))
+    return counted / len(chain) if chain else 0.0
 
 
 def _result_text(step: str) -> str:
-    found = _RESULT.search(step)
-    return found.group(1).strip() if found else ""
+    results = _RESULT.findall(step)
+    return results[-1].strip() if results else ""
 
 
 def _is_carried_on(index: int, equations: Sequence[Equation | None], answer: str | None) -> bool:

@@ -1,8 +1,9 @@
 """Is the decoded plan itself sound: are its equations true, and do their numbers come from somewhere?
 
 Scores beside coherence, so that a chain cannot score by being connected and wrong. The plan score is the
-product of validity, grounding and strict coherence. All of them are shares of the decoded steps, in [0, 1]: a
-step that cannot be read counts as a miss, and no steps score 0.
+product of validity, grounding and strict coherence. Validity and grounding are shares of the decoded steps,
+in [0, 1]: a step that cannot be read counts as a miss, and no steps score 0. A step with several equations,
+the rest of a chain longer than the latent steps, is as good as the worst of them.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from latentplan.problems.equations import find_numbers, parse_equation
+from latentplan.problems.equations import find_numbers
 from latentplan.rewards.coherence import coherence_strict
 from latentplan.rewards.contract import column, product
+from latentplan.rewards.steps import equations_of
 
 CONSTANTS = frozenset([Fraction(1), Fraction(100)])
 """Numbers that a step may always bring in: the whole, and per cent."""
@@ -85,24 +87,26 @@ def plan_reward(prompts: Sequence[str], completions: Sequence[str], **columns: A
 
 
 def validity(steps: Sequence[str], modulus: int | None = None) -> float:
-    """The share of decoded steps that are true equations, modulo `modulus` where given."""
-    equations = map(parse_equation, steps)
-    true = sum(equation is not None and equation.is_true(modulus) for equation in equations)
-    return true / len(steps) if steps else 0.0
+    """The share of decoded steps whose equations are all true, modulo `modulus` where given."""
+    chain = [equations_of(step) for step in steps]
+    true = sum(bool(step) and all(equation.is_true(modulus) for equation in step) for step in chain)
+    return true / len(chain) if chain else 0.0
 
 
 def grounding(steps: Sequence[str], question: str) -> float:
     """The share of decoded steps all of whose operands are known.
 
-    Known are the numbers of the question (see `numbers_of_question`), the results of earlier steps, and
-    `CONSTANTS`, each also with the other sign.
+    Known are the numbers of the question (see `numbers_of_question`), the results of earlier equations, of
+    the same step too, and `CONSTANTS`, each also with the other sign.
     """
     known = set(numbers_of_question(question) | CONSTANTS)
     grounded = 0
-    for equation in map(parse_equation, steps):
-        if equation is not None:
-            grounded += all(operand in known or -operand in known for operand in equation.operands)
+    for equations in map(equations_of, steps):
+        all_known = bool(equations)
+        for equation in equations:
+            all_known &= all(operand in known or -operand in known for operand in equation.operands)
             known.add(equation.result)
+        grounded += all_known
     return grounded / len(steps) if steps else 0.0
 
 
