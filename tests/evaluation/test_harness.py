@@ -12,7 +12,7 @@ from latentplan.evaluation.latent_use import of_another_question, same_norm_nois
 from latentplan.evaluation.predictions import PredictionWriter, data_fingerprint
 from latentplan.evaluation.reconstruction import teacher_plans
 from latentplan.evaluation.results import Reconstruction
-from latentplan.evaluation.rollouts import GreedyChains, batches_by_length, greedy_chains
+from latentplan.evaluation.rollouts import GreedyChains, greedy_chains
 from latentplan.problems.problem import Problem
 from latentplan.rollout.sampling import Sampling
 
@@ -199,10 +199,6 @@ def test_warnings():
     assert reconstruction_warnings(Reconstruction(0.9, 0.1, None, None)) == []
     (warning,) = reconstruction_warnings(Reconstruction(0.95, 1, 0.8999, 1))
     assert warning.startswith("free-running reconstruction is 90.0%, below 90%")
-
-
-def test_batches_by_length():
-    assert batches_by_length(["ccc", "a", "bb", "d"], 3) == [[1, 3, 2], [0]]
 
 
 def test_fingerprint_of_data(problems):

@@ -3,7 +3,7 @@ import torch
 
 from latentplan.rollout.plans import decode_plans, written_plan
 from latentplan.rollout.sampling import Sampling
-from latentplan.rollout.solve import solve
+from latentplan.rollout.solve import batches_by_length, roll_out, solve
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,25 @@ def test_plans_are_read_from_the_slots_in_use_alone(taught, mixed_problems):
     assert again == plans[2:]
     nothing = decode_plans(taught.step_decoder, taught.tokenizer, latents[:2], torch.zeros(2, 6).long())
     assert nothing == [[], []]
+
+
+def test_batches_hold_questions_of_similar_length():
+    assert batches_by_length(["ccc", "a", "bb", "d"], 3) == [[1, 3, 2], [0]]
+    assert batches_by_length([], 3) == []
+
+
+def test_a_batch_holds_whole_groups(make_system, as_loaded, mixed_problems):
+    loaded = as_loaded(make_system("atp_latent"))
+    questions = [problem.question for problem in mixed_problems]
+
+    def places(batch_size):
+        rolled = roll_out(
+            loaded, questions, Sampling(max_new_tokens=2), seed=0, num_generations=3, batch_size=batch_size
+        )
+        return [(batch.places, batch.trajectories.num_tokens.shape[0]) for batch in rolled]
+
+    assert places(7) == [(pair, 6) for pair in batches_by_length(questions, 2)]
+    assert places(1) == [(one, 3) for one in batches_by_length(questions, 1)], "a group is not divided"
 
 
 @pytest.mark.parametrize("method", ["cot", "no_cot", "coconut", "atp_latent"])

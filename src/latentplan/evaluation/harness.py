@@ -19,7 +19,7 @@ import latentplan
 from latentplan.evaluation.diagnostics import Diagnostics, diagnose
 from latentplan.evaluation.predictions import Prediction, data_fingerprint, predictions_of
 from latentplan.evaluation.results import EvaluationResult, SamplingSettings
-from latentplan.evaluation.rollouts import GreedyChains, chains_of, evaluation_mode, greedy_chains, roll_out
+from latentplan.evaluation.rollouts import GreedyChains, chains_of, evaluation_mode, greedy_chains
 from latentplan.evaluation.scores import (
     accuracy_estimate,
     group_by_steps,
@@ -32,7 +32,7 @@ from latentplan.evaluation.scores import (
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
 from latentplan.rollout.sampling import Sampling
-from latentplan.rollout.solve import read_solutions
+from latentplan.rollout.solve import read_solutions, roll_out
 
 GREEDY = Sampling.greedy(max_new_tokens=128)
 

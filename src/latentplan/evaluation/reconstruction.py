@@ -20,13 +20,13 @@ import torch
 
 from latentplan.encoding.curriculum import split_chain
 from latentplan.evaluation.results import Reconstruction
-from latentplan.evaluation.rollouts import GreedyChains, batches_by_length
+from latentplan.evaluation.rollouts import GreedyChains
 from latentplan.modeling.latents import unroll
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
 from latentplan.rewards.steps import equations_of
 from latentplan.rollout.plans import Plan, decode_plans
-from latentplan.rollout.solve import question_batch
+from latentplan.rollout.solve import batches_by_length, question_batch
 
 Reading = Callable[[str], object]
 """What of a step is compared: its text, or its result; None where a step has no such thing."""

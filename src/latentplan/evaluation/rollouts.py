@@ -1,8 +1,7 @@
-"""A whole set of problems rolled out in batches of similar length, timed, and its greedy chains kept."""
+"""The greedy chains of a whole set of problems, and the mode in which a model is evaluated."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,26 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from latentplan.modeling.loading import LoadedModel
-from latentplan.rollout.engine import generate
 from latentplan.rollout.plans import Plan
 from latentplan.rollout.sampling import Sampling
-from latentplan.rollout.solve import question_batch, read_solutions
-from latentplan.rollout.trajectories import Trajectories
-
-
-@dataclass(frozen=True)
-class RolledBatch:
-    """The trajectories of one batch.
-
-    Attributes:
-        places: of its questions in the whole set.
-        trajectories: all generations of these questions.
-        seconds: that generation took, the device having finished.
-    """
-
-    places: list[int]
-    trajectories: Trajectories
-    seconds: float
+from latentplan.rollout.solve import RolledBatch, read_solutions, roll_out
 
 
 @dataclass(frozen=True)
@@ -73,40 +55,6 @@ def evaluation_mode(model: LoadedModel) -> Iterator[None]:
             module.train(training)
 
 
-def batches_by_length(questions: Sequence[str], batch_size: int) -> list[list[int]]:
-    """The places of the questions in batches, shortest question first, so that there is little padding."""
-    order = sorted(range(len(questions)), key=lambda place: (len(questions[place]), place))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
-def roll_out(
-    model: LoadedModel,
-    questions: Sequence[str],
-    sampling: Sampling,
-    *,
-    seed: int,
-    num_generations: int = 1,
-    batch_size: int = 128,
-) -> Iterator[RolledBatch]:
-    """`num_generations` trajectories of each question; `batch_size` trajectories at a time, of whole groups.
-
-    A question's noise follows from `seed` and its place in `questions`, as in `rollout.solve`.
-    """
-    for places in batches_by_length(questions, max(1, batch_size // num_generations)):
-        ids, mask = question_batch(model, [questions[place] for place in places])
-        started = _now(ids.device)
-        trajectories = generate(
-            model.reasoner,
-            ids,
-            mask,
-            torch.tensor(places, device=ids.device),
-            seed=seed,
-            sampling=sampling,
-            draws=num_generations,
-        )
-        yield RolledBatch(places, trajectories, _now(ids.device) - started)
-
-
 def greedy_chains(model: LoadedModel, questions: Sequence[str], *, batch_size: int) -> GreedyChains:
     """The chains of the most probable trajectories, for runs that sampled others; answers are not needed."""
     parts = []
@@ -120,9 +68,3 @@ def chains_of(batch: RolledBatch, plans: Sequence[Plan | None]) -> GreedyChains:
     """The chains of a greedy batch with one trajectory a question."""
     trajectories = batch.trajectories
     return GreedyChains(batch.places, trajectories.latents.cpu(), trajectories.slot_mask.cpu(), list(plans))
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -1,7 +1,8 @@
-"""Problems to solutions: rollouts in batches, with the text of answers and plans."""
+"""Problems to solutions: rollouts in batches of similar length, timed, with the text of answers and plans."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,21 @@ from latentplan.rollout.engine import generate
 from latentplan.rollout.plans import Plan, decode_plans, written_plan
 from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.trajectories import Trajectories
+
+
+@dataclass(frozen=True)
+class RolledBatch:
+    """The trajectories of one batch.
+
+    Attributes:
+        places: of its questions in the whole set.
+        trajectories: all generations of these questions.
+        seconds: that generation took, the device having finished.
+    """
+
+    places: list[int]
+    trajectories: Trajectories
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,40 @@ def question_batch(model: LoadedModel, questions: Sequence[str]) -> tuple[torch.
     rows = [model.encoder.question(question) + frame for question in questions]
     ids, mask = pad_left(rows, model.tokenizer.pad_token_id)
     return ids.to(model.reasoner.device), mask.to(model.reasoner.device)
+
+
+def batches_by_length(questions: Sequence[str], batch_size: int) -> list[list[int]]:
+    """The places of the questions in batches, shortest question first, so that there is little padding."""
+    order = sorted(range(len(questions)), key=lambda place: (len(questions[place]), place))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def roll_out(
+    model: LoadedModel,
+    questions: Sequence[str],
+    sampling: Sampling,
+    *,
+    seed: int,
+    num_generations: int = 1,
+    batch_size: int = 128,
+) -> Iterator[RolledBatch]:
+    """`num_generations` trajectories of each question; `batch_size` trajectories at a time, of whole groups.
+
+    A question's noise follows from `seed` and its place in `questions`.
+    """
+    for places in batches_by_length(questions, max(1, batch_size // num_generations)):
+        ids, mask = question_batch(model, [questions[place] for place in places])
+        started = _now(ids.device)
+        trajectories = generate(
+            model.reasoner,
+            ids,
+            mask,
+            torch.tensor(places, device=ids.device),
+            seed=seed,
+            sampling=sampling,
+            draws=num_generations,
+        )
+        yield RolledBatch(places, trajectories, _now(ids.device) - started)
 
 
 def read_solutions(model: LoadedModel, trajectories: Trajectories, with_plans: bool = True) -> list[Solution]:
@@ -94,25 +144,22 @@ def solve(
         on_progress: called with the number of questions just solved.
     """
     solutions: list[list[Solution]] = [[] for _ in questions]
-    for places in _batches_by_length(questions, batch_size):
-        ids, mask = question_batch(model, [questions[place] for place in places])
-        trajectories = generate(
-            model.reasoner,
-            ids,
-            mask,
-            torch.tensor(places, device=ids.device),
-            seed=seed,
-            sampling=sampling,
-            draws=num_generations,
-        )
-        flat = read_solutions(model, trajectories)
-        for index, place in enumerate(places):
+    for batch in roll_out(
+        model,
+        questions,
+        sampling,
+        seed=seed,
+        num_generations=num_generations,
+        batch_size=batch_size * num_generations,
+    ):
+        flat = read_solutions(model, batch.trajectories)
+        for index, place in enumerate(batch.places):
             solutions[place] = flat[index * num_generations : (index + 1) * num_generations]
-        on_progress(len(places))
+        on_progress(len(batch.places))
     return solutions
 
 
-def _batches_by_length(questions: Sequence[str], batch_size: int) -> Iterator[list[int]]:
-    order = sorted(range(len(questions)), key=lambda place: (len(questions[place]), place))
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
