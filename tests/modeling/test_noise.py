@@ -84,3 +84,8 @@ def test_the_mixer_is_splitmix64():
     states = torch.tensor(1234567) + golden * torch.arange(1, 4)
     outputs = [value & (2**64 - 1) for value in noise.mix(states).tolist()]
     assert outputs == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def test_a_slot_has_the_same_noise_however_many_slots_follow():
+    keys = noise.fold(3, torch.arange(5))
+    assert torch.equal(noise.slots(keys, 8, 6)[:, :3], noise.slots(keys, 3, 6))

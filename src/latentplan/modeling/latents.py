@@ -49,7 +49,7 @@ def unroll(
     num_slots = slot_mask.shape[1]
     noise = None
     if noise_keys is not None and num_slots:
-        noise = noise_source.gaussian(noise_keys, num_slots, model.config.hidden_size)
+        noise = noise_source.slots(noise_keys, num_slots, model.config.hidden_size)
     latents, distributions = [], []
     for slot in range(num_slots):
         distribution = model.next_latent(context)

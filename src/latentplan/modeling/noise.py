@@ -50,6 +50,11 @@ def gaussian(keys: torch.Tensor, *shape: int) -> torch.Tensor:
     return normal[..., :count].reshape(*keys.shape, *shape).float()
 
 
+def slots(keys: torch.Tensor, num_slots: int, hidden_size: int) -> torch.Tensor:
+    """Standard normal noise of latent slots, `[rows, num_slots, hidden_size]`, a function of (key, slot) alone."""
+    return gaussian(fold(keys.unsqueeze(1), torch.arange(num_slots, device=keys.device)), hidden_size)
+
+
 def _shift_right(values: torch.Tensor, bits: int) -> torch.Tensor:
     """Logical shift: torch's own shifts in the sign bit."""
     return (values >> bits) & ((1 << (64 - bits)) - 1)

@@ -86,7 +86,7 @@ def generate(
 
 def chain_noise(model: LatentReasoner, chain_keys: torch.Tensor) -> torch.Tensor:
     """The standard normal noise `[chains, slots, hidden]` that a rollout with these keys used."""
-    return noise.gaussian(noise.fold(chain_keys, _LATENT), model.config.num_slots, model.config.hidden_size)
+    return noise.slots(noise.fold(chain_keys, _LATENT), model.config.num_slots, model.config.hidden_size)
 
 
 def _latents(
