@@ -56,14 +56,18 @@ class _Run:
     latent_use: bool
     folder: Path
 
-    def file_stem(self, label: str) -> str:
-        """The benchmark's name and, unless greedy, how it was sampled, so that neither replaces the other."""
-        stem = re.sub(r"[^\w.-]+", "-", label)
-        sampling = self.sampling
-        if sampling.temperature == sampling.latent_temperature == 0:
-            return stem
-        temperatures = f"t{sampling.temperature:g}-l{sampling.latent_temperature:g}"
-        return f"{stem}-{temperatures}-n{self.num_generations}-seed{self.seed}"
+    def stem(self, label: str) -> Path:
+        """Where the results on a benchmark go, without the suffix."""
+        return self.folder / file_stem(label, self.sampling, self.num_generations, self.seed)
+
+
+def file_stem(label: str, sampling: Sampling, num_generations: int, seed: int) -> str:
+    """The benchmark's name and, unless greedy, how it was sampled, so that neither replaces the other."""
+    stem = re.sub(r"[^\w.-]+", "-", label)
+    if sampling.temperature == sampling.latent_temperature == 0:
+        return stem
+    temperatures = f"t{sampling.temperature:g}-l{sampling.latent_temperature:g}"
+    return f"{stem}-{temperatures}-n{num_generations}-seed{seed}"
 
 
 def evaluate(
@@ -115,7 +119,7 @@ def evaluate(
     console = Console(highlight=False)
     console.print(render([_evaluate_one(run, label, problems[label], console) for label in problems]))
     for label in problems:
-        stem = run.folder / run.file_stem(label)
+        stem = run.stem(label)
         console.print(Text(f"{stem}.json, predictions in {stem}.jsonl"), soft_wrap=True)
 
 
@@ -157,7 +161,7 @@ def _reader(argument: str, num_problems: int | None) -> tuple[str, Callable[[], 
 
 
 def _evaluate_one(run: _Run, label: str, problems: list[Problem], console: Console) -> EvaluationResult:
-    stem = run.folder / run.file_stem(label)
+    stem = run.stem(label)
     with (
         PredictionWriter(stem.with_name(f"{stem.name}.jsonl")) as writer,
         Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
