@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from latentplan.problems.files import write_atomically
+
 FORMAT_VERSION = 1
 
 
@@ -183,13 +185,8 @@ class EvaluationResult:
 
     def save(self, file: str | os.PathLike[str]) -> Path:
         """Writes the JSON file in one move, so that no reader ever sees half of it; makes its folder."""
-        file = Path(file)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
         text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(file)
-        return file
+        return write_atomically(Path(file), text + "\n")
 
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> EvaluationResult:

@@ -51,7 +51,7 @@ def gaussian(keys: torch.Tensor, *shape: int) -> torch.Tensor:
 
 
 def slots(keys: torch.Tensor, num_slots: int, hidden_size: int) -> torch.Tensor:
-    """Standard normal noise of latent slots, `[rows, num_slots, hidden_size]`, a function of (key, slot) alone."""
+    """Standard normal noise of latent slots, `[rows, slots, hidden]`, a function of (key, slot) alone."""
     return gaussian(fold(keys.unsqueeze(1), torch.arange(num_slots, device=keys.device)), hidden_size)
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from latentplan.problems.equations import evaluate, parse_equation
+from latentplan.problems.equations import evaluate
 from latentplan.problems.minigsm.config import PRESETS
 from latentplan.report.compare import Prediction, by_problem
 from latentplan.report.runs import Run, rl_pairs
 from latentplan.rewards.coherence import strict_coherence
+from latentplan.rewards.steps import equations_of
 
 _PER_GROUP = 2
 
@@ -151,11 +152,12 @@ def marked_steps(plan: Iterable[Any], answer: str | None, modulus: int | None = 
 
 
 def _flaw(text: str, is_used: bool, modulus: int | None) -> str:
-    equation = parse_equation(text)
-    if equation is None:
+    equations = equations_of(text)
+    if not equations:
         return "not an equation"
-    if not equation.is_true(modulus):
-        return "false" + _right_value(equation.expression, modulus)
+    for equation in equations:
+        if not equation.is_true(modulus):
+            return "false" + _right_value(equation.expression, modulus)
     return "" if is_used else "result not used"
 
 
@@ -171,5 +173,9 @@ def _right_value(expression: str, modulus: int | None) -> str:
 def _used(steps: Sequence[str], answer: str | None) -> list[bool]:
     # Whether a step counts depends on later steps only, so it is what the score of the rest gains by it.
     rests = [steps[place:] for place in range(len(steps) + 1)]
-    counted = [strict_coherence(rest, answer) * len(rest) for rest in rests]
-    return [with_it - without > 0.5 for with_it, without in pairwise(counted)]
+    sizes = [max(1, len(equations_of(step))) for step in steps]
+    counted = [strict_coherence(rest, answer) * sum(sizes[place:]) for place, rest in enumerate(rests)]
+    return [
+        with_it - without > size - 0.5
+        for (with_it, without), size in zip(pairwise(counted), sizes, strict=True)
+    ]

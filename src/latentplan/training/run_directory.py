@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typing import Any
 import yaml
 from transformers import TrainerCallback
 
+from latentplan.problems.files import write_atomically
 from latentplan.problems.problem import Problem
 
 PACKAGES = ("latentplan", "torch", "transformers", "accelerate", "safetensors", "tokenizers", "numpy")
@@ -37,13 +39,6 @@ _FREE_SETTINGS = {
 
 class RunConflictError(ValueError):
     """A run directory holds a run with other settings."""
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file through a temporary name, so that no reader or crash sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def fingerprint(problems: Iterable[Problem]) -> str:
@@ -231,7 +226,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 def command_line() -> str:
     """The command that started this process, as a user would type it."""
-    return " ".join(["latentplan", *sys.argv[1:]])
+    return shlex.join(["latentplan", *sys.argv[1:]])
 
 
 def _now() -> str:
