@@ -54,6 +54,7 @@ def minigsm(
     modulus: Annotated[int | None, _dial("modulus")] = None,
     max_addend: Annotated[int | None, _dial("max_addend")] = None,
     multipliers: Annotated[str | None, _dial("multipliers")] = None,
+    phrasing: Annotated[str | None, _dial("phrasing")] = None,
 ) -> None:
     """Make word problems of one split; lists such as step weights are written with commas: 1,1,2.
 
