@@ -17,6 +17,7 @@ from latentplan.training.arguments import DataArguments, ModelArguments
 from latentplan.training.data import encode_problems, load_training_problems
 from latentplan.training.initialise import initialise_system
 from latentplan.training.run_directory import fingerprint
+from latentplan.training.sft import make_curriculum
 
 
 def metrics_of(run):
@@ -183,3 +184,9 @@ def test_paths_of_the_run_are_those_that_were_asked_for(run_sft, tmp_path):
     run = run_sft(tmp_path / "deep" / "er", method="no_cot", save_strategy="no")
     assert run.path == Path(tmp_path / "deep" / "er")
     assert run.record["name"] == "er"
+
+
+def test_stages_beyond_the_latent_steps_are_refused(sft_config, tmp_path):
+    config = sft_config(tmp_path, curriculum_stages=[1, 4], max_latent_steps=3)
+    with pytest.raises(ValueError, match="go beyond max_latent_steps=3"):
+        make_curriculum(config, has_latents=True)

@@ -70,7 +70,7 @@ class Job:
 def quickstart_jobs() -> list[Job]:
     """The jobs in the order of the table, the longest chain of them first where they compete for a core."""
     return [
-        Job("cot", "CoT (written)", threads=2),
+        Job("cot", "CoT (written)"),
         Job("no_cot", "No-CoT", needs=["cot"]),
         Job("coconut", "Coconut", needs=["cot"]),
         Job("atp_latent_sft", "ATP-Latent, SFT", needs=["cot"]),

@@ -22,6 +22,11 @@ def make_curriculum(config: SFTConfig, has_latents: bool) -> Curriculum:
     stages = config.curriculum_stages
     if stages is None:
         stages = list(range(1, config.max_latent_steps + 1)) if has_latents else [0]
+    if has_latents and max(stages, default=0) > config.max_latent_steps:
+        raise ValueError(
+            f"curriculum_stages {stages} go beyond max_latent_steps={config.max_latent_steps}, "
+            "the most latent steps that the model has"
+        )
     steps = config.curriculum_steps
     if len(steps) == 1:
         steps = steps * len(stages)
