@@ -57,7 +57,7 @@ def _parse(classes, arguments):  # type: ignore[no-untyped-def]
         arguments = ["--help"]
     try:
         return parse_recipe(classes, arguments)
-    except ValueError as error:
+    except (ValueError, typer.BadParameter) as error:
         fail(error)
 
 
