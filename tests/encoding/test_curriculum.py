@@ -1,6 +1,6 @@
 import pytest
 
-from latentplan.encoding.curriculum import Curriculum, progressive, split_chain
+from latentplan.encoding.curriculum import Curriculum, split_chain
 
 
 def as_lists(split):
@@ -51,8 +51,7 @@ def test_phases_begin_where_the_ones_before_end():
     assert [curriculum.stage(step) for step in range(7)] == [1, 1, 1, 1, 3, 2, 2]
 
 
-def test_progressive_and_constant():
-    assert progressive(3, [5, 5, 10]) == Curriculum((1, 2, 3), (5, 5, 10))
+def test_constant():
     assert [Curriculum.constant(2, 3).stage(step) for step in range(5)] == [2] * 5
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -63,8 +62,3 @@ class Curriculum:
     def stage(self, step: int) -> int:
         """The curriculum stage of optimisation step `step`."""
         return self.stages[self.phase(step)]
-
-
-def progressive(max_latent_steps: int, steps: Sequence[int]) -> Curriculum:
-    """Stages 1, 2, …, `max_latent_steps`, as in Coconut and ATP-Latent."""
-    return Curriculum(tuple(range(1, max_latent_steps + 1)), tuple(steps))

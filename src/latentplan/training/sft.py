@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from latentplan.encoding.curriculum import Curriculum, progressive
+from latentplan.encoding.curriculum import Curriculum
 from latentplan.encoding.encoder import EncodedProblem, Encoder
 from latentplan.methods.system import LatentSystem
 from latentplan.training.arguments import SFTConfig
@@ -30,8 +30,6 @@ def make_curriculum(config: SFTConfig, has_latents: bool) -> Curriculum:
     steps = config.curriculum_steps
     if len(steps) == 1:
         steps = steps * len(stages)
-    if stages == list(range(1, config.max_latent_steps + 1)):
-        return progressive(config.max_latent_steps, steps)
     return Curriculum(tuple(stages), tuple(steps))
 
 
