@@ -14,6 +14,13 @@ import typer
 import yaml
 from transformers import HfArgumentParser
 
+INSTEAD_OF = {
+    "curriculum_steps": "curriculum_epochs",
+    "curriculum_epochs": "curriculum_steps",
+    "gradient_accumulation_steps": "effective_batch_size",
+}
+"""Flags that replace another setting of a recipe."""
+
 
 def parse_recipe(classes: Sequence[type], arguments: list[str]) -> tuple[Any, ...]:
     """Settings from `--config RECIPE` and flags, as one instance of each class.
@@ -30,8 +37,11 @@ def parse_recipe(classes: Sequence[type], arguments: list[str]) -> tuple[Any, ..
         if action.type is dict:
             action.type = _mapping
     if recipe is not None:
-        path = find_recipe(recipe)
-        parser.set_defaults(**_read_settings(path, classes))
+        settings = _read_settings(find_recipe(recipe), classes)
+        flags = {argument.removeprefix("--").split("=")[0] for argument in arguments}
+        for name in flags & set(INSTEAD_OF):
+            settings.pop(INSTEAD_OF[name], None)
+        parser.set_defaults(**settings)
     return parser.parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
 
 

@@ -70,12 +70,22 @@ class RunConfig(TrainingArguments):
     save_total_limit: int | None = _setting(2, "checkpoints kept")
     learning_rate: float = _setting(1e-4, "peak learning rate")
     weight_decay: float = _setting(0.0, "AdamW's weight decay")
+    effective_batch_size: int | None = _setting(
+        None,
+        "rows (sft) or trajectories (grpo) of one optimisation step over all devices; "
+        "gradient_accumulation_steps then follows from it and from the number of devices",
+    )
     overwrite_output_dir: bool = _setting(False, "delete an earlier run in output_dir and start again")
     torch_threads: int | None = _setting(None, "CPU threads of this process; absent: torch's choice")
     remove_unused_columns: bool = _setting(False, "columns are laid out by the method, not by the Trainer")
     report_to: None | str | list[str] = _setting(  # noqa: RUF036 (HfArgumentParser wants None first)
         "none", "tracking integrations, such as tensorboard"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.effective_batch_size is not None:
+            self.gradient_accumulation_steps = _accumulation(self, self.effective_batch_size)
 
 
 @dataclass
@@ -95,7 +105,13 @@ class SFTConfig(RunConfig):
     curriculum_stages: list[int] | None = _setting(
         None, "the stages in order (0: all steps are text); absent: 1 to K for latent methods"
     )
-    curriculum_steps: list[int] = _setting([1000], "optimisation steps of each stage; one number serves all")
+    curriculum_steps: list[int] | None = _setting(
+        None, "optimisation steps of each stage; one number serves all; absent: curriculum_epochs, or 1000"
+    )
+    curriculum_epochs: list[float] | None = _setting(
+        None,
+        "instead of curriculum_steps: passes over the training problems in each stage; one number serves all",
+    )
     reset_optimizer: bool = _setting(True, "forget the optimizer's moments at the start of each stage")
     stage_warmup_steps: int = _setting(0, "optimisation steps of linear warm-up at the start of each stage")
     decay_stages: int = _setting(
@@ -145,6 +161,18 @@ class GRPOConfig(RunConfig):
     log_completions: bool = _setting(
         False, "write sampled trajectories to samples.jsonl at every logging step"
     )
+
+
+def _accumulation(config: RunConfig, effective_batch: int) -> int:
+    """Micro-batches of an optimisation step on each device. Raises ValueError if that is no whole number."""
+    at_once = config.train_batch_size * config.world_size
+    if effective_batch < 1 or effective_batch % at_once:
+        raise ValueError(
+            f"effective_batch_size={effective_batch} must be a multiple of per_device_train_batch_size times "
+            f"the number of devices, {config.train_batch_size} x {config.world_size} = {at_once}: "
+            "change per_device_train_batch_size"
+        )
+    return effective_batch // at_once
 
 
 def flatten_recipe(arguments: tuple[Any, ...]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def train_sft(
     encoder = make_encoder(tokenizer, system.reasoner)
     encoded, kept = encode_problems(problems, encoder, data)
     _record_data(run, problems, kept, removed)
-    curriculum = make_curriculum(config, system.reasoner.latent_head is not None)
+    curriculum = make_curriculum(config, system.reasoner.latent_head is not None, len(encoded))
     run.update(
         status="running",
         method=config.method,

@@ -17,8 +17,12 @@ from latentplan.training.plan import PlanSampler, StageCollator, StageRows
 from latentplan.training.trainer import LatentTrainer, decay
 
 
-def make_curriculum(config: SFTConfig, has_latents: bool) -> Curriculum:
-    """The stages of a configuration: as listed, or 1 to K for latent methods, or one stage of text."""
+def make_curriculum(config: SFTConfig, has_latents: bool, num_problems: int | None = None) -> Curriculum:
+    """The stages of a configuration: as listed, or 1 to K for latent methods, or one stage of text.
+
+    Raises:
+        ValueError: stages and durations do not fit together, or epochs are asked for without `num_problems`.
+    """
     stages = config.curriculum_stages
     if stages is None:
         stages = list(range(1, config.max_latent_steps + 1)) if has_latents else [0]
@@ -27,10 +31,22 @@ def make_curriculum(config: SFTConfig, has_latents: bool) -> Curriculum:
             f"curriculum_stages {stages} go beyond max_latent_steps={config.max_latent_steps}, "
             "the most latent steps that the model has"
         )
-    steps = config.curriculum_steps
+    steps = _stage_steps(config, num_problems)
     if len(steps) == 1:
         steps = steps * len(stages)
     return Curriculum(tuple(stages), tuple(steps))
+
+
+def _stage_steps(config: SFTConfig, num_problems: int | None) -> list[int]:
+    """Optimisation steps of each stage, from `curriculum_steps` or from epochs and the effective batch."""
+    if config.curriculum_epochs is None:
+        return config.curriculum_steps or [1000]
+    if config.curriculum_steps is not None:
+        raise ValueError("curriculum_steps and curriculum_epochs exclude each other: set one of them")
+    if num_problems is None:
+        raise ValueError("curriculum_epochs needs to know how many problems there are: set curriculum_steps")
+    batch = config.train_batch_size * config.gradient_accumulation_steps * config.world_size
+    return [max(1, round(epochs * num_problems / batch)) for epochs in config.curriculum_epochs]
 
 
 class ResetOptimizer(TrainerCallback):
