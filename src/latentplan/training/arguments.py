@@ -78,6 +78,10 @@ class RunConfig(TrainingArguments):
     overwrite_output_dir: bool = _setting(False, "delete an earlier run in output_dir and start again")
     torch_threads: int | None = _setting(None, "CPU threads of this process; absent: torch's choice")
     remove_unused_columns: bool = _setting(False, "columns are laid out by the method, not by the Trainer")
+    on_nonfinite: str = _setting(
+        "stop", "on a NaN or Inf in loss or gradient: stop, the batch being saved, or skip the update"
+    )
+    logging_nan_inf_filter: bool = _setting(False, "the guard of on_nonfinite does this")
     report_to: None | str | list[str] = _setting(  # noqa: RUF036 (HfArgumentParser wants None first)
         "none", "tracking integrations, such as tensorboard"
     )

@@ -317,6 +317,7 @@ class GRPOTrainer(LatentTrainer):
     ) -> Any:
         """The clipped surrogate of each kind of action, summed, and `beta` times the KL to the start."""
         loss = model(compute=lambda system: self._loss(system, inputs))
+        self.watch_loss(inputs, loss)
         trajectories = inputs.trajectories
         questions = int(trajectories.question_mask.sum())
         self.count_tokens(questions + int(trajectories.num_tokens.sum()))

@@ -34,6 +34,8 @@ _FREE_SETTINGS = {
     "overwrite_output_dir",
     "disable_tqdm",
     "run_name",
+    "report_to",
+    "on_nonfinite",
 }
 
 

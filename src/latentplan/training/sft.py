@@ -132,6 +132,7 @@ class SFTTrainer(LatentTrainer):
         )
         # The Trainer divides by the number of micro-batches, and DDP by the number of devices.
         loss = loss * passes * self.args.world_size
+        self.watch_loss(inputs, loss)
         return (loss, outputs) if return_outputs else loss
 
     def learning_rate_scale(self, step: int) -> float:

@@ -14,15 +14,16 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
 from latentplan.methods.system import LatentSystem
+from latentplan.training.guard import GuardedTrainer
 
 STAGING = ".checkpoint-in-progress"
 
 
-class LatentTrainer(Trainer):
+class LatentTrainer(GuardedTrainer):
     """`Trainer` for a `LatentSystem`: checkpoints are whole models, written aside and renamed."""
 
     model: LatentSystem
@@ -30,16 +31,20 @@ class LatentTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False
-        self._sums: dict[str, Any] = defaultdict(float)  # numbers, or tensors that stay on their device
-        self._counts: dict[str, int] = defaultdict(int)
+        self._sums: dict[str, Any] = defaultdict(float)  # tensors stay on their device until a line is logged
+        self._counts: dict[str, Any] = defaultdict(int)
         self._clock = time.perf_counter()
         self._output_dir: str | None = None
 
     def record(self, **values: float | torch.Tensor) -> None:
-        """Adds values to the averages that the next log line reports."""
+        """Adds values to the averages that the next log line reports, of those that are finite."""
         for name, value in values.items():
-            self._sums[name] += value.detach() if isinstance(value, torch.Tensor) else value
-            self._counts[name] += 1
+            number = value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64)
+            number = number.detach()
+            finite = torch.isfinite(number)
+            self.loss_parts[name] = number
+            self._sums[name] = self._sums[name] + torch.where(finite, number, torch.zeros_like(number))
+            self._counts[name] = self._counts[name] + finite
 
     def count_tokens(self, tokens: int) -> None:
         """Adds tokens and latents that this device has trained on; every device is taken to have as many."""
@@ -53,7 +58,8 @@ class LatentTrainer(Trainer):
             logs["num_tokens"] = self.state.num_input_tokens_seen
             self._clock = now
             for name, total in self._sums.items():
-                logs[name] = float(total) / self._counts[name]
+                if self._counts[name]:
+                    logs[name] = float(total) / int(self._counts[name])
             self._sums.clear()
             self._counts.clear()
         super().log(logs, start_time)
