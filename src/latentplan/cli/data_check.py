@@ -2,12 +2,12 @@
 
 latentplan data check train.jsonl
 latentplan data check SVAMP.json --benchmark svamp
+latentplan data check mine.parquet --dataset_columns "{question: problem, steps: solution, answer: final}"
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from latentplan.cli.options import Columns, column_map
 from latentplan.problems.benchmarks import BENCHMARKS
 from latentplan.problems.check import CheckReport, Doubt, check_file
 from latentplan.problems.problem import DataError, Problem
@@ -24,7 +25,9 @@ _BAR_WIDTH = 40
 
 
 def check(
-    file: Annotated[Path, typer.Argument(help="The data file.")],
+    file: Annotated[
+        str, typer.Argument(help="The data file; or a benchmark's NAME, NAME=FILE, or owner/name of the hub.")
+    ],
     benchmark: Annotated[
         str | None,
         typer.Option(help=f"Whose format it has, if its columns do not tell: {', '.join(BENCHMARKS)}."),
@@ -32,6 +35,8 @@ def check(
     chain: Annotated[
         str | None, typer.Option(help="What the steps are made of: equations or sentences.")
     ] = None,
+    dataset_columns: Columns = None,
+    split: Annotated[str, typer.Option(help="Which part to take from the hub.")] = "train",
     examples: Annotated[int, typer.Option(min=0, help="How many problems to show.")] = 2,
 ) -> None:
     """Check a data file: every broken row with its line and reason, steps, duplicates, doubtful equations.
@@ -40,7 +45,14 @@ def check(
     """
     console = Console(soft_wrap=True, highlight=False)
     try:
-        report = check_file(file, benchmark, chain=chain, num_examples=examples)
+        report = check_file(
+            file,
+            benchmark,
+            chain=chain,
+            columns=column_map(dataset_columns),
+            split=split,
+            num_examples=examples,
+        )
     except DataError as error:
         console.print(Text(str(error), style="red"))
         raise typer.Exit(1) from None

@@ -8,7 +8,6 @@ latentplan evaluate runs/NAME --benchmark svamp --temperature 1 --num_generation
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +20,7 @@ from rich.text import Text
 from latentplan.cli.opening import check_samples, fail, open_model
 from latentplan.cli.options import (
     BatchSize,
+    Columns,
     Device,
     LatentTemperature,
     MaxNewTokens,
@@ -29,19 +29,19 @@ from latentplan.cli.options import (
     Seed,
     Temperature,
     TorchThreads,
+    column_map,
 )
 from latentplan.evaluation.harness import evaluate as run_evaluation
 from latentplan.evaluation.predictions import Prediction, PredictionWriter
 from latentplan.evaluation.results import EvaluationResult
 from latentplan.evaluation.table import render
 from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint
-from latentplan.problems.benchmarks import BENCHMARKS, parse_benchmark_argument
-from latentplan.problems.minigsm import PRESETS, generate
+from latentplan.problems.benchmarks import BENCHMARKS
+from latentplan.problems.evaluation_sets import MINIGSM_PROBLEMS, evaluation_set
+from latentplan.problems.minigsm import PRESETS
 from latentplan.problems.problem import DataError, Problem
+from latentplan.problems.readers import ColumnMap
 from latentplan.rollout.sampling import Sampling
-
-MINIGSM_PROBLEMS = 1000
-"""Problems of a minigsm preset's test split, where no number is given; always drawn with seed 0."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def evaluate(
         list[str],
         typer.Option(
             "--benchmark",
-            help="NAME, FILE or NAME=FILE; or minigsm:PRESET, that preset's test split. May be repeated. "
+            help="NAME, FILE, NAME=FILE, or owner/name of the hub; or minigsm:PRESET. May be repeated. "
             f"Names: {', '.join(BENCHMARKS)}. Presets: {', '.join(PRESETS)}.",
         ),
     ],
@@ -89,6 +89,8 @@ def evaluate(
             help=f"Problems of each benchmark at most; all by default, {MINIGSM_PROBLEMS} of minigsm.",
         ),
     ] = None,
+    split: Annotated[str, typer.Option(help="Which part to take from the hub or from minigsm.")] = "test",
+    dataset_columns: Columns = None,
     temperature: Temperature = 0.0,
     latent_temperature: LatentTemperature = None,
     num_generations: NumGenerations = 1,
@@ -110,7 +112,7 @@ def evaluate(
     sampling = Sampling(temperature, latents, max_new_tokens)
     check_samples(sampling, num_generations)
     try:
-        problems = load_benchmarks(benchmark, num_problems)
+        problems = load_benchmarks(benchmark, num_problems, split=split, columns=column_map(dataset_columns))
     except ValueError as error:
         fail(error)
     loaded = open_model(model, device, torch_threads)
@@ -123,7 +125,13 @@ def evaluate(
         console.print(Text(f"{stem}.json, predictions in {stem}.jsonl"), soft_wrap=True)
 
 
-def load_benchmarks(arguments: list[str], num_problems: int | None) -> dict[str, list[Problem]]:
+def load_benchmarks(
+    arguments: list[str],
+    num_problems: int | None,
+    *,
+    split: str = "test",
+    columns: ColumnMap | None = None,
+) -> dict[str, list[Problem]]:
     """The problems of each benchmark argument by its label.
 
     Raises:
@@ -132,7 +140,7 @@ def load_benchmarks(arguments: list[str], num_problems: int | None) -> dict[str,
     """
     problems: dict[str, list[Problem]] = {}
     for argument in arguments:
-        label, load = _reader(argument, num_problems)
+        label, load = evaluation_set(argument, limit=num_problems, split=split, columns=columns)
         if label in problems:
             raise DataError(f"two benchmarks are called {label!r}: evaluate them in two calls, with --output")
         problems[label] = load()
@@ -145,19 +153,6 @@ def evaluation_folder(model: Path) -> Path:
     """`evaluation/` in the run that a model belongs to, or in the model folder without a run around it."""
     inside_run = model.name == "model" and is_latent_checkpoint(model)
     return (model.parent if inside_run else model) / "evaluation"
-
-
-def _reader(argument: str, num_problems: int | None) -> tuple[str, Callable[[], list[Problem]]]:
-    world, colon, preset = argument.partition(":")
-    if world == "minigsm" and not Path(argument).exists():
-        if not colon or preset not in PRESETS:
-            raise DataError(
-                f"{argument!r} is no minigsm preset; write minigsm:NAME with {', '.join(PRESETS)}"
-            )
-        count = num_problems or MINIGSM_PROBLEMS
-        return argument, lambda: list(generate(PRESETS[preset], split="test", count=count, seed=0))
-    parsed = parse_benchmark_argument(argument)
-    return parsed.label, lambda: parsed.load(limit=num_problems)
 
 
 def _evaluate_one(run: _Run, label: str, problems: list[Problem], console: Console) -> EvaluationResult:

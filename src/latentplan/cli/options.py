@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
+
+from latentplan.problems.problem import DataError
 
 ModelFolder = Annotated[Path, typer.Argument(help="A run, or a model folder.")]
 Temperature = Annotated[
@@ -27,7 +30,28 @@ Seed = Annotated[int, typer.Option("--seed", help="Of the sampling; the problems
 Device = Annotated[
     str | None, typer.Option("--device", help="Such as cuda:1 or cpu; by default the GPU, if there is one.")
 ]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset_columns",
+        help="Which column holds which field, where the columns tell no known format: "
+        "'{question: problem, steps: solution, answer: final}'.",
+    ),
+]
 TorchThreads = Annotated[
     int | None,
     typer.Option("--torch_threads", min=1, help="CPU threads of PyTorch; its own choice if absent."),
 ]
+
+
+def column_map(text: str | None) -> dict[str, str] | None:
+    """The value of `--dataset_columns`. Raises DataError if it is no mapping."""
+    if text is None:
+        return None
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
+    if not isinstance(value, dict):
+        raise DataError(f"--dataset_columns must be a mapping such as {{question: problem}}, got {text!r}")
+    return value

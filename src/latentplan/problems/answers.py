@@ -85,7 +85,7 @@ def extract_answer(text: str) -> str | None:
     runs on into a second problem cannot replace its answer. Without such a marker, the last `\boxed{...}`.
     """
     marked = _MARKER.search(text)
-    answer = marked.group(1) if marked else _last_boxed(text)
+    answer = marked.group(1) if marked else last_boxed(text)
     return (answer.strip() or None) if answer is not None else None
 
 
@@ -175,7 +175,8 @@ def _scale_of_unit(unit: str) -> int | None:
     return _SCALES.get(lowered[0], 1) if lowered else 1
 
 
-def _last_boxed(text: str) -> str | None:
+def last_boxed(text: str) -> str | None:
+    r"""What stands in the last `\boxed{...}` of a text, else None."""
     start = text.rfind(r"\boxed{")
     if start < 0:
         return None

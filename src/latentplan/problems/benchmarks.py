@@ -1,137 +1,163 @@
-"""The named benchmarks, and loading one from a file or from the Hugging Face hub.
+"""Loading problems: a named benchmark or a data set of the hub, or a file.
 
 load_benchmark("gsm8k", split="train")                  from the hub, through the `datasets` package
 load_benchmark("svamp", file="SVAMP.json")              from a file in SVAMP's published format
 load_benchmark("mine.jsonl")                            from a file whose columns tell its format
+parse_benchmark_argument("owner/name").load()           from any data set of the hub
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain as concatenate
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
+from latentplan.problems.benchmark_table import BENCHMARKS, Benchmark, benchmark_named, benchmark_names
+from latentplan.problems.hub import hub_rows
 from latentplan.problems.problem import DataError, Problem
-from latentplan.problems.readers import format_named, outcomes_of_rows, read_problems, strict
+from latentplan.problems.readers import (
+    ColumnMap,
+    Outcome,
+    RowReader,
+    format_named,
+    format_of_file,
+    format_of_rows,
+    mapped_reader,
+    outcomes_of_rows,
+    scan_problems,
+    strict,
+)
+from latentplan.problems.readers.layouts import NumberedRow
+
+__all__ = [
+    "BENCHMARKS",
+    "Benchmark",
+    "BenchmarkArgument",
+    "Reading",
+    "Scan",
+    "benchmark_named",
+    "load_benchmark",
+    "parse_benchmark_argument",
+]
+
+MAPPED = "mapped columns"
+_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*?)(?::([\w.-]+))?")
+_FILE_SUFFIX = re.compile(r"\.(jsonl?|csv|tsv|txt|parquet|gz|zip|ya?ml|py)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Benchmark:
-    """One published set of problems.
+class Reading:
+    """How data is read, beyond which data it is.
 
     Attributes:
-        name: what users call it; also the name of its format, see `readers.FORMATS`.
-        title: what it is, in a few words.
-        source: where its files are published.
-        chain: what its chains are made of by default.
-        hub: its id on the Hugging Face hub, None if its publishers have not put it there.
-        config: its configuration on the hub.
-        splits: our split names, and the hub's.
+        split: which part to take from the hub; a file is taken whole.
+        chain: what the steps are made of, `"equations"` or `"sentences"`; by default the benchmark's, or the
+            format's.
+        columns: which column holds which field, see `readers.mapped_reader`; a named benchmark needs none.
+        streaming: read a hub data set while downloading it.
+        limit: how many rows to read at most.
     """
 
-    name: str
-    title: str
+    split: str = "test"
+    chain: str | None = None
+    columns: ColumnMap | None = None
+    streaming: bool = False
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Problems being read.
+
+    Attributes:
+        source: the file, or the hub's id and split.
+        format: the name of its format.
+        outcomes: every row in order, as a problem or as its error.
+        fingerprint: of the rows, where the source knows one before they are read; else None.
+    """
+
     source: str
-    chain: str = "equations"
-    hub: str | None = None
-    config: str | None = None
-    splits: Mapping[str, str] = field(default_factory=dict)
-
-
-_TRAIN_AND_TEST = {"train": "train", "test": "test"}
-_TABLE = (
-    Benchmark(
-        "gsm8k",
-        "grade-school mathematics with rationales (7473 train, 1319 test)",
-        "github.com/openai/grade-school-math",
-        hub="openai/gsm8k",
-        config="main",
-        splits=_TRAIN_AND_TEST,
-    ),
-    Benchmark(
-        "gsm8k-aug",
-        "GSM8K augmented to 385k problems, equations only",
-        "the Implicit CoT release",
-        hub="whynlp/gsm8k-aug",
-        splits={"train": "train", "validation": "validation", "test": "test"},
-    ),
-    Benchmark(
-        "gsm-hard",
-        "GSM8K's test set with large numbers (1319)",
-        "the PAL release",
-        hub="reasoning-machines/gsm-hard",
-        splits={"test": "train"},  # the hub calls its only split 'train'
-    ),
-    Benchmark(
-        "svamp",
-        "one- and two-step problems, reworded to be tricky (700 train, 300 test; the file holds all 1000)",
-        "github.com/arkilpatel/SVAMP",
-        hub="ChilleD/SVAMP",
-        splits=_TRAIN_AND_TEST,
-    ),
-    Benchmark(
-        "multiarith",
-        "problems of several steps (420 train, 180 test; the file holds all 600)",
-        "the MAWPS repository",
-        hub="ChilleD/MultiArith",
-        splits=_TRAIN_AND_TEST,
-    ),
-    Benchmark(
-        "mawps-asdiv",
-        "MAWPS and ASDiv-A, the usual training set for SVAMP (3138)",
-        "github.com/arkilpatel/SVAMP, folder data/mawps-asdiv-a_svamp",
-    ),
-    Benchmark(
-        "prosqa",
-        "which of two, by a path through a graph told in sentences (300 valid, 500 test)",
-        "github.com/facebookresearch/coconut, folder data",
-        chain="sentences",
-    ),
-    Benchmark(
-        "strategyqa",
-        "yes/no questions that need several facts (2061 train, 229 dev)",
-        "the StrategyQA release at allenai.org/data/strategyqa",
-        chain="sentences",
-    ),
-)
-BENCHMARKS: Mapping[str, Benchmark] = {benchmark.name: benchmark for benchmark in _TABLE}
-"""Every benchmark by name."""
+    format: str
+    outcomes: Iterator[Outcome]
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkArgument:
-    """What `NAME`, `FILE` or `NAME=FILE` on a command line stands for; at least one of the two is given."""
+    """What `NAME`, `FILE`, `NAME=FILE`, `owner/name` or `owner/name:config` stands for.
+
+    Attributes:
+        benchmark: a named benchmark, read from `file` or else from the hub.
+        file: a data file.
+        hub: any other data set of the hub, or a folder that is laid out like one.
+        config: its configuration.
+    """
 
     benchmark: str | None
     file: Path | None
+    hub: str | None = None
+    config: str | None = None
 
     @property
     def label(self) -> str:
-        """A short name for tables: the benchmark's, else the file's without its suffix."""
-        return self.benchmark or (self.file.stem if self.file else "")
+        """A short name for tables: the benchmark's or the hub's, else the file's without its suffix."""
+        return self.benchmark or self.hub or (self.file.stem if self.file else "")
 
     def load(
-        self, *, split: str = "test", chain: str | None = None, limit: int | None = None
+        self,
+        *,
+        split: str = "test",
+        chain: str | None = None,
+        limit: int | None = None,
+        columns: ColumnMap | None = None,
     ) -> list[Problem]:
-        """Its problems; arguments and errors as in `load_benchmark`."""
-        if self.benchmark is None:
-            return load_benchmark(self.file or "", chain=chain, limit=limit)
-        return load_benchmark(self.benchmark, file=self.file, split=split, chain=chain, limit=limit)
+        """Its problems; arguments and errors as in `load_benchmark` and `Reading`."""
+        scan = self.scan(Reading(split=split, chain=chain, columns=columns, limit=limit))
+        return [strict(outcome) for _, outcome in scan.outcomes]
+
+    def scan(self, reading: Reading) -> Scan:
+        """Its rows one after another. Raises DataError at once if there are none to be had."""
+        scan = self._scan(reading)
+        return replace(scan, outcomes=islice(scan.outcomes, reading.limit))
+
+    def _scan(self, reading: Reading) -> Scan:
+        if self.benchmark is not None:
+            benchmark = benchmark_named(self.benchmark)
+            chain = reading.chain or benchmark.chain
+            if self.file is None:
+                return _scan_benchmark_of_hub(benchmark, chain, reading)
+            outcomes = scan_problems(self.file, benchmark.name, chain=chain)
+            return Scan(str(self.file), benchmark.name, outcomes)
+        if self.hub is not None:
+            return _scan_hub(self.hub, self.config, reading)
+        file = self.file or Path()
+        name = None if reading.columns else format_of_file(file).name
+        outcomes = scan_problems(file, name, chain=reading.chain, columns=reading.columns)
+        return Scan(str(file), name or MAPPED, outcomes)
 
 
 def parse_benchmark_argument(argument: str) -> BenchmarkArgument:
-    """Read `svamp`, `problems.jsonl` or `svamp=SVAMP.json`. Raises DataError if it is none of them."""
+    """Read `svamp`, `problems.jsonl`, `svamp=SVAMP.json` or `owner/name`. Raises DataError if it is none."""
     name, equals, file = argument.partition("=")
     if argument in BENCHMARKS:
         return BenchmarkArgument(argument, None)
     if equals and name in BENCHMARKS and file:
         return BenchmarkArgument(name, Path(file))
-    if Path(argument).is_file():
+    if argument and Path(argument).is_file():
         return BenchmarkArgument(None, Path(argument))
-    raise DataError(f"{argument!r} is neither a file, nor NAME or NAME=FILE with a benchmark: {_names()}")
+    if argument and Path(argument).is_dir():
+        return BenchmarkArgument(None, None, hub=argument)
+    hub = _HUB_ID.fullmatch(argument)
+    if hub and not _FILE_SUFFIX.search(argument):
+        return BenchmarkArgument(None, None, hub=hub[1], config=hub[2])
+    raise DataError(
+        f"{argument!r} is neither a file, nor NAME or NAME=FILE with a benchmark: {benchmark_names()}; nor a "
+        "data set of the hub: owner/name"
+    )
 
 
 def load_benchmark(
@@ -161,61 +187,40 @@ def load_benchmark(
         name = str(name_or_path)
     elif file is None:
         file = name_or_path
-    if file is None:
-        return _from_hub(benchmark_named(str(name)), split, chain, limit)
-    if name is None:
-        return read_problems(_existing(file), chain=chain, limit=limit)
-    known = benchmark_named(name)
-    return read_problems(Path(file), known.name, chain=chain or known.chain, limit=limit)
+    if name is None and not Path(file or "").exists():
+        raise DataError(
+            f"{os.fspath(file or '')!r} is neither a file nor a benchmark; choose from: {benchmark_names()}"
+        )
+    argument = BenchmarkArgument(name, None if file is None else Path(file))
+    return argument.load(split=split, chain=chain, limit=limit)
 
 
-def benchmark_named(name: str) -> Benchmark:
-    """The benchmark of this name. Raises DataError if there is none."""
-    if name not in BENCHMARKS:
-        raise DataError(f"there is no benchmark {name!r}; choose from: {_names()}")
-    return BENCHMARKS[name]
-
-
-def _existing(file: str | os.PathLike[str]) -> Path:
-    if not Path(file).exists():
-        raise DataError(f"{os.fspath(file)!r} is neither a file nor a benchmark; choose from: {_names()}")
-    return Path(file)
-
-
-def _from_hub(benchmark: Benchmark, split: str, chain: str | None, limit: int | None) -> list[Problem]:
+def _scan_benchmark_of_hub(benchmark: Benchmark, chain: str, reading: Reading) -> Scan:
     if benchmark.hub is None:
         raise DataError(
             f"{benchmark.name} is not on the hub: get its file from {benchmark.source}, then pass "
             f"{benchmark.name}=FILE"
         )
-    if split not in benchmark.splits:
+    if reading.split not in benchmark.splits:
         raise DataError(
-            f"{benchmark.name} has no split {split!r}; choose from: {', '.join(benchmark.splits)}"
+            f"{benchmark.name} has no split {reading.split!r}; choose from: {', '.join(benchmark.splits)}"
         )
-    rows = _hub_rows(benchmark, benchmark.splits[split])
-    read = format_named(benchmark.name).reader(chain or benchmark.chain)
-    source = f"{benchmark.hub} ({benchmark.splits[split]})"
-    outcomes = outcomes_of_rows(enumerate(rows, start=1), read, source=source)
-    return [strict(outcome) for _, outcome in islice(outcomes, limit)]
-
-
-def _hub_rows(benchmark: Benchmark, split: str) -> Iterable[Mapping[str, Any]]:
+    split = benchmark.splits[reading.split]
     remedy = f"or pass a local file: {benchmark.name}=FILE, from {benchmark.source}"
-    try:
-        from datasets import load_dataset
-    except ImportError as error:
-        raise DataError(
-            f"reading {benchmark.name} from the hub needs the datasets package: "
-            f"pip install -c constraints.txt -e '.[datasets]', {remedy}"
-        ) from error
-    try:
-        return load_dataset(benchmark.hub, benchmark.config, split=split)
-    except Exception as error:  # datasets passes on whatever its network stack raises
-        raise DataError(
-            f"cannot load {benchmark.hub} from the hub ({type(error).__name__}: {error}); "
-            f"check the network, {remedy}"
-        ) from error
+    rows, known = hub_rows(benchmark.hub, benchmark.config, split, streaming=reading.streaming, remedy=remedy)
+    read, source = format_named(benchmark.name).reader(chain), f"{benchmark.hub} ({split})"
+    outcomes = outcomes_of_rows(enumerate(rows, start=1), read, source=source)
+    return Scan(source, benchmark.name, outcomes, known)
 
 
-def _names() -> str:
-    return ", ".join(BENCHMARKS)
+def _scan_hub(name: str, config: str | None, reading: Reading) -> Scan:
+    rows, known = hub_rows(name, config, reading.split, streaming=reading.streaming)
+    source = f"{name} ({reading.split})"
+    numbered: Iterator[NumberedRow] = enumerate(rows, start=1)
+    if reading.columns:
+        read: RowReader = mapped_reader(reading.columns, reading.chain)
+        return Scan(source, MAPPED, outcomes_of_rows(numbered, read, source=source), known)
+    opening = list(islice(numbered, 1))
+    named = format_of_rows(opening, source=source)
+    outcomes = outcomes_of_rows(concatenate(opening, numbered), named.reader(reading.chain), source=source)
+    return Scan(source, named.name, outcomes, known)

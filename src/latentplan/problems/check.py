@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain as concatenate
 from pathlib import Path
 
 from latentplan.problems.answers import numbers_match, parse_number
-from latentplan.problems.benchmarks import benchmark_named
+from latentplan.problems.benchmarks import BenchmarkArgument, Reading, parse_benchmark_argument
 from latentplan.problems.equations import Equation, parse_equation
-from latentplan.problems.problem import DataError, Problem, normalise_question
-from latentplan.problems.readers import format_named, format_of_file, scan_problems
+from latentplan.problems.problem import DataError, Problem
+from latentplan.problems.readers import ColumnMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class CheckReport:
     """What a data file holds.
 
     Attributes:
-        file: the file.
+        file: the file, or the hub's id and split.
         format: the name of its format.
         num_problems: how many rows are good.
         errors: every broken row, with file, line and reason.
@@ -45,7 +44,7 @@ class CheckReport:
         examples: the first few problems.
     """
 
-    file: Path
+    file: str
     format: str
     num_problems: int
     errors: tuple[DataError, ...]
@@ -61,35 +60,60 @@ class CheckReport:
 
 
 def check_file(
-    file: str | Path, benchmark: str | None = None, *, chain: str | None = None, num_examples: int = 3
+    file: str | Path,
+    benchmark: str | None = None,
+    *,
+    chain: str | None = None,
+    columns: ColumnMap | None = None,
+    split: str = "train",
+    num_examples: int = 3,
 ) -> CheckReport:
-    """Read every row of a file and report.
+    """Read every row of a file, or of a data set of the hub, and report.
 
     Args:
-        file: the file.
-        benchmark: the benchmark whose format it has; by default its columns tell.
+        file: the file, or any other data that `parse_benchmark_argument` reads.
+        benchmark: the benchmark whose format a file has; by default its columns tell.
         chain: what the steps are made of, `"equations"` or `"sentences"`.
+        columns: which column holds which field, where the data has no known format.
+        split: which part to take from the hub.
         num_examples: how many problems to keep as examples.
 
     Raises:
         DataError: there is no such file, benchmark or chain, or the columns tell no format.
     """
-    file = Path(file)
-    if benchmark is not None:
-        chain = chain or benchmark_named(benchmark).chain
-    outcomes = list(scan_problems(file, benchmark, chain=chain))
-    good = [(line, outcome) for line, outcome in outcomes if isinstance(outcome, Problem)]
-    problems = [problem for _, problem in good]
+    argument = BenchmarkArgument(benchmark, Path(file)) if benchmark else _argument(str(file))
+    scan = argument.scan(Reading(split=split, chain=chain, columns=columns))
+    errors: list[DataError] = []
+    doubts: list[Doubt] = []
+    examples: list[Problem] = []
+    step_counts: Counter[int] = Counter()
+    questions: set[str] = set()
+    for line, outcome in scan.outcomes:
+        if isinstance(outcome, DataError):
+            errors.append(outcome)
+            continue
+        doubts += _doubts(line, outcome)
+        step_counts[len(outcome.steps)] += 1
+        questions.add(outcome.key)
+        if len(examples) < num_examples:
+            examples.append(outcome)
     return CheckReport(
-        file=file,
-        format=(format_named(benchmark) if benchmark else format_of_file(file)).name,
-        num_problems=len(problems),
-        errors=tuple(outcome for _, outcome in outcomes if isinstance(outcome, DataError)),
-        step_counts=dict(sorted(Counter(len(problem.steps) for problem in problems).items())),
-        num_duplicates=len(problems) - len({normalise_question(problem.question) for problem in problems}),
-        doubts=tuple(concatenate.from_iterable(_doubts(line, problem) for line, problem in good)),
-        examples=tuple(problems[:num_examples]),
+        file=scan.source,
+        format=scan.format,
+        num_problems=step_counts.total(),
+        errors=tuple(errors),
+        step_counts=dict(sorted(step_counts.items())),
+        num_duplicates=step_counts.total() - len(questions),
+        doubts=tuple(doubts),
+        examples=tuple(examples),
     )
+
+
+def _argument(name: str) -> BenchmarkArgument:
+    """What a name stands for; one that can only be a file's is taken for a file, which then is missing."""
+    if Path(name).suffix and not Path(name).exists() and name.count("=") == 0:
+        return BenchmarkArgument(None, Path(name))
+    return parse_benchmark_argument(name)
 
 
 def _doubts(line: int, problem: Problem) -> Iterator[Doubt]:

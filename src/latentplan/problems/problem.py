@@ -74,4 +74,4 @@ def _chain(steps: Iterable[str]) -> Chain:
 
 def normalise_question(question: str) -> str:
     """Lower case, words and digits only, single spaces: equal for questions that differ only in layout."""
-    return " ".join(re.findall(r"[a-z]+|\d+", question.lower()))
+    return " ".join(re.findall(r"[^\W\d_]+|\d+", question.lower()))

@@ -94,5 +94,6 @@ def format_of_row(row: Row) -> Format:
             return entry
     raise DataError(
         f"the columns {', '.join(map(str, columns)) or '(none)'} tell no known format; expected question, "
-        f"steps, answer, or the columns of one of: {', '.join(FORMATS)}"
+        f"steps, answer, or the columns of one of: {', '.join(FORMATS)}; or say which column is which with "
+        "dataset_columns, such as {question: problem, steps: solution, answer: final}"
     )

@@ -1,13 +1,13 @@
-"""From a file to numbered rows: JSON lines, a JSON list, CSV, and lines of text.
+"""From a file to numbered rows: JSON lines, a JSON list, CSV, Parquet, and lines of text.
 
-Each layout yields `(line, row)`, the line being where the row starts (from 1). What cannot be read is yielded
-in a row's place as a `DataError` that holds the reason only; a layout that can, goes on with the next row.
+Each layout yields `(line, row)`, the line being where the row starts (from 1), or in Parquet the row's
+number. What cannot be read is yielded in a row's place as a `DataError` that holds the reason only; a layout
+that can, goes on with the next row. Rows are read as they are asked for; only a JSON list is read whole.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from latentplan.problems.problem import DataError
+from latentplan.problems.readers.parquet import PARQUET_MAGIC, parquet_rows
 
 Row = Mapping[str, Any]
 NumberedRow = tuple[int, Row | DataError]
@@ -26,8 +27,8 @@ _BETWEEN_ITEMS = re.compile(r"\s*")
 def rows_of_file(path: Path) -> Iterator[NumberedRow]:
     """Every row of a data file, whichever layout it has.
 
-    `.csv` and `.txt` files are what they say; any other is a JSON list if it opens with a bracket, else JSON
-    lines. A row of text is `{"text": line}`.
+    `.csv`, `.txt` and `.parquet` files are what they say; any other is Parquet or a JSON list if it opens as
+    one, else JSON lines. A row of text is `{"text": line}`.
 
     Raises:
         DataError: there is no such file.
@@ -38,11 +39,13 @@ def rows_of_file(path: Path) -> Iterator[NumberedRow]:
 
 
 def _layout_of(path: Path) -> Callable[[Path], Iterator[NumberedRow]]:
-    by_suffix = {".csv": _csv_rows, ".txt": _text_rows}.get(path.suffix.lower())
+    by_suffix = {".csv": _csv_rows, ".txt": _text_rows, ".parquet": parquet_rows}.get(path.suffix.lower())
     if by_suffix is not None:
         return by_suffix
     with path.open("rb") as file:
         opening = file.read(4096).removeprefix(_BYTE_ORDER_MARK).lstrip()
+    if opening.startswith(PARQUET_MAGIC):
+        return parquet_rows
     return _json_list_rows if opening.startswith(b"[") else _json_lines_rows
 
 
@@ -124,22 +127,21 @@ def _skip_blanks(text: str, position: int) -> int:
 
 
 def _csv_rows(path: Path) -> Iterator[NumberedRow]:
-    text = _whole_text(path)
-    if isinstance(text, tuple):
-        yield text
-        return
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] | None = None
     line = 1
-    try:
-        for values in reader:
-            if values and header is None:
-                header = values
-            elif values and header is not None:
-                yield line, _csv_row(header, values)
-            line = reader.line_num + 1
-    except csv.Error as error:
-        yield line, DataError(f"not valid CSV: {error}")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            for values in reader:
+                if values and header is None:
+                    header = values
+                elif values and header is not None:
+                    yield line, _csv_row(header, values)
+                line = reader.line_num + 1
+        except csv.Error as error:
+            yield line, DataError(f"not valid CSV: {error}")
+        except UnicodeDecodeError:
+            yield next((number, text) for number, text, _ in _lines(path) if isinstance(text, DataError))
 
 
 def _csv_row(header: list[str], values: list[str]) -> Row | DataError:

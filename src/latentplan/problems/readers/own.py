@@ -12,8 +12,8 @@ def own_problem(row: Row) -> Problem:
     text_column(row, "question")
     texts_column(row, "steps")
     _check_answer(row)
-    _check_plans(row.get("plans"))
-    _check_modulus(row.get("modulus"))
+    check_plans(row.get("plans"))
+    check_modulus(row.get("modulus"))
     return Problem.from_json(row)
 
 
@@ -22,7 +22,8 @@ def _check_answer(row: Row) -> None:
         text_column(row, "answer")
 
 
-def _check_plans(plans: object) -> None:
+def check_plans(plans: object) -> None:
+    """Raises DataError where plans are given that are no list of chains."""
     if plans is None:
         return
     if not isinstance(plans, list):
@@ -31,6 +32,7 @@ def _check_plans(plans: object) -> None:
         texts_column({f"plans[{index}]": plan}, f"plans[{index}]")
 
 
-def _check_modulus(modulus: object) -> None:
+def check_modulus(modulus: object) -> None:
+    """Raises DataError where a modulus is given that is no integer of 2 or more."""
     if modulus is not None and (not isinstance(modulus, int) or isinstance(modulus, bool) or modulus < 2):
         raise DataError(f"column 'modulus' must be an integer of 2 or more, not {modulus!r}")

@@ -9,13 +9,19 @@ from pathlib import Path
 from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.readers.formats import FORMATS, Format, RowReader, format_named, format_of_row
 from latentplan.problems.readers.layouts import NumberedRow, Row, rows_of_file
+from latentplan.problems.readers.mapped import ColumnMap, mapped_reader
 
 Outcome = tuple[int, Problem | DataError]
 """The line where a row starts (from 1), and its problem or what is wrong with it."""
 
 
 def read_problems(
-    path: str | Path, format: str | None = None, *, chain: str | None = None, limit: int | None = None
+    path: str | Path,
+    format: str | None = None,
+    *,
+    chain: str | None = None,
+    columns: ColumnMap | None = None,
+    limit: int | None = None,
 ) -> list[Problem]:
     """All problems of a file, or the first `limit`.
 
@@ -23,17 +29,22 @@ def read_problems(
         path: the file; its layout is told by its contents.
         format: the name of its format, `"svamp"`; by default told by the columns of its first row.
         chain: what the steps are made of, `"equations"` or `"sentences"`; by default what the format prefers.
+        columns: in place of a format, which column holds which field, see `mapped_reader`.
         limit: how many problems to read at most.
 
     Raises:
         DataError: at the first row that cannot be read, with file, line and reason.
     """
-    outcomes = scan_problems(path, format, chain=chain)
+    outcomes = scan_problems(path, format, chain=chain, columns=columns)
     return [strict(outcome) for _, outcome in islice(outcomes, limit)]
 
 
 def scan_problems(
-    path: str | Path, format: str | None = None, *, chain: str | None = None
+    path: str | Path,
+    format: str | None = None,
+    *,
+    chain: str | None = None,
+    columns: ColumnMap | None = None,
 ) -> Iterator[Outcome]:
     """Every row of a file in order, as a problem or as its error; the arguments are those of `read_problems`.
 
@@ -42,6 +53,10 @@ def scan_problems(
     """
     path = Path(path)
     rows = rows_of_file(path)
+    if columns:
+        if format is not None:
+            raise DataError(f"dataset_columns and the format {format} were both given: leave one out")
+        return outcomes_of_rows(rows, mapped_reader(columns, chain), source=str(path))
     named = format_of_file(path) if format is None else format_named(format)
     return outcomes_of_rows(rows, named.reader(chain), source=str(path))
 
@@ -57,12 +72,17 @@ def outcomes_of_rows(rows: Iterable[NumberedRow], read: RowReader, *, source: st
 
 def format_of_file(path: Path) -> Format:
     """The format that the columns of the first readable row tell. Raises DataError if they tell none."""
-    for line, row in rows_of_file(path):
+    return format_of_rows(rows_of_file(path), source=str(path))
+
+
+def format_of_rows(rows: Iterable[NumberedRow], *, source: str) -> Format:
+    """As `format_of_file`, of numbered rows; `source` is the file to name in errors."""
+    for line, row in rows:
         if not isinstance(row, DataError):
             try:
                 return format_of_row(row)
             except DataError as error:
-                raise DataError(error.reason, file=str(path), line=line) from None
+                raise DataError(error.reason, file=source, line=line) from None
     return FORMATS["latentplan"]  # no row can be read: any format reports that
 
 
