@@ -7,14 +7,8 @@ import os
 
 import pytest
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma2Config,
-    GPT2Config,
-    LlamaConfig,
-    MistralConfig,
-    Qwen2Config,
-)
+from transformers import AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from latentplan.encoding.encoder import collate
 from latentplan.encoding.special_tokens import END_LATENT, START_LATENT, add_special_tokens
@@ -49,13 +43,90 @@ GPT2_SIZES = {
     "embd_pdrop": 0.0,
     "attn_pdrop": 0.0,
 }
+# model_type: its settings beside SIZES. Without dropout, so that outputs can be compared.
+MOE = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
 FAMILIES = {
-    "llama": lambda **rest: LlamaConfig(**{**SIZES, **rest}),
-    "qwen2": lambda **rest: Qwen2Config(**{**SIZES, **rest}),
-    "mistral": lambda **rest: MistralConfig(**{**SIZES, "sliding_window": None, **rest}),
-    "gemma2": lambda **rest: Gemma2Config(**{**SIZES, "head_dim": 16, **rest}),
-    "gpt2": lambda **rest: GPT2Config(**{**GPT2_SIZES, **rest}),
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {"head_dim": 16},
+    "mistral": {"sliding_window": None},
+    "gemma": {"head_dim": 16},
+    "gemma2": {"head_dim": 16},
+    "gemma3_text": {"head_dim": 16},
+    "phi": {"hidden_dropout": 0.0},
+    "phi3": {"pad_token_id": 0},
+    "gpt2": {},
+    "gptj": {"rotary_dim": 8},
+    "gpt_neox": {},
+    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32, "dropout": 0.0},
+    "bloom": {"hidden_dropout": 0.0, "attention_dropout": 0.0},
+    "falcon": {},
+    "olmo": {},
+    "olmo2": {},
+    "olmo3": {},
+    "starcoder2": {"residual_dropout": 0.0, "embedding_dropout": 0.0},
+    "stablelm": {},
+    "smollm3": {"pad_token_id": 0},
+    "granite": {"logits_scaling": 8.0, "embedding_multiplier": 3.0, "residual_multiplier": 0.5},
+    "cohere": {"logit_scale": 0.25},
+    "cohere2": {"logit_scale": 0.25, "head_dim": 16},
+    "glm4": {"head_dim": 16, "pad_token_id": 0},
+    "ernie4_5": {"head_dim": 16},
+    "mixtral": {"num_local_experts": 4, **MOE},
+    "qwen2_moe": {"num_experts": 4, "shared_expert_intermediate_size": 32, **MOE},
+    "qwen3_moe": {"num_experts": 4, "head_dim": 16, **MOE},
+    "gpt_oss": {"num_local_experts": 4, "head_dim": 16, **MOE},
+    "llama4_text": {"num_local_experts": 2, "head_dim": 16, "intermediate_size_mlp": 64, **MOE},
+    "deepseek_v3": {
+        "num_key_value_heads": 2,
+        "n_routed_experts": 4,
+        "n_group": 1,
+        "topk_group": 1,
+        "kv_lora_rank": 8,
+        "q_lora_rank": 8,
+        "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 8,
+        "v_head_dim": 8,
+        "first_k_dense_replace": 1,
+        **MOE,
+    },
 }
+MIXED = ["sliding_attention", "full_attention"]
+# What makes the families with a sliding window use one of `window` positions.
+WINDOWS = {
+    "mistral": lambda window: {"sliding_window": window},
+    "phi3": lambda window: {"sliding_window": window},
+    "starcoder2": lambda window: {"sliding_window": window},
+    "mixtral": lambda window: {"sliding_window": window},
+    "qwen2": lambda window: {"sliding_window": window, "use_sliding_window": True, "layer_types": MIXED},
+    "qwen3": lambda window: {"sliding_window": window, "use_sliding_window": True, "layer_types": MIXED},
+    "gemma2": lambda window: {"sliding_window": window, "layer_types": MIXED},
+    "gemma3_text": lambda window: {"sliding_window": window, "layer_types": MIXED},
+    "cohere2": lambda window: {"sliding_window": window, "layer_types": MIXED},
+    "olmo3": lambda window: {"sliding_window": window, "layer_types": MIXED},
+    "gpt_oss": lambda window: {"sliding_window": window, "layer_types": MIXED},
+    "llama4_text": lambda window: {"attention_chunk_size": window},
+}
+
+
+def family_config(family: str, **overrides):
+    """A tiny configuration of a family."""
+    sizes = GPT2_SIZES if family in ("gpt2", "gptj") else SIZES
+    if family == "bloom":
+        sizes = {"hidden_size": 32, "n_layer": 2, "n_head": 2, "initializer_range": 0.2}
+    return CONFIG_MAPPING[family](**{**sizes, **FAMILIES[family], **overrides})
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def each_family(request) -> str:
+    """Every family that docs/backbones.md lists."""
+    return request.param
+
+
+@pytest.fixture(scope="session", params=WINDOWS)
+def windowed_family(request):
+    """Every family with a sliding (or chunked) window, and settings that make it 5 positions wide."""
+    return request.param, WINDOWS[request.param](5)
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +166,7 @@ def make_backbone(clock_tokenizer):
             "pad_token_id": clock_tokenizer.pad_token_id,
             "eos_token_id": clock_tokenizer.eos_token_id,
         }
-        return AutoModelForCausalLM.from_config(FAMILIES[family](**{**settings, **overrides}))
+        return AutoModelForCausalLM.from_config(family_config(family, **{**settings, **overrides}))
 
     return build
 

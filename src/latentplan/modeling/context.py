@@ -10,7 +10,10 @@ from __future__ import annotations
 import copy
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
+
+from latentplan.modeling.backbones import body, takes_positions
+from latentplan.modeling.windows import Windows
 
 
 class Context:
@@ -24,7 +27,8 @@ class Context:
 
     def __init__(self, backbone: PreTrainedModel, embeds: torch.Tensor, mask: torch.Tensor):
         self.backbone = backbone
-        self.cache = DynamicCache(config=backbone.config)
+        self.windows = Windows(backbone.config)
+        self.cache = self.windows.new_cache()
         self.mask = mask[:, :0]
         self.length = mask.new_zeros(mask.shape[0], 1)
         self.pending, self.pending_mask = embeds, mask
@@ -44,12 +48,15 @@ class Context:
         self.mask = torch.cat([self.mask, mask], dim=1)
         self.length = positions[:, -1:]
         self.pending, self.pending_mask = embeds[:, :0], mask[:, :0]
-        return self.backbone.base_model(
-            inputs_embeds=embeds.to(self.backbone.dtype),
-            attention_mask=self.mask,
-            position_ids=(positions - 1).clamp(min=0),
+        model, dtype = body(self.backbone), self.backbone.dtype
+        # Without them a model derives the same positions from the mask (BLOOM).
+        given = {"position_ids": (positions - 1).clamp(min=0)} if takes_positions(model) else {}
+        return model(
+            inputs_embeds=embeds.to(dtype),
+            attention_mask=self.windows.attention_mask(self.mask, embeds.shape[1], dtype),
             past_key_values=self.cache,
             use_cache=True,
+            **given,
         ).last_hidden_state
 
     def repeat(self, times: int) -> Context:
@@ -58,7 +65,7 @@ class Context:
         The new context shares nothing that changes with the old one.
         """
         other = Context.__new__(Context)
-        other.backbone = self.backbone
+        other.backbone, other.windows = self.backbone, self.windows
         other.cache = copy.copy(self.cache)
         other.cache.layers = [copy.copy(layer) for layer in self.cache.layers]
         other.cache.batch_repeat_interleave(times)

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers import initialization as init
 
+from latentplan.modeling.backbones import finish_logits
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.context import Context
 from latentplan.modeling.heads import LATENT_HEADS, LatentDistribution, StopHead
@@ -83,9 +84,7 @@ class LatentReasoner(PreTrainedModel):
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Last hidden states `[..., hidden]` to float32 logits `[..., vocabulary]`."""
-        logits = self.get_output_embeddings()(hidden).float()
-        cap = getattr(self.config.backbone_config, "final_logit_softcapping", None)
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        return finish_logits(self.backbone.config, self.get_output_embeddings()(hidden))
 
     def start(self, question_ids: torch.Tensor, question_mask: torch.Tensor) -> Context:
         """A context in which left-padded questions `[batch, question]` wait to be read."""

@@ -36,6 +36,8 @@ class ModelArguments:
     vocab_size: int = _setting(4096, "entries of a tokenizer trained from scratch, at most")
     dtype: str = _setting("float32", "dtype in which a backbone is loaded")
     attn_implementation: str | None = _setting(None, "attention implementation of the backbone")
+    model_revision: str | None = _setting(None, "branch, tag or commit of a model on the hub")
+    trust_remote_code: bool = _setting(False, "run the code that comes with a model of the hub")
     step_decoder_name_or_path: str | None = _setting(
         None,
         "causal LM of the backbone's width to start the step decoder from; absent: a copy of the backbone",

@@ -5,11 +5,18 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from latentplan.encoding.special_tokens import (
@@ -22,8 +29,10 @@ from latentplan.encoding.special_tokens import (
 from latentplan.encoding.tokenizers import TOKENIZERS, problem_texts
 from latentplan.methods.registry import get_method
 from latentplan.methods.system import LatentSystem
+from latentplan.modeling.backbones import check_config, text_model
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
 from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint, load_model
+from latentplan.modeling.probe import probe
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.problems.problem import Problem
@@ -79,12 +88,22 @@ def load_start(model: ModelArguments) -> LoadedModel | None:
 def load_backbone(
     model: ModelArguments, problems: Sequence[Problem]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A causal language model and its tokenizer, with the latent tokens added."""
+    """A causal language model and its tokenizer, with the latent tokens added.
+
+    Raises:
+        UnsupportedBackboneError: the model cannot be a backbone (before its weights are loaded, where its
+            configuration tells).
+    """
     if model.model_name_or_path is None:
         return _backbone_from_scratch(model, problems)
-    path = model.model_name_or_path
-    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-    backbone = AutoModelForCausalLM.from_pretrained(path, dtype=as_dtype(model.dtype), **_attention(model))
+    path, source = model.model_name_or_path, _source(model)
+    check_config(AutoConfig.from_pretrained(path, **source))
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", **source)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        path, dtype=as_dtype(model.dtype), **_attention(model), **source
+    )
+    backbone = text_model(loaded)
+    probe(backbone)
     add_special_tokens(tokenizer)
     resize_embeddings(backbone, tokenizer)
     return backbone, tokenizer
@@ -139,7 +158,10 @@ def _backbone_from_scratch(
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
     )
-    return AutoModelForCausalLM.from_config(backbone_config, **_attention(model)), tokenizer
+    check_config(backbone_config)
+    backbone = AutoModelForCausalLM.from_config(backbone_config, **_attention(model))
+    probe(backbone)
+    return backbone, tokenizer
 
 
 def _reasoner_config(
@@ -171,7 +193,7 @@ def _step_decoder(
 ) -> StepDecoder:
     language_model = copy.deepcopy(backbone)
     if model.step_decoder_name_or_path is not None:
-        other = ModelArguments(model_name_or_path=model.step_decoder_name_or_path, dtype=model.dtype)
+        other = replace(model, model_name_or_path=model.step_decoder_name_or_path, model_revision=None)
         loaded = load_start(other)
         language_model = loaded.reasoner.backbone if loaded else load_backbone(other, ())[0]
     decoder_config = StepDecoderConfig(
@@ -187,6 +209,12 @@ def _resolve(name_or_path: str) -> str:
     """A run directory stands for the model inside it."""
     inside = Path(name_or_path) / "model"
     return str(inside) if is_latent_checkpoint(inside) else name_or_path
+
+
+def _source(model: ModelArguments) -> dict[str, Any]:
+    """Which version of a model, and whether its own code may run."""
+    revision = {} if model.model_revision is None else {"revision": model.model_revision}
+    return {"trust_remote_code": model.trust_remote_code, **revision}
 
 
 def _attention(model: ModelArguments) -> dict[str, Any]:
