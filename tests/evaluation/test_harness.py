@@ -10,10 +10,10 @@ from latentplan.evaluation.diagnostics import reconstruction_warnings, stop_cali
 from latentplan.evaluation.harness import evaluate
 from latentplan.evaluation.latent_use import of_another_question, same_norm_noise, zero
 from latentplan.evaluation.predictions import PredictionWriter, data_fingerprint
-from latentplan.evaluation.reconstruction import teacher_plans
 from latentplan.evaluation.results import Reconstruction
 from latentplan.evaluation.rollouts import GreedyChains, greedy_chains
 from latentplan.problems.problem import Problem
+from latentplan.rollout.reconstruction import teacher_plans
 from latentplan.rollout.sampling import Sampling
 
 SHORT = Sampling.greedy(max_new_tokens=8)

@@ -8,14 +8,7 @@ import pytest
 from rich.console import Console
 
 from latentplan.evaluation.predictions import predictions_of
-from latentplan.evaluation.reconstruction import (
-    latent_steps,
-    nearest_share,
-    result_of,
-    step_share,
-    text_of,
-    total_share,
-)
+from latentplan.evaluation.reconstruction import result_of
 from latentplan.evaluation.results import (
     Coherence,
     Estimate,
@@ -39,6 +32,7 @@ from latentplan.evaluation.scores import (
 from latentplan.evaluation.statistics import wilson_interval
 from latentplan.evaluation.table import render
 from latentplan.problems.problem import Problem
+from latentplan.rollout.reconstruction import latent_steps, nearest_share, step_share, text_of, total_share
 from latentplan.rollout.solve import Solution
 
 PROBLEMS = [

@@ -8,10 +8,9 @@ import typer
 
 from latentplan.cli.opening import fail
 from latentplan.cli.recipe import parse_recipe, quiet_libraries
-from latentplan.evaluation.diagnostics import RELIABLE_RECONSTRUCTION
-from latentplan.evaluation.reconstruction import teacher_reconstruction
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import DataError, Problem
+from latentplan.rollout.reconstruction import RELIABLE_RECONSTRUCTION, teacher_share
 
 PROBED_PROBLEMS = 128
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -42,7 +41,7 @@ def _warn_if_unreadable(model: LoadedModel, problems: Sequence[Problem]) -> None
     labelled = [problem for problem in problems[:PROBED_PROBLEMS] if problem.steps]
     if model.step_decoder is None or not labelled:
         return
-    share = teacher_reconstruction(model, labelled, batch_size=PROBED_PROBLEMS)
+    share = teacher_share(model, labelled, batch_size=PROBED_PROBLEMS).value
     if share is not None and share < RELIABLE_RECONSTRUCTION:
         typer.echo(
             f"warning: the decoder reads {share:.0%} of {len(labelled)} training problems' steps exactly, "

@@ -13,9 +13,7 @@ from latentplan.evaluation.results import LatentUse, Reconstruction, StopCalibra
 from latentplan.evaluation.rollouts import GreedyChains
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
-
-RELIABLE_RECONSTRUCTION = 0.9
-"""Below this share of exactly decoded steps, coherence says little about the latents."""
+from latentplan.rollout.reconstruction import RELIABLE_RECONSTRUCTION
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+_LOWER_IS_BETTER = ("loss", "tokens", "latents")
+
 
 def _setting(default: Any, help: str) -> Any:
     if isinstance(default, list | dict):
@@ -80,6 +82,12 @@ class RunConfig(TrainingArguments):
     overwrite_output_dir: bool = _setting(False, "delete an earlier run in output_dir and start again")
     torch_threads: int | None = _setting(None, "CPU threads of this process; absent: torch's choice")
     remove_unused_columns: bool = _setting(False, "columns are laid out by the method, not by the Trainer")
+    eval_dataset_name: list[str] = _setting(
+        [], "validation problems, in the forms of dataset_name; absent: minigsm's, where it is trained on"
+    )
+    eval_dataset_split: str = _setting("validation", "split of hub benchmarks in eval_dataset_name")
+    eval_dataset_size: int = _setting(256, "validation problems of each data set at most")
+    per_device_eval_batch_size: int = _setting(64, "validation problems at a time on each device")
     on_nonfinite: str = _setting(
         "stop", "on a NaN or Inf in loss or gradient: stop, the batch being saved, or skip the update"
     )
@@ -89,6 +97,9 @@ class RunConfig(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        metric = (self.metric_for_best_model or "").removeprefix("eval_")
+        if self.greater_is_better is None and metric.split("/")[0] in _LOWER_IS_BETTER:
+            self.greater_is_better = False
         super().__post_init__()
         if self.effective_batch_size is not None:
             self.gradient_accumulation_steps = _accumulation(self, self.effective_batch_size)

@@ -42,6 +42,7 @@ from latentplan.training.objectives import (
 )
 from latentplan.training.plan import shuffled
 from latentplan.training.trainer import LatentTrainer
+from latentplan.training.validation import ValidationSet
 
 
 @dataclass
@@ -96,9 +97,11 @@ def check_batches(config: GRPOConfig) -> tuple[int, int]:
             "and gradient_accumulation_steps 1, or loss_type grpo"
         )
     updates = minibatches * config.num_iterations // config.gradient_accumulation_steps
-    if config.save_strategy != "no" and config.save_steps % updates:
+    # The best checkpoint is saved where it is found.
+    setting = "eval_steps" if config.save_strategy == "best" else "save_steps"
+    if config.save_strategy != "no" and getattr(config, setting) % updates:
         raise ValueError(
-            f"save_steps={config.save_steps} must be a multiple of the {updates} optimisation steps of "
+            f"{setting}={getattr(config, setting)} must be a multiple of the {updates} optimisation steps of "
             "a rollout, so that a resumed run rolls out with the same weights"
         )
     return minibatches, minibatches * config.per_device_train_batch_size // group
@@ -155,6 +158,7 @@ class GRPOTrainer(LatentTrainer):
         config: the settings.
         problems: the questions, with the columns that rewards need.
         rewards: the reward.
+        validation: held-out problems, where the settings ask for evaluations.
     """
 
     args: GRPOConfig
@@ -166,6 +170,7 @@ class GRPOTrainer(LatentTrainer):
         problems: Sequence[Problem],
         rewards: RewardSet,
         callbacks: Sequence[TrainerCallback] = (),
+        validation: ValidationSet | None = None,
     ):
         self.minibatches, self.questions_per_device = check_batches(config)
         self.loaded, self.problems, self.rewards = model, problems, rewards
@@ -188,7 +193,16 @@ class GRPOTrainer(LatentTrainer):
             data_collator=_as_batch,
             processing_class=model.tokenizer,
             callbacks=list(callbacks),
+            validation=validation,
         )
+
+    def loaded_model(self) -> LoadedModel:
+        """The model that is trained."""
+        return self.loaded
+
+    def max_new_tokens(self) -> int:
+        """As in the rollouts of training."""
+        return self.args.max_completion_length
 
     @property
     def _repeats(self) -> int:

@@ -194,15 +194,20 @@ class MetricsFile(TrainerCallback):
             return
         kept = _keep_lines(self.path, before=state.global_step + 1 if state.global_step else 0)
         self.seconds = max((row.get("seconds", 0.0) for row in kept), default=0.0)
-        # A sample bears the number of steps before it: those of the step to come are drawn again.
+        # A sample bears the number of steps before it: those of the step to come are drawn again, but an
+        # evaluation comes before the checkpoint.
         _keep_lines(self.run.path / "samples.jsonl", before=state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Writes one line; only lines with a loss are measurements of training."""
-        if not state.is_world_process_zero or "loss" not in (logs or {}):
+        """Writes one line, with a loss, or of an evaluation; others are not measurements."""
+        logs = logs or {}
+        evaluated = any(name.startswith("eval_") for name in logs)
+        if not state.is_world_process_zero or not (evaluated or "loss" in logs):
             return
-        self.seconds += logs["seconds"]
-        row = {"step": state.global_step, **logs, "seconds": round(self.seconds, 3)}
+        row = {"step": state.global_step, **logs}
+        if "loss" in logs:
+            self.seconds += logs["seconds"]
+            row["seconds"] = round(self.seconds, 3)
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -211,7 +216,7 @@ def _keep_lines(path: Path, before: int) -> list[dict[str, Any]]:
     """Drops the lines of a file from step `before` on; returns those that stay."""
     if not path.is_file():
         return []
-    kept = [row for row in _read_lines(path) if row["step"] < before]
+    kept = [row for row in _read_lines(path) if row["step"] < before + (row.get("split") == "validation")]
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
     return kept
 

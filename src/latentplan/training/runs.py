@@ -28,6 +28,7 @@ from latentplan.training.initialise import initialise_system, load_start
 from latentplan.training.run_directory import MetricsFile, RunDirectory, fingerprint, weights_fingerprint
 from latentplan.training.sft import SFTTrainer, make_curriculum
 from latentplan.training.trainer import LatentTrainer, last_checkpoint
+from latentplan.training.validation import load_validation
 
 
 def train_sft(
@@ -59,7 +60,10 @@ def train_sft(
         num_decoder_parameters=_count_parameters(system.step_decoder),
         curriculum={"stages": curriculum.stages, "starts": curriculum.starts},
     )
-    trainer = SFTTrainer(system, config, encoded, encoder, tokenizer, curriculum, [MetricsFile(run)])
+    validation = load_validation(config, data, encoder, problems)
+    trainer = SFTTrainer(
+        system, config, encoded, encoder, tokenizer, curriculum, [MetricsFile(run)], validation
+    )
     return _train(run, trainer, system, tokenizer)
 
 
@@ -99,7 +103,8 @@ def train_grpo(
     rewards = RewardSet(LABELLED_WEIGHTS)
     if config.reward_funcs is not None:
         rewards = RewardSet(config.reward_funcs, config.reward_weights)
-    trainer = GRPOTrainer(loaded, config, problems, rewards, [MetricsFile(run)])
+    validation = load_validation(config, data, loaded.encoder, problems)
+    trainer = GRPOTrainer(loaded, config, problems, rewards, [MetricsFile(run)], validation)
     return _train(run, trainer, trainer.model, loaded.tokenizer)
 
 
@@ -144,6 +149,9 @@ def _train(run: RunDirectory, trainer: LatentTrainer, system: LatentSystem, toke
         tokens_trained=trainer.state.num_input_tokens_seen,
         device=str(trainer.args.device),
     )
+    if trainer.args.load_best_model_at_end and trainer.state.best_global_step is not None:
+        name = str(trainer.args.metric_for_best_model).removeprefix("eval_")
+        run.update(best={"step": trainer.state.best_global_step, name: trainer.state.best_metric})
     run.finish()
     return run
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import Sampler
@@ -12,9 +12,11 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from latentplan.encoding.curriculum import Curriculum
 from latentplan.encoding.encoder import EncodedProblem, Encoder
 from latentplan.methods.system import LatentSystem
+from latentplan.modeling.loading import LoadedModel
 from latentplan.training.arguments import SFTConfig
 from latentplan.training.plan import PlanSampler, StageCollator, StageRows
 from latentplan.training.trainer import LatentTrainer, decay
+from latentplan.training.validation import ValidationSet, validation_batches
 
 
 def make_curriculum(config: SFTConfig, has_latents: bool, num_problems: int | None = None) -> Curriculum:
@@ -72,6 +74,7 @@ class SFTTrainer(LatentTrainer):
         encoder: the encoder that made them.
         tokenizer: saved with every checkpoint.
         curriculum: stages and durations; it decides the length of the run.
+        validation: held-out problems, where the settings ask for evaluations.
     """
 
     args: SFTConfig
@@ -85,9 +88,10 @@ class SFTTrainer(LatentTrainer):
         tokenizer: PreTrainedTokenizerBase,
         curriculum: Curriculum,
         callbacks: Sequence[TrainerCallback] = (),
+        validation: ValidationSet | None = None,
     ):
         config.max_steps = curriculum.total_steps
-        self.curriculum, self.num_problems = curriculum, len(encoded)
+        self.curriculum, self.num_problems, self.encoder = curriculum, len(encoded), encoder
         resets = [ResetOptimizer(curriculum)] if config.reset_optimizer else []
         super().__init__(
             model=system,
@@ -96,6 +100,7 @@ class SFTTrainer(LatentTrainer):
             data_collator=StageCollator(tokenizer.pad_token_id, config.seed),
             processing_class=tokenizer,
             callbacks=[*callbacks, *resets],
+            validation=validation,
         )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
@@ -134,6 +139,50 @@ class SFTTrainer(LatentTrainer):
         loss = loss * passes * self.args.world_size
         self.watch_loss(inputs, loss)
         return (loss, outputs) if return_outputs else loss
+
+    def loaded_model(self) -> LoadedModel:
+        """The system as rollouts want it."""
+        tokenizer = cast(PreTrainedTokenizerBase, self.processing_class)
+        return LoadedModel(self.model.reasoner, self.model.step_decoder, tokenizer, self.encoder)
+
+    def current_stage(self) -> int:
+        """The stage of the last optimisation step."""
+        return self.curriculum.stage(max(0, self.state.global_step - 1))
+
+    def measures(self) -> list[str]:
+        """The objectives too."""
+        return ["loss", *(f"loss/{name}" for name in self.model.weights), *super().measures()]
+
+    def objective_means(self, places: range) -> dict[str, float]:
+        """The objectives on the problems at `places`, as if all validation problems were one batch."""
+        assert self.validation is not None
+        device = self.args.device
+        batches = validation_batches(
+            self.model,
+            self.encoder,
+            self.validation,
+            places,
+            stage=self.current_stage(),
+            seed=self.args.seed,
+            batch_size=self.args.per_device_eval_batch_size,
+        )
+        counts = self._add_up([self.model.counts(batch) for batch in batches])
+        shares = self._add_up(
+            [
+                self.model(counts=counts, **{name: value.to(device) for name, value in batch.items()})
+                for batch in batches
+            ]
+        )
+        return {name: float(value) for name, value in shares.items()}
+
+    def _add_up(self, parts: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Sums by name, over all batches and devices."""
+        total: dict[str, torch.Tensor] = {}
+        for name in parts[0]:
+            total[name] = torch.stack([part[name].to(self.args.device) for part in parts]).sum(dim=0)
+            if self.args.world_size > 1:
+                total[name] = self.accelerator.reduce(total[name], reduction="sum")
+        return total
 
     def learning_rate_scale(self, step: int) -> float:
         """Warm-up at the start of each stage, decay over the last `decay_stages` stages."""

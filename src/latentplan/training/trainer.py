@@ -18,12 +18,12 @@ from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
 from latentplan.methods.system import LatentSystem
-from latentplan.training.guard import GuardedTrainer
+from latentplan.training.evaluating import EvaluatingTrainer, best_checkpoint
 
 STAGING = ".checkpoint-in-progress"
 
 
-class LatentTrainer(GuardedTrainer):
+class LatentTrainer(EvaluatingTrainer):
     """`Trainer` for a `LatentSystem`: checkpoints are whole models, written aside and renamed."""
 
     model: LatentSystem
@@ -45,6 +45,10 @@ class LatentTrainer(GuardedTrainer):
             self.loss_parts[name] = number
             self._sums[name] = self._sums[name] + torch.where(finite, number, torch.zeros_like(number))
             self._counts[name] = self._counts[name] + finite
+
+    def leave_out_of_clock(self, seconds: float) -> None:
+        """Has the seconds of an evaluation not count as training."""
+        self._clock += seconds
 
     def count_tokens(self, tokens: int) -> None:
         """Adds tokens and latents that this device has trained on; every device is taken to have as many."""
@@ -95,6 +99,7 @@ class LatentTrainer(GuardedTrainer):
         if self.is_world_process_zero():
             self._publish(staging)
         self.accelerator.wait_for_everyone()
+        self.state.best_model_checkpoint = best_checkpoint(self.args.output_dir, self.state.best_global_step)
 
     def _publish(self, staging: Path) -> None:
         """Renames what has been written whole, and removes checkpoints beyond `save_total_limit`."""
@@ -102,7 +107,11 @@ class LatentTrainer(GuardedTrainer):
             shutil.rmtree(staging.parent / whole.name, ignore_errors=True)
             os.replace(whole, staging.parent / whole.name)
         staging.rmdir()
-        rotate_checkpoints(output_dir=str(staging.parent), save_total_limit=self.args.save_total_limit)
+        rotate_checkpoints(
+            output_dir=str(staging.parent),
+            save_total_limit=self.args.save_total_limit,
+            best_model_checkpoint=best_checkpoint(staging.parent, self.state.best_global_step),
+        )
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         assert output_dir is not None

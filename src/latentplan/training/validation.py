@@ -1,0 +1,184 @@
+"""Validation problems, and what is measured on them: sums and counts that add up over batches and processes.
+
+Nothing here depends on how the problems are split: objectives are divided by the counts of the whole set, and
+the noise of a problem follows from its place in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder, collate
+from latentplan.methods.system import LatentSystem
+from latentplan.modeling import noise
+from latentplan.modeling.loading import LoadedModel
+from latentplan.problems.minigsm import PRESETS, generate
+from latentplan.problems.overlap import find_overlap
+from latentplan.problems.problem import Problem
+from latentplan.rewards import BUILT_IN
+from latentplan.rollout.reconstruction import teacher_share
+from latentplan.rollout.sampling import Sampling
+from latentplan.rollout.solve import Solution, solve
+from latentplan.training.arguments import DataArguments, RunConfig
+from latentplan.training.data import MINIGSM, encode_problems, load_training_problems
+
+MAX_NEW_TOKENS = 128
+_SHOWN_OVERLAP = 3
+
+Sums = dict[str, tuple[float, float]]
+"""For each measure a sum and the count that divides it."""
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """Problems that are held out from training, and their token ids, in one order."""
+
+    problems: list[Problem]
+    encoded: list[EncodedProblem]
+
+    def __len__(self) -> int:
+        return len(self.problems)
+
+    def part(self, process: int, processes: int) -> range:
+        """The places that one of several processes is responsible for; parts differ by one in length."""
+        size = len(self)
+        return range(size * process // processes, size * (process + 1) // processes)
+
+
+def load_validation(
+    config: RunConfig, data: DataArguments, encoder: Encoder, trained_on: Iterable[Problem]
+) -> ValidationSet | None:
+    """The validation problems that a run's settings name; None where it is not to be evaluated.
+
+    Raises:
+        DataError: a file cannot be read.
+        ValueError: no validation set is named, there are fewer problems than processes, or some of them are
+            in the training data; names them.
+    """
+    if str(getattr(config.eval_strategy, "value", config.eval_strategy)) == "no":
+        return None
+    names = config.eval_dataset_name or [name for name in data.dataset_name if name == MINIGSM]
+    if not names:
+        raise ValueError(
+            "eval_strategy asks for evaluations, but there is nothing to evaluate on: set eval_dataset_name"
+        )
+    problems: list[Problem] = []
+    for name in names:
+        problems += _load(name, config, data)
+    refuse_overlap(trained_on, problems)
+    encoded, kept = encode_problems(problems, encoder, data)
+    if len(kept) < config.world_size:
+        raise ValueError(f"{config.world_size} processes need as many validation problems, got {len(kept)}")
+    return ValidationSet(kept, encoded)
+
+
+def _load(name: str, config: RunConfig, data: DataArguments) -> list[Problem]:
+    if name == MINIGSM:
+        preset = PRESETS[data.dataset_config]
+        count = config.eval_dataset_size
+        return list(generate(preset, split="validation", count=count, seed=data.dataset_seed))
+    settings = replace(
+        data,
+        dataset_name=[name],
+        dataset_train_split=config.eval_dataset_split,
+        dataset_size=config.eval_dataset_size,
+        exclude_benchmarks=[],
+    )
+    return load_training_problems(settings)[0]
+
+
+def refuse_overlap(trained_on: Iterable[Problem], validation: Sequence[Problem]) -> None:
+    """Raises ValueError if a validation problem is trained on, with the first such questions."""
+    shared = find_overlap(validation, trained_on)
+    if shared:
+        shown = "; ".join(repr(problem.question) for problem in shared[:_SHOWN_OVERLAP])
+        raise ValueError(
+            f"{len(shared)} of {len(validation)} validation problems are in the training data ({shown}): "
+            "choose another eval_dataset_name or eval_dataset_split"
+        )
+
+
+def validation_batches(
+    system: LatentSystem,
+    encoder: Encoder,
+    validation: ValidationSet,
+    places: range,
+    *,
+    stage: int,
+    seed: int,
+    batch_size: int,
+) -> list[Batch]:
+    """The problems at `places`, laid out at a stage of the curriculum, with the same noise at every call."""
+    config = system.reasoner.config
+    batches = []
+    for start in range(0, len(places), batch_size):
+        chosen = places[start : start + batch_size]
+        rows = [system.method.layout(encoder, validation.encoded[place], stage, config) for place in chosen]
+        keys = noise.fold(seed, torch.tensor(list(chosen)))
+        batches.append(collate(rows, keys, encoder.tokenizer.pad_token_id))
+    return batches
+
+
+def rollout_sums(
+    model: LoadedModel,
+    problems: Sequence[Problem],
+    *,
+    stage: int | None,
+    batch_size: int,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> tuple[Sums, list[Solution]]:
+    """What greedy rollouts of the problems show, and the rollouts.
+
+    Args:
+        model: in evaluation mode.
+        problems: to be solved.
+        stage: of the curriculum, up to which the decoder has learned to read; None for all of it.
+        batch_size: problems at a time.
+        max_new_tokens: of an answer.
+        on_progress: called with the number of problems just solved.
+    """
+    questions = [problem.question for problem in problems]
+    solved = solve(
+        model,
+        questions,
+        Sampling.greedy(max_new_tokens),
+        batch_size=batch_size,
+        on_progress=on_progress,
+    )
+    solutions = [solution for (solution,) in solved]
+    columns = {
+        "prompts": questions,
+        "completions": [solution.completion for solution in solutions],
+        "answer": [problem.answer or None for problem in problems],
+        "decoded_steps": [solution.plan for solution in solutions],
+    }
+    sums = {
+        "accuracy": sum_of(BUILT_IN["accuracy"](**columns)),
+        "tokens": sum_of([solution.num_tokens for solution in solutions]),
+        "coherence": sum_of(BUILT_IN["coherence_strict"](**columns)),
+        "reconstruction": (0.0, 0.0),
+    }
+    config = model.reasoner.config
+    labelled = [problem for problem in problems if problem.steps]
+    if config.num_slots:
+        sums["latents"] = sum_of([solution.num_latents for solution in solutions])
+        steps = [min(len(problem.steps), config.max_latent_steps) for problem in labelled]
+        sums["latents_needed"] = sum_of([config.latents_per_step * needed for needed in steps])
+    if config.num_slots and model.step_decoder is not None and labelled and stage != 0:
+        sums["reconstruction"] = teacher_share(model, labelled, batch_size=batch_size, stage=stage)
+    return sums, solutions
+
+
+def sum_of(values: Iterable[float | None]) -> tuple[float, float]:
+    """Sum and number of the values that are not None."""
+    found = [float(value) for value in values if value is not None]
+    return sum(found), float(len(found))
+
+
+def means_of(sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """The mean of each measure that was measured at all."""
+    return {name: total / count for name, (total, count) in sums.items() if count}
