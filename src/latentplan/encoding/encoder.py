@@ -4,7 +4,8 @@ The layout of a row:
 
     [left pad] question \\n <|start-latent|> z_1 … z_T <|end-latent|> remaining steps, answer, eos [right pad]
 
-A method without latents has neither the slots nor the two tokens around them.
+A method without latents has neither the slots nor the two tokens around them. With a chat template the
+question is as the template writes it, without the line break, and eos is what the template ends turns with.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from latentplan.encoding.chat import ChatTemplate
 from latentplan.encoding.curriculum import split_chain
 from latentplan.encoding.special_tokens import END_LATENT, START_LATENT
 from latentplan.problems.problem import Problem
@@ -53,15 +55,22 @@ class Encoder:
         tokenizer: a tokenizer with the three special tokens and an eos token.
         step_separator: text between written steps, and between them and the answer.
         answer_marker: text before the answer.
+        chat: how questions are written, and with what an answer ends; None for the plain layout.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, step_separator: str = "\n", answer_marker: str = "### "
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        step_separator: str = "\n",
+        answer_marker: str = "### ",
+        chat: ChatTemplate | None = None,
     ):
-        self.tokenizer = tokenizer
+        self.tokenizer, self.chat = tokenizer, chat
         self.answer_marker = answer_marker
         self.separator = self._ids(step_separator)
-        self._start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        self.eos = tokenizer.eos_token_id if chat is None else chat.end_of_turn
+        has_start = chat is None and tokenizer.bos_token_id is not None
+        self._start = [tokenizer.bos_token_id] if has_start else []
         self.start_latent = _single_token(tokenizer, START_LATENT)
         self.end_latent = _single_token(tokenizer, END_LATENT)
 
@@ -70,7 +79,10 @@ class Encoder:
 
     def question(self, question: str) -> list[int]:
         """The question's ids, with the beginning-of-sequence token where the tokenizer has one."""
-        return self._start + self._ids(_question_text(question))
+        return self._start + self._ids(self._question_text(question))
+
+    def _question_text(self, question: str) -> str:
+        return question.strip() + "\n" if self.chat is None else self.chat.question(question)
 
     def __call__(self, problem: Problem) -> EncodedProblem:
         """All ids of a problem."""
@@ -84,15 +96,15 @@ class Encoder:
         return [self._assemble(problem, ids) for problem in problems]
 
     def _texts(self, problem: Problem) -> Iterator[str]:
-        yield _question_text(problem.question)
+        yield self._question_text(problem.question)
         yield from problem.steps
         yield self.answer_marker + problem.answer
 
     def _assemble(self, problem: Problem, ids: dict[str, list[int]]) -> EncodedProblem:
         return EncodedProblem(
-            question=self._start + ids[_question_text(problem.question)],
+            question=self._start + ids[self._question_text(problem.question)],
             steps=[ids[step] for step in problem.steps],
-            answer=[*ids[self.answer_marker + problem.answer], self.tokenizer.eos_token_id],
+            answer=[*ids[self.answer_marker + problem.answer], self.eos],
         )
 
     def row(
@@ -111,13 +123,12 @@ class Encoder:
         text = [self.end_latent] if slots else []
         for step in rest:
             text += encoded.steps[step] + self.separator
-        eos = self.tokenizer.eos_token_id
         return Row(
             question=encoded.question + frame,
             slots=slots,
             used_slots=slots if fixed else latents_per_step * len(groups),
             text=text + encoded.answer,
-            decoded_steps=[[*self._join(encoded.steps[g] for g in group), eos] for group in groups],
+            decoded_steps=[[*self._join(encoded.steps[g] for g in group), self.eos] for group in groups],
         )
 
     def row_without_steps(self, encoded: EncodedProblem) -> Row:
@@ -188,10 +199,6 @@ def collate(rows: Sequence[Row], noise_keys: Sequence[int] | torch.Tensor, pad_t
         "step_index": torch.tensor([step for _, step, _ in pairs], dtype=torch.long),
         "noise_keys": torch.as_tensor(noise_keys, dtype=torch.long),
     }
-
-
-def _question_text(question: str) -> str:
-    return question.strip() + "\n"
 
 
 def _single_token(tokenizer: PreTrainedTokenizerBase, token: str) -> int:

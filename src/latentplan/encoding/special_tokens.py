@@ -15,7 +15,9 @@ SPECIAL_TOKENS = (START_LATENT, LATENT, END_LATENT)
 
 def add_special_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
     """Adds the three latent tokens to the tokenizer, and a padding token where it has none."""
-    tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL_TOKENS)})
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": list(SPECIAL_TOKENS)}, replace_extra_special_tokens=False
+    )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
 

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from latentplan.encoding.chat import saved_template
 from latentplan.encoding.encoder import Batch, Encoder
 from latentplan.methods.base import Method
 from latentplan.methods.objectives import OBJECTIVES
 from latentplan.methods.registry import get_method
-from latentplan.modeling.loading import LoadedModel, load_model
+from latentplan.modeling.loading import LoadedModel, encoder_of, load_model
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.step_decoder import StepDecoder
 
@@ -99,7 +100,10 @@ class LatentSystem(nn.Module):
         if self.step_decoder is not None:
             self.step_decoder.save_pretrained(Path(folder) / STEP_DECODER_FOLDER)
         if tokenizer is not None:
+            template = tokenizer.chat_template
+            tokenizer.chat_template = saved_template(tokenizer, make_encoder(tokenizer, self.reasoner).chat)
             tokenizer.save_pretrained(folder)
+            tokenizer.chat_template = template
 
     @classmethod
     def from_pretrained(
@@ -112,4 +116,4 @@ class LatentSystem(nn.Module):
 
 def make_encoder(tokenizer: PreTrainedTokenizerBase, reasoner: LatentReasoner) -> Encoder:
     """The encoder that a reasoner's configuration describes."""
-    return Encoder(tokenizer, reasoner.config.step_separator, reasoner.config.answer_marker)
+    return encoder_of(reasoner.config, tokenizer)

@@ -30,7 +30,10 @@ class LatentReasonerConfig(PreTrainedConfig):
         written_steps: whether the model writes its reasoning steps as text before the answer (CoT).
         step_separator: text between written steps.
         answer_marker: text before the answer.
+        chat_template: whether questions are laid out by the tokenizer's chat template.
+        system_prompt: the system message of that template, or None.
         start_latent_token_id, end_latent_token_id: ids of the tokens around the latents.
+        eos_token_id: what ends an answer; any of them where it is a list.
     """
 
     model_type = "latent_reasoner"
@@ -47,6 +50,8 @@ class LatentReasonerConfig(PreTrainedConfig):
     written_steps: bool = False
     step_separator: str = "\n"
     answer_marker: str = "### "
+    chat_template: bool = False
+    system_prompt: str | None = None
     start_latent_token_id: int | None = None
     end_latent_token_id: int | None = None
     pad_token_id: int | None = None

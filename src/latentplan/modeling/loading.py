@@ -10,6 +10,7 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
+from latentplan.encoding.chat import ChatTemplate
 from latentplan.encoding.encoder import Encoder
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.reasoner import LatentReasoner
@@ -53,5 +54,15 @@ def load_model(folder: str | os.PathLike, **options: Any) -> LoadedModel:
     decoder_folder = folder / "step_decoder"
     decoder = StepDecoder.from_pretrained(decoder_folder) if decoder_folder.is_dir() else None
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    encoder = Encoder(tokenizer, reasoner.config.step_separator, reasoner.config.answer_marker)
+    encoder = encoder_of(reasoner.config, tokenizer)
     return LoadedModel(reasoner.eval(), decoder.eval() if decoder else None, tokenizer, encoder)
+
+
+def encoder_of(config: LatentReasonerConfig, tokenizer: PreTrainedTokenizerBase) -> Encoder:
+    """The encoder that a reasoner's configuration describes.
+
+    Raises:
+        ValueError: it wants a chat template, and the tokenizer has none.
+    """
+    chat = ChatTemplate(tokenizer, config.system_prompt) if config.chat_template else None
+    return Encoder(tokenizer, config.step_separator, config.answer_marker, chat)

@@ -16,7 +16,7 @@ from latentplan.modeling.context import Context
 from latentplan.modeling.latents import LatentChain
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.rollout.log_probs import latent_log_prob
-from latentplan.rollout.sampling import Sampling, draw, log_softmax
+from latentplan.rollout.sampling import Sampling, draw, ends, log_softmax
 from latentplan.rollout.trajectories import Trajectories
 
 _LATENT, _STOP, _TOKEN = 0, 1, 2
@@ -80,7 +80,7 @@ def generate(
         answer_ids=answer_ids,
         answer_mask=answer_mask,
         answer_log_probs=answer_log_probs,
-        finished=((answer_ids == model.config.eos_token_id) & answer_mask.bool()).any(dim=1),
+        finished=(ends(answer_ids, model.config.eos_token_id) & answer_mask.bool()).any(dim=1),
     )
 
 
@@ -142,7 +142,7 @@ def _answers(
         chosen.append(log_probs.gather(1, token.unsqueeze(1)).squeeze(1) * alive)
         ids.append(torch.where(alive.bool(), token, padding))
         masks.append(alive)
-        alive = alive * (token != model.config.eos_token_id)
+        alive = alive * ~ends(token, model.config.eos_token_id)
         if position + 1 == sampling.max_new_tokens or not bool(alive.any()):
             break
         context.push(model.embed(ids[-1]).unsqueeze(1), alive.unsqueeze(1))

@@ -38,6 +38,10 @@ class ModelArguments:
     vocab_size: int = _setting(4096, "entries of a tokenizer trained from scratch, at most")
     dtype: str = _setting("float32", "dtype in which a backbone is loaded")
     attn_implementation: str | None = _setting(None, "attention implementation of the backbone")
+    chat_template: bool = _setting(
+        False, "lay questions out by the chat template of an instruct model; models trained so keep it"
+    )
+    system_prompt: str | None = _setting(None, "system message of the chat template")
     model_revision: str | None = _setting(None, "branch, tag or commit of a model on the hub")
     trust_remote_code: bool = _setting(False, "run the code that comes with a model of the hub")
     step_decoder_name_or_path: str | None = _setting(

@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from latentplan.encoding.chat import ChatTemplate
 from latentplan.encoding.special_tokens import (
     END_LATENT,
     START_LATENT,
@@ -28,7 +29,7 @@ from latentplan.encoding.special_tokens import (
 )
 from latentplan.encoding.tokenizers import TOKENIZERS, problem_texts
 from latentplan.methods.registry import get_method
-from latentplan.methods.system import LatentSystem
+from latentplan.methods.system import LatentSystem, make_encoder
 from latentplan.modeling.backbones import check_config, text_model
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
 from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint, load_model
@@ -57,12 +58,14 @@ def initialise_system(
         backbone, tokenizer = start.reasoner.backbone, start.tokenizer
     else:
         backbone, tokenizer = load_backbone(model, problems)
-    reasoner = LatentReasoner(_reasoner_config(config, backbone, tokenizer), backbone)
+    layout = _question_layout(model, tokenizer, start)
+    reasoner = LatentReasoner(_reasoner_config(config, backbone, tokenizer, layout), backbone)
     objectives = get_method(config.method).objectives if config.objectives is None else config.objectives
     decoder = None
     if "step_decoder" in objectives:
         decoder = _inherited_decoder(model, config, start)
-        decoder = decoder or _step_decoder(model, config, backbone, tokenizer)
+        eos = make_encoder(tokenizer, reasoner).eos
+        decoder = decoder or _step_decoder(model, config, backbone, tokenizer, eos)
     if start is not None:
         _inherit_heads(reasoner, start.reasoner)
     return LatentSystem(reasoner, decoder, objectives), tokenizer
@@ -164,8 +167,35 @@ def _backbone_from_scratch(
     return backbone, tokenizer
 
 
+def _question_layout(
+    model: ModelArguments, tokenizer: PreTrainedTokenizerBase, start: LoadedModel | None
+) -> dict[str, Any]:
+    """Whether questions are in a chat template, as in the starting model, and what ends answers.
+
+    Raises:
+        ValueError: a chat template is wanted, and the tokenizer has none; or a system prompt without one.
+    """
+    earlier = LatentReasonerConfig() if start is None else start.reasoner.config
+    system_prompt = model.system_prompt or earlier.system_prompt
+    if not (model.chat_template or earlier.chat_template):
+        if system_prompt:
+            raise ValueError("system_prompt is part of a chat template: set chat_template to true as well")
+        return {"eos_token_id": tokenizer.eos_token_id}
+    chat = ChatTemplate(tokenizer, system_prompt)
+    ends = dict.fromkeys([chat.end_of_turn, tokenizer.eos_token_id])
+    eos = [index for index in ends if index is not None]
+    return {
+        "chat_template": True,
+        "system_prompt": system_prompt,
+        "eos_token_id": eos if len(eos) > 1 else eos[0],
+    }
+
+
 def _reasoner_config(
-    config: SFTConfig, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    config: SFTConfig,
+    backbone: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    layout: dict[str, Any],
 ) -> LatentReasonerConfig:
     method = get_method(config.method)
     start, end = (cast(int, tokenizer.convert_tokens_to_ids(token)) for token in (START_LATENT, END_LATENT))
@@ -184,12 +214,16 @@ def _reasoner_config(
         start_latent_token_id=start,
         end_latent_token_id=end,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        **layout,
     )
 
 
 def _step_decoder(
-    model: ModelArguments, config: SFTConfig, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    model: ModelArguments,
+    config: SFTConfig,
+    backbone: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    eos_token_id: int,
 ) -> StepDecoder:
     language_model = copy.deepcopy(backbone)
     if model.step_decoder_name_or_path is not None:
@@ -200,7 +234,7 @@ def _step_decoder(
         backbone_config=language_model.config,
         latents_per_step=config.latents_per_step,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=eos_token_id,
     )
     return StepDecoder(decoder_config, language_model)
 
