@@ -12,6 +12,7 @@ from latentplan.cli.ask import ask
 from latentplan.cli.evaluate import evaluate
 from latentplan.evaluation.results import EvaluationResult
 from latentplan.problems.minigsm import PRESETS, generate
+from latentplan.problems.trained_questions import TrainedQuestions
 from latentplan.training.arguments import ModelArguments, SFTConfig
 from latentplan.training.initialise import initialise_system
 
@@ -179,3 +180,28 @@ def test_ask_in_vain(models, arguments, message):
     result = invoke("ask", models / "cot", *arguments)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def test_questions_that_the_model_was_trained_on_are_counted(run, mine):
+    problems = list(generate(PRESETS["clock"], split="test", count=5, seed=3))
+    TrainedQuestions.of(problems[1:3]).save(run)
+    result = invoke("evaluate", run / "model", "--benchmark", mine, "--no_latent_use", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert "warning: mine: the model was trained on 2 of these 5 questions" in result.output
+    assert EvaluationResult.load(run / "evaluation" / "mine.json").trained_on == 2
+
+
+def test_a_benchmark_with_other_columns(run, mine, tmp_path):
+    rows = [json.loads(line) for line in mine.read_text().splitlines()]
+    renamed = tmp_path / "renamed.jsonl"
+    renamed.write_text(
+        "".join(json.dumps({"ask": row["question"], "say": row["answer"]}) + "\n" for row in rows)
+    )
+    arguments = ["evaluate", run, "--benchmark", renamed, "--no_latent_use", "--device", "cpu"]
+    refused = invoke(*arguments)
+    assert refused.exit_code == 2
+    assert "the columns ask, say tell no known format" in refused.output
+    result = invoke(*arguments, "--dataset_columns", "{question: ask, answer: say}")
+    assert result.exit_code == 0, result.output
+    evaluated = EvaluationResult.load(run / "evaluation" / "renamed.json")
+    assert (evaluated.num_problems, evaluated.trained_on) == (5, None)

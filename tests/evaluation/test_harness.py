@@ -9,9 +9,10 @@ import torch
 from latentplan.evaluation.diagnostics import reconstruction_warnings, stop_calibration
 from latentplan.evaluation.harness import evaluate
 from latentplan.evaluation.latent_use import of_another_question, same_norm_noise, zero
-from latentplan.evaluation.predictions import PredictionWriter, data_fingerprint
+from latentplan.evaluation.predictions import PredictionWriter
 from latentplan.evaluation.results import Reconstruction
 from latentplan.evaluation.rollouts import GreedyChains, greedy_chains
+from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import Problem
 from latentplan.rollout.reconstruction import teacher_plans
 from latentplan.rollout.sampling import Sampling
@@ -202,6 +203,6 @@ def test_warnings():
 
 
 def test_fingerprint_of_data(problems):
-    assert data_fingerprint(problems) == data_fingerprint(list(problems))
-    assert data_fingerprint(problems) != data_fingerprint(problems[::-1])
-    assert len(data_fingerprint(problems)) == 16
+    assert question_fingerprint(problems) == question_fingerprint(list(problems))
+    assert question_fingerprint(problems) != question_fingerprint(problems[::-1])
+    assert len(question_fingerprint(problems)) == 16

@@ -12,11 +12,11 @@ from latentplan.encoding.special_tokens import SPECIAL_TOKENS
 from latentplan.encoding.tokenizers import problem_texts, train_word_level
 from latentplan.methods.system import make_encoder
 from latentplan.modeling.loading import load_model
+from latentplan.problems.fingerprint import fingerprint
 from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.training.arguments import DataArguments, ModelArguments
 from latentplan.training.data import encode_problems, load_training_problems
 from latentplan.training.initialise import initialise_system
-from latentplan.training.run_directory import fingerprint
 from latentplan.training.sft import make_curriculum
 
 

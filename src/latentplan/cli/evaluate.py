@@ -41,6 +41,7 @@ from latentplan.problems.evaluation_sets import MINIGSM_PROBLEMS, evaluation_set
 from latentplan.problems.minigsm import PRESETS
 from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.readers import ColumnMap
+from latentplan.problems.trained_questions import TrainedQuestions
 from latentplan.rollout.sampling import Sampling
 
 
@@ -55,6 +56,7 @@ class _Run:
     batch_size: int
     latent_use: bool
     folder: Path
+    trained: TrainedQuestions | None
 
     def stem(self, label: str) -> Path:
         """Where the results on a benchmark go, without the suffix."""
@@ -117,7 +119,9 @@ def evaluate(
         fail(error)
     loaded = open_model(model, device, torch_threads)
     folder = output or evaluation_folder(model)
-    run = _Run(loaded, sampling, seed, num_generations, batch_size, latent_use, folder)
+    run = _Run(
+        loaded, sampling, seed, num_generations, batch_size, latent_use, folder, TrainedQuestions.load(model)
+    )
     console = Console(highlight=False)
     console.print(render([_evaluate_one(run, label, problems[label], console) for label in problems]))
     for label in problems:
@@ -176,6 +180,7 @@ def _evaluate_one(run: _Run, label: str, problems: list[Problem], console: Conso
             num_generations=run.num_generations,
             batch_size=run.batch_size,
             latent_use=run.latent_use,
+            trained_on=None if run.trained is None else run.trained.count(problems),
             on_progress=on_progress,
         )
     result.save(stem.with_name(f"{stem.name}.json"))

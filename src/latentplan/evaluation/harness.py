@@ -17,7 +17,7 @@ import transformers
 
 import latentplan
 from latentplan.evaluation.diagnostics import Diagnostics, diagnose
-from latentplan.evaluation.predictions import Prediction, data_fingerprint, predictions_of
+from latentplan.evaluation.predictions import Prediction, predictions_of
 from latentplan.evaluation.results import EvaluationResult, SamplingSettings
 from latentplan.evaluation.rollouts import GreedyChains, chains_of, evaluation_mode, greedy_chains
 from latentplan.evaluation.scores import (
@@ -30,6 +30,7 @@ from latentplan.evaluation.scores import (
     plan_scores,
 )
 from latentplan.modeling.loading import LoadedModel
+from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import Problem
 from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import read_solutions, roll_out
@@ -49,6 +50,7 @@ def evaluate(
     num_generations: int = 1,
     batch_size: int = 128,
     latent_use: bool = True,
+    trained_on: int | None = None,
     on_progress: OnProgress = lambda solved: None,
 ) -> tuple[EvaluationResult, list[Prediction]]:
     """Everything that is measured of a model on a set of problems.
@@ -64,6 +66,7 @@ def evaluate(
         num_generations: trajectories of each problem.
         batch_size: trajectories at a time; it changes no result.
         latent_use: whether to answer again with the latents replaced (four more answers for each problem).
+        trained_on: how many of the questions the model was trained on, where that is known.
         on_progress: called with the predictions of each batch just solved.
 
     Returns:
@@ -73,7 +76,7 @@ def evaluate(
         ValueError: there are no problems, or `num_generations` does not fit the sampling.
     """
     _check(problems, sampling, num_generations, batch_size)
-    settings = _Settings(benchmark, sampling, seed, num_generations, batch_size)
+    settings = _Settings(benchmark, sampling, seed, num_generations, batch_size, trained_on)
     with evaluation_mode(model):
         solved = _solve(model, problems, settings, on_progress)
         diagnostics = diagnose(
@@ -105,6 +108,7 @@ class _Settings:
     seed: int
     num_generations: int
     batch_size: int
+    trained_on: int | None
 
     @property
     def greedy(self) -> bool:
@@ -187,7 +191,7 @@ def _result(
         model=model.reasoner.name_or_path or "",
         method=model.reasoner.config.method,
         benchmark=settings.benchmark,
-        data_fingerprint=data_fingerprint(problems),
+        data_fingerprint=question_fingerprint(problems),
         num_problems=len(problems),
         sampling=SamplingSettings(**asdict(settings.sampling)),
         seed=settings.seed,
@@ -208,5 +212,12 @@ def _result(
         latent_use=diagnostics.latent_use,
         stop=diagnostics.stop,
         by_steps=group_by_steps(predictions, scores.coherence_strict),
-        warnings=diagnostics.warnings,
+        warnings=[*_contamination(settings.trained_on, len(problems)), *diagnostics.warnings],
+        trained_on=settings.trained_on,
     )
+
+
+def _contamination(trained_on: int | None, num_problems: int) -> list[str]:
+    if not trained_on:
+        return []
+    return [f"the model was trained on {trained_on} of these {num_problems} questions"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -112,12 +111,3 @@ class PredictionWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._lines.close()
-
-
-def data_fingerprint(problems: Iterable[Problem]) -> str:
-    """16 hexadecimal digits that are equal for equal questions, steps and answers in equal order."""
-    digest = hashlib.sha256()
-    for problem in problems:
-        row = [problem.question, list(problem.steps), problem.answer]
-        digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-    return digest.hexdigest()[:16]

@@ -128,6 +128,7 @@ class EvaluationResult:
         stop: None without a stop head.
         by_steps: by the number of labelled steps.
         warnings: what a reader of the numbers has to know.
+        trained_on: how many of the questions the model was trained on; None where that is not known.
         format_version: of this file.
     """
 
@@ -156,6 +157,7 @@ class EvaluationResult:
     stop: StopCalibration | None = None
     by_steps: dict[str, StepGroup] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    trained_on: int | None = None
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> dict[str, Any]:

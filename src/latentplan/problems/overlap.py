@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from latentplan.problems.problem import Problem, normalise_question
+import numpy as np
+
+from latentplan.problems.fingerprint import question_keys
+from latentplan.problems.problem import DataError, Problem, normalise_question
 
 QuestionKey = Callable[[str], str]
 """Maps a question to the text by which two questions count as the same."""
 
+_SHOWN, _SHOWN_LENGTH = 5, 60
 _NUMBER_WORDS = frozenset(
     re.findall(
         r"\w+",
@@ -38,6 +42,43 @@ def remove_overlap(
     """The training problems whose question is not in the test set, in order; `key` as in `find_overlap`."""
     asked = {key(problem.question) for problem in test}
     return [problem for problem in train if key(problem.question) not in asked]
+
+
+class ContaminationError(DataError):
+    """Problems to train on are in an evaluation set."""
+
+
+def refuse_overlap(
+    train: Sequence[Problem],
+    held_out: Mapping[str, Sequence[Problem]],
+    place_of: Callable[[int], str] = lambda index: f"training problem {index}",
+) -> None:
+    """Checks that no training problem asks what a held-out set asks, layout aside.
+
+    Args:
+        train: the problems to train on, in memory or a store.
+        held_out: the evaluation sets by name.
+        place_of: where the training problem at a place, from 0, comes from: `train.jsonl:17`.
+
+    Raises:
+        ContaminationError: some do; names the set, how many and the first few, and says what to do.
+    """
+    keys = question_keys(train) if held_out else np.empty(0, dtype=np.uint64)
+    for name, problems in held_out.items():
+        shared = np.flatnonzero(np.isin(keys, question_keys(problems))).tolist()
+        if shared:
+            shown = [f"{place_of(index)} {_opening(train[index].question)}" for index in shared[:_SHOWN]]
+            more = f", and {len(shared) - _SHOWN} more" if len(shared) > _SHOWN else ""
+            raise ContaminationError(
+                f"{len(shared)} of {len(train)} training problems are questions of the evaluation set "
+                f"{name}: {'; '.join(shown)}{more}. To train without them, list {name} under "
+                "exclude_benchmarks; or train on another split"
+            )
+
+
+def _opening(question: str) -> str:
+    text = " ".join(question.split())
+    return repr(text if len(text) <= _SHOWN_LENGTH else text[:_SHOWN_LENGTH] + "…")
 
 
 def question_template(question: str) -> str:

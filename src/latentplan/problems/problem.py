@@ -20,6 +20,10 @@ class DataError(ValueError):
         super().__init__(f"{place}: {reason}" if place else reason)
 
 
+class UnknownFormatError(DataError):
+    """Data whose columns tell no known format."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One question with a labelled chain of reasoning.

@@ -16,7 +16,7 @@ _SETTINGS = {
     "model_name_or_path": "Starts from",
     "backbone_config": "Backbone",
     "dataset_name": "Data",
-    "dataset_config": "Preset of minigsm",
+    "dataset_config": "Preset or configuration",
     "dataset_size": "Training problems",
     "max_steps": "Optimisation steps",
     "learning_rate": "Learning rate",

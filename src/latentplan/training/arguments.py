@@ -55,14 +55,35 @@ class DataArguments:
     """Which problems a run trains on."""
 
     dataset_name: list[str] = _setting(
-        ["minigsm"], "minigsm, a benchmark's name, a file, or NAME=FILE; several are joined"
+        ["minigsm"],
+        "minigsm, a benchmark's name, a file, NAME=FILE, or a data set of the hub: owner/name; several are "
+        "joined",
     )
-    dataset_config: str = _setting("clock", "minigsm preset")
-    dataset_train_split: str = _setting("train", "split of a hub benchmark")
+    dataset_config: str | None = _setting(
+        None, "minigsm preset (absent: clock); or the configuration of a hub data set (absent: its default)"
+    )
+    dataset_train_split: str = _setting("train", "split of a hub data set")
+    dataset_columns: dict | None = _setting(
+        None,
+        "which column holds which field, where the data has no known format: "
+        "{question: problem, steps: solution, answer: final}",
+    )
+    dataset_chain: str | None = _setting(
+        None, "what the steps are made of: equations or sentences; absent: what the format prefers"
+    )
+    dataset_streaming: bool = _setting(
+        False, "read a hub data set while downloading it, and keep the problems on disk however few they are"
+    )
+    dataset_cache_dir: str | None = _setting(
+        None, "where large sets are kept tokenised; absent: $LATENTPLAN_CACHE or ~/.cache/latentplan"
+    )
     dataset_size: int | None = _setting(None, "problems of minigsm to generate, or the first N of other data")
     dataset_seed: int = _setting(0, "seed of minigsm's generator")
     exclude_benchmarks: list[str] = _setting(
-        [], "evaluation data (NAME, FILE or NAME=FILE) whose questions are removed from training"
+        [], "evaluation data (as dataset_name, or minigsm:PRESET) whose questions are removed from training"
+    )
+    held_out_benchmarks: list[str] = _setting(
+        [], "evaluation data: training refuses to start if one of its questions is in the training data"
     )
     max_question_tokens: int | None = _setting(None, "drop problems with longer questions")
     max_text_tokens: int | None = _setting(None, "drop problems whose steps and answer are longer")

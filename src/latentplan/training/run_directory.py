@@ -13,7 +13,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +22,6 @@ import yaml
 from transformers import TrainerCallback
 
 from latentplan.problems.files import write_atomically
-from latentplan.problems.problem import Problem
 
 PACKAGES = ("latentplan", "torch", "transformers", "accelerate", "safetensors", "tokenizers", "numpy")
 # Settings that may differ between a run and its continuation: they change where and how, not what.
@@ -33,6 +31,8 @@ _FREE_SETTINGS = {
     "torch_threads",
     "overwrite_output_dir",
     "disable_tqdm",
+    "dataset_cache_dir",
+    "dataset_streaming",
     "run_name",
     "report_to",
     "on_nonfinite",
@@ -41,14 +41,6 @@ _FREE_SETTINGS = {
 
 class RunConflictError(ValueError):
     """A run directory holds a run with other settings."""
-
-
-def fingerprint(problems: Iterable[Problem]) -> str:
-    """SHA-256 of the problems in their order."""
-    digest = hashlib.sha256()
-    for problem in problems:
-        digest.update(json.dumps(problem.to_json(), sort_keys=True, ensure_ascii=False).encode())
-    return digest.hexdigest()
 
 
 def weights_fingerprint(model: str | None) -> str | None:

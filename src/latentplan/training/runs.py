@@ -12,7 +12,9 @@ from transformers import set_seed
 
 from latentplan.methods.system import LatentSystem, make_encoder
 from latentplan.modeling.loading import LoadedModel
+from latentplan.problems.fingerprint import fingerprint
 from latentplan.problems.problem import Problem
+from latentplan.problems.trained_questions import TrainedQuestions
 from latentplan.rewards import LABELLED_WEIGHTS, RewardSet
 from latentplan.training.arguments import (
     DataArguments,
@@ -22,10 +24,10 @@ from latentplan.training.arguments import (
     SFTConfig,
     flatten_recipe,
 )
-from latentplan.training.data import encode_problems, load_training_problems
+from latentplan.training.data import common_modulus, encode_problems, load_training_problems
 from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.initialise import initialise_system, load_start
-from latentplan.training.run_directory import MetricsFile, RunDirectory, fingerprint, weights_fingerprint
+from latentplan.training.run_directory import MetricsFile, RunDirectory, weights_fingerprint
 from latentplan.training.sft import SFTTrainer, make_curriculum
 from latentplan.training.trainer import LatentTrainer, last_checkpoint
 from latentplan.training.validation import load_validation
@@ -51,6 +53,7 @@ def train_sft(
     encoder = make_encoder(tokenizer, system.reasoner)
     encoded, kept = encode_problems(problems, encoder, data)
     _record_data(run, problems, kept, removed)
+    _record_questions(run, kept, model.model_name_or_path)
     curriculum = make_curriculum(config, system.reasoner.latent_head is not None, len(encoded))
     run.update(
         status="running",
@@ -92,6 +95,7 @@ def train_grpo(
     read, removed = load_training_problems(data)
     _, problems = encode_problems(read, loaded.encoder, data)
     _record_data(run, read, problems, removed)
+    _record_questions(run, problems, model.model_name_or_path)
     if inspect is not None:
         inspect(loaded, problems)
     run.update(
@@ -124,18 +128,25 @@ def _open_run(model: ModelArguments, data: DataArguments, config: RunConfig, com
 
 
 def _record_data(run: RunDirectory, read: Sequence[Problem], kept: Sequence[Problem], removed: int) -> None:
-    run.pin(data=fingerprint(kept))
-    moduli = {problem.modulus for problem in kept}
+    content = fingerprint(kept)
+    run.pin(data=content)
     run.update(
         seed=run.settings["seed"],
         data={
-            "fingerprint": fingerprint(kept),
+            "fingerprint": content,
             "num_problems": len(kept),
             "num_too_long": len(read) - len(kept),
             "num_removed_as_evaluation_questions": removed,
-            "modulus": moduli.pop() if len(moduli) == 1 else None,
+            "modulus": common_modulus(kept),
         },
     )
+
+
+def _record_questions(run: RunDirectory, kept: Sequence[Problem], start: str | None) -> None:
+    """Keeps which questions the run, and the run that it starts from, were trained on."""
+    if run.writes:
+        questions, earlier = TrainedQuestions.of(kept), TrainedQuestions.load(start)
+        (questions if earlier is None else questions | earlier).save(run.path)
 
 
 def _train(run: RunDirectory, trainer: LatentTrainer, system: LatentSystem, tokenizer: Any) -> RunDirectory:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from latentplan.problems.problem import DataError, Problem
+from latentplan.problems.problem import DataError, Problem, UnknownFormatError
 from latentplan.problems.readers.gsm8k import (
     gsm8k_aug_problem,
     gsm8k_problem,
@@ -87,12 +87,12 @@ def format_named(name: str) -> Format:
 
 
 def format_of_row(row: Row) -> Format:
-    """The format that a row's columns tell. Raises DataError if they tell none."""
+    """The format that a row's columns tell. Raises UnknownFormatError if they tell none."""
     columns = row.keys()
     for entry in FORMATS.values():
         if any(signature <= columns for signature in entry.signatures):
             return entry
-    raise DataError(
+    raise UnknownFormatError(
         f"the columns {', '.join(map(str, columns)) or '(none)'} tell no known format; expected question, "
         f"steps, answer, or the columns of one of: {', '.join(FORMATS)}; or say which column is which with "
         "dataset_columns, such as {question: problem, steps: solution, answer: final}"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from latentplan.problems.problem import DataError, Problem
+from latentplan.problems.problem import DataError, Problem, UnknownFormatError
 from latentplan.problems.readers.formats import FORMATS, Format, RowReader, format_named, format_of_row
 from latentplan.problems.readers.layouts import NumberedRow, Row, rows_of_file
 from latentplan.problems.readers.mapped import ColumnMap, mapped_reader
@@ -81,8 +81,8 @@ def format_of_rows(rows: Iterable[NumberedRow], *, source: str) -> Format:
         if not isinstance(row, DataError):
             try:
                 return format_of_row(row)
-            except DataError as error:
-                raise DataError(error.reason, file=source, line=line) from None
+            except UnknownFormatError as error:
+                raise UnknownFormatError(error.reason, file=source, line=line) from None
     return FORMATS["latentplan"]  # no row can be read: any format reports that
 
 

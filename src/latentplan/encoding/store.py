@@ -1,0 +1,109 @@
+"""Token ids on disk, indexed like a list: tokenised once, read memory-mapped.
+
+A store is a folder of flat files: the ids of all texts one after another (uint32), where each text starts,
+and which text is the first of each problem: its question, its steps, its answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from latentplan.encoding.encoder import EncodedProblem, Encoder
+from latentplan.problems.arrays import ColumnWriter, read_column
+from latentplan.problems.problem import Problem
+from latentplan.problems.store import ListLike
+
+_AT_A_TIME = 1000
+_PROBE = Problem("How many pens has Ann?", ("<<3+4=7>>", "She has 7."), "7")
+
+
+class EncodedStore(ListLike[EncodedProblem]):
+    """The token ids that `write_encoded` wrote into a folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._ids = read_column(folder / "ids.u32", np.uint32)
+        self._starts = read_column(folder / "starts.i64", np.int64)
+        self._first = read_column(folder / "first.i64", np.int64)
+
+    def __len__(self) -> int:
+        return len(self._first) - 1
+
+    def at(self, index: int) -> EncodedProblem:
+        """The token ids of the problem at a place."""
+        first, end = self._first[index], self._first[index + 1]
+        starts = self._starts[first : end + 1].tolist()
+        ids = self._ids[starts[0] : starts[-1]].tolist()
+        texts = [ids[a - starts[0] : b - starts[0]] for a, b in pairwise(starts)]
+        return EncodedProblem(question=texts[0], steps=texts[1:-1], answer=texts[-1])
+
+    def lengths(self) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens of each question, and of its steps and answer together, int64 `[problems]` each."""
+        starts, first = self._starts, self._first
+        text_start = starts[first[:-1] + 1]
+        return text_start - starts[first[:-1]], starts[first[1:]] - text_start
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return EncodedStore, (self.folder,)
+
+
+def write_encoded(
+    folder: Path,
+    problems: Sequence[Problem],
+    encoder: Encoder,
+    on_progress: Callable[[int], None] = lambda count: None,
+) -> dict[str, Any]:
+    """Tokenises problems a thousand at a time, for a cache; returns what goes into the manifest."""
+    texts = tokens = 0
+    with (
+        ColumnWriter(folder / "ids.u32", np.uint32) as ids,
+        ColumnWriter(folder / "starts.i64", np.int64) as starts,
+        ColumnWriter(folder / "first.i64", np.int64) as first,
+    ):
+        starts.append(0)
+        first.append(0)
+        for begin in range(0, len(problems), _AT_A_TIME):
+            chunk = problems[begin : begin + _AT_A_TIME]
+            for encoded in encoder.encode_all(chunk):
+                parts = [encoded.question, *encoded.steps, encoded.answer]
+                ends = list(accumulate(map(len, parts), initial=tokens))[1:]
+                for part in parts:
+                    ids.extend(part)
+                starts.extend(ends)
+                tokens, texts = ends[-1], texts + len(parts)
+                first.append(texts)
+            on_progress(len(chunk))
+    return {"num_problems": len(problems), "num_tokens": tokens}
+
+
+def encoder_fingerprint(encoder: Encoder) -> str:
+    """SHA-256 of everything that decides the token ids of a problem: the tokenizer and the layout.
+
+    The layout is told by the ids of a made-up problem, so that no setting can be forgotten.
+    """
+    digest = hashlib.sha256(_tokenizer_content(encoder.tokenizer))
+    probe = encoder(_PROBE)
+    digest.update(json.dumps([probe.question, probe.steps, probe.answer]).encode())
+    return digest.hexdigest()
+
+
+def _tokenizer_content(tokenizer: PreTrainedTokenizerBase) -> bytes:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        content = json.loads(backend.to_str())
+        for state in ("truncation", "padding"):  # what the last call asked for, not what the tokenizer is
+            content.pop(state, None)
+        return json.dumps(content, sort_keys=True).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        files = [file for file in sorted(Path(folder).rglob("*")) if file.is_file()]
+        return b"".join(file.name.encode() + file.read_bytes() for file in files)

@@ -1,0 +1,159 @@
+"""What `dataset_name` names, read one problem after another into memory or, where it is large, onto disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+import latentplan
+from latentplan.problems.benchmarks import Reading, Scan, parse_benchmark_argument
+from latentplan.problems.cache import Cache, cache_root
+from latentplan.problems.minigsm import PRESETS, generate
+from latentplan.problems.problem import Problem
+from latentplan.problems.readers import strict
+from latentplan.problems.store import Found, ProblemStore, write_problems
+from latentplan.training.arguments import DataArguments
+
+MINIGSM = "minigsm"
+IN_MEMORY = 50_000
+"""Problems of a run that are held in memory, at most; more are kept on disk."""
+_SHOWN_EVERY = 1000
+
+
+@dataclass(frozen=True)
+class ReadProblems:
+    """All problems that were read, and where the one at a place came from."""
+
+    problems: Sequence[Problem]
+    place_of: Callable[[int], str]
+
+
+def read_all(data: DataArguments) -> ReadProblems:
+    """The problems of every data set of a run, in order.
+
+    Raises:
+        DataError: data cannot be read, with file, line and reason.
+        ValueError: a preset does not exist.
+    """
+    scans = [_scan(name, data) for name in data.dataset_name]
+    cache, key = Cache(cache_root(data.dataset_cache_dir)), _key(data, scans)
+    stored = cache.find(f"problems-{key}") if key else None
+    if stored is not None:
+        return _from_store(stored)
+    found = _found(scans)
+    opening = [] if data.dataset_streaming else list(islice(found, IN_MEMORY + 1))
+    if not data.dataset_streaming and len(opening) <= IN_MEMORY:
+        return ReadProblems(
+            [each.problem for each in opening],
+            lambda index: f"{scans[opening[index].source].source}:{opening[index].line}",
+        )
+    with counting("reading") as advance:
+
+        def write(folder: Path) -> dict:
+            return write_problems(folder, chain(opening, found), [scan.source for scan in scans], advance)
+
+        if key:
+            return _from_store(cache.make(f"problems-{key}", write))
+        asked = f"problems-{_digest(_asked(data))}"
+        return _from_store(
+            cache.make_named(asked, write, lambda details: f"{asked}-{details['fingerprint'][:32]}")
+        )
+
+
+@contextmanager
+def counting(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Shows how many problems are done, on a terminal; the function that it gives counts them."""
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task, waiting = progress.add_task(f"{description} problems", total=total), 0
+
+        def advance(count: int) -> None:
+            nonlocal waiting
+            waiting += count
+            if waiting >= _SHOWN_EVERY:
+                progress.advance(task, waiting)
+                waiting = 0
+
+        yield advance
+
+
+def _from_store(folder: Path) -> ReadProblems:
+    store = ProblemStore(folder)
+    return ReadProblems(store, store.place)
+
+
+def _found(scans: Sequence[Scan]) -> Iterator[Found]:
+    for source, scan in enumerate(scans):
+        for line, outcome in scan.outcomes:
+            yield Found(strict(outcome), source, line)
+
+
+def _scan(name: str, data: DataArguments) -> Scan:
+    if name == MINIGSM:
+        return _scan_minigsm(data)
+    argument = parse_benchmark_argument(name)
+    if argument.hub and argument.config is None and MINIGSM not in data.dataset_name:
+        argument = replace(argument, config=data.dataset_config)
+    return argument.scan(
+        Reading(
+            split=data.dataset_train_split,
+            chain=data.dataset_chain,
+            columns=data.dataset_columns,
+            streaming=data.dataset_streaming,
+            limit=data.dataset_size,
+        )
+    )
+
+
+def _scan_minigsm(data: DataArguments) -> Scan:
+    preset = data.dataset_config or "clock"
+    if preset not in PRESETS:
+        raise ValueError(f"dataset_config must be a minigsm preset, one of {sorted(PRESETS)}")
+    problems = generate(
+        PRESETS[preset], split="train", count=data.dataset_size or 50_000, seed=data.dataset_seed
+    )
+    return Scan(MINIGSM, "latentplan", enumerate(problems, start=1))
+
+
+def _key(data: DataArguments, scans: Sequence[Scan]) -> str | None:
+    """What is read, by its content; None where only reading tells, as for minigsm."""
+    contents = []
+    for name, scan in zip(data.dataset_name, scans, strict=True):
+        file = None if name == MINIGSM else parse_benchmark_argument(name).file
+        content = scan.fingerprint if file is None else _file_digest(file)
+        if content is None:
+            return None
+        contents.append(content)
+    return _digest([_asked(data), contents])
+
+
+def _asked(data: DataArguments) -> list[object]:
+    """Everything but the data that decides which problems are read from it."""
+    return [
+        latentplan.__version__,
+        data.dataset_name,
+        data.dataset_config,
+        data.dataset_train_split,
+        data.dataset_columns,
+        data.dataset_chain,
+        data.dataset_size,
+        data.dataset_seed,
+    ]
+
+
+def _file_digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:32]

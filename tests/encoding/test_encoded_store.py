@@ -1,0 +1,67 @@
+"""Token ids on disk: the same as those made afresh, and a fingerprint of everything that decides them."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latentplan.encoding.encoder import Encoder
+from latentplan.encoding.special_tokens import add_special_tokens
+from latentplan.encoding.store import EncodedStore, encoder_fingerprint, write_encoded
+from latentplan.encoding.tokenizers import problem_texts, train_byte_level_bpe, train_word_level
+from latentplan.problems.problem import Problem
+
+texts = st.text(min_size=1, max_size=15)
+any_problems = st.lists(
+    st.builds(Problem, texts, st.lists(texts, max_size=4).map(tuple), texts), min_size=1, max_size=5
+)
+
+
+@pytest.fixture(scope="module")
+def bpe(clock_problems):
+    tokenizer = train_byte_level_bpe(problem_texts(clock_problems), vocab_size=300)
+    add_special_tokens(tokenizer)
+    return tokenizer
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems=any_problems)
+def test_a_store_gives_back_what_the_encoder_gives(problems, bpe, tmp_path_factory):
+    encoder, folder = Encoder(bpe), tmp_path_factory.mktemp("encoded")
+    assert write_encoded(folder, problems, encoder)["num_problems"] == len(problems)
+    store, afresh = EncodedStore(folder), encoder.encode_all(problems)
+    assert list(store) == afresh
+    question, text = store.lengths()
+    assert question.tolist() == [len(each.question) for each in afresh]
+    assert text.tolist() == [sum(map(len, each.steps)) + len(each.answer) for each in afresh]
+    assert list(pickle.loads(pickle.dumps(store))) == afresh
+
+
+def test_problems_are_tokenised_in_portions(clock_tokenizer, clock_problems, tmp_path):
+    encoder, done = Encoder(clock_tokenizer), []
+    problems = clock_problems * 8
+    write_encoded(tmp_path, problems, encoder, done.append)
+    assert done == [1000, 1000, 400]
+    assert EncodedStore(tmp_path)[2399] == encoder(problems[-1])
+
+
+def test_the_fingerprint_tells_tokenizers_and_layouts_apart(bpe, clock_tokenizer, clock_problems, tmp_path):
+    same = train_byte_level_bpe(problem_texts(clock_problems), vocab_size=300)
+    add_special_tokens(same)
+    same(["some padding", "state"], padding=True)
+    assert encoder_fingerprint(Encoder(same)) == encoder_fingerprint(Encoder(bpe))
+    bpe.save_pretrained(tmp_path)
+    loaded = type(bpe).from_pretrained(tmp_path)
+    assert encoder_fingerprint(Encoder(loaded)) == encoder_fingerprint(Encoder(bpe))
+    other_words = train_word_level(["other words"])
+    add_special_tokens(other_words)
+    different = {
+        encoder_fingerprint(Encoder(bpe)),
+        encoder_fingerprint(Encoder(bpe, answer_marker="#### ")),
+        encoder_fingerprint(Encoder(clock_tokenizer)),
+        encoder_fingerprint(Encoder(other_words)),
+    }
+    assert len(different) == 4
