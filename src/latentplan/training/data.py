@@ -21,9 +21,7 @@ from latentplan.problems.overlap import refuse_overlap
 from latentplan.problems.problem import Problem, UnknownFormatError
 from latentplan.problems.store import ProblemStore, Selected, SelectedProblems
 from latentplan.training.arguments import DataArguments
-from latentplan.training.reading import MINIGSM, counting, read_all
-
-__all__ = ["MINIGSM", "common_modulus", "encode_problems", "load_training_problems"]
+from latentplan.training.reading import counting, read_all
 
 
 def load_training_problems(

@@ -17,6 +17,7 @@ import latentplan
 from latentplan.problems.benchmarks import Reading, Scan, parse_benchmark_argument
 from latentplan.problems.cache import Cache, cache_root
 from latentplan.problems.minigsm import PRESETS, generate
+from latentplan.problems.minigsm.config import MinigsmConfig
 from latentplan.problems.problem import Problem
 from latentplan.problems.readers import strict
 from latentplan.problems.store import Found, ProblemStore, write_problems
@@ -68,6 +69,14 @@ def read_all(data: DataArguments) -> ReadProblems:
         )
 
 
+def minigsm_preset(data: DataArguments) -> MinigsmConfig:
+    """The dials of minigsm that a run trains on. Raises ValueError if there is no such preset."""
+    preset = data.dataset_config or "clock"
+    if preset not in PRESETS:
+        raise ValueError(f"dataset_config must be a minigsm preset, one of {sorted(PRESETS)}")
+    return PRESETS[preset]
+
+
 @contextmanager
 def counting(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """Shows how many problems are done, on a terminal; the function that it gives counts them."""
@@ -115,11 +124,8 @@ def _scan(name: str, data: DataArguments) -> Scan:
 
 
 def _scan_minigsm(data: DataArguments) -> Scan:
-    preset = data.dataset_config or "clock"
-    if preset not in PRESETS:
-        raise ValueError(f"dataset_config must be a minigsm preset, one of {sorted(PRESETS)}")
     problems = generate(
-        PRESETS[preset], split="train", count=data.dataset_size or 50_000, seed=data.dataset_seed
+        minigsm_preset(data), split="train", count=data.dataset_size or 50_000, seed=data.dataset_seed
     )
     return Scan(MINIGSM, "latentplan", enumerate(problems, start=1))
 

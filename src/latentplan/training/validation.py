@@ -15,18 +15,18 @@ from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder, collate
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling import noise
 from latentplan.modeling.loading import LoadedModel
-from latentplan.problems.minigsm import PRESETS, generate
-from latentplan.problems.overlap import find_overlap
+from latentplan.problems.minigsm import generate
+from latentplan.problems.overlap import refuse_overlap
 from latentplan.problems.problem import Problem
 from latentplan.rewards import BUILT_IN
 from latentplan.rollout.reconstruction import teacher_share
 from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import Solution, solve
 from latentplan.training.arguments import DataArguments, RunConfig
-from latentplan.training.data import MINIGSM, encode_problems, load_training_problems
+from latentplan.training.data import encode_problems, load_training_problems
+from latentplan.training.reading import MINIGSM, minigsm_preset
 
 MAX_NEW_TOKENS = 128
-_SHOWN_OVERLAP = 3
 
 Sums = dict[str, tuple[float, float]]
 """For each measure a sum and the count that divides it."""
@@ -36,8 +36,8 @@ Sums = dict[str, tuple[float, float]]
 class ValidationSet:
     """Problems that are held out from training, and their token ids, in one order."""
 
-    problems: list[Problem]
-    encoded: list[EncodedProblem]
+    problems: Sequence[Problem]
+    encoded: Sequence[EncodedProblem]
 
     def __len__(self) -> int:
         return len(self.problems)
@@ -49,7 +49,7 @@ class ValidationSet:
 
 
 def load_validation(
-    config: RunConfig, data: DataArguments, encoder: Encoder, trained_on: Iterable[Problem]
+    config: RunConfig, data: DataArguments, encoder: Encoder, trained_on: Sequence[Problem]
 ) -> ValidationSet | None:
     """The validation problems that a run's settings name; None where it is not to be evaluated.
 
@@ -68,7 +68,7 @@ def load_validation(
     problems: list[Problem] = []
     for name in names:
         problems += _load(name, config, data)
-    refuse_overlap(trained_on, problems)
+    refuse_overlap(trained_on, {", ".join(names): problems})
     encoded, kept = encode_problems(problems, encoder, data)
     if len(kept) < config.world_size:
         raise ValueError(f"{config.world_size} processes need as many validation problems, got {len(kept)}")
@@ -77,28 +77,18 @@ def load_validation(
 
 def _load(name: str, config: RunConfig, data: DataArguments) -> list[Problem]:
     if name == MINIGSM:
-        preset = PRESETS[data.dataset_config]
         count = config.eval_dataset_size
-        return list(generate(preset, split="validation", count=count, seed=data.dataset_seed))
+        return list(generate(minigsm_preset(data), split="validation", count=count, seed=data.dataset_seed))
     settings = replace(
         data,
         dataset_name=[name],
         dataset_train_split=config.eval_dataset_split,
         dataset_size=config.eval_dataset_size,
+        dataset_streaming=False,
         exclude_benchmarks=[],
+        held_out_benchmarks=[],
     )
-    return load_training_problems(settings)[0]
-
-
-def refuse_overlap(trained_on: Iterable[Problem], validation: Sequence[Problem]) -> None:
-    """Raises ValueError if a validation problem is trained on, with the first such questions."""
-    shared = find_overlap(validation, trained_on)
-    if shared:
-        shown = "; ".join(repr(problem.question) for problem in shared[:_SHOWN_OVERLAP])
-        raise ValueError(
-            f"{len(shared)} of {len(validation)} validation problems are in the training data ({shown}): "
-            "choose another eval_dataset_name or eval_dataset_split"
-        )
+    return list(load_training_problems(settings)[0])
 
 
 def validation_batches(
