@@ -38,6 +38,6 @@ def open_model(folder: Path, device: str | None = None, torch_threads: int | Non
         for part in (model.reasoner, model.step_decoder):
             if part is not None:
                 part.to(target)  # type: ignore[arg-type]
-    except (FileNotFoundError, RuntimeError) as error:
+    except (FileNotFoundError, RuntimeError, ValueError) as error:
         fail(error)
     return model

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from latentplan.modeling.saving import SavedConfig
+
 
 def _as_config(value: dict[str, Any] | PreTrainedConfig | None) -> PreTrainedConfig:
     if isinstance(value, PreTrainedConfig):
@@ -15,7 +17,7 @@ def _as_config(value: dict[str, Any] | PreTrainedConfig | None) -> PreTrainedCon
     return CONFIG_MAPPING[values.pop("model_type", "llama")](**values)
 
 
-class LatentReasonerConfig(PreTrainedConfig):
+class LatentReasonerConfig(SavedConfig):
     """Everything that is needed to rebuild and to use a `LatentReasoner`.
 
     Args:
@@ -37,6 +39,11 @@ class LatentReasonerConfig(PreTrainedConfig):
     """
 
     model_type = "latent_reasoner"
+    auto_classes: ClassVar[dict[str, str]] = {
+        "AutoConfig": "LatentReasonerConfig",
+        "AutoModel": "LatentReasoner",
+        "AutoModelForCausalLM": "LatentReasonerForCausalLM",
+    }
     sub_configs: ClassVar[dict[str, Any]] = {"backbone_config": AutoConfig}
 
     backbone_config: dict[str, Any] | PreTrainedConfig | None = None
@@ -75,10 +82,14 @@ class LatentReasonerConfig(PreTrainedConfig):
         return self.backbone_config.get_text_config().hidden_size  # type: ignore[union-attr]
 
 
-class StepDecoderConfig(PreTrainedConfig):
+class StepDecoderConfig(SavedConfig):
     """Configuration of a `StepDecoder`: that of its causal language model, and the latent tokens it reads."""
 
     model_type = "latent_step_decoder"
+    auto_classes: ClassVar[dict[str, str]] = {
+        "AutoConfig": "StepDecoderConfig",
+        "AutoModel": "StepDecoder",
+    }
     sub_configs: ClassVar[dict[str, Any]] = {"backbone_config": AutoConfig}
 
     backbone_config: dict[str, Any] | PreTrainedConfig | None = None

@@ -13,9 +13,10 @@ from latentplan.modeling.backbones import finish_logits
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.context import Context
 from latentplan.modeling.heads import LATENT_HEADS, LatentDistribution, StopHead
+from latentplan.modeling.saving import SavedModel
 
 
-class LatentReasoner(PreTrainedModel):
+class LatentReasoner(SavedModel):
     """A backbone with a latent head and a stop head.
 
     Args:

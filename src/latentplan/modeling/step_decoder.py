@@ -10,9 +10,10 @@ from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from latentplan.modeling.configuration import StepDecoderConfig
 from latentplan.modeling.context import Context
+from latentplan.modeling.saving import SavedModel
 
 
-class StepDecoder(PreTrainedModel):
+class StepDecoder(SavedModel):
     """A causal language model whose prefix is a step's latent tokens.
 
     Args:
