@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import typer
 
 from latentplan.cli.opening import fail
 from latentplan.cli.recipe import parse_recipe, quiet_libraries
-from latentplan.modeling.loading import LoadedModel
-from latentplan.problems.problem import DataError, Problem
-from latentplan.rollout.reconstruction import RELIABLE_RECONSTRUCTION, teacher_share
+from latentplan.problems.problem import DataError
 
-PROBED_PROBLEMS = 128
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -33,21 +28,7 @@ def grpo(context: typer.Context) -> None:
     from latentplan.training.runs import train_grpo
 
     model, data, config = _parse((ModelArguments, DataArguments, GRPOConfig), context.args)
-    _run(lambda: train_grpo(model, data, config, command_line(), inspect=_warn_if_unreadable))
-
-
-def _warn_if_unreadable(model: LoadedModel, problems: Sequence[Problem]) -> None:
-    """Says so when the decoder misreads latents, since a reward for coherence is then unreliable."""
-    labelled = [problem for problem in problems[:PROBED_PROBLEMS] if problem.steps]
-    if model.step_decoder is None or not labelled:
-        return
-    share = teacher_share(model, labelled, batch_size=PROBED_PROBLEMS).value
-    if share is not None and share < RELIABLE_RECONSTRUCTION:
-        typer.echo(
-            f"warning: the decoder reads {share:.0%} of {len(labelled)} training problems' steps exactly, "
-            f"below {RELIABLE_RECONSTRUCTION:.0%}: rewards for coherence are unreliable",
-            err=True,
-        )
+    _run(lambda: train_grpo(model, data, config, command_line()))
 
 
 def _parse(classes, arguments):  # type: ignore[no-untyped-def]

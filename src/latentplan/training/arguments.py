@@ -118,7 +118,7 @@ class RunConfig(TrainingArguments):
     )
     logging_nan_inf_filter: bool = _setting(False, "the guard of on_nonfinite does this")
     report_to: None | str | list[str] = _setting(  # noqa: RUF036 (HfArgumentParser wants None first)
-        "none", "tracking integrations, such as tensorboard"
+        "tensorboard", "trackers, such as tensorboard, wandb or trackio; none for metrics.jsonl alone"
     )
 
     def __post_init__(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,14 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.loading import LoadedModel
 from latentplan.rollout.solve import Solution
-from latentplan.training.guard import GuardedTrainer
 from latentplan.training.validation import MAX_NEW_TOKENS, Sums, ValidationSet, means_of, rollout_sums
+from latentplan.training.watching import WatchedTrainer
 
 SHOWN_SAMPLES = 8
 """Solutions of validation problems that are written to samples.jsonl at each evaluation."""
 
 
-class EvaluatingTrainer(GuardedTrainer):
+class EvaluatingTrainer(WatchedTrainer):
     """`Trainer` that evaluates on validation problems, by rollouts, wherever its settings ask for it.
 
     The result does not depend on batch size or number of processes, and evaluating changes nothing of the
@@ -101,13 +100,15 @@ class EvaluatingTrainer(GuardedTrainer):
     def _measure(self, validation: ValidationSet) -> dict[str, float]:
         places = validation.part(self.args.process_index, self.args.world_size)
         problems = [validation.problems[place] for place in places]
-        sums, solutions = rollout_sums(
-            self.loaded_model(),
-            problems,
-            stage=self.current_stage(),
-            batch_size=self.args.per_device_eval_batch_size,
-            max_new_tokens=self.max_new_tokens(),
-        )
+        with self.progress.task("validates", total=len(problems)) as on_progress:
+            sums, solutions = rollout_sums(
+                self.loaded_model(),
+                problems,
+                stage=self.current_stage(),
+                batch_size=self.args.per_device_eval_batch_size,
+                max_new_tokens=self.max_new_tokens(),
+                on_progress=on_progress,
+            )
         self._write_solutions(validation, solutions[:SHOWN_SAMPLES])
         return {**self.objective_means(places), **means_of(self._everywhere(sums))}
 
@@ -122,13 +123,11 @@ class EvaluatingTrainer(GuardedTrainer):
         return {name: (value, count) for name, (value, count) in zip(sums, total, strict=True)}
 
     def _write_solutions(self, validation: ValidationSet, solutions: list[Solution]) -> None:
-        if not self.args.should_save:
-            return
-        with (Path(str(self.args.output_dir)) / "samples.jsonl").open("a") as file:
-            for problem, solution in zip(validation.problems, solutions, strict=False):
-                row = {"step": self.state.global_step, "split": "validation", "question": problem.question}
-                row |= {"answer": problem.answer, **vars(solution)}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        rows = []
+        for problem, solution in zip(validation.problems, solutions, strict=False):
+            row = {"step": self.state.global_step, "split": "validation", "question": problem.question}
+            rows.append({**row, "answer": problem.answer, **vars(solution)})
+        self.write_samples("validation/samples", rows)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         # Only a step that has a checkpoint can be the best one.

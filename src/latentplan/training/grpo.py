@@ -8,11 +8,9 @@ one accumulated part of it), num_iterations times over.
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,6 +39,7 @@ from latentplan.training.objectives import (
     token_kl,
 )
 from latentplan.training.plan import shuffled
+from latentplan.training.spread import latent_spread
 from latentplan.training.trainer import LatentTrainer
 from latentplan.training.validation import ValidationSet
 
@@ -236,7 +235,8 @@ class GRPOTrainer(LatentTrainer):
         rollout, place = divmod(self._micro_step, self._repeats)
         self._micro_step += 1
         if place == 0:
-            self._buffer = self._roll_out(inputs["indices"].tolist(), rollout)
+            with self.progress.task("rolls out"):
+                self._buffer = self._roll_out(inputs["indices"].tolist(), rollout)
         return self._buffer[place % self.minibatches]
 
     def _roll_out(self, places: list[int], rollout: int) -> list[Minibatch]:
@@ -304,13 +304,14 @@ class GRPOTrainer(LatentTrainer):
         self, problems: Sequence[Problem], solutions: Sequence[Solution], totals: Sequence[float]
     ) -> None:
         step = self.state.global_step
-        if not (self.args.log_completions and self.args.should_save and step % self.args.logging_steps == 0):
+        if not self.args.log_completions or step % self.args.logging_steps:
             return
         shown = list(zip(problems, solutions, totals, strict=True))[: self.args.num_generations]
-        with (Path(str(self.args.output_dir)) / "samples.jsonl").open("a") as file:
-            for problem, solution, total in shown:
-                row = {"step": step, "question": problem.question, "reward": total, **vars(solution)}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        rows = [
+            {"step": step, "question": problem.question, "reward": total, **vars(solution)}
+            for problem, solution, total in shown
+        ]
+        self.write_samples("rollouts/samples", rows)
 
     def _record_rollout(self, trajectories: Trajectories, rewards: torch.Tensor) -> None:
         groups = rewards.unflatten(0, (-1, self.args.num_generations))
@@ -368,7 +369,10 @@ class GRPOTrainer(LatentTrainer):
             self.args.max_log_ratio,
         )
         clipped = surrogate.clipped.sum() / mask.sum().clamp(min=1)
+        beyond = (actions.log_probs - actions.old_log_probs).detach().abs() > self.args.max_log_ratio
+        clamped = (beyond & mask.bool()).sum() / mask.sum().clamp(min=1)
         self.record(**{"clip_ratio/region_mean": clipped, f"clip_ratio/{actions.name}": clipped})
+        self.record(**{"clip_ratio/clamped": clamped})
         return self._average(surrogate.loss, mask, actions.name)
 
     def _average(self, loss: torch.Tensor, mask: torch.Tensor, name: str) -> torch.Tensor:
@@ -398,6 +402,9 @@ class GRPOTrainer(LatentTrainer):
 
     def _record_scores(self, scores: Scores, trajectories: Trajectories) -> None:
         mask = trajectories.answer_mask
+        if trajectories.slot_mask.shape[1]:
+            spread = latent_spread(scores.chain.mean, trajectories.slot_mask, trajectories.draws)
+            self.record(**{"latents/spread": spread})
         self.record(entropy=scores.entropy.sum() / mask.sum())
         if scores.chain.log_variance is not None:
             used = trajectories.slot_mask

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,11 @@ import torch
 from transformers import set_seed
 
 from latentplan.methods.system import LatentSystem, make_encoder
-from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.fingerprint import fingerprint
 from latentplan.problems.problem import Problem
 from latentplan.problems.trained_questions import TrainedQuestions
 from latentplan.rewards import LABELLED_WEIGHTS, RewardSet
+from latentplan.rollout.reconstruction import teacher_share
 from latentplan.training.arguments import (
     DataArguments,
     GRPOConfig,
@@ -26,11 +25,17 @@ from latentplan.training.arguments import (
 )
 from latentplan.training.data import common_modulus, encode_problems, load_training_problems
 from latentplan.training.grpo import GRPOTrainer
+from latentplan.training.health import RL_RULES, SFT_RULES, Situation
 from latentplan.training.initialise import initialise_system, load_start
 from latentplan.training.run_directory import MetricsFile, RunDirectory, weights_fingerprint
 from latentplan.training.sft import SFTTrainer, make_curriculum
+from latentplan.training.trackers import usable_trackers
 from latentplan.training.trainer import LatentTrainer, last_checkpoint
 from latentplan.training.validation import load_validation
+from latentplan.training.watching import Watcher
+
+PROBED_PROBLEMS = 128
+"""Training problems by which the decoder is judged before RL starts."""
 
 
 def train_sft(
@@ -64,9 +69,10 @@ def train_sft(
         curriculum={"stages": curriculum.stages, "starts": curriculum.starts},
     )
     validation = load_validation(config, data, encoder, problems)
-    trainer = SFTTrainer(
-        system, config, encoded, encoder, tokenizer, curriculum, [MetricsFile(run)], validation
-    )
+    parts = system.reasoner.config
+    watcher = Watcher(run, SFT_RULES, Situation(parts.num_slots, parts.stop_head, curriculum.stages[-1]))
+    callbacks = [MetricsFile(run), watcher]
+    trainer = SFTTrainer(system, config, encoded, encoder, tokenizer, curriculum, callbacks, validation)
     return _train(run, trainer, system, tokenizer)
 
 
@@ -75,11 +81,8 @@ def train_grpo(
     data: DataArguments,
     config: GRPOConfig,
     command: str = "",
-    inspect: Callable[[LoadedModel, Sequence[Problem]], None] | None = None,
 ) -> RunDirectory:
     """The RL stage on a trained model, into `config.output_dir`; resumes like `train_sft`.
-
-    `inspect` is called with the model and the problems before training starts.
 
     Raises:
         ValueError: no model is named, or a setting is wrong.
@@ -96,8 +99,6 @@ def train_grpo(
     _, problems = encode_problems(read, loaded.encoder, data)
     _record_data(run, read, problems, removed)
     _record_questions(run, problems, model.model_name_or_path)
-    if inspect is not None:
-        inspect(loaded, problems)
     run.update(
         status="running",
         method=loaded.reasoner.config.method,
@@ -108,7 +109,10 @@ def train_grpo(
     if config.reward_funcs is not None:
         rewards = RewardSet(config.reward_funcs, config.reward_weights)
     validation = load_validation(config, data, loaded.encoder, problems)
-    trainer = GRPOTrainer(loaded, config, problems, rewards, [MetricsFile(run)], validation)
+    parts = loaded.reasoner.config
+    watcher = Watcher(run, RL_RULES, Situation(parts.num_slots, parts.stop_head))
+    trainer = GRPOTrainer(loaded, config, problems, rewards, [MetricsFile(run), watcher], validation)
+    _probe_decoder(run, trainer, problems, watcher)
     return _train(run, trainer, trainer.model, loaded.tokenizer)
 
 
@@ -116,9 +120,9 @@ def _open_run(model: ModelArguments, data: DataArguments, config: RunConfig, com
     if config.torch_threads:
         torch.set_num_threads(config.torch_threads)
     set_seed(config.seed)
-    if "tensorboard" in (config.report_to or ()):
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(str(config.output_dir)) / "tensorboard")
     settings = flatten_recipe((model, data, config))
+    config.report_to = usable_trackers(config.report_to)
+    config.run_name = config.run_name or Path(str(config.output_dir)).name
     run = RunDirectory(
         str(config.output_dir), settings, command, config.overwrite_output_dir, config.process_index == 0
     )
@@ -165,6 +169,19 @@ def _train(run: RunDirectory, trainer: LatentTrainer, system: LatentSystem, toke
         run.update(best={"step": trainer.state.best_global_step, name: trainer.state.best_metric})
     run.finish()
     return run
+
+
+def _probe_decoder(
+    run: RunDirectory, trainer: GRPOTrainer, problems: Sequence[Problem], watcher: Watcher
+) -> None:
+    """How well the decoder reads the latents that RL starts from, on some training problems."""
+    labelled = [problem for problem in problems[:PROBED_PROBLEMS] if problem.steps]
+    if trainer.loaded.step_decoder is None or not labelled:
+        return
+    share = teacher_share(trainer.loaded, labelled, batch_size=PROBED_PROBLEMS).value
+    if share is not None and trainer.is_world_process_zero():
+        run.update(starting_reconstruction=share)
+        watcher.look({"step": 0, "reconstruction": share})
 
 
 def _count_parameters(module: torch.nn.Module | None) -> int:

@@ -1,0 +1,182 @@
+"""When training goes wrong: rules from lines of metrics to a sentence that says what to try, or None.
+
+Each rule looks at the newest lines that have its metric; `situation` holds what metrics do not tell. The
+table in docs/metrics.md lists them all with their thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from statistics import fmean, median
+from typing import Any
+
+from latentplan.rollout.reconstruction import RELIABLE_RECONSTRUCTION
+
+Row = Mapping[str, Any]
+
+MAX_ZERO_STD, ZERO_STD_LINES = 0.8, 10
+MAX_CLIPPED, MAX_CLAMPED, RATIO_LINES = 0.3, 0.1, 5
+MIN_SIGMA, MIN_SPREAD, LATENT_LINES = 1e-3, 0.02, 5
+EMPTY, FULL, MAX_UNFINISHED, LENGTH_LINES = 0.02, 0.98, 0.25, 5
+SPIKE, SPIKE_LINES = 3.0, 10
+STOP_MARGIN = 0.2
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What rules have to know of a run.
+
+    Attributes:
+        num_slots: latent slots of the model.
+        has_stop_head: whether the number of latents can vary.
+        last_stage: the last stage of the curriculum; None without one.
+    """
+
+    num_slots: int = 0
+    has_stop_head: bool = False
+    last_stage: int | None = None
+
+
+Rule = Callable[[Sequence[Row], Situation], str | None]
+
+
+def newest(rows: Sequence[Row], name: str, count: int) -> list[float]:
+    """The newest `count` values of a metric; none if there are fewer, or the last line lacks it."""
+    if not rows or name not in rows[-1]:
+        return []
+    values = [row[name] for row in rows if name in row][-count:]
+    return values if len(values) == count else []
+
+
+def unread_plans(rows: Sequence[Row], situation: Situation) -> str | None:
+    """The decoder misreads latents, at the start of RL or at an evaluation."""
+    shares = newest(rows, "reconstruction", 1) or newest(rows, "eval_reconstruction", 1)
+    if not shares or shares[0] >= RELIABLE_RECONSTRUCTION:
+        return None
+    return (
+        f"the decoder reads {shares[0]:.0%} of the steps exactly, below {RELIABLE_RECONSTRUCTION:.0%}: "
+        "rewards for coherence are unreliable. Train the supervised stage longer, or give coherence less "
+        "weight"
+    )
+
+
+def no_contrast(rows: Sequence[Row], situation: Situation) -> str | None:
+    """Most groups have equal rewards, so they teach nothing."""
+    shares = newest(rows, "frac_reward_zero_std", ZERO_STD_LINES)
+    if not shares or fmean(shares) < MAX_ZERO_STD:
+        return None
+    return (
+        f"in {fmean(shares):.0%} of the groups all rewards are equal, so they teach nothing. If the model "
+        "solves nearly all of them, stop or take harder problems; if it solves none, train the supervised "
+        "stage longer; else raise num_generations, temperature or latent_temperature, or add a graded reward "
+        "such as plan"
+    )
+
+
+def saturated_ratios(rows: Sequence[Row], situation: Situation) -> str | None:
+    """Clip or clamp takes the gradient from many actions."""
+    clamped = newest(rows, "clip_ratio/clamped", RATIO_LINES)
+    if clamped and fmean(clamped) > MAX_CLAMPED:
+        return (
+            f"the log-ratio of {fmean(clamped):.0%} of the actions is beyond max_log_ratio: lower "
+            "learning_rate, or take latent_logprob: mean or estimator: pathwise, whose ratios do not sum "
+            "over dimensions"
+        )
+    clipped = newest(rows, "clip_ratio/region_mean", RATIO_LINES)
+    if clipped and fmean(clipped) > MAX_CLIPPED:
+        return (
+            f"{fmean(clipped):.0%} of the actions get no gradient because their ratio is clipped: lower "
+            "learning_rate, num_iterations or steps_per_generation"
+        )
+    return None
+
+
+def collapsed_latents(rows: Sequence[Row], situation: Situation) -> str | None:
+    """Latents no longer depend on the question, or no longer vary."""
+    spread = newest(rows, "latents/spread", LATENT_LINES)
+    if spread and max(spread) < MIN_SPREAD:
+        return (
+            f"the latents of different questions differ by {max(spread):.1%} of their size: they have "
+            "collapsed. Start from a supervised model with a smaller kl weight, or set beta"
+        )
+    sigma = newest(rows, "latents/sigma", LATENT_LINES)
+    if sigma and max(sigma) < MIN_SIGMA:
+        return (
+            f"σ of the latents is {max(sigma):.1e}: sampling explores nothing. Raise latent_temperature, or "
+            "start from a supervised model with a larger kl weight"
+        )
+    return None
+
+
+def runaway_lengths(rows: Sequence[Row], situation: Situation) -> str | None:
+    """Chains of latents are always full or always empty, or answers do not end."""
+    used = newest(rows, "latents/mean_length", LENGTH_LINES)
+    if used and situation.has_stop_head and situation.num_slots:
+        share = fmean(used) / situation.num_slots
+        if share >= FULL or share <= EMPTY:
+            which = "all" if share >= FULL else "none"
+            return (
+                f"{which} of the {situation.num_slots} latent slots are used on every problem: the stop head "
+                "has lost its meaning. Lower learning_rate, set beta, or draw more chains a question "
+                "(a lower answers_per_latent)"
+            )
+    unfinished = newest(rows, "completions/clipped_ratio", LENGTH_LINES)
+    if unfinished and fmean(unfinished) > MAX_UNFINISHED:
+        return (
+            f"{fmean(unfinished):.0%} of the answers do not end within max_completion_length: raise it, set "
+            "mask_truncated_completions, or give format more weight"
+        )
+    return None
+
+
+def loss_spike(rows: Sequence[Row], situation: Situation) -> str | None:
+    """The loss is far above what it was on the lines before it at the same stage."""
+    if not rows or "loss" not in rows[-1]:
+        return None
+    now = rows[-1]
+    before = [row["loss"] for row in rows[:-1] if "loss" in row and row.get("stage") == now.get("stage")]
+    before = [loss for loss in before if isfinite(loss)]
+    if len(before) < SPIKE_LINES:
+        return None
+    usual = median(before[-SPIKE_LINES:])
+    if not now["loss"] > SPIKE * usual > 0:
+        return None
+    return (
+        f"the loss jumped to {now['loss']:.3g}, from {usual:.3g} on the lines before it: lower learning_rate "
+        "or max_grad_norm, or raise stage_warmup_steps"
+    )
+
+
+def stuck_stop_head(rows: Sequence[Row], situation: Situation) -> str | None:
+    """Rollouts use no slot or every slot at the last stage, though the labels say otherwise."""
+    used, needed = (newest(rows, f"eval_{name}", 1) for name in ("latents", "latents_needed"))
+    slots = situation.num_slots
+    if not (used and needed and slots and situation.has_stop_head and _is_at_last_stage(rows, situation)):
+        return None
+    extreme = used[0] >= FULL * slots or used[0] <= EMPTY * slots
+    if not extreme or abs(used[0] - needed[0]) <= STOP_MARGIN * slots:
+        return None
+    return (
+        f"the stop head lets every rollout use {used[0]:.1f} of {slots} latents, where {needed[0]:.1f} are "
+        "needed: raise the weight of the stop objective, or train the last stage longer"
+    )
+
+
+def _is_at_last_stage(rows: Sequence[Row], situation: Situation) -> bool:
+    stages = [row["stage"] for row in rows if "stage" in row]
+    return situation.last_stage is None or (bool(stages) and stages[-1] >= situation.last_stage)
+
+
+SFT_RULES: dict[str, Rule] = {
+    "loss_spike": loss_spike,
+    "stuck_stop_head": stuck_stop_head,
+}
+RL_RULES: dict[str, Rule] = {
+    "unread_plans": unread_plans,
+    "no_contrast": no_contrast,
+    "saturated_ratios": saturated_ratios,
+    "collapsed_latents": collapsed_latents,
+    "runaway_lengths": runaway_lengths,
+}

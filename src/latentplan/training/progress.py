@@ -1,0 +1,160 @@
+"""How far a run is: a bar with its metrics on a terminal, a plain line now and then elsewhere.
+
+On the first process only, on standard error; `disable_tqdm` silences it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+from transformers import TrainerCallback
+
+SECONDS_BETWEEN_LINES = 30.0
+CONSOLE = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Standard error, shared with whatever else has to be said while a bar is shown."""
+
+
+class ProgressDisplay(TrainerCallback):
+    """Shows optimisation steps, metrics, speed and time left; `task` adds a bar for what takes long.
+
+    Args:
+        disabled: show nothing.
+        console: where to.
+    """
+
+    def __init__(self, disabled: bool = False, console: Console = CONSOLE):
+        self.disabled, self.console = disabled, console
+        self.bars: _Bars | None = None
+        self._main: Any = None
+        self._active = False
+        self._line = ""
+        self._started = self._shown = 0.0
+        self._first_step = self._tokens = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Starts counting from the step that training goes on from."""
+        self._active = state.is_world_process_zero and not self.disabled
+        self._started, self._first_step = time.monotonic(), state.global_step
+        self._tokens = state.num_input_tokens_seen
+        if self._active and self.console.is_terminal:
+            self.bars = _Bars(console=self.console)
+            self._main = self.bars.add_task("trains", total=state.max_steps, completed=state.global_step)
+            self.bars.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Moves the bar."""
+        if self.bars is not None:
+            self.bars.update(self._main, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Shows the metrics of a log line."""
+        if not self._active or not logs or not ("loss" in logs or "eval_accuracy" in logs):
+            return
+        parts = [*describe(logs), *self._speed(logs, state), *self._time_left(state)]
+        self._line = " · ".join(parts)
+        if self.bars is not None:
+            self.bars.line = self._line
+        elif not self._shown or time.monotonic() - self._shown >= SECONDS_BETWEEN_LINES:
+            self._print(state)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ends the display with the last line."""
+        if self._active and self.bars is None and self._line:
+            self._print(state)
+        self.close()
+
+    def close(self) -> None:
+        """Gives the terminal back, however training ended."""
+        if self.bars is not None:
+            self.bars.stop()
+        self.bars, self._active = None, False
+
+    @contextmanager
+    def task(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """A second bar while something runs; what it gives is called with how much more is done."""
+        if self.bars is None:
+            yield lambda done: None
+            return
+        bars, bar = self.bars, self.bars.add_task(name, total=total)
+        try:
+            yield lambda done: bars.advance(bar, done)
+        finally:
+            bars.remove_task(bar)
+
+    def _print(self, state: Any) -> None:
+        self._shown = time.monotonic()
+        self.console.print(Text(f"step {state.global_step}/{state.max_steps} · {self._line}"))
+        self._line = ""
+
+    def _speed(self, logs: Mapping[str, float], state: Any) -> list[str]:
+        tokens, self._tokens = state.num_input_tokens_seen - self._tokens, state.num_input_tokens_seen
+        seconds = logs.get("seconds", 0.0)
+        return [f"{tokens / seconds:,.0f} tokens/s"] if tokens and seconds else []
+
+    def _time_left(self, state: Any) -> list[str]:
+        done = state.global_step - self._first_step
+        if not done:
+            return []
+        seconds = (time.monotonic() - self._started) / done * (state.max_steps - state.global_step)
+        return [f"{duration(seconds)} left"]
+
+
+class _Bars(Progress):
+    """The bars, and below them a line of metrics."""
+
+    def __init__(self, console: Console):
+        self.line = ""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        super().__init__(*columns, console=console, transient=True)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The table of tasks and the line."""
+        yield self.make_tasks_table(self.tasks)
+        if self.line:
+            yield Text(self.line, style="dim")
+
+
+def describe(logs: Mapping[str, Any]) -> list[str]:
+    """What a log line says, most important first.
+
+    Loss with its parts and the stage in the supervised stage; reward, coherence and lengths in RL; accuracy
+    and lengths of an evaluation.
+    """
+    if "eval_accuracy" in logs:
+        return _some(
+            logs,
+            accuracy="eval_accuracy",
+            loss="eval_loss",
+            coherence="eval_coherence",
+            tokens="eval_tokens",
+        )
+    if "reward" in logs:
+        rewards = {
+            name.split("/")[1].removesuffix("_if_correct"): name
+            for name in logs
+            if name.startswith("rewards/") and name.endswith("/mean")
+        }
+        lengths = {"latents": "latents/mean_length", "answer tokens": "completions/mean_length"}
+        return _some(logs, reward="reward", **rewards, **lengths, lr="learning_rate")
+    parts = [f"{name.removeprefix('loss/')} {logs[name]:.3g}" for name in logs if name.startswith("loss/")]
+    loss = f"loss {logs['loss']:.4g}" + (f" ({', '.join(parts)})" if parts else "")
+    stage = [f"stage {logs['stage']:.0f}"] if "stage" in logs else []
+    return [*stage, loss, *_some(logs, lr="learning_rate")]
+
+
+def _some(logs: Mapping[str, Any], **names: str) -> list[str]:
+    return [f"{shown} {logs[name]:.4g}" for shown, name in names.items() if name in logs]
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `3 min`, `2 h 05 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
