@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from latentplan.cli import ask, data_check, data_make, evaluate, quickstart, report, train
+from latentplan.cli import ask, data_check, data_make, evaluate, push, quickstart, report, train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data = typer.Typer(no_args_is_help=True, help="Check data files and make data.")
@@ -18,6 +18,7 @@ app.command(context_settings=train.PASS_THROUGH)(train.grpo)
 app.command()(evaluate.evaluate)
 app.command()(ask.ask)
 app.command()(report.report)
+app.command()(push.push)
 data.command("check")(data_check.check)
 make.command("minigsm")(data_make.minigsm)
 

@@ -43,6 +43,7 @@ from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.readers import ColumnMap
 from latentplan.problems.trained_questions import TrainedQuestions
 from latentplan.rollout.sampling import Sampling
+from latentplan.training.model_card import write_model_card
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,8 @@ def evaluate(
     )
     console = Console(highlight=False)
     console.print(render([_evaluate_one(run, label, problems[label], console) for label in problems]))
+    if folder == evaluation_folder(model) and (folder.parent / "run.json").is_file():
+        write_model_card(folder.parent)
     for label in problems:
         stem = run.stem(label)
         console.print(Text(f"{stem}.json, predictions in {stem}.jsonl"), soft_wrap=True)

@@ -34,6 +34,10 @@ _FREE_SETTINGS = {
     "dataset_cache_dir",
     "dataset_streaming",
     "run_name",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private_repo",
+    "hub_token",
     "report_to",
     "on_nonfinite",
 }

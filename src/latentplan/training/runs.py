@@ -26,7 +26,9 @@ from latentplan.training.arguments import (
 from latentplan.training.data import common_modulus, encode_problems, load_training_problems
 from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.health import RL_RULES, SFT_RULES, Situation
+from latentplan.training.hub import check_repository, push_run
 from latentplan.training.initialise import initialise_system, load_start
+from latentplan.training.model_card import base_model, write_model_card
 from latentplan.training.run_directory import MetricsFile, RunDirectory, weights_fingerprint
 from latentplan.training.sft import SFTTrainer, make_curriculum
 from latentplan.training.trackers import usable_trackers
@@ -123,6 +125,9 @@ def _open_run(model: ModelArguments, data: DataArguments, config: RunConfig, com
     settings = flatten_recipe((model, data, config))
     config.report_to = usable_trackers(config.report_to)
     config.run_name = config.run_name or Path(str(config.output_dir)).name
+    if config.push_to_hub:
+        check_repository(config.hub_model_id)
+        config.push_to_hub = False  # the Trainer would push checkpoints; a run is pushed when it has finished
     run = RunDirectory(
         str(config.output_dir), settings, command, config.overwrite_output_dir, config.process_index == 0
     )
@@ -168,6 +173,11 @@ def _train(run: RunDirectory, trainer: LatentTrainer, system: LatentSystem, toke
         name = str(trainer.args.metric_for_best_model).removeprefix("eval_")
         run.update(best={"step": trainer.state.best_global_step, name: trainer.state.best_metric})
     run.finish()
+    run.update(base_model=base_model(run.settings))
+    write_model_card(run.path)
+    if run.settings["push_to_hub"]:
+        repository = check_repository(trainer.args.hub_model_id)
+        push_run(run.path, repository, trainer.args.hub_private_repo, trainer.args.hub_token)
     return run
 
 
