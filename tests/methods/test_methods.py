@@ -141,7 +141,7 @@ def test_a_missing_decoder_is_refused(make_system):
 def test_a_decoder_of_another_width_is_refused(make_system, make_backbone):
     wide = make_backbone(hidden_size=64)
     decoder = StepDecoder(StepDecoderConfig(backbone_config=wide.config), wide)
-    with pytest.raises(ValueError, match="width 64 must equal the latents' width 32"):
+    with pytest.raises(ValueError, match="latents of width 64, and this reasoner's have 32"):
         LatentSystem(make_system("atp_latent").reasoner, decoder)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from latentplan.cli.launch import on_several_devices
 from latentplan.cli.opening import fail
 from latentplan.cli.recipe import parse_recipe, quiet_libraries
 from latentplan.problems.problem import DataError
@@ -17,6 +18,7 @@ def sft(context: typer.Context) -> None:
     from latentplan.training.run_directory import command_line
     from latentplan.training.runs import train_sft
 
+    _launch("sft", context.args)
     model, data, config = _parse((ModelArguments, DataArguments, SFTConfig), context.args)
     _run(lambda: train_sft(model, data, config, command_line()))
 
@@ -27,8 +29,16 @@ def grpo(context: typer.Context) -> None:
     from latentplan.training.run_directory import command_line
     from latentplan.training.runs import train_grpo
 
+    _launch("grpo", context.args)
     model, data, config = _parse((ModelArguments, DataArguments, GRPOConfig), context.args)
     _run(lambda: train_grpo(model, data, config, command_line()))
+
+
+def _launch(command: str, arguments: list[str]) -> None:
+    try:
+        on_several_devices(command, arguments)
+    except typer.BadParameter as error:
+        fail(error)
 
 
 def _parse(classes, arguments):  # type: ignore[no-untyped-def]

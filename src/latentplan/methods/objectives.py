@@ -75,9 +75,13 @@ def step_decoder_total(system: LatentSystem, forward: ForwardPass, batch: Batch)
     assert decoder is not None
     size = system.reasoner.config.latents_per_step
     num_steps = batch["slot_mask"].shape[1] // size
-    if batch["step_row"].numel() == 0:  # a stage without latents, or problems without steps
-        return forward.chain.latents.new_zeros(num_steps)
+    if num_steps == 0:
+        return forward.chain.latents.new_zeros(0)
     by_step = forward.chain.latents.unflatten(1, (num_steps, size))
+    if batch["step_row"].numel() == 0:
+        # Problems without steps: where the decoder is spread over devices, all of them must run it.
+        unread = decoder(by_step[:1, 0], batch["step_ids"].new_zeros(1, 1))
+        return 0.0 * unread.sum() + by_step.new_zeros(num_steps)
     logits = decoder(by_step[batch["step_row"], batch["step_index"]], batch["step_ids"])
     losses = F.cross_entropy(
         logits.transpose(1, 2), batch["step_labels"], ignore_index=IGNORE, reduction="none"

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from latentplan.encoding.chat import saved_template
 from latentplan.encoding.encoder import Batch, Encoder
 from latentplan.methods.base import Method
 from latentplan.methods.objectives import OBJECTIVES
 from latentplan.methods.registry import get_method
+from latentplan.modeling.adapters import merge_saved
 from latentplan.modeling.loading import LoadedModel, encoder_of, load_model
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.recompute import decoder_layers, recompute_layers
 from latentplan.modeling.step_decoder import StepDecoder
 
 STEP_DECODER_FOLDER = "step_decoder"
@@ -60,10 +62,10 @@ class LatentSystem(nn.Module):
             needs = OBJECTIVES[name].needs
             if needs is not None and parts[needs] is None:
                 raise ValueError(f"the objective {name!r} needs a {needs}, which this model does not have")
-        if self.step_decoder and self.step_decoder.config.hidden_size != self.reasoner.config.hidden_size:
+        if self.step_decoder and self.step_decoder.config.latent_size != self.reasoner.config.hidden_size:
             raise ValueError(
-                f"the step decoder's width {self.step_decoder.config.hidden_size} must equal the latents' "
-                f"width {self.reasoner.config.hidden_size}"
+                f"the step decoder reads latents of width {self.step_decoder.config.latent_size}, and this "
+                f"reasoner's have {self.reasoner.config.hidden_size}"
             )
 
     def counts(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -93,17 +95,43 @@ class LatentSystem(nn.Module):
         return {"loss": loss, **{f"loss/{name}": value.detach() for name, value in values.items()}}
 
     def save_pretrained(
-        self, folder: str | os.PathLike, tokenizer: PreTrainedTokenizerBase | None = None
+        self,
+        folder: str | os.PathLike,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        state_dict: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
-        """Writes the reasoner to `folder` and the step decoder to `folder/step_decoder`, as safetensors."""
-        self.reasoner.save_pretrained(folder)
+        """Writes the reasoner to `folder` and the step decoder to `folder/step_decoder`, as safetensors.
+
+        `state_dict` holds the weights of the whole system where its own are spread over several devices.
+        """
+        self.reasoner.save_pretrained(folder, state_dict=_part(state_dict, "reasoner."))
         if self.step_decoder is not None:
-            self.step_decoder.save_pretrained(Path(folder) / STEP_DECODER_FOLDER)
+            place = Path(folder) / STEP_DECODER_FOLDER
+            self.step_decoder.save_pretrained(place, state_dict=_part(state_dict, "step_decoder."))
         if tokenizer is not None:
             template = tokenizer.chat_template
             tokenizer.chat_template = saved_template(tokenizer, make_encoder(tokenizer, self.reasoner).chat)
             tokenizer.save_pretrained(folder)
             tokenizer.chat_template = template
+
+    def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Runs the layers again in the backward pass instead of keeping what they computed (all passes).
+
+        The arguments of transformers' method of the same name are of no use here: every layer is run again.
+        """
+        for backbone in self._backbones():
+            recompute_layers(backbone)
+
+    gradient_checkpointing_enable = activation_checkpointing_enable  # transformers before 5.20
+
+    @property
+    def _no_split_modules(self) -> set[str]:
+        """Names of the layer classes, which sharding engines take as their units."""
+        return {type(layer).__name__ for backbone in self._backbones() for layer in decoder_layers(backbone)}
+
+    def _backbones(self) -> list[PreTrainedModel]:
+        parts = [self.reasoner] if self.step_decoder is None else [self.reasoner, self.step_decoder]
+        return [cast(PreTrainedModel, part.backbone) for part in parts]
 
     @classmethod
     def from_pretrained(
@@ -112,6 +140,27 @@ class LatentSystem(nn.Module):
         """A saved system, and its tokenizer and encoder beside it."""
         loaded = load_model(folder)
         return cls(loaded.reasoner, loaded.step_decoder, objectives), loaded
+
+
+def save_finished(
+    system: LatentSystem,
+    folder: str | os.PathLike,
+    tokenizer: PreTrainedTokenizerBase,
+    state_dict: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Writes a trained system as `save_pretrained` does, with LoRA adapters merged into the weights."""
+    system.save_pretrained(folder, tokenizer, state_dict)
+    if any(part.config.lora for part in (system.reasoner, system.step_decoder) if part is not None):
+        saved = load_model(folder)
+        for part, place in ((saved.reasoner, ""), (saved.step_decoder, STEP_DECODER_FOLDER)):
+            if part is not None and part.config.lora is not None:
+                merge_saved(part, Path(folder) / place)
+
+
+def _part(state_dict: Mapping[str, torch.Tensor] | None, prefix: str) -> dict[str, torch.Tensor] | None:
+    if state_dict is None:
+        return None
+    return {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
 
 
 def make_encoder(tokenizer: PreTrainedTokenizerBase, reasoner: LatentReasoner) -> Encoder:

@@ -36,6 +36,8 @@ class LatentReasonerConfig(SavedConfig):
         system_prompt: the system message of that template, or None.
         start_latent_token_id, end_latent_token_id: ids of the tokens around the latents.
         eos_token_id: what ends an answer; any of them where it is a list.
+        lora: settings of the LoRA adapters in the backbone (`adapters.add_lora`); None without them, also
+            after they have been merged into the weights.
     """
 
     model_type = "latent_reasoner"
@@ -61,6 +63,7 @@ class LatentReasonerConfig(SavedConfig):
     system_prompt: str | None = None
     start_latent_token_id: int | None = None
     end_latent_token_id: int | None = None
+    lora: dict[str, Any] | None = None
     pad_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     tie_word_embeddings: bool = False
@@ -83,7 +86,14 @@ class LatentReasonerConfig(SavedConfig):
 
 
 class StepDecoderConfig(SavedConfig):
-    """Configuration of a `StepDecoder`: that of its causal language model, and the latent tokens it reads."""
+    """Configuration of a `StepDecoder`: that of its causal language model, and the latent tokens it reads.
+
+    Args:
+        backbone_config: configuration of the causal language model.
+        latents_per_step: latent tokens that stand for one step.
+        latent_size: width of a latent token; None where it is the language model's own.
+        lora: settings of the LoRA adapters in the language model, as in `LatentReasonerConfig`.
+    """
 
     model_type = "latent_step_decoder"
     auto_classes: ClassVar[dict[str, str]] = {
@@ -94,6 +104,8 @@ class StepDecoderConfig(SavedConfig):
 
     backbone_config: dict[str, Any] | PreTrainedConfig | None = None
     latents_per_step: int = 2
+    latent_size: int | None = None
+    lora: dict[str, Any] | None = None
     pad_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     tie_word_embeddings: bool = False
@@ -103,10 +115,12 @@ class StepDecoderConfig(SavedConfig):
         # transformers resets the implementation of every sub-configuration here; without one, masks are lost.
         kwargs.setdefault("attn_implementation", self.backbone_config._attn_implementation)
         super().__post_init__(**kwargs)
+        if self.latent_size is None:
+            self.latent_size = self.hidden_size
 
     @property
     def hidden_size(self) -> int:
-        """Width of the decoder, which must be that of the latents."""
+        """Width of the language model."""
         return self.backbone_config.get_text_config().hidden_size  # type: ignore[union-attr]
 
 

@@ -11,8 +11,10 @@ import copy
 
 import torch
 from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
 
 from latentplan.modeling.backbones import body, takes_positions
+from latentplan.modeling.recompute import RecomputableCache, recomputes
 from latentplan.modeling.windows import Windows
 
 
@@ -28,7 +30,7 @@ class Context:
     def __init__(self, backbone: PreTrainedModel, embeds: torch.Tensor, mask: torch.Tensor):
         self.backbone = backbone
         self.windows = Windows(backbone.config)
-        self.cache = self.windows.new_cache()
+        self.cache: Cache = RecomputableCache() if recomputes(backbone) else self.windows.new_cache()
         self.mask = mask[:, :0]
         self.length = mask.new_zeros(mask.shape[0], 1)
         self.pending, self.pending_mask = embeds, mask
@@ -51,13 +53,16 @@ class Context:
         model, dtype = body(self.backbone), self.backbone.dtype
         # Without them a model derives the same positions from the mask (BLOOM).
         given = {"position_ids": (positions - 1).clamp(min=0)} if takes_positions(model) else {}
-        return model(
+        hidden = model(
             inputs_embeds=embeds.to(dtype),
             attention_mask=self.windows.attention_mask(self.mask, embeds.shape[1], dtype),
             past_key_values=self.cache,
             use_cache=True,
             **given,
         ).last_hidden_state
+        if isinstance(self.cache, RecomputableCache):
+            self.cache = self.cache.next_pass()
+        return hidden
 
     def repeat(self, times: int) -> Context:
         """The same context with every row `times` over, row by row, for the samples of a group.
@@ -66,11 +71,18 @@ class Context:
         """
         other = Context.__new__(Context)
         other.backbone, other.windows = self.backbone, self.windows
-        other.cache = copy.copy(self.cache)
-        other.cache.layers = [copy.copy(layer) for layer in self.cache.layers]
-        other.cache.batch_repeat_interleave(times)
+        other.cache = _repeated(self.cache, times)
         other.mask = self.mask.repeat_interleave(times, dim=0)
         other.length = self.length.repeat_interleave(times, dim=0)
         other.pending = self.pending.repeat_interleave(times, dim=0)
         other.pending_mask = self.pending_mask.repeat_interleave(times, dim=0)
         return other
+
+
+def _repeated(cache: Cache, times: int) -> Cache:
+    if isinstance(cache, RecomputableCache):
+        return cache.repeated(times)
+    other = copy.copy(cache)
+    other.layers = [copy.copy(layer) for layer in cache.layers]
+    other.batch_repeat_interleave(times)
+    return other

@@ -7,9 +7,13 @@ but lose some directions of the hidden state, and the later stages then learn se
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -32,12 +36,40 @@ class LatentDistribution:
         return self.mean + temperature * torch.exp(0.5 * self.log_variance) * noise
 
 
+def full_precision(forward: Callable[[Any, torch.Tensor], Any]) -> Callable[[Any, torch.Tensor], Any]:
+    """A module's `forward` in float32, whatever the input's dtype is and whatever autocast says."""
+
+    @wraps(forward)
+    def run(self: Any, inputs: torch.Tensor) -> Any:
+        with torch.autocast(inputs.device.type, enabled=False):
+            return forward(self, inputs.float())
+
+    return run
+
+
+class Linear(nn.Linear):
+    """A linear map in float32, also where an engine has cast its weights (DeepSpeed's bf16)."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Float32 inputs `[..., in]` to `[..., out]`."""
+        return F.linear(inputs, self.weight.float(), None if self.bias is None else self.bias.float())
+
+
+class LayerNorm(nn.LayerNorm):
+    """A layer norm in float32, also where an engine has cast its weights."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Float32 inputs `[..., hidden]` to the same shape."""
+        return F.layer_norm(inputs, self.normalized_shape, self.weight.float(), self.bias.float(), self.eps)
+
+
 class HiddenStateHead(nn.Module):
     """Coconut (arXiv:2412.06769): the last hidden state itself is the latent."""
 
     def __init__(self, hidden_size: int, initial_scale: float, initial_log_variance: float):
         super().__init__()
 
+    @full_precision
     def forward(self, hidden: torch.Tensor) -> LatentDistribution:
         """Hidden states `[..., hidden]` to a point each."""
         return LatentDistribution(hidden)
@@ -51,6 +83,7 @@ class ProjectedHead(nn.Module):
         self.trunk = _trunk(hidden_size)
         self.mean = _latent_map(hidden_size, initial_scale)
 
+    @full_precision
     def forward(self, hidden: torch.Tensor) -> LatentDistribution:
         """Hidden states `[..., hidden]` to a point each."""
         return LatentDistribution(self.mean(self.trunk(hidden)))
@@ -63,9 +96,10 @@ class GaussianHead(nn.Module):
         super().__init__()
         self.trunk = _trunk(hidden_size)
         self.mean = _latent_map(hidden_size, initial_scale)
-        self.log_variance = nn.Linear(hidden_size, hidden_size)
+        self.log_variance = Linear(hidden_size, hidden_size)
         self.log_variance.initial_bias = initial_log_variance  # type: ignore[assignment]
 
+    @full_precision
     def forward(self, hidden: torch.Tensor) -> LatentDistribution:
         """Hidden states `[..., hidden]` to a Gaussian each."""
         features = self.trunk(hidden)
@@ -77,8 +111,9 @@ class StopHead(nn.Module):
 
     def __init__(self, hidden_size: int):
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(hidden_size, hidden_size), nn.GELU(), nn.Linear(hidden_size, 2))
+        self.layers = nn.Sequential(Linear(hidden_size, hidden_size), nn.GELU(), Linear(hidden_size, 2))
 
+    @full_precision
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents `[..., hidden]` to logits `[..., 2]`."""
         return self.layers(latents)
@@ -89,12 +124,12 @@ def _trunk(hidden_size: int) -> nn.Sequential:
         _latent_map(hidden_size),
         nn.GELU(),
         _latent_map(hidden_size),
-        nn.LayerNorm(hidden_size),
+        LayerNorm(hidden_size),
     )
 
 
-def _latent_map(hidden_size: int, gain: float = 1.0) -> nn.Linear:
-    linear = nn.Linear(hidden_size, hidden_size)
+def _latent_map(hidden_size: int, gain: float = 1.0) -> Linear:
+    linear = Linear(hidden_size, hidden_size)
     linear.orthogonal_gain = gain  # type: ignore[assignment]
     return linear
 

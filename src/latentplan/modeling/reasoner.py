@@ -9,6 +9,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers import initialization as init
 
+from latentplan.modeling.adapters import add_lora
 from latentplan.modeling.backbones import finish_logits
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.context import Context
@@ -31,8 +32,8 @@ class LatentReasoner(SavedModel):
     config: LatentReasonerConfig
     base_model_prefix = ""
     supports_gradient_checkpointing = True
-    # Latents and stops are computed in float32 whatever the backbone's dtype.
-    _keep_in_fp32_modules_strict = ["latent_head", "stop_head"]  # noqa: RUF012
+    # Latents and stops are computed in float32 whatever the backbone's dtype; adapters are trained in it.
+    _keep_in_fp32_modules_strict = ["latent_head", "stop_head", "lora_A", "lora_B"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -52,6 +53,8 @@ class LatentReasoner(SavedModel):
             )
             self.stop_head = StopHead(config.hidden_size) if config.stop_head else None
         self.post_init()
+        if config.lora is not None:
+            add_lora(self.backbone, config.lora)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -99,7 +102,7 @@ class LatentReasoner(SavedModel):
     def next_latent(self, context: Context) -> LatentDistribution:
         """Reads what waits in the context; the distribution of the next slot's latent, `[batch, hidden]`."""
         assert self.latent_head is not None
-        return self.latent_head(context.read()[:, -1].float())
+        return self.latent_head(context.read()[:, -1])
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any

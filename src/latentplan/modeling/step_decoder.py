@@ -1,4 +1,8 @@
-"""`StepDecoder`: reads the latents of one step and writes that step as text (SIM-CoT, arXiv:2509.20317)."""
+"""`StepDecoder`: reads the latents of one step and writes that step as text (SIM-CoT, arXiv:2509.20317).
+
+Any causal language model with the reasoner's tokenizer will do; where it is narrower or wider than the
+reasoner, a linear map brings the latents to its width.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,22 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers import initialization as init
 
+from latentplan.modeling.adapters import add_lora
 from latentplan.modeling.configuration import StepDecoderConfig
 from latentplan.modeling.context import Context
+from latentplan.modeling.heads import Linear, full_precision
 from latentplan.modeling.saving import SavedModel
+
+
+class LatentProjection(Linear):
+    """Latents `[..., latent_size]` to the decoder's width, in float32."""
+
+    @full_precision
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The linear map, in float32."""
+        return super().forward(inputs)
 
 
 class StepDecoder(SavedModel):
@@ -25,6 +41,7 @@ class StepDecoder(SavedModel):
     config: StepDecoderConfig
     base_model_prefix = ""
     supports_gradient_checkpointing = True
+    _keep_in_fp32_modules_strict = ["projection", "lora_A", "lora_B"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -34,10 +51,23 @@ class StepDecoder(SavedModel):
         super().__init__(config)
         self.backbone = backbone or AutoModelForCausalLM.from_config(config.backbone_config)
         config.backbone_config = self.backbone.config
+        self.projection = None
+        if config.latent_size is not None and config.latent_size != config.hidden_size:
+            self.projection = LatentProjection(config.latent_size, config.hidden_size)
         self.post_init()
+        if config.lora is not None:
+            add_lora(self.backbone, config.lora)
 
+    @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """The backbone initialises itself; the decoder has no weights of its own."""
+        """The backbone initialises itself."""
+        if isinstance(module, LatentProjection):
+            init.orthogonal_(module.weight)
+            init.zeros_(module.bias)
+
+    def read(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents `[..., latent_size]` as the language model's input embeddings, `[..., hidden]`."""
+        return latents if self.projection is None else self.projection(latents)
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's token embeddings."""
@@ -51,13 +81,13 @@ class StepDecoder(SavedModel):
         """Logits of each token of a step given its latents and the tokens before it.
 
         Args:
-            latents: `[pairs, latents_per_step, hidden]`.
+            latents: `[pairs, latents_per_step, latent_size]`.
             step_ids: `[pairs, step]`, right-padded (a causal model never looks at padding on the right).
 
         Returns:
             float32 logits `[pairs, step, vocabulary]`.
         """
-        prefix = latents.to(self.backbone.dtype)
+        prefix = self.read(latents).to(self.backbone.dtype)
         tokens = self.get_input_embeddings()(step_ids[:, :-1])
         logits = self.backbone(inputs_embeds=torch.cat([prefix, tokens], dim=1), use_cache=False).logits
         return logits[:, latents.shape[1] - 1 :].float()
@@ -67,7 +97,7 @@ class StepDecoder(SavedModel):
         """Greedy text of each step, with a KV cache.
 
         Args:
-            latents: `[pairs, latents_per_step, hidden]`.
+            latents: `[pairs, latents_per_step, latent_size]`.
             max_new_tokens: tokens at most.
 
         Returns:
@@ -76,7 +106,7 @@ class StepDecoder(SavedModel):
         eos, pad = self.config.eos_token_id, self.config.pad_token_id
         assert pad is not None
         ones = torch.ones(latents.shape[:2], dtype=torch.long, device=latents.device)
-        context = Context(self.backbone, latents, ones)
+        context = Context(self.backbone, self.read(latents), ones)
         finished = torch.zeros(latents.shape[0], dtype=torch.bool, device=latents.device)
         written: list[torch.Tensor] = []
         output = self.get_output_embeddings()

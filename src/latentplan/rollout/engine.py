@@ -108,7 +108,7 @@ def _latents(
     for slot in range(slots):
         if slot:
             hidden = context.read()[:, -1]
-        distribution = model.latent_head(hidden.float())  # type: ignore[misc]
+        distribution = model.latent_head(hidden)  # type: ignore[misc]
         latents[:, slot] = distribution.sample(epsilon[:, slot], sampling.latent_temperature)
         mean[:, slot] = distribution.mean
         if distribution.log_variance is not None:

@@ -57,7 +57,7 @@ def score(model: LatentReasoner, trajectories: Trajectories, sampling: Sampling)
     if model.config.num_slots:
         context.push(trajectories.latents, trajectories.slot_mask)
         before = torch.cat([last.unsqueeze(1), context.read()], dim=1)[:, :-1]
-        distribution = model.latent_head(before.float())  # type: ignore[misc]
+        distribution = model.latent_head(before)  # type: ignore[misc]
         chain = LatentChain(
             trajectories.latents, distribution.mean, distribution.log_variance, trajectories.slot_mask
         )
@@ -75,7 +75,7 @@ def replay(
     for slot in range(trajectories.slot_mask.shape[1]):
         if slot:
             hidden = context.read()[:, -1]
-        distribution = model.latent_head(hidden.float())  # type: ignore[misc]
+        distribution = model.latent_head(hidden)  # type: ignore[misc]
         latent = distribution.sample(noise[:, slot], sampling.latent_temperature)
         context.push(latent.unsqueeze(1), trajectories.slot_mask[:, slot : slot + 1])
         latents.append(latent)

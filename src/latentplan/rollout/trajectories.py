@@ -91,3 +91,23 @@ class Trajectories:
             answer_mask=self.answer_mask[:, :tokens],
             answer_log_probs=self.answer_log_probs[:, :tokens],
         )
+
+    def padded(self, slots: int, tokens: int) -> Trajectories:
+        """With unused columns up to `slots` latents and `tokens` answer tokens, which change no result.
+
+        Scoring then takes equally many passes wherever the sizes are equal.
+        """
+        size = self.slot_mask.shape[1] // max(1, self.stop_mask.shape[1])
+        wide = {"latents": slots, "slot_mask": slots, "latent_log_probs": slots}
+        steps = slots // size if size else 0
+        wide |= {"stop_mask": steps, "stops": steps, "stop_log_probs": steps}
+        wide |= {"answer_ids": tokens, "answer_mask": tokens, "answer_log_probs": tokens}
+        return replace(self, **{name: _widened(getattr(self, name), width) for name, width in wide.items()})
+
+
+def _widened(columns: torch.Tensor, width: int) -> torch.Tensor:
+    """`[rows, n, ...]` with zeros after the n-th column up to `width`."""
+    missing = width - columns.shape[1]
+    if missing <= 0:
+        return columns
+    return torch.cat([columns, columns.new_zeros(columns.shape[0], missing, *columns.shape[2:])], dim=1)

@@ -46,7 +46,16 @@ class ModelArguments:
     trust_remote_code: bool = _setting(False, "run the code that comes with a model of the hub")
     step_decoder_name_or_path: str | None = _setting(
         None,
-        "causal LM of the backbone's width to start the step decoder from; absent: a copy of the backbone",
+        "causal LM with the backbone's tokenizer, of any width, to start the step decoder from; absent: a "
+        "copy of the backbone",
+    )
+    freeze_backbone: bool = _setting(False, "train the heads and the step decoder only")
+    use_peft: bool = _setting(False, "train LoRA adapters in the backbone and in the step decoder")
+    lora_r: int = _setting(16, "rank of the LoRA adapters")
+    lora_alpha: int = _setting(32, "scale of the LoRA adapters, divided by lora_r")
+    lora_dropout: float = _setting(0.0, "dropout before the LoRA adapters; GRPO trains without any")
+    lora_target_modules: list[str] | None = _setting(
+        None, "names of the linear maps that get adapters; absent: all but the output layer"
     )
 
 

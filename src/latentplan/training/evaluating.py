@@ -84,7 +84,7 @@ class EvaluatingTrainer(WatchedTrainer):
         started = time.perf_counter()
         was_training = self.model.training
         self.model.eval()
-        with torch.no_grad(), self.compute_loss_context_manager():
+        with torch.no_grad(), whole_weights(self), self.compute_loss_context_manager():
             values = self.model(compute=lambda system: self._measure(validation))
         self.model.train(was_training)
         values["seconds"] = time.perf_counter() - started

@@ -39,6 +39,7 @@ from latentplan.training.objectives import (
     token_kl,
 )
 from latentplan.training.plan import shuffled
+from latentplan.training.sharding import same_everywhere, whole_weights
 from latentplan.training.spread import latent_spread
 from latentplan.training.trainer import LatentTrainer
 from latentplan.training.validation import ValidationSet
@@ -236,14 +237,14 @@ class GRPOTrainer(LatentTrainer):
         self._micro_step += 1
         if place == 0:
             with self.progress.task("rolls out"):
-                self._buffer = self._roll_out(inputs["indices"].tolist(), rollout)
+                self._buffer = self._alike(self._roll_out(inputs["indices"].tolist(), rollout))
         return self._buffer[place % self.minibatches]
 
     def _roll_out(self, places: list[int], rollout: int) -> list[Minibatch]:
         """Samples, scores and splits one rollout of questions, given as `QuestionSampler` yields them."""
         problems = [self.problems[place % len(self.problems)] for place in places]
         ids, mask = question_batch(self.loaded, [problem.question for problem in problems])
-        with self.compute_loss_context_manager():
+        with whole_weights(self), self.compute_loss_context_manager():
             trajectories = generate(
                 self.loaded.reasoner,
                 ids,
@@ -254,7 +255,7 @@ class GRPOTrainer(LatentTrainer):
                 draws=self.args.num_generations // self.args.answers_per_latent,
                 answers=self.args.answers_per_latent,
             )
-        solutions = read_solutions(self.loaded, trajectories)
+            solutions = read_solutions(self.loaded, trajectories)
         rewards = self._reward(problems, solutions, trajectories).to(ids.device)
         self._record_rollout(trajectories, rewards)
         advantages = self._advantages(rewards)
@@ -266,6 +267,18 @@ class GRPOTrainer(LatentTrainer):
             )
             for start in range(0, len(problems), size)
         ]
+
+    def _alike(self, minibatches: list[Minibatch]) -> list[Minibatch]:
+        """The minibatches, of one size on all devices of a sharded run: all then take equally many passes."""
+        alike = []
+        for minibatch in minibatches:
+            trajectories = minibatch.trajectories
+            sizes = trajectories.slot_mask.shape[1], trajectories.answer_mask.shape[1]
+            largest = same_everywhere(self, *sizes)
+            if largest != sizes:
+                trajectories = trajectories.padded(*largest)
+            alike.append(replace(minibatch, trajectories=trajectories))
+        return alike
 
     def _advantages(self, rewards: torch.Tensor) -> torch.Tensor:
         """Advantages of this device's trajectories; a deviation over the batch is one over all devices."""

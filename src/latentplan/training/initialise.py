@@ -30,6 +30,7 @@ from latentplan.encoding.special_tokens import (
 from latentplan.encoding.tokenizers import TOKENIZERS, problem_texts
 from latentplan.methods.registry import get_method
 from latentplan.methods.system import LatentSystem, make_encoder
+from latentplan.modeling.adapters import add_lora, merge_lora
 from latentplan.modeling.backbones import check_config, text_model
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
 from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint, load_model
@@ -68,7 +69,44 @@ def initialise_system(
         decoder = decoder or _step_decoder(model, config, backbone, tokenizer, eos)
     if start is not None:
         _inherit_heads(reasoner, start.reasoner)
+    choose_trained_weights(model, reasoner, decoder)
     return LatentSystem(reasoner, decoder, objectives), tokenizer
+
+
+def choose_trained_weights(
+    model: ModelArguments, reasoner: LatentReasoner, decoder: StepDecoder | None
+) -> None:
+    """Puts LoRA adapters in, or freezes the backbone, as the settings say; otherwise all weights are trained.
+
+    Raises:
+        ValueError: nothing would be left to train.
+    """
+    for part in (reasoner, decoder):
+        if part is not None and part.config.lora is not None:
+            merge_lora(part.backbone)
+            part.config.lora = None
+            part.backbone.requires_grad_(True)
+    if model.use_peft:
+        for part in (reasoner, decoder):
+            if part is not None:
+                part.config.lora = _lora_settings(model)
+                add_lora(part.backbone, part.config.lora)
+    elif model.freeze_backbone:
+        reasoner.backbone.requires_grad_(False)
+        if reasoner.latent_head is None or not any(True for _ in reasoner.latent_head.parameters()):
+            raise ValueError(
+                f"freeze_backbone leaves nothing to train that could change the answers of "
+                f"{reasoner.config.method}: use_peft trains adapters instead"
+            )
+
+
+def _lora_settings(model: ModelArguments) -> dict[str, Any]:
+    return {
+        "r": model.lora_r,
+        "lora_alpha": model.lora_alpha,
+        "lora_dropout": model.lora_dropout,
+        "target_modules": model.lora_target_modules,
+    }
 
 
 def load_start(model: ModelArguments) -> LoadedModel | None:
@@ -225,18 +263,36 @@ def _step_decoder(
     tokenizer: PreTrainedTokenizerBase,
     eos_token_id: int,
 ) -> StepDecoder:
-    language_model = copy.deepcopy(backbone)
-    if model.step_decoder_name_or_path is not None:
-        other = replace(model, model_name_or_path=model.step_decoder_name_or_path, model_revision=None)
-        loaded = load_start(other)
-        language_model = loaded.reasoner.backbone if loaded else load_backbone(other, ())[0]
+    if model.step_decoder_name_or_path is None:
+        language_model = copy.deepcopy(backbone)
+    else:
+        language_model = _other_language_model(model, tokenizer)
     decoder_config = StepDecoderConfig(
         backbone_config=language_model.config,
         latents_per_step=config.latents_per_step,
+        latent_size=backbone.config.get_text_config().hidden_size,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=eos_token_id,
     )
     return StepDecoder(decoder_config, language_model)
+
+
+def _other_language_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """The language model that `step_decoder_name_or_path` names. Raises ValueError for another vocabulary."""
+    name = str(model.step_decoder_name_or_path)
+    other = replace(model, model_name_or_path=name, model_revision=None)
+    loaded = load_start(other)
+    if loaded is not None:
+        language_model, vocabulary = loaded.reasoner.backbone, loaded.tokenizer.get_vocab()
+    else:
+        language_model, its_tokenizer = load_backbone(other, ())
+        vocabulary = its_tokenizer.get_vocab()
+    if vocabulary != tokenizer.get_vocab():
+        raise ValueError(
+            f"step_decoder_name_or_path: {name} has another tokenizer than the backbone, and the decoder "
+            "must write its tokens: choose a model of the same family"
+        )
+    return language_model
 
 
 def _resolve(name_or_path: str) -> str:

@@ -41,6 +41,7 @@ _FREE_SETTINGS = {
     "report_to",
     "on_nonfinite",
 }
+_SPREAD = {"per_device_train_batch_size", "gradient_accumulation_steps"}
 
 
 class RunConflictError(ValueError):
@@ -109,7 +110,7 @@ class RunDirectory:
         differing = [
             f"{name}: {earlier.get(name)!r} there, {self.settings.get(name)!r} now"
             for name in sorted(self.settings)
-            if name not in _FREE_SETTINGS and earlier.get(name) != self.settings.get(name)
+            if name not in self._free_settings() and earlier.get(name) != self.settings.get(name)
         ]
         if differing:
             raise RunConflictError(
@@ -118,6 +119,10 @@ class RunDirectory:
             )
         record = self.path / "run.json"
         return json.loads(record.read_text()) if record.is_file() else {}
+
+    def _free_settings(self) -> set[str]:
+        """What a continuation may change; how the batch is spread, where only its size was asked for."""
+        return _FREE_SETTINGS | (_SPREAD if self.settings.get("effective_batch_size") else set())
 
     def _has_trained(self) -> bool:
         """Whether there is anything to lose: a run that failed at its start may change its settings."""

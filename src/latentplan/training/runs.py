@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from latentplan.methods.system import LatentSystem, make_encoder
+from latentplan.methods.system import LatentSystem, make_encoder, save_finished
 from latentplan.problems.fingerprint import fingerprint
 from latentplan.problems.problem import Problem
 from latentplan.problems.trained_questions import TrainedQuestions
@@ -23,16 +23,18 @@ from latentplan.training.arguments import (
     SFTConfig,
     flatten_recipe,
 )
+from latentplan.training.checkpoints import last_checkpoint, remove_unfinished
 from latentplan.training.data import common_modulus, encode_problems, load_training_problems
 from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.health import RL_RULES, SFT_RULES, Situation
 from latentplan.training.hub import check_repository, push_run
-from latentplan.training.initialise import initialise_system, load_start
+from latentplan.training.initialise import choose_trained_weights, initialise_system, load_start
 from latentplan.training.model_card import base_model, write_model_card
 from latentplan.training.run_directory import MetricsFile, RunDirectory, weights_fingerprint
 from latentplan.training.sft import SFTTrainer, make_curriculum
+from latentplan.training.sharding import full_state_dict
 from latentplan.training.trackers import usable_trackers
-from latentplan.training.trainer import LatentTrainer, last_checkpoint
+from latentplan.training.trainer import LatentTrainer
 from latentplan.training.validation import load_validation
 from latentplan.training.watching import Watcher
 
@@ -97,6 +99,7 @@ def train_grpo(
     loaded = load_start(model)
     if loaded is None:
         raise ValueError(f"RL starts from a latentplan model, and {model.model_name_or_path} is none")
+    choose_trained_weights(model, loaded.reasoner, decoder=None)
     read, removed = load_training_problems(data)
     _, problems = encode_problems(read, loaded.encoder, data)
     _record_data(run, read, problems, removed)
@@ -159,10 +162,12 @@ def _record_questions(run: RunDirectory, kept: Sequence[Problem], start: str | N
 
 
 def _train(run: RunDirectory, trainer: LatentTrainer, system: LatentSystem, tokenizer: Any) -> RunDirectory:
+    remove_unfinished(run.path)
     trainer.train(resume_from_checkpoint=last_checkpoint(run.path))
+    weights = full_state_dict(trainer)
     if not trainer.is_world_process_zero():
         return run
-    run.finish_model(lambda folder: system.save_pretrained(folder, tokenizer))
+    run.finish_model(lambda folder: save_finished(system, folder, tokenizer, weights))
     metrics = next(each for each in trainer.callback_handler.callbacks if isinstance(each, MetricsFile))
     run.update(
         seconds=round(metrics.seconds, 2),

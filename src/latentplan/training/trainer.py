@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate.utils import gather_object
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedTokenizerBase
-from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
+from transformers.trainer_utils import rotate_checkpoints
 
 from latentplan.methods.system import LatentSystem
+from latentplan.training.checkpoints import (
+    STAGING,
+    load_weights,
+    read_weights,
+    remove_unfinished,
+    write_manifest,
+)
 from latentplan.training.evaluating import EvaluatingTrainer, best_checkpoint
+from latentplan.training.optimizer_state import load_optimizer, save_optimizer
+from latentplan.training.sharding import full_state_dict, set_precision
 
-STAGING = ".checkpoint-in-progress"
+SCHEDULER_FILE = "scheduler.json"
 
 
 class LatentTrainer(EvaluatingTrainer):
@@ -31,8 +42,10 @@ class LatentTrainer(EvaluatingTrainer):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False
+        set_precision(self.accelerator, self.model)
         self._sums: dict[str, Any] = defaultdict(float)  # tensors stay on their device until a line is logged
         self._counts: dict[str, Any] = defaultdict(int)
+        self._tokens = 0
         self._clock = time.perf_counter()
         self._output_dir: str | None = None
 
@@ -51,22 +64,30 @@ class LatentTrainer(EvaluatingTrainer):
         self._clock += seconds
 
     def count_tokens(self, tokens: int) -> None:
-        """Adds tokens and latents that this device has trained on; every device is taken to have as many."""
-        self.state.num_input_tokens_seen += tokens * self.args.world_size
+        """Adds tokens and latents that this device has trained on."""
+        self._tokens += tokens
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the recorded averages and the seconds since the last line to what the Trainer logs."""
         if "loss" in logs:
             now = time.perf_counter()
             logs["seconds"] = now - self._clock
-            logs["num_tokens"] = self.state.num_input_tokens_seen
             self._clock = now
-            for name, total in self._sums.items():
-                if self._counts[name]:
-                    logs[name] = float(total) / int(self._counts[name])
+            self._merge_token_counts()
+            logs["num_tokens"] = self.state.num_input_tokens_seen
+            mine = {name: (float(total), int(self._counts[name])) for name, total in self._sums.items()}
+            logs.update(_means(self._from_all(mine)))
             self._sums.clear()
             self._counts.clear()
         super().log(logs, start_time)
+
+    def _merge_token_counts(self) -> None:
+        self.state.num_input_tokens_seen += sum(self._from_all(self._tokens))
+        self._tokens = 0
+
+    def _from_all(self, value: Any) -> list[Any]:
+        """The value that each process has; all processes must call this."""
+        return gather_object([value]) if self.args.world_size > 1 else [value]
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -88,8 +109,9 @@ class LatentTrainer(EvaluatingTrainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         staging = Path(str(self.args.output_dir)) / STAGING
         if self.is_world_process_zero():
-            shutil.rmtree(staging, ignore_errors=True)
+            remove_unfinished(staging.parent)
         self.accelerator.wait_for_everyone()
+        self._merge_token_counts()
         self._output_dir = str(staging)
         try:
             super()._save_checkpoint(model, trial)
@@ -104,6 +126,7 @@ class LatentTrainer(EvaluatingTrainer):
     def _publish(self, staging: Path) -> None:
         """Renames what has been written whole, and removes checkpoints beyond `save_total_limit`."""
         for whole in staging.iterdir():
+            write_manifest(whole)
             shutil.rmtree(staging.parent / whole.name, ignore_errors=True)
             os.replace(whole, staging.parent / whole.name)
         staging.rmdir()
@@ -113,21 +136,48 @@ class LatentTrainer(EvaluatingTrainer):
             best_model_checkpoint=best_checkpoint(staging.parent, self.state.best_global_step),
         )
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Writes the whole model, reasoner and step decoder, to `output_dir`."""
+        if self.is_deepspeed_enabled:
+            super().save_model(output_dir, _internal_call=True)
+        else:
+            self._save(output_dir or self.args.output_dir, full_state_dict(self))
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        assert output_dir is not None
-        self.model.save_pretrained(output_dir, cast(PreTrainedTokenizerBase, self.processing_class))
+        if self.args.should_save:
+            tokenizer = cast(PreTrainedTokenizerBase, self.processing_class)
+            self.model.save_pretrained(str(output_dir), tokenizer, state_dict)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_deepspeed_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        save_optimizer(cast(Any, self.optimizer), self.model, Path(output_dir), self.args.should_save)
+        if self.args.should_save:
+            schedule = json.dumps(cast(Any, self.lr_scheduler).state_dict())
+            (Path(output_dir) / SCHEDULER_FILE).write_text(schedule)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or self.is_deepspeed_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        load_optimizer(cast(Any, self.optimizer), self.model, Path(checkpoint))
+        schedule = json.loads((Path(checkpoint) / SCHEDULER_FILE).read_text())
+        cast(Any, self.lr_scheduler).load_state_dict(schedule)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        saved, _ = LatentSystem.from_pretrained(resume_from_checkpoint, self.model.weights)
-        self.model.load_state_dict(saved.state_dict())
+        load_weights(self.model, read_weights(resume_from_checkpoint), resume_from_checkpoint)
 
 
-def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
-    """The newest whole checkpoint of a run, or None; what a killed run left half-written is removed."""
-    if not Path(output_dir).is_dir():
-        return None
-    shutil.rmtree(Path(output_dir) / STAGING, ignore_errors=True)
-    return get_last_checkpoint(str(output_dir))
+def _means(parts: Sequence[Mapping[str, tuple[float, int]]]) -> dict[str, float]:
+    """Sums and counts of several processes to one average for each name."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    totals = {name: [part[name] for part in parts if name in part] for name in names}
+    return {
+        name: sum(total for total, _ in pairs) / count
+        for name, pairs in totals.items()
+        if (count := sum(number for _, number in pairs))
+    }
 
 
 def _cosine(progress: float) -> float:

@@ -1,0 +1,91 @@
+"""`--accelerate_config NAME`: the same command on several devices, started by `accelerate launch`.
+
+NAME is a configuration that comes with latentplan (ddp, fsdp2, deepspeed_zero2, deepspeed_zero3) or a file
+written by `accelerate config`; `--num_processes N` is the number of devices, all that are visible by default.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+
+_OPTIONS = ("--accelerate_config", "--num_processes")
+
+
+def on_several_devices(command: str, arguments: Sequence[str]) -> None:
+    """Replaces this process by `accelerate launch` if the arguments ask for it.
+
+    Raises:
+        typer.BadParameter: there is no such configuration, or an option lacks its value.
+    """
+    rest, chosen = _split(arguments)
+    if "--accelerate_config" not in chosen:
+        if "--num_processes" in chosen:
+            raise typer.BadParameter(
+                f"--num_processes needs --accelerate_config, one of {', '.join(config_names())} or a file"
+            )
+        return
+    path = find_config(chosen["--accelerate_config"])
+    _become(launch_command(path, chosen.get("--num_processes"), [command, *rest]))
+
+
+def launch_command(config: Path, num_processes: str | None, arguments: Sequence[str]) -> list[str]:
+    """The command line that runs `latentplan ARGUMENTS` on every device."""
+    if num_processes is None:
+        import torch
+
+        num_processes = str(torch.cuda.device_count()) if torch.cuda.device_count() else None
+    count = [] if num_processes is None else ["--num_processes", num_processes]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    return [*launcher, *count, "-m", "latentplan", *arguments]
+
+
+def find_config(name: str) -> Path:
+    """The file of an accelerate configuration, by path or by the name of one that comes with latentplan."""
+    if Path(name).is_file():
+        return Path(name)
+    packaged = _folder() / f"{name.removesuffix('.yaml')}.yaml"
+    if packaged.is_file():
+        return packaged
+    raise typer.BadParameter(
+        f"there is no accelerate configuration {name!r}: neither a file nor one of "
+        f"{', '.join(config_names())}"
+    )
+
+
+def config_names() -> list[str]:
+    """The accelerate configurations that come with latentplan."""
+    return sorted(path.stem for path in _folder().glob("*.yaml"))
+
+
+def _folder() -> Path:
+    return Path(str(files("latentplan") / "cli" / "accelerate"))
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    rest: list[str] = []
+    chosen: dict[str, str] = {}
+    queue = list(arguments)
+    while queue:
+        argument = queue.pop(0)
+        name, equals, value = argument.partition("=")
+        if name not in _OPTIONS:
+            rest.append(argument)
+        elif equals:
+            chosen[name] = value
+        elif queue:
+            chosen[name] = queue.pop(0)
+        else:
+            raise typer.BadParameter(f"{name} needs a value")
+    return rest, chosen
+
+
+def _become(command: list[str]) -> NoReturn:
+    sys.stdout.flush()
+    os.execv(command[0], command)

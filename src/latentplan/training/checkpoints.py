@@ -1,0 +1,138 @@
+"""Checkpoints that are whole or not there: a manifest of every file, and strict loading.
+
+A checkpoint is written under a temporary name, listed in `manifest.json` with sizes and SHA-256, flushed to
+the disk and renamed. One that was damaged later (a full disk, a copy that broke off) is told by its manifest,
+and the last whole one before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+from latentplan.methods.system import STEP_DECODER_FOLDER
+from latentplan.problems.files import write_atomically
+
+logger = logging.getLogger(__name__)
+STAGING = ".checkpoint-in-progress"
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint does not fit the model that is to be loaded from it."""
+
+
+def write_manifest(folder: Path) -> None:
+    """Lists every file of `folder` with its size and SHA-256, and flushes them to the disk."""
+    listed = {}
+    for path in sorted(each for each in folder.rglob("*") if each.is_file() and each.name != MANIFEST):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
+            listed[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": digest}
+    write_atomically(folder / MANIFEST, json.dumps(listed, indent=1) + "\n")
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, in words; None where every file is as it was written."""
+    try:
+        listed = json.loads((folder / MANIFEST).read_text())
+    except FileNotFoundError:
+        return f"it has no {MANIFEST}"
+    except ValueError:
+        return f"its {MANIFEST} cannot be read"
+    for name, expected in listed.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != expected["bytes"]:
+            return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
+                return f"{name} is not what was written"
+    return None
+
+
+def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
+    """The newest whole checkpoint of a run, or None; says which damaged ones it passes over."""
+    found = {}
+    for path in Path(output_dir).glob("checkpoint-*"):
+        name = _NAME.fullmatch(path.name)
+        if name and path.is_dir():
+            found[int(name[1])] = path
+    for step in sorted(found, reverse=True):
+        reason = damage(found[step])
+        if reason is None:
+            return str(found[step])
+        logger.warning("%s is damaged (%s): going on from the one before it", found[step], reason)
+    return None
+
+
+def remove_unfinished(output_dir: str | os.PathLike) -> None:
+    """Removes what a killed run left half-written."""
+    shutil.rmtree(Path(output_dir) / STAGING, ignore_errors=True)
+
+
+def read_weights(folder: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """All weights that `LatentSystem.save_pretrained` wrote to `folder`, under the system's own names.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    folder = Path(folder)
+    parts = {"reasoner": folder, "step_decoder": folder / STEP_DECODER_FOLDER}
+    weights: dict[str, torch.Tensor] = {}
+    for part, place in parts.items():
+        for file in sorted(place.glob("*.safetensors")):
+            if file.name.startswith("model"):
+                weights.update({f"{part}.{name}": value for name, value in load_file(file).items()})
+    if not weights:
+        raise CheckpointError(f"{folder} holds no model*.safetensors")
+    return weights
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], source: str) -> None:
+    """Puts `weights` into `model`, which may be sharded; every tensor of the one must be in the other.
+
+    Raises:
+        CheckpointError: tensors are missing, unexpected or of another shape; the message names them.
+    """
+    state: dict[str, Any] = dict(weights)
+    for names in _shared(model):
+        known = next((state[name] for name in names if name in state), None)
+        if known is not None:
+            state.update(dict.fromkeys(names, known))
+    expected = model.state_dict()
+    problems = [f"{name} is missing" for name in expected.keys() - state.keys()]
+    problems += [f"{name} is not part of the model" for name in state.keys() - expected.keys()]
+    problems += [
+        f"{name} has shape {list(state[name].shape)} instead of {list(value.shape)}"
+        for name, value in expected.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    if problems:
+        shown = "; ".join(sorted(problems)[:10])
+        more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise CheckpointError(f"{source} does not fit the model: {shown}{more}")
+    set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True))
+
+
+def _shared(model: nn.Module) -> list[list[str]]:
+    """The names of parameters that are one tensor under several names, such as tied embeddings."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return [group for group in names.values() if len(group) > 1]
