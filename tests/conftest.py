@@ -130,6 +130,12 @@ def windowed_family(request):
 
 
 @pytest.fixture(scope="session")
+def tested_families() -> tuple[list[str], list[str]]:
+    """All of them, and those with a window."""
+    return list(FAMILIES), list(WINDOWS)
+
+
+@pytest.fixture(scope="session")
 def clock_problems() -> list[Problem]:
     """300 problems of 1 to 4 steps."""
     return list(generate(PRESETS["clock"], split="train", count=300, seed=0))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from latentplan.modeling.backbones import UnsupportedBackboneError, check_config, finish_logits, text_model
@@ -38,6 +38,16 @@ CASES = [(name, reason) for reason, names in REFUSED.items() for name in names]
 def test_an_unsupported_architecture_is_refused_by_its_configuration(model_type, reason):
     with pytest.raises(UnsupportedBackboneError, match=rf"\({model_type}\) cannot be a backbone: .*{reason}"):
         check_config(CONFIG_MAPPING[model_type]())
+
+
+def test_a_model_with_its_own_code_is_refused():
+    """Its class would be unknown when what was trained from it is loaded."""
+
+    class OwnConfig(LlamaConfig):
+        model_type = "own"
+
+    with pytest.raises(UnsupportedBackboneError, match="its code is not part of transformers"):
+        check_config(OwnConfig(auto_map={"AutoConfig": "own.OwnConfig"}))
 
 
 def test_every_tested_family_passes(each_family, make_backbone):

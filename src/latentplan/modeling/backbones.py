@@ -41,7 +41,7 @@ class UnsupportedBackboneError(ValueError):
 
 
 def check_config(config: PreTrainedConfig) -> None:
-    """Refuses what cannot be a backbone, by its configuration alone. Remote code is left to the probe.
+    """Refuses what cannot be a backbone, by its configuration alone.
 
     Raises:
         UnsupportedBackboneError: encoder-decoders, models with a recurrent state, without a key-value cache,
@@ -58,7 +58,10 @@ def _refusal(config: PreTrainedConfig) -> str | None:
     if config.model_type in _REASONS:
         return _REASONS[config.model_type]
     if getattr(config, "auto_map", None) and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        return None
+        return (
+            "its code is not part of transformers, so what is trained could not be loaded again (register "
+            "its classes with AutoConfig and AutoModelForCausalLM first)"
+        )
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return "transformers has no causal language model of this architecture that reads text alone"
     encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
@@ -99,7 +102,7 @@ def text_model(backbone: PreTrainedModel) -> PreTrainedModel:
     setattr(text, next(name for name, child in text.named_children() if child is body(text)), decoder)
     text.set_output_embeddings(backbone.get_output_embeddings())
     text.config.name_or_path = backbone.config.name_or_path
-    return text.to(backbone.dtype).train(backbone.training)
+    return text.train(backbone.training)
 
 
 def body(backbone: PreTrainedModel) -> nn.Module:
