@@ -9,7 +9,13 @@ from latentplan.problems.answers import numbers_match, parse_number
 from latentplan.problems.benchmarks import load_benchmark
 from latentplan.problems.check import check_file
 from latentplan.problems.equations import parse_equation
-from latentplan.problems.overlap import find_overlap, question_template, remove_overlap
+from latentplan.problems.overlap import (
+    ContaminationError,
+    find_overlap,
+    question_template,
+    refuse_overlap,
+    remove_overlap,
+)
 from latentplan.problems.readers import FORMATS, format_of_file, read_problems
 
 SHARED = Path(
@@ -75,3 +81,18 @@ def test_overlap_between_published_sets():
     assert remove_overlap(augmented, test) == []
     assert len(find_overlap(hard, test)) == 329  # a quarter of GSM-Hard kept its numbers
     assert len(find_overlap(hard, test, key=question_template)) == 1318
+
+
+@pytest.mark.parametrize("chain", ["equations", "sentences"])
+def test_a_column_map_reads_gsm8k_as_its_own_reader_does(chain):
+    file, columns = SHARED / "gsm8k/test.jsonl", {"question": "question", "answer": "answer"}
+    assert read_problems(file, columns=columns, chain=chain) == read_problems(file, chain=chain)
+
+
+def test_training_on_gsm_hard_is_refused_where_gsm8k_is_held_out():
+    hard = load_benchmark("gsm-hard", file=SHARED / "gsm-hard/gsmhardv2.jsonl")
+    test = load_benchmark("gsm8k", file=SHARED / "gsm8k/test.jsonl")
+    with pytest.raises(
+        ContaminationError, match=r"329 of 1319 training problems .* set gsm8k: .* and 324 more"
+    ):
+        refuse_overlap(hard, {"gsm8k": test})

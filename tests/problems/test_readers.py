@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from latentplan.problems.answers import numbers_match, parse_number
 from latentplan.problems.problem import DataError, Problem
-from latentplan.problems.readers import format_of_file, read_problems, scan_problems
+from latentplan.problems.readers import format_of_file, layouts, read_problems, scan_problems
 
 GSM8K = {
     "question": "Ann's hens lay 1,016 eggs. She eats 3 and sells the rest at $2 each. What does she get?",
@@ -344,3 +344,33 @@ def test_files_that_cannot_be_read_at_all(tmp_path):
         read_problems(write(tmp_path / "a.jsonl", [GSM8K]), "gsm")
     with pytest.raises(DataError, match="svamp has no chain of sentences; choose from: equations"):
         read_problems(write(tmp_path / "a.json", [SVAMP]), chain="sentences")
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.dictionaries(st.text(max_size=3), values, max_size=3)), st.sampled_from([None, 1]))
+def test_a_json_list_is_read_in_parts(tmp_path_factory, items, indent):
+    path = tmp_path_factory.mktemp("parts") / "a.json"
+    path.write_text(json.dumps(items, indent=indent, ensure_ascii=indent is None) + "\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layouts, "_WINDOW", 3)
+        assert [row for _, row in layouts.rows_of_file(path)] == items
+
+
+def test_a_json_list_of_no_objects_is_located(tmp_path):
+    path = write(tmp_path / "a.json", "[\n123456,\n{},\n[1], ]")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layouts, "_WINDOW", 4)
+        rows = list(layouts.rows_of_file(path))
+    assert [line for line, _ in rows] == [2, 3, 4, 4]
+    assert "not int" in str(rows[0][1])
+    assert rows[1][1] == {}
+    assert "an item is missing after the last ','" in str(rows[3][1])
+    (error,) = list(layouts.rows_of_file(write(tmp_path / "b.json", "[] []")))
+    assert "nothing behind the final ']'" in str(error[1])

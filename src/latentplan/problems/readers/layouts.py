@@ -2,7 +2,7 @@
 
 Each layout yields `(line, row)`, the line being where the row starts (from 1), or in Parquet the row's
 number. What cannot be read is yielded in a row's place as a `DataError` that holds the reason only; a layout
-that can, goes on with the next row. Rows are read as they are asked for; only a JSON list is read whole.
+that can, goes on with the next row. Rows are read as they are asked for: a file may be larger than memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from latentplan.problems.problem import DataError
 from latentplan.problems.readers.parquet import PARQUET_MAGIC, parquet_rows
@@ -22,6 +22,7 @@ NumberedRow = tuple[int, Row | DataError]
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BETWEEN_ITEMS = re.compile(r"\s*")
+_WINDOW = 1 << 16
 
 
 def rows_of_file(path: Path) -> Iterator[NumberedRow]:
@@ -89,41 +90,74 @@ def _as_row(value: object) -> Row | DataError:
 
 
 def _json_list_rows(path: Path) -> Iterator[NumberedRow]:
-    """The items of a JSON list, decoded one by one, because `json.load` would forget where they were."""
-    text = _whole_text(path)
-    if isinstance(text, tuple):
-        yield text
-        return
-    decoder = json.JSONDecoder()
-    position, line = _skip_blanks(text, text.index("[") + 1), 1
-    counted = 0
-    while not text.startswith("]", position):
-        line += text.count("\n", counted, position)
-        counted = position
+    """The items of a JSON list, decoded one by one: `json.load` would hold all and forget where they were."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        window, line = _JsonWindow(file), 1
         try:
-            item, position = decoder.raw_decode(text, position)
-            yield line, _as_row(item)
-            position = _next_item(text, position)
+            window.expect("[")
+            while window.peek() != "]":
+                line = window.line
+                yield line, _as_row(window.item())
+                if window.peek() != "]":
+                    window.expect(",", "]")
+                    if window.peek() == "]":
+                        raise ValueError("an item is missing after the last ','")
+            window.expect("]")
+            if window.peek():
+                raise ValueError("expected nothing behind the final ']'")
+        except UnicodeDecodeError:
+            yield _first_that_is_not_utf8(path)
         except (ValueError, RecursionError) as error:
             yield line, DataError(f"not valid JSON: {error} (is the file truncated?)")
-            return
 
 
-def _next_item(text: str, position: int) -> int:
-    """Where the next item, or the closing bracket, starts. Raises ValueError if there is neither."""
-    position = _skip_blanks(text, position)
-    if text.startswith(",", position) and not text.startswith(
-        "]", following := _skip_blanks(text, position + 1)
-    ):
-        return following
-    if text.startswith("]", position) and not text[position + 1 :].strip():
-        return position
-    raise json.JSONDecodeError("expected ',' or the final ']'", text, position)
+class _JsonWindow:
+    """The part of a JSON text that is being decoded; `line` is where its position is, from 1."""
 
+    def __init__(self, file: TextIO):
+        self.line = 1
+        self._file, self._text, self._position, self._size = file, "", 0, _WINDOW
+        self._decoder = json.JSONDecoder()
 
-def _skip_blanks(text: str, position: int) -> int:
-    blanks = _BETWEEN_ITEMS.match(text, position)
-    return blanks.end() if blanks else position
+    def peek(self) -> str:
+        """The next character that is not blank, or nothing at the end."""
+        while True:
+            blanks = _BETWEEN_ITEMS.match(self._text, self._position)
+            self._move(blanks.end() if blanks else self._position)
+            if self._position < len(self._text) or not self._read_on():
+                return self._text[self._position : self._position + 1]
+
+    def expect(self, *characters: str) -> str:
+        """Goes past the next character that is not blank. Raises ValueError if it is none of these."""
+        found = self.peek()
+        if found not in characters:
+            raise ValueError(f"expected {' or '.join(map(repr, characters))}, found {found or 'the end'!r}")
+        self._move(self._position + 1)
+        return found
+
+    def item(self) -> object:
+        """Goes past the next value and returns it. Raises ValueError if there is none."""
+        self._size = _WINDOW
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._text, self._position)
+            except ValueError as error:
+                if self._read_on():
+                    continue
+                raise ValueError(getattr(error, "msg", str(error))) from None
+            if end < len(self._text) or not self._read_on():  # a number may go on in the next part
+                self._move(end)
+                return value
+
+    def _move(self, position: int) -> None:
+        self.line += self._text.count("\n", self._position, position)
+        self._position = position
+
+    def _read_on(self) -> bool:
+        """Reads twice as much as the last time; False at the end."""
+        more = self._file.read(self._size)
+        self._text, self._position, self._size = self._text[self._position :] + more, 0, 2 * self._size
+        return bool(more)
 
 
 def _csv_rows(path: Path) -> Iterator[NumberedRow]:
@@ -141,7 +175,7 @@ def _csv_rows(path: Path) -> Iterator[NumberedRow]:
         except csv.Error as error:
             yield line, DataError(f"not valid CSV: {error}")
         except UnicodeDecodeError:
-            yield next((number, text) for number, text, _ in _lines(path) if isinstance(text, DataError))
+            yield _first_that_is_not_utf8(path)
 
 
 def _csv_row(header: list[str], values: list[str]) -> Row | DataError:
@@ -150,14 +184,9 @@ def _csv_row(header: list[str], values: list[str]) -> Row | DataError:
     return dict(zip(header, values, strict=True))
 
 
-def _whole_text(path: Path) -> str | tuple[int, DataError]:
-    """The text of a file, or the line that is not UTF-8."""
-    content = path.read_bytes().removeprefix(_BYTE_ORDER_MARK)
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        line_start = content.rfind(b"\n", 0, error.start) + 1
-        return content.count(b"\n", 0, error.start) + 1, _not_utf8(error, error.start - line_start)
+def _first_that_is_not_utf8(path: Path) -> tuple[int, DataError]:
+    """The first line of a file that is not UTF-8."""
+    return next((number, line) for number, line, _ in _lines(path) if isinstance(line, DataError))
 
 
 def _not_utf8(error: UnicodeDecodeError, column: int) -> DataError:
