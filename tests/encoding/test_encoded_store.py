@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from latentplan.encoding.chat import ChatTemplate
 from latentplan.encoding.encoder import Encoder
 from latentplan.encoding.special_tokens import add_special_tokens
 from latentplan.encoding.store import EncodedStore, encoder_fingerprint, write_encoded
@@ -65,3 +66,19 @@ def test_the_fingerprint_tells_tokenizers_and_layouts_apart(bpe, clock_tokenizer
         encoder_fingerprint(Encoder(other_words)),
     }
     assert len(different) == 4
+
+
+def test_the_fingerprint_tells_chat_templates_apart(clock_problems):
+    tokenizer = train_byte_level_bpe(problem_texts(clock_problems), vocab_size=300)
+    add_special_tokens(tokenizer)
+    tokenizer.chat_template = (
+        "{%- for message in messages -%}[{{ message['role'] }}] {{ message['content'] }}{{ eos_token }}"
+        "{%- endfor -%}{%- if add_generation_prompt -%}[assistant] {% endif %}"
+    )
+    chats = [
+        None,
+        ChatTemplate(tokenizer),
+        ChatTemplate(tokenizer, "Be brief."),
+        ChatTemplate(tokenizer, "Be."),
+    ]
+    assert len({encoder_fingerprint(Encoder(tokenizer, chat=chat)) for chat in chats}) == 4
