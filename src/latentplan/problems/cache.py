@@ -133,8 +133,8 @@ class Cache:
 
     def _sweep(self, name: str) -> None:
         """Removes what processes that died have left half-written: nobody has written to it for an hour."""
-        for leftover in self.root.glob(f".{name}.*"):
-            if leftover.is_dir():
+        for leftover in self.root.glob(f".{name}.*/"):
+            with suppress(OSError):  # another machine may finish its own at this moment
                 written = max(path.stat().st_mtime for path in (leftover, *leftover.iterdir()))
                 if time.time() - written > _ABANDONED_AFTER:
                     shutil.rmtree(leftover, ignore_errors=True)

@@ -37,10 +37,10 @@ def load_training_problems(
         ValueError: a data set or preset does not exist, or nothing is left.
     """
     read = read_all(data)
-    places, keys = np.arange(len(read.problems)), question_keys(read.problems)
-    for name in data.exclude_benchmarks:
-        asked = question_keys(_evaluation_problems(name, data))
-        places = places[~np.isin(keys[places], asked)]
+    places = np.arange(len(read.problems))
+    if data.exclude_benchmarks:
+        asked = [question_keys(_evaluation_problems(name, data)) for name in data.exclude_benchmarks]
+        places = np.flatnonzero(~np.isin(question_keys(read.problems), np.concatenate(asked)))
     if not len(places):
         raise ValueError(f"there is no training problem in {', '.join(data.dataset_name)}")
     problems = _select(read.problems, places)
