@@ -27,7 +27,7 @@ def constant(lines, **values):
         ("no_contrast", "frac_reward_zero_std", 0.79, 0.81, 10, "raise num_generations"),
         ("saturated_ratios", "clip_ratio/region_mean", 0.3, 0.31, 5, "lower learning_rate"),
         ("saturated_ratios", "clip_ratio/clamped", 0.1, 0.11, 5, "latent_logprob: mean"),
-        ("collapsed_latents", "latents/spread", 0.02, 0.019, 5, "smaller kl weight"),
+        ("collapsed_latents", "latents/spread", 0.05, 0.049, 5, "smaller kl weight"),
         ("collapsed_latents", "latents/sigma", 1e-3, 9e-4, 5, "Raise latent_temperature"),
         ("runaway_lengths", "latents/mean_length", 9.7, 9.9, 5, "Lower learning_rate"),
         ("runaway_lengths", "latents/mean_length", 0.3, 0.1, 5, "none of the 10 latent slots"),

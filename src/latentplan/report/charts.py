@@ -23,7 +23,10 @@ _HEALTH = (
     "completions/mean_length",
     "latents/mean_length",
     "latents/sigma",
+    "latents/spread",
 )
+_VALIDATION = ("eval_loss", "eval_accuracy", "eval_coherence", "eval_reconstruction", "eval_tokens")
+_VALIDATION_SHARES = ("eval_accuracy", "eval_coherence", "eval_reconstruction")
 _SHARES = Axis(limits=(0.0, 1.0), ticks=(0, 0.25, 0.5, 0.75, 1), write=lambda value: f"{100 * value:.0f}%")
 
 
@@ -127,6 +130,12 @@ def health_curves(runs: Sequence[Run]) -> list[Figure]:
     return [figure for figure in figures if figure]
 
 
+def validation_curves(runs: Sequence[Run]) -> list[Figure]:
+    """What was measured on validation problems while the runs trained."""
+    figures = (_curve(runs, key) for key in _VALIDATION)
+    return [figure for figure in figures if figure]
+
+
 def _is_reward_part(key: str) -> bool:
     return key.startswith("rewards/") and key.endswith("/mean")
 
@@ -150,7 +159,8 @@ def _curve(
 
 
 def _is_share(key: str, values: Sequence[float]) -> bool:
-    return (key.startswith("frac_") or _is_reward_part(key)) and min(values) >= 0 and max(values) <= 1
+    is_share = key.startswith("frac_") or _is_reward_part(key) or key in _VALIDATION_SHARES
+    return is_share and min(values) >= 0 and max(values) <= 1
 
 
 def _share_limits(shares: Sequence[float]) -> tuple[float, float]:

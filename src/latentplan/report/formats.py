@@ -40,6 +40,12 @@ _METRICS = {
     "clip_ratio/region_mean": "Share of clipped actions",
     "latents/mean_length": "Latent tokens used",
     "latents/sigma": "Noise of the latents, σ",
+    "latents/spread": "Spread of the latents between questions",
+    "eval_loss": "Validation: loss",
+    "eval_accuracy": "Validation: accuracy, greedy",
+    "eval_coherence": "Validation: coherence of plans",
+    "eval_reconstruction": "Validation: steps read exactly",
+    "eval_tokens": "Validation: tokens a problem",
 }
 
 

@@ -53,6 +53,7 @@ def _figures(runs: Sequence[Run]) -> dict[str, Any]:
         "step_figures": [figure for figure in step_figures if figure],
         "step_counts": _step_counts(runs),
         "curves": charts.learning_curves(supervised),
+        "validation_figures": charts.validation_curves(runs),
         "upkeep": charts.upkeep_curves(runs),
         "rl": rl,
         "reward_figures": charts.reward_curves(rl),

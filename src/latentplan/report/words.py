@@ -133,6 +133,9 @@ def _cautions(run: Run) -> Iterator[Caution]:
     status = run.record.get("status")
     if status not in (None, "finished"):
         yield Caution(run.title, f"This run has not finished (its status is '{status}').")
+    for warning in run.recorded("warnings") or []:
+        if isinstance(warning, dict) and warning.get("message"):
+            yield Caution(run.title, f"At step {warning.get('step')} of training: {warning['message']}.")
     given = [
         str(text) for text in [*(run.measured("warnings") or []), *(run.measured_sampled("warnings") or [])]
     ]

@@ -125,6 +125,7 @@ class RunConfig(TrainingArguments):
     on_nonfinite: str = _setting(
         "stop", "on a NaN or Inf in loss or gradient: stop, the batch being saved, or skip the update"
     )
+    disable_tqdm: bool | None = _setting(False, "show no progress")
     logging_nan_inf_filter: bool = _setting(False, "the guard of on_nonfinite does this")
     report_to: None | str | list[str] = _setting(  # noqa: RUF036 (HfArgumentParser wants None first)
         "tensorboard", "trackers, such as tensorboard, wandb or trackio; none for metrics.jsonl alone"

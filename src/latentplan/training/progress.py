@@ -56,10 +56,9 @@ class ProgressDisplay(TrainerCallback):
         """Shows the metrics of a log line."""
         if not self._active or not logs or not ("loss" in logs or "eval_accuracy" in logs):
             return
-        parts = [*describe(logs), *self._speed(logs, state), *self._time_left(state)]
-        self._line = " · ".join(parts)
+        self._line = " · ".join([*describe(logs), *self._speed(logs, state)])
         if self.bars is not None:
-            self.bars.line = self._line
+            self.bars.line = " · ".join([self._line, *self._time_left(state)])
         elif not self._shown or time.monotonic() - self._shown >= SECONDS_BETWEEN_LINES:
             self._print(state)
 
@@ -89,7 +88,8 @@ class ProgressDisplay(TrainerCallback):
 
     def _print(self, state: Any) -> None:
         self._shown = time.monotonic()
-        self.console.print(Text(f"step {state.global_step}/{state.max_steps} · {self._line}"))
+        parts = [f"step {state.global_step}/{state.max_steps}", self._line, *self._time_left(state)]
+        self.console.print(Text(" · ".join(parts)))
         self._line = ""
 
     def _speed(self, logs: Mapping[str, float], state: Any) -> list[str]:
@@ -99,7 +99,7 @@ class ProgressDisplay(TrainerCallback):
 
     def _time_left(self, state: Any) -> list[str]:
         done = state.global_step - self._first_step
-        if not done:
+        if not done or state.global_step >= state.max_steps:
             return []
         seconds = (time.monotonic() - self._started) / done * (state.max_steps - state.global_step)
         return [f"{duration(seconds)} left"]

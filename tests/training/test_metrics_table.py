@@ -1,0 +1,37 @@
+"""docs/metrics.md is complete: what short runs log is in its table, and what the table names is logged."""
+
+import json
+import re
+from pathlib import Path
+
+from latentplan.training.health import RL_RULES, SFT_RULES
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
+EVALUATES = {"eval_strategy": "steps", "eval_steps": 2, "eval_dataset_size": 8, "save_strategy": "no"}
+
+
+def first_column(heading):
+    table = DOCUMENT.read_text().split(heading, 1)[1].split("| --- |", 1)[1]
+    rows = []
+    for row in table.splitlines()[1:]:
+        if not row.startswith("|"):
+            break
+        rows.append(row.split("|")[1])
+    return set(re.findall(r"`([^`]+)`", " ".join(rows)))
+
+
+def logged_by(run):
+    lines = (run.path / "metrics.jsonl").read_text().splitlines()
+    return {
+        re.sub(r"^rewards/.*/mean$", "rewards/NAME/mean", name) for row in lines for name in json.loads(row)
+    }
+
+
+def test_the_table_names_what_is_logged(run_sft, run_grpo, trained, tmp_path):
+    sft = run_sft(tmp_path / "sft", curriculum_steps=[1], on_nonfinite="skip", **EVALUATES)
+    grpo = run_grpo(tmp_path / "grpo", trained("atp_latent"), max_steps=2, beta=0.1, **EVALUATES)
+    assert logged_by(sft) | logged_by(grpo) == first_column("## Metrics")
+
+
+def test_the_table_of_warnings_names_every_rule():
+    assert first_column("## Warnings") == set(SFT_RULES) | set(RL_RULES)
