@@ -50,9 +50,8 @@ class GuardedTrainer(Trainer):
         _check_choice(self.args.on_nonfinite, self.accelerator.distributed_type)
         self.loss_parts: dict[str, Any] = {}
         self._micro_batches: list[tuple[Any, torch.Tensor]] = []
-        self._so_far: tuple[torch.Tensor, torch.Tensor] | None = (
-            None  # of the step: loss, and if it is finite
-        )
+        # What this step has added to the Trainer's sum of losses.
+        self._added_loss: float | torch.Tensor = 0.0
         self._skipped_in_a_row = self._num_saved = 0
         self._steps_since_log = self._skipped_since_log = self._lost_since_log = 0
 
@@ -65,16 +64,10 @@ class GuardedTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """The loss as the Trainer adds it up: a step whose loss is not finite adds nothing."""
+        """The loss as the Trainer adds it up: one that is not finite adds nothing."""
         loss = super().training_step(model, inputs, num_items_in_batch)
-        finite = torch.isfinite(loss)
-        share = torch.where(finite, loss, torch.zeros_like(loss))
-        before, all_finite = self._so_far or (torch.zeros_like(loss), torch.ones_like(finite))
-        all_finite = all_finite & finite
-        self._so_far = (before + share, all_finite)
-        if self.accelerator.sync_gradients:
-            self._so_far = None
-            return torch.where(all_finite, share, -before)
+        share = torch.where(torch.isfinite(loss), loss, torch.zeros_like(loss))
+        self._added_loss = self._added_loss + share
         return share
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
@@ -109,6 +102,7 @@ class GuardedTrainer(Trainer):
     def _forget_step(self) -> None:
         self._micro_batches = []
         self.loss_parts = {}
+        self._added_loss = 0.0
         self._steps_since_log += 1
 
     def _judge(self, model: nn.Module, norm: torch.Tensor | None) -> bool:
@@ -147,7 +141,9 @@ class GuardedTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             raise NonFiniteError(self._message(folder, bad_loss))
         self._skipped_since_log += 1
-        self._lost_since_log += bad_loss
+        if bad_loss:
+            self._lost_since_log += 1
+            self._tr_loss -= self._added_loss  # the other parts of a loss that is left out
         # AcceleratedOptimizer.step does nothing while gradients count as not yet synchronised.
         self.accelerator.gradient_state._set_sync_gradients(False)
 
