@@ -3,6 +3,7 @@
 import torch
 
 from latentplan.methods.system import LatentSystem
+from latentplan.modeling.adapters import add_lora
 from latentplan.modeling.probe import probe
 from latentplan.rollout.engine import generate
 from latentplan.rollout.sampling import Sampling
@@ -56,6 +57,37 @@ def test_a_rollout_survives_saving_and_loading(
     assert torch.equal(again.latents, rolled.latents)
     assert torch.equal(again.answer_ids, rolled.answer_ids)
     assert system.step_decoder.decode(rolled.latents[:, :2], max_new_tokens=3).shape[0] == 6
+
+
+def test_layers_that_are_run_again_give_the_same_gradients(
+    each_family, make_system, make_batch, mixed_problems
+):
+    """Gradient checkpointing, through the latent passes."""
+    system = make_system("atp_latent", family=each_family, backbone={"initializer_range": 0.1}).eval()
+    batch, found = make_batch(system, mixed_problems[:2]), []
+    for _ in range(2):
+        system.zero_grad()
+        system(**batch)["loss"].backward()
+        found.append({name: weight.grad for name, weight in system.named_parameters()})
+        system.activation_checkpointing_enable()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, **CLOSE)
+
+
+def test_adapters_are_trained_in_place_of_the_weights(each_family, make_system, make_batch, mixed_problems):
+    system = make_system("coconut", family=each_family)
+    # Llama 4's router is a linear map that gives a tuple, which peft cannot adapt.
+    target_modules = ["q_proj", "v_proj"] if each_family == "llama4_text" else None
+    add_lora(
+        system.reasoner.backbone,
+        {"r": 2, "lora_alpha": 4, "lora_dropout": 0.0, "target_modules": target_modules},
+    )
+    loss = system(**make_batch(system, mixed_problems[:2]))["loss"]
+    loss.backward()
+    assert bool(torch.isfinite(loss))
+    reached = {name for name, weight in system.named_parameters() if weight.grad is not None}
+    assert reached
+    assert all("lora_" in name for name in reached)
 
 
 def assert_neighbours_do_not_matter(system, make_batch, problems):
