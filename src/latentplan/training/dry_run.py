@@ -1,0 +1,244 @@
+"""One micro-batch of training on fake tensors: every allocation of the real code is counted, none is made.
+
+Fake tensors have shapes, dtypes and a device but no memory, so the forward and backward pass of a model of
+any size runs anywhere, through the same code as in training: latent passes, KV cache, decoder, checkpointing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from latentplan.encoding.encoder import Batch
+from latentplan.methods.objectives import OBJECTIVES
+from latentplan.methods.registry import get_method
+from latentplan.methods.system import LatentSystem
+from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
+from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.recompute import recompute_layers
+from latentplan.modeling.step_decoder import StepDecoder
+from latentplan.rollout.sampling import Sampling
+from latentplan.rollout.trajectories import Trajectories
+from latentplan.training.arguments import GRPOConfig, ModelArguments, RunConfig, SFTConfig
+from latentplan.training.estimators import ESTIMATORS
+from latentplan.training.initialise import as_dtype, choose_trained_weights
+from latentplan.training.ledger import AllocationLedger
+
+NEW_TOKENS = 3
+"""Rows that the latent tokens add to the embeddings, where the backbone has no spare ones."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of a batch, the longest of it: of a question, a step and an answer; and steps a row."""
+
+    question: int = 128
+    step: int = 24
+    answer: int = 8
+    steps: int = 4
+
+
+def build_system(
+    model: ModelArguments,
+    config: SFTConfig,
+    backbone: PreTrainedConfig,
+    decoder: PreTrainedConfig | None = None,
+    spare_rows: int = 0,
+) -> LatentSystem:
+    """The system that a recipe trains, from shapes alone, on the meta device.
+
+    Args:
+        model, config: the recipe.
+        backbone: configuration of the backbone, without the latent tokens.
+        decoder: configuration of another step decoder; None for a copy of the backbone.
+        spare_rows: rows of the embeddings that no token uses yet.
+    """
+    with torch.device("meta"):
+        return _build(model, config, backbone, decoder or backbone, spare_rows)
+
+
+def _build(
+    model: ModelArguments,
+    config: SFTConfig,
+    backbone: PreTrainedConfig,
+    decoder: PreTrainedConfig,
+    spare_rows: int,
+) -> LatentSystem:
+    method = get_method(config.method)
+    language_model = _language_model(backbone, model, spare_rows)
+    special: dict[str, Any] = {
+        "start_latent_token_id": 0,
+        "end_latent_token_id": 0,
+        "pad_token_id": 0,
+        "eos_token_id": 0,
+    }
+    reasoner = LatentReasoner(
+        LatentReasonerConfig(
+            backbone_config=language_model.config,
+            method=method.name,
+            latent_head=config.latent_head or method.latent_head,
+            stop_head=method.stop_head if config.stop_head is None else config.stop_head,
+            latents_per_step=config.latents_per_step,
+            max_latent_steps=config.max_latent_steps,
+            written_steps=method.written_steps,
+            **special,
+        ),
+        language_model,
+    )
+    objectives = method.objectives if config.objectives is None else config.objectives
+    step_decoder = None
+    if "step_decoder" in objectives:
+        other = _language_model(decoder, model, spare_rows)
+        settings = StepDecoderConfig(
+            backbone_config=other.config,
+            latents_per_step=config.latents_per_step,
+            latent_size=reasoner.config.hidden_size,
+            pad_token_id=0,
+            eos_token_id=0,
+        )
+        step_decoder = StepDecoder(settings, other)
+    choose_trained_weights(model, reasoner, step_decoder)
+    return LatentSystem(reasoner, step_decoder, objectives)
+
+
+def _language_model(shape: PreTrainedConfig, model: ModelArguments, spare_rows: int) -> PreTrainedModel:
+    rows = shape.vocab_size + max(0, NEW_TOKENS - spare_rows)
+    grown = type(shape)(**{**shape.to_dict(), "vocab_size": rows})
+    return AutoModelForCausalLM.from_config(
+        grown, dtype=as_dtype(model.dtype), attn_implementation=model.attn_implementation or "sdpa"
+    )
+
+
+def as_if_on_a_device(system: LatentSystem) -> None:
+    """Puts fake tensors in the place of meta tensors, inside `FakeTensorMode`: code sees a real device."""
+    made: dict[int, torch.Tensor] = {}  # tied weights stay tied
+    for module in system.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, old in tensors.items():
+                if old is None:
+                    continue
+                if id(old) not in made:
+                    new = torch.empty(old.shape, dtype=old.dtype)
+                    is_parameter = isinstance(old, nn.Parameter)
+                    made[id(old)] = nn.Parameter(new, old.requires_grad) if is_parameter else new
+                tensors[name] = made[id(old)]  # type: ignore[assignment]
+
+
+def peak_of_supervised_step(system: LatentSystem, config: SFTConfig, lengths: Lengths) -> int:
+    """Bytes that forward and backward pass of one micro-batch need at most, beside weights and gradients.
+
+    The batch is one of the last stage, in which every slot is in use: the longest of the curriculum.
+    """
+    batch = supervised_batch(system, config.per_device_train_batch_size, lengths)
+    system.train()
+    with _counting(system, config, batch.values()) as ledger, ledger:
+        with _autocast(config):
+            loss = supervised_loss(system, batch)
+        loss.backward()
+    return ledger.peak
+
+
+def supervised_batch(system: LatentSystem, rows: int, lengths: Lengths) -> Batch:
+    """Zeros in the shapes of a batch of the last stage (`encoder.collate`)."""
+    config = system.reasoner.config
+    steps = min(lengths.steps, config.max_latent_steps)
+    pairs = rows * steps if config.num_slots else 0
+    written = lengths.steps * lengths.step if config.written_steps else 0
+    text = written + lengths.answer + (1 if config.num_slots else 0)
+    return {
+        "question_ids": torch.zeros(rows, lengths.question, dtype=torch.long),
+        "question_mask": _padded_mask(rows, lengths.question),
+        "slot_mask": torch.ones(rows, config.num_slots, dtype=torch.long),
+        "text_ids": torch.zeros(rows, text, dtype=torch.long),
+        "text_mask": torch.ones(rows, text, dtype=torch.long),
+        "labels": torch.zeros(rows, text, dtype=torch.long),
+        "step_ids": torch.zeros(pairs, lengths.step, dtype=torch.long),
+        "step_labels": torch.zeros(pairs, lengths.step, dtype=torch.long),
+        "step_row": torch.zeros(pairs, dtype=torch.long),
+        "step_index": torch.zeros(pairs, dtype=torch.long),
+        "noise_keys": torch.zeros(rows, dtype=torch.long),
+    }
+
+
+def _padded_mask(rows: int, tokens: int) -> torch.Tensor:
+    """Questions of different length, as in a real batch: without padding attention would need no mask."""
+    mask = torch.ones(rows, tokens, dtype=torch.long)
+    mask[0, 0] = 0
+    return mask
+
+
+def supervised_loss(system: LatentSystem, batch: Batch) -> torch.Tensor:
+    """The method's loss; every position of the text counts as labelled, which shapes alone do not tell."""
+    passed = system.method.forward(system.reasoner, batch)
+    logits = system.reasoner.logits(passed.text_hidden.flatten(0, 1))
+    loss = F.cross_entropy(logits, batch["labels"].flatten(), reduction="sum")
+    for name in system.weights:
+        if name != "text":
+            loss = loss + OBJECTIVES[name].total(system, passed, batch).sum()
+    return loss
+
+
+def peak_of_policy_step(system: LatentSystem, config: GRPOConfig, lengths: Lengths) -> int:
+    """Like `peak_of_supervised_step`, for a minibatch of trajectories that use every slot and every token."""
+    trajectories = zero_trajectories(system, config, lengths)
+    sampling = Sampling(config.temperature, config.latent_temperature, config.max_completion_length)
+    system.eval()  # without dropout, as in training: the policy that is scored is the one that sampled
+    with _counting(system, config, vars(trajectories).values()) as ledger, ledger:
+        with _autocast(config):
+            scores = ESTIMATORS[config.estimator].scores(system.reasoner, trajectories, sampling)
+            loss = scores.latents.sum() + scores.stops.sum() + scores.answers.sum()
+        loss.backward()
+    return ledger.peak
+
+
+def zero_trajectories(system: LatentSystem, config: GRPOConfig, lengths: Lengths) -> Trajectories:
+    """A minibatch of one device: zeros in the shapes of `Trajectories`."""
+    shape = system.reasoner.config
+    rows = config.per_device_train_batch_size
+    questions, chains = rows // config.num_generations, rows // config.answers_per_latent
+    tokens, slots = config.max_completion_length, shape.num_slots
+    decisions = torch.zeros(chains, slots // shape.latents_per_step, dtype=torch.long)
+    return Trajectories(
+        question_ids=torch.zeros(questions, lengths.question, dtype=torch.long),
+        question_mask=_padded_mask(questions, lengths.question),
+        chain_keys=torch.zeros(chains, dtype=torch.long),
+        latents=torch.zeros(chains, slots, shape.hidden_size),
+        slot_mask=torch.ones(chains, slots, dtype=torch.long),
+        stop_mask=torch.ones_like(decisions),
+        stops=decisions,
+        latent_log_probs=torch.zeros(chains, slots),
+        stop_log_probs=torch.zeros(decisions.shape),
+        answer_ids=torch.zeros(rows, tokens, dtype=torch.long),
+        answer_mask=torch.ones(rows, tokens, dtype=torch.long),
+        answer_log_probs=torch.zeros(rows, tokens),
+        finished=torch.ones(rows, dtype=torch.bool),
+    )
+
+
+@contextlib.contextmanager
+def _counting(system: LatentSystem, config: RunConfig, inputs: object) -> Iterator[AllocationLedger]:
+    """A ledger that leaves out the system's weights, their gradients and the batch."""
+    if config.gradient_checkpointing:
+        for part in (system.reasoner, system.step_decoder):
+            if part is not None:
+                recompute_layers(part.backbone)
+    trained = [each for each in system.parameters() if each.requires_grad]
+    for parameter in trained:
+        parameter.grad = torch.zeros_like(parameter)
+    gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
+    existing = [*system.parameters(), *system.buffers(), *gradients, *inputs]  # type: ignore[misc]
+    yield AllocationLedger(existing)
+    for parameter in trained:
+        parameter.grad = None
+
+
+def _autocast(config: RunConfig) -> torch.autocast:
+    dtype = torch.float16 if config.fp16 else torch.bfloat16
+    return torch.autocast("cpu", dtype=dtype, enabled=bool(config.bf16 or config.fp16))

@@ -1,0 +1,179 @@
+"""What a run needs of a device's memory, computed before it is started.
+
+Weights, gradients and the optimizer's state follow from the parameters exactly. Activations are those of one
+micro-batch of the real code on fake tensors (`dry_run`). What is assumed: the lengths of a batch, AdamW with
+two moments in the weights' dtype, and `RUNTIME` for what no tensor accounts for.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import PreTrainedConfig
+
+from latentplan.methods.system import LatentSystem
+from latentplan.training.arguments import GRPOConfig, ModelArguments, RunConfig, SFTConfig
+from latentplan.training.dry_run import (
+    Lengths,
+    as_if_on_a_device,
+    build_system,
+    peak_of_policy_step,
+    peak_of_supervised_step,
+)
+from latentplan.training.footprint import SHARDING, Parts, Weights, size_of, weigh
+
+GIB = 2**30
+RUNTIME = 1 * GIB
+"""Assumed for the CUDA context, workspaces of libraries and the allocator's fragmentation."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The memory of one device.
+
+    Attributes:
+        weights: the parameters.
+        devices, sharding: how many there are, and how the model is spread over them.
+        rows: rows (sft) or trajectories (grpo) of one forward pass on a device.
+        lengths: the tokens that a batch was taken to have.
+        training: bytes of each part while a micro-batch is trained on.
+        rollout: bytes of each part while trajectories are sampled; empty for sft.
+    """
+
+    weights: Weights
+    devices: int
+    sharding: str
+    rows: int
+    lengths: Lengths
+    training: Parts
+    rollout: Parts
+
+    @property
+    def peak(self) -> float:
+        """Bytes that one device needs at most."""
+        return max(sum(self.training.values()), sum(self.rollout.values()))
+
+    def to_json(self) -> dict:
+        """Everything, bytes in GiB."""
+        return {
+            **asdict(self),
+            "training": _in_gib(self.training),
+            "rollout": _in_gib(self.rollout),
+            "peak_gib": round(self.peak / GIB, 2),
+        }
+
+
+def _in_gib(parts: Parts) -> Parts:
+    return {name: round(value / GIB, 3) for name, value in parts.items()}
+
+
+def estimate_memory(
+    model: ModelArguments,
+    built_as: SFTConfig,
+    run: RunConfig,
+    backbone: PreTrainedConfig,
+    *,
+    decoder: PreTrainedConfig | None = None,
+    lengths: Lengths | None = None,
+    devices: int = 1,
+    sharding: str = "ddp",
+    spare_rows: int = 0,
+) -> Estimate:
+    """The memory of one device for a supervised run, or an RL run on a model that one has trained.
+
+    Args:
+        model: how the model is loaded and which of its weights are trained.
+        built_as: the supervised settings that decide its parts.
+        run: the settings of the run itself; `built_as` again for a supervised run.
+        backbone: shape of the backbone.
+        decoder: shape of the step decoder, if it is no copy of the backbone.
+        lengths: tokens of a batch.
+        devices, sharding: over how many devices, and how (`SHARDING`).
+        spare_rows: rows of the embeddings that no token uses yet.
+
+    Raises:
+        ValueError: there is no such sharding, or a setting does not fit.
+    """
+    if sharding not in SHARDING:
+        raise ValueError(f"sharding must be one of {', '.join(SHARDING)}, got {sharding!r}")
+    lengths = lengths or Lengths()
+    system = build_system(model, built_as, backbone, decoder, spare_rows)
+    if isinstance(run, GRPOConfig) and system.step_decoder is not None:
+        system.step_decoder.requires_grad_(False)
+    weights = weigh(system)
+    activations = _activations(model, built_as, run, backbone, decoder, lengths, spare_rows)
+    rollout: Parts = {}
+    spread = SHARDING[sharding](weights, devices)
+    if isinstance(run, GRPOConfig):
+        held = {name: spread[name] for name in ("weights", "optimizer")}
+        rollout = {**held, **_rollout(system, run, lengths), "runtime (assumed)": RUNTIME}
+        if run.beta:
+            reference = {"reference policy": float(size_of(system.reasoner.parameters()))}
+            spread, rollout = {**spread, **reference}, {**rollout, **reference}
+    training = {**spread, "activations and temporaries": activations, "runtime (assumed)": RUNTIME}
+    return Estimate(weights, devices, sharding, run.per_device_train_batch_size, lengths, training, rollout)
+
+
+MEASURED_DEPTHS = (4, 6)
+"""Layers of the two models that activations are counted on, where all layers are alike."""
+
+
+def _activations(
+    model: ModelArguments,
+    built_as: SFTConfig,
+    run: RunConfig,
+    backbone: PreTrainedConfig,
+    decoder: PreTrainedConfig | None,
+    lengths: Lengths,
+    spare_rows: int,
+) -> float:
+    """Activations and temporaries; those of a deep model on the line through two shallow ones."""
+
+    def peak(shape: PreTrainedConfig) -> int:
+        system = build_system(model, built_as, shape, decoder, spare_rows)
+        with FakeTensorMode():
+            as_if_on_a_device(system)
+            if not isinstance(run, GRPOConfig):
+                return peak_of_supervised_step(system, built_as, lengths)
+            if system.step_decoder is not None:
+                system.step_decoder.requires_grad_(False)
+            return peak_of_policy_step(system, run, lengths)
+
+    depth = backbone.num_hidden_layers
+    alike = len(set(getattr(backbone, "layer_types", None) or [])) <= 1
+    if decoder is not None or not alike or depth <= sum(MEASURED_DEPTHS):
+        return peak(backbone)
+    low, high = MEASURED_DEPTHS
+    bottom, top = peak(_with_depth(backbone, low)), peak(_with_depth(backbone, high))
+    return bottom + (top - bottom) / (high - low) * (depth - low)
+
+
+def _with_depth(shape: PreTrainedConfig, layers: int) -> PreTrainedConfig:
+    other = copy.deepcopy(shape)
+    other.num_hidden_layers = layers
+    if getattr(other, "layer_types", None):
+        other.layer_types = other.layer_types[:layers]
+    return other
+
+
+def _rollout(system: LatentSystem, run: GRPOConfig, lengths: Lengths) -> Parts:
+    """Keys and values of every trajectory of a rollout on a device, and their logits over the vocabulary."""
+    config = system.reasoner.config
+    shape = config.backbone_config.get_text_config()  # type: ignore[union-attr]
+    rows = run.per_device_train_batch_size * (run.steps_per_generation or run.gradient_accumulation_steps)
+    computed_in = 2 if run.bf16 or run.fp16 else system.reasoner.backbone.dtype.itemsize
+    heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
+    width = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
+    positions = lengths.question + config.num_slots + 1 + run.max_completion_length
+    cache = 2 * rows * positions * shape.num_hidden_layers * heads * width * computed_in
+    # The logits, their float32 copy and log-probabilities with a temporary.
+    vocabulary: int = system.reasoner.get_output_embeddings().weight.shape[0]  # type: ignore[assignment,index]
+    logits = rows * vocabulary * (computed_in + 3 * 4)
+    casts = 0
+    if (run.bf16 or run.fp16) and system.reasoner.backbone.dtype == torch.float32:
+        casts = size_of(system.reasoner.backbone.parameters()) // 2
+    parts = {"KV cache": cache, "logits": logits, "weights cast by autocast": casts}
+    return {name: float(value) for name, value in parts.items() if value}
