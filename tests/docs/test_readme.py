@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from latentplan.cli.app import app
+from latentplan.cli.estimate import read_plan
 from latentplan.cli.recipe import parse_recipe, recipe_names
 from latentplan.methods.registry import METHODS
 from latentplan.problems.minigsm import PRESETS, MinigsmConfig
@@ -111,11 +112,13 @@ def test_command_line_names_an_existing_command_and_its_options(line):
     if not arguments:  # Only mentioned.
         return
     context = command.make_context("latentplan", list(arguments))
+    if command.name == "estimate":
+        read_plan([word.replace("RECIPE", "gpt2/cot") for word in context.args])
     if command.name in TRAINERS and context.args != ["--help_settings"]:
         config, recipe = TRAINERS[command.name]
         # A placeholder, behind which there is no file: `--config RECIPE`.
         settings = [recipe if re.search(r"\b(RECIPE|NAME)\b", word) else word for word in context.args]
-        parse_recipe((ModelArguments, DataArguments, config), settings)
+        parse_recipe((ModelArguments, DataArguments, config), [*settings, "--use_cpu", "true"])
 
 
 @pytest.mark.parametrize("line", command_lines("make"))
@@ -128,7 +131,8 @@ def test_make_target_exists(line):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_recipes_and_links_exist(document):
     text = document.read_text()
-    recipes = set(re.findall(r"(?<![\w/])((?:quickstart|gsm8k)/[a-z_]+)(?![\w/.])", text))
+    folders = "|".join({re.escape(name.split("/")[0]) for name in recipe_names()})
+    recipes = set(re.findall(rf"(?<![\w/])((?:{folders})/[a-z_]+)(?![\w/.])", text))
     assert recipes <= set(recipe_names())
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (document.parent / link).exists(), link
