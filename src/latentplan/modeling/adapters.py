@@ -44,7 +44,10 @@ def add_lora(backbone: PreTrainedModel, settings: Mapping[str, Any]) -> None:
 
 
 def _linear_names(backbone: PreTrainedModel) -> list[str]:
-    """Last parts of the names of all linear maps but the output layer (peft's 'all-linear')."""
+    """Last parts of the names of all linear maps but the output layer (peft's 'all-linear').
+
+    Not of what only derives from one: Llama 4's router gives a tuple, which peft cannot adapt.
+    """
     from transformers.pytorch_utils import Conv1D
 
     output = backbone.get_output_embeddings()
@@ -52,7 +55,7 @@ def _linear_names(backbone: PreTrainedModel) -> list[str]:
         {
             name.rsplit(".", 1)[-1]
             for name, module in backbone.named_modules()
-            if isinstance(module, nn.Linear | Conv1D) and module is not output
+            if type(module) in (nn.Linear, Conv1D) and module is not output
         }
     )
 

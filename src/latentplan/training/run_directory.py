@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import shlex
@@ -108,9 +109,9 @@ class RunDirectory:
             return {}
         earlier = yaml.safe_load(config.read_text()) or {}
         differing = [
-            f"{name}: {earlier.get(name)!r} there, {self.settings.get(name)!r} now"
-            for name in sorted(self.settings)
-            if name not in self._free_settings() and earlier.get(name) != self.settings.get(name)
+            f"{name}: {earlier[name]!r} there, {self.settings[name]!r} now"
+            for name in sorted(self.settings.keys() & earlier.keys())  # newer versions know more settings
+            if name not in self._free_settings() and earlier[name] != self.settings[name]
         ]
         if differing:
             raise RunConflictError(
@@ -205,12 +206,18 @@ class MetricsFile(TrainerCallback):
         evaluated = any(name.startswith("eval_") for name in logs)
         if not state.is_world_process_zero or not (evaluated or "loss" in logs):
             return
-        row = {"step": state.global_step, **logs}
+        finite = {name: value for name, value in logs.items() if _is_finite(value)}
+        row = {"step": state.global_step, **finite}
         if "loss" in logs:
             self.seconds += logs["seconds"]
             row["seconds"] = round(self.seconds, 3)
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def _is_finite(value: Any) -> bool:
+    """JSON has no NaN: a step that `on_nonfinite: skip` left out logs no loss."""
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _keep_lines(path: Path, before: int) -> list[dict[str, Any]]:

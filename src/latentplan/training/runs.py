@@ -99,6 +99,11 @@ def train_grpo(
     loaded = load_start(model)
     if loaded is None:
         raise ValueError(f"RL starts from a latentplan model, and {model.model_name_or_path} is none")
+    if model.chat_template and not loaded.reasoner.config.chat_template:
+        raise ValueError(
+            f"chat_template: {model.model_name_or_path} was trained without the chat template, and RL keeps "
+            "the layout of its start: set it for the supervised stage"
+        )
     choose_trained_weights(model, loaded.reasoner, decoder=None)
     read, removed = load_training_problems(data)
     _, problems = encode_problems(read, loaded.encoder, data)
