@@ -11,6 +11,7 @@ import typer
 
 from latentplan.cli.app import app
 from latentplan.cli.estimate import read_plan
+from latentplan.cli.launch import find_config, split_arguments
 from latentplan.cli.recipe import parse_recipe, recipe_names
 from latentplan.methods.registry import METHODS
 from latentplan.problems.minigsm import PRESETS, MinigsmConfig
@@ -117,7 +118,9 @@ def test_command_line_names_an_existing_command_and_its_options(line):
     if command.name in TRAINERS and context.args != ["--help_settings"]:
         config, recipe = TRAINERS[command.name]
         # A placeholder, behind which there is no file: `--config RECIPE`.
-        settings = [recipe if re.search(r"\b(RECIPE|NAME)\b", word) else word for word in context.args]
+        words, devices = split_arguments(context.args)
+        find_config(devices.get("--accelerate_config", "ddp"))
+        settings = [recipe if re.search(r"\b(RECIPE|NAME)\b", word) else word for word in words]
         parse_recipe((ModelArguments, DataArguments, config), [*settings, "--use_cpu", "true"])
 
 

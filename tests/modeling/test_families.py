@@ -76,9 +76,7 @@ def test_layers_that_are_run_again_give_the_same_gradients(
 
 def test_adapters_are_trained_in_place_of_the_weights(each_family, make_system, make_batch, mixed_problems):
     system = make_system("coconut", family=each_family)
-    add_lora(
-        system.reasoner.backbone, {"r": 2, "lora_alpha": 4, "lora_dropout": 0.0, "target_modules": None}
-    )
+    add_lora(system.reasoner.backbone, {"r": 2, "lora_alpha": 4, "lora_dropout": 0.0, "target_modules": None})
     loss = system(**make_batch(system, mixed_problems[:2]))["loss"]
     loss.backward()
     assert bool(torch.isfinite(loss))

@@ -24,7 +24,7 @@ def on_several_devices(command: str, arguments: Sequence[str]) -> None:
     Raises:
         typer.BadParameter: there is no such configuration, or an option lacks its value.
     """
-    rest, chosen = _split(arguments)
+    rest, chosen = split_arguments(arguments)
     if "--accelerate_config" not in chosen:
         if "--num_processes" in chosen:
             raise typer.BadParameter(
@@ -68,7 +68,11 @@ def _folder() -> Path:
     return Path(str(files("latentplan") / "cli" / "accelerate"))
 
 
-def _split(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The arguments of the run itself, and those about the devices by name.
+
+    Raises typer.BadParameter where one of the latter lacks its value.
+    """
     rest: list[str] = []
     chosen: dict[str, str] = {}
     queue = list(arguments)
