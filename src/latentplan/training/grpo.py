@@ -195,6 +195,8 @@ class GRPOTrainer(LatentTrainer):
             callbacks=list(callbacks),
             validation=validation,
         )
+        if self.reference is not None:
+            self.reference.to(self.args.device)  # type: ignore[arg-type]
 
     def loaded_model(self) -> LoadedModel:
         """The model that is trained."""
