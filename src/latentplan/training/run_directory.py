@@ -206,8 +206,7 @@ class MetricsFile(TrainerCallback):
         evaluated = any(name.startswith("eval_") for name in logs)
         if not state.is_world_process_zero or not (evaluated or "loss" in logs):
             return
-        finite = {name: value for name, value in logs.items() if _is_finite(value)}
-        row = {"step": state.global_step, **finite}
+        row = {"step": state.global_step, **{name: _as_json(value) for name, value in logs.items()}}
         if "loss" in logs:
             self.seconds += logs["seconds"]
             row["seconds"] = round(self.seconds, 3)
@@ -215,9 +214,9 @@ class MetricsFile(TrainerCallback):
             file.write(json.dumps(row) + "\n")
 
 
-def _is_finite(value: Any) -> bool:
-    """JSON has no NaN: a step that `on_nonfinite: skip` left out logs no loss."""
-    return not isinstance(value, float) or math.isfinite(value)
+def _as_json(value: Any) -> Any:
+    """JSON has no NaN: a step that `on_nonfinite: skip` left out has the loss null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _keep_lines(path: Path, before: int) -> list[dict[str, Any]]:
