@@ -204,7 +204,7 @@ def test_every_setting_has_a_help_text_that_is_shown():
 def test_every_recipe_that_comes_along_can_be_read(name):
     settings = yaml.safe_load(find_recipe(name).read_text())
     classes = SFT if "method" in settings else GRPO
-    parsed = parse_recipe(classes, ["--config", name])
+    parsed = parse_recipe(classes, ["--config", name, "--use_cpu", "true"])
     for setting, value in settings.items():
         (holder,) = [part for part in parsed if hasattr(part, setting) and setting in vars(part)][:1]
         read = getattr(holder, setting)

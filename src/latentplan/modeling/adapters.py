@@ -46,7 +46,7 @@ def add_lora(backbone: PreTrainedModel, settings: Mapping[str, Any]) -> None:
 def _linear_names(backbone: PreTrainedModel) -> list[str]:
     """Last parts of the names of all linear maps but the output layer (peft's 'all-linear').
 
-    Not of what only derives from one: Llama 4's router gives a tuple, which peft cannot adapt.
+    Routers of experts are left alone: Llama 4's is a linear map that gives a tuple, which peft cannot adapt.
     """
     from transformers.pytorch_utils import Conv1D
 
@@ -55,7 +55,9 @@ def _linear_names(backbone: PreTrainedModel) -> list[str]:
         {
             name.rsplit(".", 1)[-1]
             for name, module in backbone.named_modules()
-            if type(module) in (nn.Linear, Conv1D) and module is not output
+            if isinstance(module, nn.Linear | Conv1D)
+            and module is not output
+            and not type(module).__name__.endswith("Router")
         }
     )
 
