@@ -15,7 +15,7 @@ import yaml
 
 # Accelerate turns FSDP on for accelerators only; here it is turned on for processes on the CPU.
 PROGRAM = """
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 
 initialise = AcceleratorState.__init__
@@ -24,6 +24,7 @@ def with_fsdp(self, *args, fsdp_plugin=None, **kwargs):
     initialise(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
     if fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
         self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+        PartialState._shared_state["distributed_type"] = DistributedType.FSDP
         if self._mixed_precision != "no":
             fsdp_plugin.set_mixed_precision(self._mixed_precision)
 
