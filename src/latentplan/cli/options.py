@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -48,10 +48,16 @@ def column_map(text: str | None) -> dict[str, str] | None:
     """The value of `--dataset_columns`. Raises DataError if it is no mapping."""
     if text is None:
         return None
+    columns = read_mapping(text)
+    if columns is None:
+        raise DataError(f"--dataset_columns must be a mapping such as {{question: problem}}, got {text!r}")
+    return columns
+
+
+def read_mapping(text: str) -> dict[str, Any] | None:
+    """A mapping written as YAML or JSON, `{text: 1.0, stop: 0.5}`; None if it is none."""
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        value = None
-    if not isinstance(value, dict):
-        raise DataError(f"--dataset_columns must be a mapping such as {{question: problem}}, got {text!r}")
-    return value
+        return None
+    return value if isinstance(value, dict) else None

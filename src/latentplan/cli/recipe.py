@@ -14,6 +14,8 @@ import typer
 import yaml
 from transformers import HfArgumentParser
 
+from latentplan.cli.options import read_mapping
+
 INSTEAD_OF = {
     "curriculum_steps": "curriculum_epochs",
     "curriculum_epochs": "curriculum_steps",
@@ -63,11 +65,8 @@ def _split_config(arguments: list[str]) -> tuple[list[str], str | None]:
 
 def _mapping(text: str) -> dict[str, Any]:
     """A flag that is a mapping, written as YAML or JSON: `{text: 1.0, stop: 0.5}`."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = None
-    if not isinstance(value, dict):
+    value = read_mapping(text)
+    if value is None:
         raise ArgumentTypeError(f"must be a mapping such as '{{name: 1.0}}', got {text!r}")
     return value
 
