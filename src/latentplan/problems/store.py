@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,9 +36,9 @@ class Found(NamedTuple):
 class ListLike(Sequence[Item]):
     """What `at` gives, indexed like a list; a slice of it is a list."""
 
+    @abstractmethod
     def at(self, index: int) -> Item:
         """The item at a place, from 0 to the length."""
-        raise NotImplementedError
 
     @overload
     def __getitem__(self, index: int) -> Item: ...

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from transformers import TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 
 from latentplan.methods.system import LatentSystem
-from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.loading import LoadedModel, encoder_of
 from latentplan.rollout.solve import Solution
 from latentplan.training.sharding import whole_weights
 from latentplan.training.validation import MAX_NEW_TOKENS, Sums, ValidationSet, means_of, rollout_sums
@@ -49,7 +49,11 @@ class EvaluatingTrainer(WatchedTrainer):
 
     def loaded_model(self) -> LoadedModel:
         """The model that is trained, as rollouts want it."""
-        raise NotImplementedError
+        tokenizer = cast(PreTrainedTokenizerBase, self.processing_class)
+        reasoner = self.model.reasoner
+        return LoadedModel(
+            reasoner, self.model.step_decoder, tokenizer, encoder_of(reasoner.config, tokenizer)
+        )
 
     def objective_means(self, places: range) -> dict[str, float]:
         """Further measures on the problems at `places`, already over all processes."""

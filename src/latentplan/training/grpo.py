@@ -198,10 +198,6 @@ class GRPOTrainer(LatentTrainer):
         if self.reference is not None:
             self.reference.to(self.args.device)  # type: ignore[arg-type]
 
-    def loaded_model(self) -> LoadedModel:
-        """The model that is trained."""
-        return self.loaded
-
     def max_new_tokens(self) -> int:
         """As in the rollouts of training."""
         return self.args.max_completion_length

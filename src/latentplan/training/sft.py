@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
@@ -12,7 +12,6 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from latentplan.encoding.curriculum import Curriculum
 from latentplan.encoding.encoder import EncodedProblem, Encoder
 from latentplan.methods.system import LatentSystem
-from latentplan.modeling.loading import LoadedModel
 from latentplan.training.arguments import SFTConfig
 from latentplan.training.plan import PlanSampler, StageCollator, StageRows
 from latentplan.training.trainer import LatentTrainer, decay
@@ -139,11 +138,6 @@ class SFTTrainer(LatentTrainer):
         loss = loss * passes * self.args.world_size
         self.watch_loss(inputs, loss)
         return (loss, outputs) if return_outputs else loss
-
-    def loaded_model(self) -> LoadedModel:
-        """The system as rollouts want it."""
-        tokenizer = cast(PreTrainedTokenizerBase, self.processing_class)
-        return LoadedModel(self.model.reasoner, self.model.step_decoder, tokenizer, self.encoder)
 
     def current_stage(self) -> int:
         """The stage of the last optimisation step."""
