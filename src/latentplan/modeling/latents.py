@@ -8,6 +8,7 @@ import torch
 
 from latentplan.modeling import noise as noise_source
 from latentplan.modeling.context import Context
+from latentplan.modeling.heads import LatentDistribution
 from latentplan.modeling.reasoner import LatentReasoner
 
 
@@ -50,17 +51,37 @@ def unroll(
     noise = None
     if noise_keys is not None and num_slots:
         noise = noise_source.slots(noise_keys, num_slots, model.config.hidden_size)
+    return unroll_from(model, context, None, slot_mask, noise, latent_temperature)
+
+
+def unroll_from(
+    model: LatentReasoner,
+    context: Context,
+    hidden: torch.Tensor | None,
+    slot_mask: torch.Tensor,
+    noise: torch.Tensor | None,
+    latent_temperature: float = 1.0,
+) -> LatentChain:
+    """As `unroll`, with ready noise and, where the question has been read already, its last hidden state.
+
+    Args:
+        hidden: `[batch, hidden]`, what the first slot follows from; None reads what waits in the context.
+        noise: `[batch, slots, hidden]`, standard normal; None uses the means.
+    """
     latents, distributions = [], []
-    for slot in range(num_slots):
-        distribution = model.next_latent(context)
+    for slot in range(slot_mask.shape[1]):
+        if slot == 0 and hidden is not None:
+            distribution: LatentDistribution = model.latent_head(hidden)  # type: ignore[misc]
+        else:
+            distribution = model.next_latent(context)
         latent = distribution.sample(None if noise is None else noise[:, slot], latent_temperature)
         context.push(latent.unsqueeze(1), slot_mask[:, slot : slot + 1])
         latents.append(latent)
         distributions.append(distribution)
-    return stack(latents, distributions, slot_mask, model.config.hidden_size)
+    return _stack(latents, distributions, slot_mask, model.config.hidden_size)
 
 
-def stack(latents: list, distributions: list, slot_mask: torch.Tensor, hidden_size: int) -> LatentChain:
+def _stack(latents: list, distributions: list, slot_mask: torch.Tensor, hidden_size: int) -> LatentChain:
     """Lists of `[batch, hidden]` latents and their distributions, slot by slot, to a chain."""
     if not latents:
         empty = torch.zeros(slot_mask.shape[0], 0, hidden_size, device=slot_mask.device)

@@ -14,8 +14,7 @@ import torch
 
 from latentplan.modeling.context import Context
 from latentplan.modeling.gaussians import gaussian_log_prob
-from latentplan.modeling.heads import LatentDistribution
-from latentplan.modeling.latents import LatentChain, stack
+from latentplan.modeling.latents import LatentChain, unroll_from
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.rollout.sampling import Sampling, log_softmax
 from latentplan.rollout.trajectories import Trajectories
@@ -69,18 +68,7 @@ def replay(
 ) -> Scores:
     """All log-probabilities, the latents being computed again from `noise` `[chains, slots, hidden]`."""
     context, last = _read_question(model, trajectories)
-    latents: list[torch.Tensor] = []
-    distributions: list[LatentDistribution] = []
-    hidden = last
-    for slot in range(trajectories.slot_mask.shape[1]):
-        if slot:
-            hidden = context.read()[:, -1]
-        distribution = model.latent_head(hidden)  # type: ignore[misc]
-        latent = distribution.sample(noise[:, slot], sampling.latent_temperature)
-        context.push(latent.unsqueeze(1), trajectories.slot_mask[:, slot : slot + 1])
-        latents.append(latent)
-        distributions.append(distribution)
-    chain = stack(latents, distributions, trajectories.slot_mask, model.config.hidden_size)
+    chain = unroll_from(model, context, last, trajectories.slot_mask, noise, sampling.latent_temperature)
     return _scores(model, context, last, chain, trajectories, sampling)
 
 
