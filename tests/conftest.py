@@ -10,7 +10,6 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from latentplan.encoding.encoder import collate
 from latentplan.encoding.special_tokens import END_LATENT, START_LATENT, add_special_tokens
 from latentplan.encoding.tokenizers import problem_texts, train_word_level
 from latentplan.methods.registry import get_method
@@ -207,7 +206,7 @@ def make_system(make_backbone, clock_tokenizer):
         }
         config = LatentReasonerConfig(
             backbone_config=model.config,
-            method=method.name,
+            method=method_name,
             written_steps=method.written_steps,
             start_latent_token_id=clock_tokenizer.convert_tokens_to_ids(START_LATENT),
             end_latent_token_id=clock_tokenizer.convert_tokens_to_ids(END_LATENT),
@@ -238,8 +237,9 @@ def make_batch(clock_tokenizer):
         encoder = make_encoder(clock_tokenizer, system.reasoner)
         config = system.reasoner.config
         stage = config.max_latent_steps if stage is None else stage
-        rows = [system.method.layout(encoder, encoder(problem), stage, config) for problem in problems]
-        return collate(rows, range(len(rows)) if keys is None else keys, clock_tokenizer.pad_token_id)
+        encoded = [encoder(problem) for problem in problems]
+        keys = torch.tensor(list(range(len(encoded)) if keys is None else keys))
+        return system.method.batch(encoder, encoded, [stage] * len(encoded), config, keys)
 
     return build
 

@@ -78,7 +78,7 @@ def test_a_method_is_trained_for_25_epochs_with_those_of_its_start(name, tmp_pat
     epochs = sum(config.curriculum_epochs)
     starts_from = {"runs/gpt2/cot": 3}  # what stage 0 of Coconut's curriculum would have been
     assert epochs + starts_from.get(model.model_name_or_path, 0) == 25
-    curriculum = make_curriculum(config, config.method not in {"cot", "no_cot"}, GSM8K_AUG)
+    curriculum = make_curriculum(config, GSM8K_AUG)
     assert curriculum.total_steps == pytest.approx(epochs * GSM8K_AUG / 128, rel=1e-3)
     words = " ".join(Path(find_recipe(name)).read_text().replace("#", " ").split())
     assert f"{round(epochs * GSM8K_AUG / 128):,} steps" in words

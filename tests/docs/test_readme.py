@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,44 @@ from latentplan.cli.app import app
 from latentplan.cli.estimate import read_plan
 from latentplan.cli.launch import find_config, split_arguments
 from latentplan.cli.recipe import parse_recipe, recipe_names
-from latentplan.methods.registry import METHODS
+from latentplan.methods.base import Method
+from latentplan.methods.registry import METHODS, get_method
+from latentplan.modeling.loading import load_model
 from latentplan.problems.minigsm import PRESETS, MinigsmConfig
 from latentplan.problems.problem import Problem
 from latentplan.problems.readers import columns
+from latentplan.rollout.sampling import Sampling
+from latentplan.rollout.solve import solve
 from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.runs import train_sft
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TRAINERS = {"sft": (SFTConfig, "quickstart/cot"), "grpo": (GRPOConfig, "quickstart/atp_latent_rl")}
+
+
+@pytest.fixture
+def scratch_run():
+    """A run of three optimisation steps on 20 problems."""
+
+    def run(folder: Path, **settings):
+        backbone = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+        return train_sft(
+            ModelArguments(backbone_config={**backbone, "num_attention_heads": 2}),
+            DataArguments(dataset_size=20),
+            SFTConfig(
+                output_dir=str(folder),
+                max_latent_steps=1,
+                curriculum_steps=[3],
+                logging_steps=1,
+                save_strategy="no",
+                use_cpu=True,
+                report_to="none",
+                **settings,
+            ),
+        )
+
+    return run
 
 
 def blocks(document: Path, language: str) -> list[str]:
@@ -70,16 +100,57 @@ def test_python_example_of_the_readme_runs(tmp_path, monkeypatch, capsys, make_s
     assert capsys.readouterr().out.count("latents") == 3
 
 
-def test_method_example_of_contributing_leaves_out_steps(
-    make_system, make_batch, mixed_problems, monkeypatch
-):
-    namespace: dict = {}
-    exec(python_block("CONTRIBUTING.md", "class ICoT"), namespace)
-    system = make_system("cot")
-    system.method = namespace["ICoT"]()
-    whole, left, answer = (make_batch(system, mixed_problems, stage)["text_ids"] for stage in (0, 1, 3))
-    assert whole.shape[1] > left.shape[1] > answer.shape[1]
-    assert "icot" not in METHODS
+@pytest.fixture
+def anchored(tmp_path, monkeypatch):
+    """The name of the method of docs/adding-a-method.md, saved as the page says."""
+    code = python_block("docs/adding-a-method.md", "class Anchored")
+    assert len(code.splitlines()) < 150
+    (tmp_path / "anchored.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    yield "anchored:Anchored"
+    sys.modules.pop("anchored", None)
+
+
+def test_method_example_is_what_it_says(anchored, make_system, make_batch, mixed_problems, overfit):
+    system = make_system(anchored)
+    batch = make_batch(system, mixed_problems[:2])  # 1 and 4 steps, in at most 3 latent steps of 2 slots
+    latents = system.method.forward(system.reasoner, batch).chain.latents
+    losses = []
+    for pair in range(4):
+        ids = batch["step_ids"][pair][batch["step_labels"][pair] != -100]
+        step = int(batch["step_index"][pair])
+        mine = latents[batch["step_row"][pair], 2 * step : 2 * step + 2].mean(dim=0)
+        difference = mine - system.reasoner.embed(ids).mean(dim=0)
+        losses.append(0.5 * float(difference.detach().square().mean()))
+    outputs = system(**batch)
+    assert outputs["loss/anchor"].item() == pytest.approx(sum(losses) / 4, rel=1e-4)
+    assert outputs["loss"].item() == pytest.approx(
+        outputs["loss/text"].item() + 0.1 * outputs["loss/anchor"].item(), rel=1e-5
+    )
+    assert overfit(system, mixed_problems, bound=0.1, steps=150) < 0.1
+
+
+def test_method_example_trains_is_estimated_and_answers(anchored, tmp_path, scratch_run, capsys):
+    run = scratch_run(tmp_path / "run", method=anchored, objectives={"text": 1.0, "anchor": 1.0})
+    logged = (run.path / "metrics.jsonl").read_text()
+    assert '"loss/anchor"' in logged
+    sys.modules.pop("anchored")
+    (tmp_path / "anchored.py").unlink()  # to use the model nobody needs it
+    (solution,) = solve(load_model(run.path), ["( 1 + 2 )"], Sampling.greedy(max_new_tokens=4))
+    assert solution[0].num_latents == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere_at_all:Mine", "there is no module 'nowhere_at_all' on the Python path"),
+        ("latentplan.methods.coconut:Nut", r"subclass of Method as 'package.module:Class', got .*Nut"),
+    ],
+)
+def test_a_method_of_one_s_own_that_is_not_there_is_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        get_method(name)
 
 
 def test_reward_example_of_contributing_counts_steps():
@@ -146,3 +217,5 @@ def test_settings_in_the_tables_exist():
     assert set(table_names("docs/data.md", "--multipliers 2,3,4")) <= field_names(MinigsmConfig)
     assert set(table_names("docs/data.md", "### 2\n")) == set(PRESETS)
     assert set(table_names("docs/methods.md", "# Methods")) == set(METHODS)
+    decided = table_names("docs/adding-a-method.md", "## What a method can decide")
+    assert {name.split("(")[0] for name in decided} <= set(vars(Method))

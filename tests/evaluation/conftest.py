@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from latentplan.encoding.encoder import collate
 from latentplan.encoding.special_tokens import END_LATENT, START_LATENT, add_special_tokens
 from latentplan.encoding.tokenizers import problem_texts, train_word_level
 from latentplan.methods.registry import get_method
@@ -76,15 +75,12 @@ def taught_model(tiny_model, problems):
     """An ATP-Latent model that knows the first four problems by heart."""
     model = tiny_model("atp_latent")
     system = LatentSystem(model.reasoner, model.step_decoder).train()
-    rows = [
-        system.method.layout(model.encoder, model.encoder(problem), MAX_LATENT_STEPS, model.reasoner.config)
-        for problem in problems[:4]
-    ]
+    encoded = [model.encoder(problem) for problem in problems[:4]]
+    stages = [MAX_LATENT_STEPS] * len(encoded)
     optimizer = torch.optim.Adam(system.parameters(), lr=0.01)
     for step in range(250):
-        batch = collate(
-            rows, [step * len(rows) + row for row in range(len(rows))], model.tokenizer.pad_token_id
-        )
+        keys = torch.arange(step * len(encoded), (step + 1) * len(encoded))
+        batch = system.method.batch(model.encoder, encoded, stages, model.reasoner.config, keys)
         optimizer.zero_grad()
         system(**batch)["loss"].backward()
         torch.nn.utils.clip_grad_norm_(system.parameters(), 1.0)

@@ -50,6 +50,8 @@ def test_taught_model_on_other_problems_warns(taught_model, problems):
     [
         ("cot", True, False, False, False),
         ("no_cot", False, False, False, False),
+        ("icot", False, False, False, False),
+        ("pause", False, True, False, False),
         ("coconut", False, True, False, False),
         ("sim_cot", True, True, True, False),
         ("atp_latent", True, True, True, True),

@@ -26,6 +26,8 @@ def test_the_parts_of_each_method(make_system):
     assert parts == {
         "cot": (None, False, False, 0),
         "no_cot": (None, False, False, 0),
+        "icot": (None, False, False, 0),
+        "pause": ("pause", False, False, 6),
         "coconut": ("hidden_state", False, False, 6),
         "sim_cot": ("hidden_state", False, True, 6),
         "atp_latent": ("gaussian", True, True, 6),
@@ -145,7 +147,7 @@ def test_a_decoder_of_another_width_is_refused(make_system, make_backbone):
         LatentSystem(make_system("atp_latent").reasoner, decoder)
 
 
-BOUNDS = {"cot": 0.02, "no_cot": 0.02, "coconut": 0.02, "sim_cot": 0.1, "atp_latent": 0.3}
+BOUNDS = {"sim_cot": 0.1, "atp_latent": 0.3}  # of the others 0.02
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -153,7 +155,8 @@ def test_every_method_learns_a_batch_by_heart_and_answers_it(
     method, make_system, mixed_problems, overfit, as_loaded
 ):
     system = make_system(method, initial_log_variance=-4.0)
-    assert overfit(system, mixed_problems, bound=BOUNDS[method], steps=400) < BOUNDS[method]
+    bound = BOUNDS.get(method, 0.02)
+    assert overfit(system, mixed_problems, bound=bound, steps=400) < bound
     loaded = as_loaded(system)
     solutions = [
         solution

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from latentplan.methods.registry import METHODS
 from latentplan.modeling.latents import unroll
 
 SIZE = 2  # latents_per_step
@@ -102,7 +103,7 @@ def expected_parts(rows, num_steps):
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-@pytest.mark.parametrize("method", ["cot", "no_cot", "coconut", "sim_cot", "atp_latent"])
+@pytest.mark.parametrize("method", METHODS)
 def test_every_objective_by_hand(method, stage, make_system, make_batch, two_rows):
     weights = {"text": 0.7, "step_decoder": 1.3, "stop": 0.4, "kl": 0.11}
     system = make_system(method)

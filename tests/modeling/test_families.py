@@ -2,13 +2,13 @@
 
 import torch
 
+from latentplan.methods.registry import METHODS
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.adapters import add_lora
 from latentplan.modeling.probe import probe
 from latentplan.rollout.engine import generate
 from latentplan.rollout.sampling import Sampling
 
-METHODS = ["cot", "no_cot", "coconut", "sim_cot", "atp_latent"]
 CLOSE = {"atol": 1e-4, "rtol": 1e-3}
 
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from latentplan.methods.registry import METHODS
 from latentplan.rollout.engine import generate
 from latentplan.rollout.log_probs import score
 from latentplan.rollout.sampling import Sampling
 
-METHODS = ["cot", "no_cot", "coconut", "sim_cot", "atp_latent"]
 FAMILIES = ["llama", "gpt2"]
 
 

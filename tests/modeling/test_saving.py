@@ -4,6 +4,7 @@ import json
 import pytest
 import torch
 
+from latentplan.methods.registry import METHODS
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.loading import is_latent_checkpoint, load_model
@@ -36,17 +37,13 @@ def outputs(system, batch):
 @pytest.mark.parametrize(
     ("method", "overrides"),
     [
-        ("cot", {}),
-        ("no_cot", {}),
-        ("coconut", {}),
-        ("sim_cot", {}),
-        ("atp_latent", {}),
+        *((name, {}) for name in METHODS),
         (
             "atp_latent",
             {"latent_head": "projected", "stop_head": False, "objectives": {"text": 1, "step_decoder": 1}},
         ),
     ],
-    ids=["cot", "no_cot", "coconut", "sim_cot", "atp_latent", "projected"],
+    ids=[*METHODS, "projected"],
 )
 def test_a_saved_system_comes_back_with_identical_outputs(
     method, overrides, tied, make_system, make_batch, mixed_problems, clock_tokenizer, tmp_path
@@ -180,7 +177,7 @@ def test_damaged_weights_are_not_loaded_in_silence(make_system, clock_tokenizer,
 
 
 def test_an_unknown_latent_head_is_refused(make_system):
-    with pytest.raises(ValueError, match=r"one of \['gaussian', 'hidden_state', 'projected'\]"):
+    with pytest.raises(ValueError, match=r"one of \['gaussian', 'hidden_state', 'pause', 'projected'\]"):
         make_system("coconut", latent_head="quantum")
 
 

@@ -18,7 +18,7 @@ def test_accumulation_follows_from_the_effective_batch(devices, per_device, pass
     config = SFTConfig(output_dir=str(tmp_path), curriculum_epochs=[2.0], max_latent_steps=10, **settings)
     assert config.gradient_accumulation_steps == passes
     # 2 epochs of GSM8K-Aug's 385,620 problems at 128 rows a step, whatever the devices.
-    assert make_curriculum(config, True, num_problems=385_620).steps == (6025,) * 10
+    assert make_curriculum(config, num_problems=385_620).steps == (6025,) * 10
 
 
 def test_a_batch_that_does_not_come_out_even_is_refused(tmp_path):
@@ -30,18 +30,18 @@ def test_a_batch_that_does_not_come_out_even_is_refused(tmp_path):
 
 def test_epochs_of_each_stage_become_steps(sft_config, tmp_path):
     config = sft_config(tmp_path, curriculum_steps=None, curriculum_epochs=[1, 0.5, 3], max_latent_steps=3)
-    assert make_curriculum(config, True, num_problems=80).steps == (10, 5, 30)
+    assert make_curriculum(config, num_problems=80).steps == (10, 5, 30)
     with pytest.raises(ValueError, match="how many problems"):
-        make_curriculum(config, True)
+        make_curriculum(config)
 
 
 def test_steps_and_epochs_exclude_each_other(sft_config, tmp_path):
     with pytest.raises(ValueError, match="exclude each other"):
-        make_curriculum(sft_config(tmp_path, curriculum_epochs=[1.0]), True, num_problems=8)
+        make_curriculum(sft_config(tmp_path, curriculum_epochs=[1.0]), num_problems=8)
 
 
 def test_a_stage_lasts_1000_steps_where_nothing_is_said(tmp_path):
-    assert make_curriculum(SFTConfig(output_dir=str(tmp_path), use_cpu=True), False).steps == (1000,)
+    assert make_curriculum(SFTConfig(method="cot", output_dir=str(tmp_path), use_cpu=True)).steps == (1000,)
 
 
 def test_a_flag_replaces_what_a_recipe_says_in_other_words(tmp_path):

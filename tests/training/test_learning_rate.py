@@ -61,19 +61,19 @@ def test_rl_warms_up_once_and_decays_over_the_run():
 
 
 @pytest.mark.parametrize(
-    ("settings", "has_latents", "expected"),
+    ("settings", "method", "expected"),
     [
-        ({"max_latent_steps": 3, "curriculum_steps": [5]}, True, ((1, 2, 3), (5, 5, 5))),
-        ({"max_latent_steps": 3, "curriculum_steps": [5, 6, 7]}, True, ((1, 2, 3), (5, 6, 7))),
-        ({"max_latent_steps": 3, "curriculum_steps": [5]}, False, ((0,), (5,))),
-        ({"curriculum_stages": [0, 2], "curriculum_steps": [4]}, True, ((0, 2), (4, 4))),
+        ({"max_latent_steps": 3, "curriculum_steps": [5]}, "coconut", ((1, 2, 3), (5, 5, 5))),
+        ({"max_latent_steps": 3, "curriculum_steps": [5, 6, 7]}, "coconut", ((1, 2, 3), (5, 6, 7))),
+        ({"max_latent_steps": 3, "curriculum_steps": [5]}, "cot", ((0,), (5,))),
+        ({"curriculum_stages": [0, 2], "curriculum_steps": [4]}, "coconut", ((0, 2), (4, 4))),
     ],
 )
-def test_the_curriculum_of_a_configuration(settings, has_latents, expected, sft_config, tmp_path):
-    curriculum = make_curriculum(sft_config(tmp_path, **settings), has_latents)
+def test_the_curriculum_of_a_configuration(settings, method, expected, sft_config, tmp_path):
+    curriculum = make_curriculum(sft_config(tmp_path, method=method, **settings))
     assert (curriculum.stages, curriculum.steps) == expected
 
 
 def test_stages_and_durations_must_match(sft_config, tmp_path):
     with pytest.raises(ValueError, match=r"3 stages .* and 2 durations"):
-        make_curriculum(sft_config(tmp_path, curriculum_steps=[4, 5]), has_latents=True)
+        make_curriculum(sft_config(tmp_path, curriculum_steps=[4, 5]))

@@ -6,7 +6,7 @@ import torch
 from latentplan.encoding.curriculum import Curriculum
 from latentplan.methods.system import make_encoder
 from latentplan.modeling import noise
-from latentplan.training.plan import Place, PlanSampler, StageCollator, StageRows, shuffled
+from latentplan.training.plan import Place, PlacedProblems, PlanSampler, StageCollator, shuffled
 
 
 def test_positions_map_to_stages_by_effective_batch():
@@ -46,24 +46,26 @@ def test_no_problems_are_refused():
         PlanSampler(0, Curriculum.constant(0, 1), 1, seed=0)
 
 
+def collator_and_places(system, tokenizer, problems, seed):
+    encoder = make_encoder(tokenizer, system.reasoner)
+    collator = StageCollator(encoder, system.method, system.reasoner.config, seed)
+    return collator, PlacedProblems([encoder(problem) for problem in problems])
+
+
 def test_rows_are_laid_out_at_the_stage_of_their_place(make_system, clock_tokenizer, mixed_problems):
-    system = make_system("atp_latent")
-    encoder = make_encoder(clock_tokenizer, system.reasoner)
-    encoded = [encoder(problem) for problem in mixed_problems]
-    rows = StageRows(encoded, encoder, system.method, system.reasoner.config)
-    assert len(rows) == 6
-    row, place = rows[Place(index=1, stage=2, position=40)]  # a problem of 4 steps
-    assert (row.slots, row.used_slots, len(row.decoded_steps)) == (4, 4, 2)
-    assert place == (1, 2, 40)
+    collator, placed = collator_and_places(make_system("atp_latent"), clock_tokenizer, mixed_problems, seed=0)
+    assert len(placed) == 6
+    batch = collator([placed[Place(index=1, stage=2, position=40)]])  # a problem of 4 steps
+    assert batch["slot_mask"].tolist() == [[1, 1, 1, 1]]
+    assert batch["step_index"].tolist() == [0, 1]
 
 
 def test_noise_keys_follow_from_seed_problem_and_position(make_system, clock_tokenizer, mixed_problems):
     system = make_system("coconut")
-    encoder = make_encoder(clock_tokenizer, system.reasoner)
-    encoded = [encoder(problem) for problem in mixed_problems]
-    rows = StageRows(encoded, encoder, system.method, system.reasoner.config)
-    items = [rows[Place(2, 1, 7)], rows[Place(4, 1, 8)]]
-    keys = StageCollator(0, seed=3)(items)["noise_keys"].tolist()
+    collator, placed = collator_and_places(system, clock_tokenizer, mixed_problems, seed=3)
+    other, _ = collator_and_places(system, clock_tokenizer, mixed_problems, seed=4)
+    items = [placed[Place(2, 1, 7)], placed[Place(4, 1, 8)]]
+    keys = collator(items)["noise_keys"].tolist()
     assert keys == [int(noise.fold(3, 2, 7)), int(noise.fold(3, 4, 8))]
-    assert StageCollator(0, seed=3)(items[1:])["noise_keys"].tolist() == keys[1:]
-    assert StageCollator(0, seed=4)(items)["noise_keys"].tolist() != keys
+    assert collator(items[1:])["noise_keys"].tolist() == keys[1:]
+    assert other(items)["noise_keys"].tolist() != keys

@@ -189,10 +189,10 @@ def test_paths_of_the_run_are_those_that_were_asked_for(run_sft, tmp_path):
 def test_stages_beyond_the_latent_steps_are_refused(sft_config, tmp_path):
     config = sft_config(tmp_path, curriculum_stages=[1, 4], max_latent_steps=3)
     with pytest.raises(ValueError, match="go beyond max_latent_steps=3"):
-        make_curriculum(config, has_latents=True)
+        make_curriculum(config)
 
 
 def test_a_latent_method_goes_through_the_stages_1_to_k(sft_config, tmp_path):
     config = sft_config(tmp_path, curriculum_steps=[5, 5, 10], max_latent_steps=3)
-    curriculum = make_curriculum(config, has_latents=True)
+    curriculum = make_curriculum(config)
     assert (curriculum.stages, curriculum.steps) == ((1, 2, 3), (5, 5, 10))

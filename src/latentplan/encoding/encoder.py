@@ -67,7 +67,7 @@ class Encoder:
     ):
         self.tokenizer, self.chat = tokenizer, chat
         self.answer_marker = answer_marker
-        self.separator = self._ids(step_separator)
+        self.separator, self.marker = self._ids(step_separator), self._ids(answer_marker)
         self.eos = tokenizer.eos_token_id if chat is None else chat.end_of_turn
         has_start = chat is None and tokenizer.bos_token_id is not None
         self._start = [tokenizer.bos_token_id] if has_start else []

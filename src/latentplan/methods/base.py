@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder, Row
-from latentplan.methods.objectives import ForwardPass
+import torch
+
+from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder, Row, collate
+from latentplan.methods.objectives import OBJECTIVES, ForwardPass, Objective
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.latents import read_text, unroll
 from latentplan.modeling.reasoner import LatentReasoner
@@ -19,7 +22,8 @@ class Method:
         latent_head: a name in `modeling.heads.LATENT_HEADS`, or None without latents.
         stop_head: whether a stop head ends the chain of latents.
         written_steps: whether the model writes its steps before the answer.
-        objectives: the default weight of each objective in `objectives.OBJECTIVES`.
+        objectives: the default weight of each objective.
+        own_objectives: objectives beside those in `objectives.OBJECTIVES` that this method can be trained by.
     """
 
     name: ClassVar[str]
@@ -27,9 +31,46 @@ class Method:
     stop_head: ClassVar[bool] = False
     written_steps: ClassVar[bool] = False
     objectives: ClassVar[dict[str, float]] = {"text": 1.0}
+    own_objectives: ClassVar[dict[str, Objective]] = {}
+
+    @property
+    def all_objectives(self) -> Mapping[str, Objective]:
+        """Every objective that a recipe can give a weight, by name."""
+        return {**OBJECTIVES, **self.own_objectives}
+
+    def stages(self, max_latent_steps: int) -> list[int]:
+        """The stages of its curriculum where a recipe lists none: 1 to K with latents, else text alone."""
+        return list(range(1, max_latent_steps + 1)) if self.latent_head else [0]
+
+    def longest_stage(self, max_latent_steps: int) -> int:
+        """The stage that takes the most memory: the last, in which every slot is in use."""
+        return self.stages(max_latent_steps)[-1]
+
+    def batch(
+        self,
+        encoder: Encoder,
+        problems: Sequence[EncodedProblem],
+        stages: Sequence[int],
+        config: LatentReasonerConfig,
+        keys: torch.Tensor,
+    ) -> Batch:
+        """Problems laid out at their stages, which all have equally many slots, as one batch.
+
+        Args:
+            encoder: what the problems were encoded with.
+            problems: the rows.
+            stages: the curriculum stage of each row.
+            config: of the model.
+            keys: `[rows]`, what all random choices of a row follow from.
+        """
+        rows = [
+            self.layout(encoder, problem, stage, config, key)
+            for problem, stage, key in zip(problems, stages, keys.tolist(), strict=True)
+        ]
+        return collate(rows, keys, config.pad_token_id or 0)
 
     def layout(
-        self, encoder: Encoder, encoded: EncodedProblem, stage: int, config: LatentReasonerConfig
+        self, encoder: Encoder, encoded: EncodedProblem, stage: int, config: LatentReasonerConfig, key: int
     ) -> Row:
         """A problem's row at a curriculum stage: the slots of the stage, then what is still text."""
         return encoder.row(

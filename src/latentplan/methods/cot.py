@@ -14,7 +14,7 @@ class CoT(Method):
     written_steps = True
 
     def layout(
-        self, encoder: Encoder, encoded: EncodedProblem, stage: int, config: LatentReasonerConfig
+        self, encoder: Encoder, encoded: EncodedProblem, stage: int, config: LatentReasonerConfig, key: int
     ) -> Row:
         """Stage 0, whatever the curriculum says."""
         return encoder.row(encoded, stage=0, max_latent_steps=0, latents_per_step=1, fixed=False)

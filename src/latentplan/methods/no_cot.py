@@ -13,7 +13,7 @@ class NoCoT(Method):
     name = "no_cot"
 
     def layout(
-        self, encoder: Encoder, encoded: EncodedProblem, stage: int, config: LatentReasonerConfig
+        self, encoder: Encoder, encoded: EncodedProblem, stage: int, config: LatentReasonerConfig, key: int
     ) -> Row:
         """Question and answer."""
         return encoder.row_without_steps(encoded)

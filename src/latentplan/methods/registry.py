@@ -1,4 +1,4 @@
-"""The methods by name."""
+"""The methods by name: those that come with latentplan, and the user's own as `package.module:Class`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,29 @@ from latentplan.methods.atp_latent import ATPLatent
 from latentplan.methods.base import Method
 from latentplan.methods.coconut import Coconut
 from latentplan.methods.cot import CoT
+from latentplan.methods.icot import ICoT
 from latentplan.methods.no_cot import NoCoT
+from latentplan.methods.pause import Pause
 from latentplan.methods.sim_cot import SimCoT
+from latentplan.problems.importing import import_named, names_own_code
 
-METHODS: dict[str, Method] = {method.name: method() for method in (CoT, NoCoT, Coconut, SimCoT, ATPLatent)}
+METHODS: dict[str, Method] = {
+    method.name: method() for method in (CoT, NoCoT, ICoT, Pause, Coconut, SimCoT, ATPLatent)
+}
 
 
 def get_method(name: str) -> Method:
-    """The method called `name`. Raises ValueError with the names that exist."""
-    if name not in METHODS:
-        raise ValueError(f"method must be one of {sorted(METHODS)}, got {name!r}")
-    return METHODS[name]
+    """The method called `name`: one of `METHODS`, or `package.module:Class`.
+
+    Raises:
+        ValueError: there is no such name, module or class; the message lists what there is.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    found = import_named(name, "method") if names_own_code(name) else None
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise ValueError(
+            f"method must be one of {sorted(METHODS)}, or a subclass of Method as 'package.module:Class', "
+            f"got {name!r}"
+        )
+    return found()

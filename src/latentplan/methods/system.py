@@ -14,7 +14,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from latentplan.encoding.chat import saved_template
 from latentplan.encoding.encoder import Batch, Encoder
 from latentplan.methods.base import Method
-from latentplan.methods.objectives import OBJECTIVES
 from latentplan.methods.registry import get_method
 from latentplan.modeling.adapters import merge_saved
 from latentplan.modeling.loading import LoadedModel, encoder_of, load_model
@@ -47,6 +46,7 @@ class LatentSystem(nn.Module):
         self.reasoner = reasoner
         self.step_decoder = step_decoder
         self.method: Method = get_method(reasoner.config.method)
+        self.objectives = self.method.all_objectives
         self.weights = dict(self.method.objectives if objectives is None else objectives)
         self._check()
 
@@ -57,9 +57,9 @@ class LatentSystem(nn.Module):
             "gaussian latent_head": getattr(self.reasoner.latent_head, "log_variance", None),
         }
         for name in self.weights:
-            if name not in OBJECTIVES:
-                raise ValueError(f"objectives must be among {sorted(OBJECTIVES)}, got {name!r}")
-            needs = OBJECTIVES[name].needs
+            if name not in self.objectives:
+                raise ValueError(f"objectives must be among {sorted(self.objectives)}, got {name!r}")
+            needs = self.objectives[name].needs
             if needs is not None and parts[needs] is None:
                 raise ValueError(f"the objective {name!r} needs a {needs}, which this model does not have")
         if self.step_decoder and self.step_decoder.config.latent_size != self.reasoner.config.hidden_size:
@@ -70,7 +70,7 @@ class LatentSystem(nn.Module):
 
     def counts(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Each objective's count vector for a batch; counts of micro-batches add up."""
-        return {name: OBJECTIVES[name].count(batch) for name in self.weights}
+        return {name: self.objectives[name].count(batch) for name in self.weights}
 
     def forward(
         self,
@@ -88,7 +88,7 @@ class LatentSystem(nn.Module):
         counts = counts or self.counts(batch)
         passed = self.method.forward(self.reasoner, batch)
         values = {
-            name: OBJECTIVES[name].value(self, passed, batch, counts[name].to(passed.text_hidden.device))
+            name: self.objectives[name].value(self, passed, batch, counts[name].to(passed.text_hidden.device))
             for name in self.weights
         }
         loss = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from latentplan.problems.importing import import_named, names_own_code
+
 
 @dataclass
 class LatentDistribution:
@@ -73,6 +75,19 @@ class HiddenStateHead(nn.Module):
     def forward(self, hidden: torch.Tensor) -> LatentDistribution:
         """Hidden states `[..., hidden]` to a point each."""
         return LatentDistribution(hidden)
+
+
+class PauseHead(nn.Module):
+    """Pause tokens (arXiv:2310.02226): one learned embedding, whatever was read before."""
+
+    def __init__(self, hidden_size: int, initial_scale: float, initial_log_variance: float):
+        super().__init__()
+        self.embedding = nn.Parameter(torch.zeros(hidden_size))
+
+    @full_precision
+    def forward(self, hidden: torch.Tensor) -> LatentDistribution:
+        """Hidden states `[..., hidden]`, of which only the shape matters, to the same point each."""
+        return LatentDistribution(self.embedding.float().expand_as(hidden))
 
 
 class ProjectedHead(nn.Module):
@@ -136,6 +151,24 @@ def _latent_map(hidden_size: int, gain: float = 1.0) -> Linear:
 
 LATENT_HEADS: dict[str, type[nn.Module]] = {
     "hidden_state": HiddenStateHead,
+    "pause": PauseHead,
     "projected": ProjectedHead,
     "gaussian": GaussianHead,
 }
+
+
+def latent_head_class(name: str) -> type[nn.Module]:
+    """The head with this name: one of `LATENT_HEADS`, or the user's own as `package.module:Class`.
+
+    Raises:
+        ValueError: there is no such name, module or class.
+    """
+    if name in LATENT_HEADS:
+        return LATENT_HEADS[name]
+    found = import_named(name, "latent_head") if names_own_code(name) else None
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ValueError(
+            f"latent_head must be one of {sorted(LATENT_HEADS)}, or a module of yours as "
+            f"'package.module:Class', got {name!r}"
+        )
+    return found

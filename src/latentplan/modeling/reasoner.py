@@ -13,7 +13,7 @@ from latentplan.modeling.adapters import add_lora
 from latentplan.modeling.backbones import finish_logits
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.context import Context
-from latentplan.modeling.heads import LATENT_HEADS, LatentDistribution, StopHead
+from latentplan.modeling.heads import LatentDistribution, PauseHead, StopHead, latent_head_class
 from latentplan.modeling.saving import SavedModel
 
 
@@ -41,14 +41,11 @@ class LatentReasoner(SavedModel):
 
     def __init__(self, config: LatentReasonerConfig, backbone: PreTrainedModel | None = None):
         super().__init__(config)
-        if config.latent_head is not None and config.latent_head not in LATENT_HEADS:
-            raise ValueError(f"latent_head must be one of {sorted(LATENT_HEADS)}, got {config.latent_head!r}")
         self.backbone = backbone or AutoModelForCausalLM.from_config(config.backbone_config)
         config.backbone_config = self.backbone.config
         self.latent_head = self.stop_head = None
         if config.latent_head is not None:
-            head = LATENT_HEADS[config.latent_head]
-            self.latent_head = head(
+            self.latent_head = latent_head_class(config.latent_head)(
                 config.hidden_size, config.initial_latent_scale, config.initial_log_variance
             )
             self.stop_head = StopHead(config.hidden_size) if config.stop_head else None
@@ -58,17 +55,19 @@ class LatentReasoner(SavedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
+        std = getattr(self.config.backbone_config, "initializer_range", 0.02)
         if hasattr(module, "orthogonal_gain"):
             init.orthogonal_(cast(torch.Tensor, module.weight), gain=cast(float, module.orthogonal_gain))
             init.constant_(cast(torch.Tensor, module.bias), 0.0)
         elif isinstance(module, nn.Linear):
-            std = getattr(self.config.backbone_config, "initializer_range", 0.02)
             init.normal_(module.weight, mean=0.0, std=std)
             if module.bias is not None:
                 init.constant_(module.bias, getattr(module, "initial_bias", 0.0))
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
+        elif isinstance(module, PauseHead):
+            init.normal_(module.embedding, std=std)
 
     def get_input_embeddings(self) -> nn.Module:
         """The backbone's token embeddings."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-from types import ModuleType
+import sys
 
+from latentplan.problems.importing import import_named, names_own_code
 from latentplan.rewards.accuracy import accuracy, when_correct
 from latentplan.rewards.coherence import coherence_paper, coherence_strict
 from latentplan.rewards.contract import Reward
@@ -34,35 +34,22 @@ def get_reward(name: str) -> Reward:
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
-    module_name, colon, function_name = name.partition(":")
-    if not (colon and module_name and function_name):
+    if not names_own_code(name):
         raise ValueError(
             f"there is no reward {name!r}: built in are {', '.join(BUILT_IN)}; name your own function as "
             "'package.module:function'"
         )
-    return _function_of(_import(module_name, name), function_name)
-
-
-def _import(module_name: str, name: str) -> ModuleType:
-    try:
-        return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        # A module that is found, but imports another that is not, has a mistake of its own to show.
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise ValueError(
-            f"the reward {name!r} cannot be loaded: there is no module {error.name!r} on the Python path; "
-            "run from the folder that holds it, or install it"
-        ) from error
-
-
-def _function_of(module: ModuleType, function_name: str) -> Reward:
-    function = getattr(module, function_name, None)
+    function = import_named(name, "reward")
     if not callable(function):
-        functions = inspect.getmembers(module, inspect.isfunction)
-        defined = [key for key, value in functions if value.__module__ == module.__name__]
-        raise ValueError(
-            f"the module {module.__name__!r} has no function {function_name!r}; "
-            f"it defines {', '.join(defined) or 'none'}"
-        )
+        raise ValueError(_no_function(*name.split(":", 1)))
     return function
+
+
+def _no_function(module_name: str, function_name: str) -> str:
+    module = sys.modules[module_name]
+    functions = inspect.getmembers(module, inspect.isfunction)
+    defined = [key for key, value in functions if value.__module__ == module.__name__]
+    return (
+        f"the module {module_name!r} has no function {function_name!r}; "
+        f"it defines {', '.join(defined) or 'none'}"
+    )

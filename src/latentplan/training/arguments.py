@@ -144,9 +144,14 @@ class RunConfig(TrainingArguments):
 class SFTConfig(RunConfig):
     """The supervised stage."""
 
-    method: str = _setting("atp_latent", "method to train: cot, no_cot, coconut, sim_cot or atp_latent")
+    method: str = _setting(
+        "atp_latent",
+        "method to train: a name in docs/methods.md, or a class of yours, package.module:Class",
+    )
     objectives: dict | None = _setting(None, "weight of each objective; absent: the method's own")
-    latent_head: str | None = _setting(None, "hidden_state, projected or gaussian; absent: the method's own")
+    latent_head: str | None = _setting(
+        None, "where latents come from, a head in docs/methods.md; absent: the method's own"
+    )
     stop_head: bool | None = _setting(None, "whether a stop head ends the latents; absent: the method's own")
     latents_per_step: int = _setting(2, "latent tokens for one reasoning step (c)")
     max_latent_steps: int = _setting(10, "latent steps at most (K)")

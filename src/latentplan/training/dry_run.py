@@ -14,10 +14,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from latentplan.encoding.encoder import Batch
-from latentplan.methods.objectives import OBJECTIVES
+from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder
 from latentplan.methods.registry import get_method
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
@@ -82,7 +82,7 @@ def _build(
     reasoner = LatentReasoner(
         LatentReasonerConfig(
             backbone_config=language_model.config,
-            method=method.name,
+            method=config.method,
             latent_head=config.latent_head or method.latent_head,
             stop_head=method.stop_head if config.stop_head is None else config.stop_head,
             latents_per_step=config.latents_per_step,
@@ -134,7 +134,7 @@ def as_if_on_a_device(system: LatentSystem) -> None:
 def peak_of_supervised_step(system: LatentSystem, config: SFTConfig, lengths: Lengths) -> int:
     """Bytes that forward and backward pass of one micro-batch need at most, beside weights and gradients.
 
-    The batch is one of the last stage, in which every slot is in use: the longest of the curriculum.
+    The batch is one of the curriculum's longest stage, with every slot in use.
     """
     batch = supervised_batch(system, config.per_device_train_batch_size, lengths)
     system.train()
@@ -146,25 +146,30 @@ def peak_of_supervised_step(system: LatentSystem, config: SFTConfig, lengths: Le
 
 
 def supervised_batch(system: LatentSystem, rows: int, lengths: Lengths) -> Batch:
-    """Zeros in the shapes of a batch of the last stage (`encoder.collate`)."""
-    config = system.reasoner.config
-    steps = min(lengths.steps, config.max_latent_steps)
-    pairs = rows * steps if config.num_slots else 0
-    written = lengths.steps * lengths.step if config.written_steps else 0
-    text = written + lengths.answer + (1 if config.num_slots else 0)
-    return {
-        "question_ids": torch.zeros(rows, lengths.question, dtype=torch.long),
-        "question_mask": _padded_mask(rows, lengths.question),
-        "slot_mask": torch.ones(rows, config.num_slots, dtype=torch.long),
-        "text_ids": torch.zeros(rows, text, dtype=torch.long),
-        "text_mask": torch.ones(rows, text, dtype=torch.long),
-        "labels": torch.zeros(rows, text, dtype=torch.long),
-        "step_ids": torch.zeros(pairs, lengths.step, dtype=torch.long),
-        "step_labels": torch.zeros(pairs, lengths.step, dtype=torch.long),
-        "step_row": torch.zeros(pairs, dtype=torch.long),
-        "step_index": torch.zeros(pairs, dtype=torch.long),
-        "noise_keys": torch.zeros(rows, dtype=torch.long),
+    """Zeros in the shapes of a batch of the method's longest stage, in which every slot is in use."""
+    method, config = system.method, system.reasoner.config
+    problem = EncodedProblem(
+        question=[0] * (lengths.question - (1 if config.num_slots else 0)),
+        steps=[[0] * lengths.step] * min(lengths.steps, config.max_latent_steps or lengths.steps),
+        answer=[0] * lengths.answer,
+    )
+    stages = [method.longest_stage(config.max_latent_steps)] * rows
+    with unset_fake_temporarily():
+        keys = torch.zeros(rows, dtype=torch.long)
+        real = method.batch(_NoTokens(), [problem] * rows, stages, config, keys)
+    batch = {
+        name: torch.full(value.shape, int(name.endswith("_mask")), dtype=value.dtype)
+        for name, value in real.items()
     }
+    return {**batch, "question_mask": _padded_mask(rows, lengths.question)}
+
+
+class _NoTokens(Encoder):
+    """Lays out problems whose token ids are all 0."""
+
+    def __init__(self) -> None:
+        self.separator, self.marker = [], []
+        self.eos = self.start_latent = self.end_latent = 0
 
 
 def _padded_mask(rows: int, tokens: int) -> torch.Tensor:
@@ -181,7 +186,7 @@ def supervised_loss(system: LatentSystem, batch: Batch) -> torch.Tensor:
     loss = F.cross_entropy(logits, batch["labels"].flatten(), reduction="sum")
     for name in system.weights:
         if name != "text":
-            loss = loss + OBJECTIVES[name].total(system, passed, batch).sum()
+            loss = loss + system.objectives[name].total(system, passed, batch).sum()
     return loss
 
 

@@ -239,7 +239,7 @@ def _reasoner_config(
     start, end = (cast(int, tokenizer.convert_tokens_to_ids(token)) for token in (START_LATENT, END_LATENT))
     return LatentReasonerConfig(
         backbone_config=backbone.config,
-        method=method.name,
+        method=config.method,
         latent_head=config.latent_head or method.latent_head,
         stop_head=method.stop_head if config.stop_head is None else config.stop_head,
         latents_per_step=config.latents_per_step,

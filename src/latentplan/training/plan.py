@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from latentplan.encoding.curriculum import Curriculum
-from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder, Row, collate
+from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder
 from latentplan.methods.base import Method
 from latentplan.modeling import noise
 from latentplan.modeling.configuration import LatentReasonerConfig
@@ -61,35 +61,29 @@ def shuffled(count: int, seed: int, passes: int) -> list[int]:
     return torch.randperm(count, generator=generator).tolist()
 
 
-class StageRows(Dataset):
-    """Encoded problems, laid out at the stage that the sampler asks for."""
+class PlacedProblems(Dataset):
+    """Encoded problems, each with the place of the sequence that the sampler gives it."""
 
-    def __init__(
-        self,
-        encoded: Sequence[EncodedProblem],
-        encoder: Encoder,
-        method: Method,
-        config: LatentReasonerConfig,
-    ):
-        self.encoded, self.encoder, self.method, self.config = encoded, encoder, method, config
+    def __init__(self, encoded: Sequence[EncodedProblem]):
+        self.encoded = encoded
 
     def __len__(self) -> int:
         return len(self.encoded)
 
-    def __getitem__(self, place: Place) -> tuple[Row, Place]:
-        row = self.method.layout(self.encoder, self.encoded[place.index], place.stage, self.config)
-        return row, place
+    def __getitem__(self, place: Place) -> tuple[EncodedProblem, Place]:
+        return self.encoded[place.index], place
 
 
 class StageCollator:
-    """Rows to a batch, with the noise key of each row from (seed, problem, position)."""
+    """Problems, each laid out at its stage, to a batch; keys are functions of (seed, index, position)."""
 
-    def __init__(self, pad_token_id: int, seed: int):
-        self.pad_token_id, self.seed = pad_token_id, seed
+    def __init__(self, encoder: Encoder, method: Method, config: LatentReasonerConfig, seed: int):
+        self.encoder, self.method, self.config, self.seed = encoder, method, config, seed
 
-    def __call__(self, items: Sequence[tuple[Row, Place]]) -> Batch:
-        """Collates the rows of a micro-batch."""
-        places = [place for _, place in items]
+    def __call__(self, items: Sequence[tuple[EncodedProblem, Place]]) -> Batch:
+        """The batch of a micro-batch's problems."""
+        problems, places = zip(*items, strict=True)
         index = torch.tensor([place.index for place in places])
         keys = noise.fold(self.seed, index, torch.tensor([place.position for place in places]))
-        return collate([row for row, _ in items], keys, self.pad_token_id)
+        stages = [place.stage for place in places]
+        return self.method.batch(self.encoder, problems, stages, self.config, keys)

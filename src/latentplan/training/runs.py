@@ -63,7 +63,7 @@ def train_sft(
     encoded, kept = encode_problems(problems, encoder, data)
     _record_data(run, problems, kept, removed)
     _record_questions(run, kept, model.model_name_or_path)
-    curriculum = make_curriculum(config, system.reasoner.latent_head is not None, len(encoded))
+    curriculum = make_curriculum(config, len(encoded))
     run.update(
         status="running",
         method=config.method,

@@ -11,23 +11,24 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from latentplan.encoding.curriculum import Curriculum
 from latentplan.encoding.encoder import EncodedProblem, Encoder
+from latentplan.methods.registry import get_method
 from latentplan.methods.system import LatentSystem
 from latentplan.training.arguments import SFTConfig
-from latentplan.training.plan import PlanSampler, StageCollator, StageRows
+from latentplan.training.plan import PlacedProblems, PlanSampler, StageCollator
 from latentplan.training.trainer import LatentTrainer, decay
 from latentplan.training.validation import ValidationSet, validation_batches
 
 
-def make_curriculum(config: SFTConfig, has_latents: bool, num_problems: int | None = None) -> Curriculum:
-    """The stages of a configuration: as listed, or 1 to K for latent methods, or one stage of text.
+def make_curriculum(config: SFTConfig, num_problems: int | None = None) -> Curriculum:
+    """The stages of a configuration: as listed, or those of its method.
 
     Raises:
         ValueError: stages and durations do not fit together, or epochs are asked for without `num_problems`.
     """
-    stages = config.curriculum_stages
+    method, stages = get_method(config.method), config.curriculum_stages
     if stages is None:
-        stages = list(range(1, config.max_latent_steps + 1)) if has_latents else [0]
-    if has_latents and max(stages, default=0) > config.max_latent_steps:
+        stages = method.stages(config.max_latent_steps)
+    if method.latent_head is not None and max(stages, default=0) > config.max_latent_steps:
         raise ValueError(
             f"curriculum_stages {stages} go beyond max_latent_steps={config.max_latent_steps}, "
             "the most latent steps that the model has"
@@ -95,8 +96,8 @@ class SFTTrainer(LatentTrainer):
         super().__init__(
             model=system,
             args=config,
-            train_dataset=StageRows(encoded, encoder, system.method, system.reasoner.config),
-            data_collator=StageCollator(tokenizer.pad_token_id, config.seed),
+            train_dataset=PlacedProblems(encoded),
+            data_collator=StageCollator(encoder, system.method, system.reasoner.config, config.seed),
             processing_class=tokenizer,
             callbacks=[*callbacks, *resets],
             validation=validation,
@@ -126,7 +127,7 @@ class SFTTrainer(LatentTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The batch's share of the loss of the effective batch."""
-        self.count_tokens(sum(int(inputs[f"{part}_mask"].sum()) for part in ("question", "slot", "text")))
+        self.count_tokens(sum(int(value.sum()) for name, value in inputs.items() if name.endswith("_mask")))
         outputs = model(counts=num_items_in_batch, **inputs)
         loss = outputs.pop("loss")
         passes = self.current_gradient_accumulation_steps

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder, collate
+from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling import noise
 from latentplan.modeling.loading import LoadedModel
@@ -106,9 +106,9 @@ def validation_batches(
     batches = []
     for start in range(0, len(places), batch_size):
         chosen = places[start : start + batch_size]
-        rows = [system.method.layout(encoder, validation.encoded[place], stage, config) for place in chosen]
+        problems = [validation.encoded[place] for place in chosen]
         keys = noise.fold(seed, torch.tensor(list(chosen)))
-        batches.append(collate(rows, keys, encoder.tokenizer.pad_token_id))
+        batches.append(system.method.batch(encoder, problems, [stage] * len(problems), config, keys))
     return batches
 
 

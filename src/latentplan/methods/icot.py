@@ -1,0 +1,49 @@
+"""iCoT (arXiv:2405.14838): written steps that disappear from the left, token by token; no latents.
+
+Stage k leaves out the first k tokens of the written steps, and from stage K on all of them (the paper's
+threshold; `max_latent_steps` in a recipe). A few more are left out of some rows, so that the next stage is
+no surprise ('removal smoothing', section 3).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+from typing import ClassVar
+
+from latentplan.encoding.encoder import EncodedProblem, Encoder, Row
+from latentplan.methods.base import Method
+from latentplan.modeling.configuration import LatentReasonerConfig
+
+
+class ICoT(Method):
+    """Cross-entropy on the tokens of the steps that are left, and on the answer.
+
+    Attributes:
+        smoothing: λ; o more tokens are left out with probability (1 − e^−λ)·e^−λo.
+    """
+
+    name = "icot"
+    smoothing: ClassVar[float] = 4.0
+
+    def stages(self, max_latent_steps: int) -> list[int]:
+        """All steps written, then one token fewer at each stage."""
+        return list(range(max_latent_steps + 1))
+
+    def longest_stage(self, max_latent_steps: int) -> int:
+        """The first, in which every step is written."""
+        return 0
+
+    def layout(
+        self, encoder: Encoder, encoded: EncodedProblem, stage: int, config: LatentReasonerConfig, key: int
+    ) -> Row:
+        """Question, what is left of the steps, answer."""
+        row = encoder.row(encoded, stage=0, max_latent_steps=0, latents_per_step=1, fixed=False)
+        written = len(row.text) - len(encoded.answer)
+        removed = written if stage >= config.max_latent_steps else stage + self.offset(key)
+        return replace(row, text=row.text[min(removed, written) :])
+
+    def offset(self, key: int) -> int:
+        """How many more tokens this row loses; geometric, a function of the row's key alone."""
+        return math.floor(-math.log(1.0 - random.Random(key).random()) / self.smoothing)
