@@ -27,7 +27,7 @@ def test_the_written_plan_is_what_stands_before_the_answer(completion, separator
 @pytest.fixture(scope="module")
 def taught(make_system, mixed_problems, overfit, as_loaded):
     system = make_system("atp_latent", initial_log_variance=-4.0)
-    overfit(system, mixed_problems, bound=0.3, steps=300)
+    overfit(system, mixed_problems, bound=0.1, steps=400)
     return as_loaded(system)
 
 

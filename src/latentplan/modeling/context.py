@@ -8,12 +8,14 @@ after them and do not count as positions, so a row's result never depends on its
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from latentplan.modeling.backbones import body, takes_positions
+from latentplan.modeling.growing_cache import GrowingLayer
 from latentplan.modeling.recompute import RecomputableCache, recomputes
 from latentplan.modeling.windows import Windows
 
@@ -67,8 +69,10 @@ class Context:
     def repeat(self, times: int) -> Context:
         """The same context with every row `times` over, row by row, for the samples of a group.
 
-        The new context shares nothing that changes with the old one.
+        The new context shares nothing that changes with the old one; once over, it is the old one.
         """
+        if times == 1:
+            return self
         other = Context.__new__(Context)
         other.backbone, other.windows = self.backbone, self.windows
         other.cache = _repeated(self.cache, times)
@@ -78,11 +82,66 @@ class Context:
         other.pending_mask = self.pending_mask.repeat_interleave(times, dim=0)
         return other
 
+    def selected(self, rows: torch.Tensor) -> Context:
+        """A context of some of the rows, as `repeat`; for rollouts, which keep no gradients."""
+        other = Context.__new__(Context)
+        other.backbone, other.windows = self.backbone, self.windows
+        other.cache = copy.copy(self.cache)
+        other.cache.layers = [_rows_of(layer, rows) for layer in self.cache.layers]
+        other.mask, other.length = self.mask[rows], self.length[rows]
+        other.pending, other.pending_mask = self.pending[rows], self.pending_mask[rows]
+        return other
+
+    def put_back(self, rows: torch.Tensor, other: Context) -> None:
+        """Takes over what `other`, once `selected` from these rows, has read since and waits to read.
+
+        All other rows have masked columns there.
+        """
+        for layer, newer in zip(self.cache.layers, other.cache.layers, strict=True):
+            _put_back(layer, rows, newer)
+        self.mask = _spread(other.mask, rows, self.mask)
+        self.length[rows] = other.length
+        self.pending = _spread(other.pending, rows, self.pending[:, :0])
+        self.pending_mask = _spread(other.pending_mask, rows, self.pending_mask[:, :0])
+
+
+def _spread(part: torch.Tensor, rows: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+    """`old` `[batch, n, ...]` with the columns of `part` after the n-th in `rows`, and zeros elsewhere."""
+    new = part[:, old.shape[1] :]
+    wide = new.new_zeros(old.shape[0], *new.shape[1:])
+    wide[rows] = new
+    return torch.cat([old, wide], dim=1)
+
+
+def _rows_of(layer: Any, rows: torch.Tensor) -> Any:
+    if isinstance(layer, GrowingLayer):
+        return layer.selected(rows)
+    other = copy.copy(layer)
+    other.batch_select_indices(rows)
+    return other
+
+
+def _put_back(layer: Any, rows: torch.Tensor, newer: Any) -> None:
+    if isinstance(layer, GrowingLayer):
+        layer.put_back(rows, newer)
+    else:
+        layer.keys, layer.values = (
+            _spread(new.transpose(1, 2), rows, old.transpose(1, 2)).transpose(1, 2)
+            for new, old in ((newer.keys, layer.keys), (newer.values, layer.values))
+        )
+
 
 def _repeated(cache: Cache, times: int) -> Cache:
     if isinstance(cache, RecomputableCache):
         return cache.repeated(times)
     other = copy.copy(cache)
-    other.layers = [copy.copy(layer) for layer in cache.layers]
+    other.layers = [_repeated_layer(layer, times) for layer in cache.layers]
+    return other
+
+
+def _repeated_layer(layer: Any, times: int) -> Any:
+    if isinstance(layer, GrowingLayer):
+        return layer.repeated(times)
+    other = copy.copy(layer)
     other.batch_repeat_interleave(times)
     return other

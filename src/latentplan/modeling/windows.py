@@ -13,6 +13,8 @@ import torch
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
+from latentplan.modeling.growing_cache import GrowingLayer
+
 _CHUNKED = "chunked_attention"
 
 
@@ -30,6 +32,8 @@ class Windows:
         ]
         kinds = getattr(self.config, "layer_types", None) or [""] * len(self._layers)
         self.kinds: dict[str, int | None] = dict(zip(kinds, self._layers, strict=False))
+        # ALiBi is computed from the mask `[batch, columns]`.
+        self._biased = self.config.model_type == "bloom" or getattr(self.config, "alibi", False)
 
     @property
     def narrowest(self) -> int | None:
@@ -37,10 +41,11 @@ class Windows:
         return min((window for window in self._layers if window is not None), default=None)
 
     def new_cache(self) -> DynamicCache:
-        """A cache that keeps every column of every layer."""
+        """A cache that keeps every column of every layer, written in place where no gradients are wanted."""
+        plain = DynamicLayer if torch.is_grad_enabled() else GrowingLayer
         cache = DynamicCache(config=self.config)
         cache.layers = [
-            DynamicLayer() if window is not None else layer
+            plain() if window is not None or type(layer) is DynamicLayer else layer
             for layer, window in zip(cache.layers, self._layers, strict=True)
         ]
         return cache
@@ -61,8 +66,10 @@ class Windows:
             ValueError: the attention implementation takes no such masks.
         """
         implementation = self.config._attn_implementation or "eager"
-        if self.narrowest is None or mask.shape[1] <= self.narrowest or "flash" in implementation:
+        if "flash" in implementation:
             return mask
+        if self.narrowest is None or mask.shape[1] <= self.narrowest:
+            return self._of_one_token(mask, dtype, implementation) if queries == 1 else mask
         if implementation not in ("eager", "sdpa"):
             raise ValueError(
                 f"attn_implementation {implementation!r} cannot read {mask.shape[1]} tokens with a sliding "
@@ -70,6 +77,19 @@ class Windows:
             )
         masks = {kind: self._additive(kind, mask, queries, dtype) for kind in self.kinds}
         return masks if len(masks) > 1 else masks.popitem()[1]
+
+    def _of_one_token(self, mask: torch.Tensor, dtype: torch.dtype, implementation: str) -> Any:
+        """The mask as attention reads it: transformers would make the same of `mask`, more slowly.
+
+        It would also ask the device whether anything is masked at all, and wait for the answer.
+        """
+        if implementation not in ("eager", "sdpa") or self._biased:
+            return mask
+        seen = mask[:, None, None, :].bool()
+        if implementation == "eager":
+            blocked = torch.zeros(seen.shape, dtype=dtype, device=mask.device)
+            seen = blocked.masked_fill(~seen, torch.finfo(dtype).min)
+        return dict.fromkeys(self.kinds, seen) if len(self.kinds) > 1 else seen
 
     def _additive(self, kind: str, mask: torch.Tensor, queries: int, dtype: torch.dtype) -> torch.Tensor:
         column = torch.arange(mask.shape[1], device=mask.device)

@@ -1,25 +1,33 @@
 """The rollout engine: batched latents of variable length, then answers, on one KV cache.
 
-A question is read once and its cache shared by its group. Rows that have stopped or finished stay in the
-batch with masked columns, which no other token sees. Each random number is a function of (seed, problem,
-sample, position), so neither the batch size nor the order of questions changes a trajectory.
+A question is read once and its cache shared by its group. Rows that have stopped or finished leave masked
+columns, which no other token sees, and leave the batch when they are the greater part of it. Each random
+number is a function of (seed, problem, sample, position), so neither the batch size nor the order of
+questions changes a trajectory, nor does the splitting of a request that is larger than memory.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 
 from latentplan.modeling import noise
 from latentplan.modeling.context import Context
+from latentplan.modeling.growing_cache import reserved
 from latentplan.modeling.latents import LatentChain
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.rollout.budget import cache_bytes, free_bytes, pieces, vocabulary_bytes
 from latentplan.rollout.log_probs import latent_log_prob
-from latentplan.rollout.sampling import Sampling, draw, ends, log_softmax
+from latentplan.rollout.sampling import Sampling, choose, draw, ends, log_softmax
 from latentplan.rollout.trajectories import Trajectories
 
 _LATENT, _STOP, _TOKEN = 0, 1, 2
+_LOOKS_EVERY = {"cuda": 4}
+"""Steps or tokens between two looks at how many rows still go on; a look waits for the device."""
+_WORTH_COMPACTING = 8
+"""Rows below which a smaller batch saves nothing."""
 
 
 def trajectory_keys(seed: int, problem_ids: torch.Tensor, samples: int) -> torch.Tensor:
@@ -40,6 +48,7 @@ def generate(
     sampling: Sampling,
     draws: int = 1,
     answers: int = 1,
+    memory: int | None = None,
 ) -> Trajectories:
     """Rolls out `draws` chains of latents for each question and `answers` answers for each chain.
 
@@ -52,35 +61,75 @@ def generate(
         sampling: temperatures and length.
         draws: chains of latents for each question.
         answers: answers for each chain.
+        memory: bytes that keys, values and logits may take; what is free where it is None. A larger request
+            is rolled out piece by piece.
     """
+    keys = trajectory_keys(seed, problem_ids, draws).unflatten(0, (-1, draws))
+    budget = free_bytes(question_ids.device) if memory is None else memory
+    at_once = budget // (answers * _bytes(model, question_ids.shape[1], sampling))
+    while True:
+        try:
+            parts = [
+                _roll_out(
+                    model, question_ids[some], question_mask[some], keys[some, those], answers, sampling
+                )
+                for some, those in pieces(len(question_ids), draws, at_once)
+            ]
+        except torch.OutOfMemoryError:
+            if at_once <= 1:
+                raise
+            at_once = min(at_once, keys.numel()) // 2
+            continue
+        padding = cast(int, model.config.pad_token_id)
+        return Trajectories.joined(parts, question_ids, question_mask, padding)
+
+
+def _bytes(model: LatentReasoner, question: int, sampling: Sampling) -> int:
+    """Memory of one trajectory, reserved columns included."""
+    itemsize = model.backbone.dtype.itemsize
+    positions = reserved(question + model.config.num_slots + 1 + sampling.max_new_tokens)
+    vocabulary = cast(int, cast(torch.Tensor, model.get_output_embeddings().weight).shape[0])
+    backbone = model.backbone.config
+    return cache_bytes(backbone, positions, itemsize) + vocabulary_bytes(vocabulary, itemsize)
+
+
+def _roll_out(
+    model: LatentReasoner,
+    question_ids: torch.Tensor,
+    question_mask: torch.Tensor,
+    keys: torch.Tensor,
+    answers: int,
+    sampling: Sampling,
+) -> Trajectories:
+    """`generate` for the keys `[questions, draws]`, in one batch."""
+    draws, chain_keys = keys.shape[1], keys.flatten()
     context = model.start(question_ids, question_mask)
     hidden = context.read()[:, -1].repeat_interleave(draws, dim=0)
     context = context.repeat(draws)
-    chain_keys = trajectory_keys(seed, problem_ids, draws)
-    chain, stop_mask, stops, stop_log_probs = _latents(model, context, hidden, chain_keys, sampling)
+    chains = _latents(model, context, hidden, chain_keys, sampling)
     if model.config.num_slots:
         context.push(*model.end_latent(chain_keys.shape[0]))
         hidden = context.read()[:, -1]
     answer_keys = noise.fold(
         chain_keys.unsqueeze(1), torch.arange(answers, device=chain_keys.device)
     ).flatten()
-    answer_ids, answer_mask, answer_log_probs = _answers(
+    answered = _answers(
         model, context.repeat(answers), hidden.repeat_interleave(answers, dim=0), answer_keys, sampling
     )
     return Trajectories(
         question_ids=question_ids,
         question_mask=question_mask,
         chain_keys=chain_keys,
-        latents=chain.latents,
-        slot_mask=chain.mask,
-        stop_mask=stop_mask,
-        stops=stops,
-        latent_log_probs=latent_log_prob(chain, sampling.latent_temperature),
-        stop_log_probs=stop_log_probs,
-        answer_ids=answer_ids,
-        answer_mask=answer_mask,
-        answer_log_probs=answer_log_probs,
-        finished=(ends(answer_ids, model.config.eos_token_id) & answer_mask.bool()).any(dim=1),
+        latents=chains.latents,
+        slot_mask=chains.slot_mask,
+        stop_mask=chains.stop_mask,
+        stops=chains.stops,
+        latent_log_probs=chains.latent_log_probs,
+        stop_log_probs=chains.stop_log_probs,
+        answer_ids=answered.ids,
+        answer_mask=answered.mask,
+        answer_log_probs=answered.log_probs,
+        finished=(ends(answered.ids, model.config.eos_token_id) & answered.mask.bool()).any(dim=1),
     )
 
 
@@ -89,65 +138,144 @@ def chain_noise(model: LatentReasoner, chain_keys: torch.Tensor) -> torch.Tensor
     return noise.slots(noise.fold(chain_keys, _LATENT), model.config.num_slots, model.config.hidden_size)
 
 
+@dataclass
+class _Chains:
+    """What `Trajectories` holds of latents and stops."""
+
+    latents: torch.Tensor
+    slot_mask: torch.Tensor
+    latent_log_probs: torch.Tensor
+    stop_mask: torch.Tensor
+    stops: torch.Tensor
+    stop_log_probs: torch.Tensor
+
+
+@dataclass
+class _Answers:
+    """What `Trajectories` holds of answers."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    log_probs: torch.Tensor
+
+
+class _Active:
+    """The rows of a context that still go on.
+
+    Attributes:
+        part: the context that they are read with: the whole one, or one of these rows alone.
+        index: where they are among all rows.
+    """
+
+    def __init__(self, context: Context):
+        self.whole = self.part = context
+        self.index: torch.Tensor | slice = slice(None)
+        self._every = _LOOKS_EVERY.get(context.mask.device.type, 1)
+
+    def remaining(self, alive: torch.Tensor, place: int) -> torch.Tensor | None:
+        """Which of the rows with `alive` to keep, if any; None keeps all, for now."""
+        if place % self._every:
+            return None
+        count, rows = int(alive.sum()), alive.shape[0]
+        if count and (count > rows // 2 or rows < _WORTH_COMPACTING):
+            return None
+        return alive.nonzero()[:, 0]
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Only these of the rows go on; the others are not read again."""
+        self.part = self.part.selected(rows)
+        self.index = rows if isinstance(self.index, slice) else self.index[rows]
+
+    def set_aside(self, rows: torch.Tensor) -> None:
+        """Only these of the rows go on until `together`."""
+        self.together()
+        self.index = rows if isinstance(self.index, slice) else self.index[rows]
+        self.part = self.whole.selected(self.index)
+
+    def together(self) -> None:
+        """Brings all rows up to the last column again; those set aside have masked columns there."""
+        if self.part is not self.whole:
+            self.whole.put_back(cast(torch.Tensor, self.index), self.part)
+
+
 def _latents(
     model: LatentReasoner, context: Context, hidden: torch.Tensor, keys: torch.Tensor, sampling: Sampling
-) -> tuple[LatentChain, torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> _Chains:
     """Slot after slot; the stop head is asked at the first slot of each step."""
     config, rows = model.config, keys.shape[0]
     size, slots = config.latents_per_step, config.num_slots
     steps = slots // size
     latents = hidden.new_zeros(rows, slots, config.hidden_size, dtype=torch.float32)
-    mean, log_variance = latents.clone(), latents.clone()
-    slot_mask = keys.new_zeros(rows, slots)
-    stop_mask, stops = keys.new_zeros(rows, steps), keys.new_zeros(rows, steps)
-    stop_log_probs = latents.new_zeros(rows, steps)
-    alive = keys.new_ones(rows)
+    chains = _Chains(
+        latents=latents,
+        slot_mask=keys.new_zeros(rows, slots),
+        latent_log_probs=latents.new_zeros(rows, slots),
+        stop_mask=keys.new_zeros(rows, steps),
+        stops=keys.new_zeros(rows, steps),
+        stop_log_probs=latents.new_zeros(rows, steps),
+    )
     epsilon = chain_noise(model, keys) if slots else latents
     uniform = noise.uniform(noise.fold(keys, _STOP), max(1, steps))
-    is_random = False
+    alive, active = keys.new_ones(rows), _Active(context)
     for slot in range(slots):
         if slot:
-            hidden = context.read()[:, -1]
+            hidden = active.part.read()[:, -1]
+        at = active.index
         distribution = model.latent_head(hidden)  # type: ignore[misc]
-        latents[:, slot] = distribution.sample(epsilon[:, slot], sampling.latent_temperature)
-        mean[:, slot] = distribution.mean
-        if distribution.log_variance is not None:
-            log_variance[:, slot], is_random = distribution.log_variance, True
+        latent = distribution.sample(epsilon[at, slot], sampling.latent_temperature)
         step, offset = divmod(slot, size)
+        rest = None
         if offset == 0 and model.stop_head is not None:
-            log_probs = log_softmax(model.stop_head(latents[:, slot]), sampling.temperature)
-            decision = draw(log_probs, uniform[:, step], sampling.temperature)
-            stop_mask[:, step], stops[:, step] = alive, alive * decision
-            stop_log_probs[:, step] = log_probs.gather(1, decision.unsqueeze(1)).squeeze(1) * alive
+            log_probs = log_softmax(model.stop_head(latent), sampling.temperature)
+            decision = draw(log_probs, uniform[at, step], sampling.temperature)
+            chosen = log_probs.gather(1, decision.unsqueeze(1)).squeeze(1)
+            chains.stop_mask[at, step], chains.stops[at, step] = alive, alive * decision
+            chains.stop_log_probs[at, step] = chosen * alive
             alive = alive * (1 - decision)
-            if not bool(alive.any()):
+            rest = active.remaining(alive, step)
+        chains.latents[at, slot], chains.slot_mask[at, slot] = latent, alive
+        chain = LatentChain(latent, distribution.mean, distribution.log_variance, alive)
+        chains.latent_log_probs[at, slot] = latent_log_prob(chain, sampling.latent_temperature)
+        if rest is not None:
+            if not len(rest):
                 break
-        slot_mask[:, slot] = alive
-        context.push(latents[:, slot : slot + 1], alive.unsqueeze(1))
-    chain = LatentChain(latents, mean, log_variance if is_random else None, slot_mask)
-    return chain, stop_mask, stops, stop_log_probs
+            active.set_aside(rest)
+            latent, alive = latent[rest], alive[rest]
+        active.part.push(latent.unsqueeze(1), alive.unsqueeze(1))
+    active.together()
+    return chains
 
 
 def _answers(
     model: LatentReasoner, context: Context, hidden: torch.Tensor, keys: torch.Tensor, sampling: Sampling
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> _Answers:
     """Token after token until every row has written eos."""
-    uniform = noise.uniform(noise.fold(keys, _TOKEN), sampling.max_new_tokens)
-    alive = torch.ones_like(keys)
-    padding = torch.full_like(keys, cast(int, model.config.pad_token_id))
-    ids, masks, chosen = [], [], []
-    for position in range(sampling.max_new_tokens):
-        log_probs = log_softmax(model.logits(hidden), sampling.temperature)
-        token = draw(log_probs, uniform[:, position], sampling.temperature)
-        chosen.append(log_probs.gather(1, token.unsqueeze(1)).squeeze(1) * alive)
-        ids.append(torch.where(alive.bool(), token, padding))
-        masks.append(alive)
+    longest, rows = sampling.max_new_tokens, keys.shape[0]
+    uniform = noise.uniform(noise.fold(keys, _TOKEN), longest)
+    ids = torch.full((rows, longest), cast(int, model.config.pad_token_id), device=keys.device)
+    mask, log_probs = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.float32)
+    alive, active = keys.new_ones(rows), _Active(context)
+    written = 0
+    for place in range(longest):
+        at = active.index
+        token, chosen = choose(model.logits(hidden), uniform[at, place], sampling.temperature)
+        token = torch.where(alive.bool(), token, ids[at, place])
+        ids[at, place], mask[at, place], log_probs[at, place] = token, alive, chosen * alive
+        written = place + 1
         alive = alive * ~ends(token, model.config.eos_token_id)
-        if position + 1 == sampling.max_new_tokens or not bool(alive.any()):
+        if written == longest:
             break
-        context.push(model.embed(ids[-1]).unsqueeze(1), alive.unsqueeze(1))
-        hidden = context.read()[:, -1]
-    return torch.stack(ids, 1), torch.stack(masks, 1), torch.stack(chosen, 1)
+        rest = active.remaining(alive, place)
+        if rest is not None:
+            if not len(rest):
+                break
+            active.keep(rest)
+            token, alive = token[rest], alive[rest]
+        active.part.push(model.embed(token).unsqueeze(1), alive.unsqueeze(1))
+        hidden = active.part.read()[:, -1]
+    if active.part.mask.device.type != "cpu":
+        written = max(1, int(mask.any(dim=0).sum()))  # some more columns than needed may have been read
+    return _Answers(ids[:, :written], mask[:, :written], log_probs[:, :written])
 
 
 @torch.no_grad()
@@ -173,5 +301,4 @@ def answer_from(
     context = model.start(question_ids, question_mask)
     context.push(latents, slot_mask)
     context.push(*model.end_latent(latents.shape[0]))
-    ids, _, _ = _answers(model, context, context.read()[:, -1], answer_keys, sampling)
-    return ids
+    return _answers(model, context, context.read()[:, -1], answer_keys, sampling).ids

@@ -44,7 +44,7 @@ class Scores:
 def latent_log_prob(chain: LatentChain, latent_temperature: float) -> torch.Tensor:
     """Σ_d log N(z; μ, (temperature·σ)²) of each slot in use, `[chains, slots]`; 0 for points."""
     if chain.log_variance is None or latent_temperature == 0:
-        return chain.latents.new_zeros(chain.latents.shape[:2])
+        return chain.latents.new_zeros(chain.latents.shape[:-1])
     log_variance = chain.log_variance + 2 * math.log(latent_temperature)
     return gaussian_log_prob(chain.latents, chain.mean, log_variance, chain.mask)
 

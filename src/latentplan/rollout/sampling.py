@@ -49,6 +49,19 @@ def draw(log_probs: torch.Tensor, uniform: torch.Tensor, temperature: float) -> 
     """
     if temperature == 0:
         return log_probs.argmax(dim=-1)
-    cumulative = log_probs.double().exp().cumsum(dim=-1)
+    cumulative = log_probs.exp().cumsum(dim=-1, dtype=torch.float64)
     target = (uniform * cumulative[:, -1]).unsqueeze(1)
     return torch.searchsorted(cumulative, target).squeeze(1).clamp(max=log_probs.shape[-1] - 1)
+
+
+def choose(
+    logits: torch.Tensor, uniform: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One token a row and its log-probability, `[batch]` each, from `[batch, vocabulary]`; see `draw`."""
+    if temperature == 0:
+        logits = logits.float()
+        best = logits.max(dim=-1)
+        return best.indices, best.values - logits.logsumexp(dim=-1)
+    log_probs = log_softmax(logits, temperature)
+    token = draw(log_probs, uniform, temperature)
+    return token, log_probs.gather(1, token.unsqueeze(1)).squeeze(1)

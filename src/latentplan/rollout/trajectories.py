@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -103,6 +104,28 @@ class Trajectories:
         wide |= {"stop_mask": steps, "stops": steps, "stop_log_probs": steps}
         wide |= {"answer_ids": tokens, "answer_mask": tokens, "answer_log_probs": tokens}
         return replace(self, **{name: _widened(getattr(self, name), width) for name, width in wide.items()})
+
+    @classmethod
+    def joined(
+        cls,
+        parts: Sequence[Trajectories],
+        question_ids: torch.Tensor,
+        question_mask: torch.Tensor,
+        pad_token_id: int,
+    ) -> Trajectories:
+        """Trajectories of consecutive chains of these questions as one."""
+        if len(parts) == 1:
+            return parts[0]
+        slots = max(part.slot_mask.shape[1] for part in parts)
+        tokens = max(part.answer_mask.shape[1] for part in parts)
+        wide = [part.padded(slots, tokens) for part in parts]
+        values = {
+            item.name: torch.cat([getattr(part, item.name) for part in wide])
+            for item in fields(cls)
+            if item.name not in ("question_ids", "question_mask")
+        }
+        values["answer_ids"] = values["answer_ids"].masked_fill(values["answer_mask"] == 0, pad_token_id)
+        return cls(question_ids=question_ids, question_mask=question_mask, **values)
 
 
 def _widened(columns: torch.Tensor, width: int) -> torch.Tensor:

@@ -15,6 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedConfig
 
 from latentplan.methods.system import LatentSystem
+from latentplan.modeling.growing_cache import reserved
+from latentplan.rollout.budget import cache_bytes, vocabulary_bytes
 from latentplan.training.arguments import GRPOConfig, ModelArguments, RunConfig, SFTConfig
 from latentplan.training.dry_run import (
     Lengths,
@@ -162,16 +164,12 @@ def _with_depth(shape: PreTrainedConfig, layers: int) -> PreTrainedConfig:
 def _rollout(system: LatentSystem, run: GRPOConfig, lengths: Lengths) -> Parts:
     """Keys and values of every trajectory of a rollout on a device, and their logits over the vocabulary."""
     config = system.reasoner.config
-    shape = config.backbone_config.get_text_config()  # type: ignore[union-attr]
     rows = run.per_device_train_batch_size * (run.steps_per_generation or run.gradient_accumulation_steps)
     computed_in = 2 if run.bf16 or run.fp16 else system.reasoner.backbone.dtype.itemsize
-    heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
-    width = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
     positions = lengths.question + config.num_slots + 1 + run.max_completion_length
-    cache = 2 * rows * positions * shape.num_hidden_layers * heads * width * computed_in
-    # The logits, their float32 copy and log-probabilities with a temporary.
+    cache = rows * cache_bytes(system.reasoner.backbone.config, reserved(positions), computed_in)
     vocabulary: int = system.reasoner.get_output_embeddings().weight.shape[0]  # type: ignore[assignment,index]
-    logits = rows * vocabulary * (computed_in + 3 * 4)
+    logits = rows * vocabulary_bytes(vocabulary, computed_in)
     casts = 0
     if (run.bf16 or run.fp16) and system.reasoner.backbone.dtype == torch.float32:
         casts = size_of(system.reasoner.backbone.parameters()) // 2

@@ -1,0 +1,102 @@
+"""A KV cache for rollouts: written in place into memory reserved ahead, so that no pass copies the past.
+
+Views of the memory are handed out and overwritten by nothing, but autograd would have to keep every one of
+them: passes with gradients use transformers' own cache, which concatenates.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import DynamicLayer
+
+_HEADROOM = 32
+"""Columns reserved beyond what is asked for."""
+
+
+def reserved(columns: int) -> int:
+    """The most columns that are reserved where so many are read, one after another."""
+    return 2 * columns
+
+
+class GrowingLayer(DynamicLayer):
+    """A layer's keys and values `[batch, heads, tokens, head]`, the front part of reserved memory."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    _keys: torch.Tensor
+    _values: torch.Tensor
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Reserves memory for a first pass of this size."""
+        self.dtype, self.device = key_states.dtype, key_states.device
+        width = key_states.shape[-2] + _HEADROOM
+        self._keys, self._values = _reserve(key_states, width), _reserve(value_states, width)
+        self._show(0)
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Writes a pass behind what is there; all keys and values up to it."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.keys.shape[-2]
+        end = start + key_states.shape[-2]
+        if end > self._keys.shape[-2]:
+            # Twice as much each time: all the copying of a rollout is at most as long as the rollout.
+            self._resize(reserved(end))
+        self._keys[:, :, start:end] = key_states
+        self._values[:, :, start:end] = value_states
+        self._show(end)
+        return self.keys, self.values
+
+    def repeated(self, times: int) -> GrowingLayer:
+        """A copy with every row `times` over."""
+        other = GrowingLayer()
+        if self.is_initialized:
+            other.lazy_initialization(
+                *(part[:1].expand(part.shape[0] * times, -1, -1, -1) for part in (self.keys, self.values))
+            )
+            other._show(self.keys.shape[-2])
+            for new, old in ((other.keys, self.keys), (other.values, self.values)):
+                new.unflatten(0, (-1, times)).copy_(old.unsqueeze(1))
+        return other
+
+    def selected(self, rows: torch.Tensor) -> GrowingLayer:
+        """A copy of some rows."""
+        other = GrowingLayer()
+        if self.is_initialized:
+            keys, values = self.keys[rows], self.values[rows]
+            other.lazy_initialization(keys, values)
+            other._show(keys.shape[-2])
+            other.keys.copy_(keys)
+            other.values.copy_(values)
+        return other
+
+    def put_back(self, rows: torch.Tensor, other: GrowingLayer) -> None:
+        """Writes what `other`, once these rows, has read since; all other rows hold anything there."""
+        start, end = self.keys.shape[-2], other.keys.shape[-2]
+        if end > self._keys.shape[-2]:
+            self._resize(reserved(end))
+        self._show(end)
+        self.keys[:, :, start:end] = 0
+        self.values[:, :, start:end] = 0
+        self.keys[rows, :, start:end] = other.keys[:, :, start:end]
+        self.values[rows, :, start:end] = other.values[:, :, start:end]
+
+    def _show(self, end: int) -> None:
+        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
+
+    def _resize(self, width: int) -> None:
+        keys, values = self.keys, self.values
+        end = keys.shape[-2]
+        self._keys, self._values = _reserve(keys, width), _reserve(values, width)
+        self._show(end)
+        self.keys.copy_(keys)
+        self.values.copy_(values)
+
+
+def _reserve(like: torch.Tensor, width: int) -> torch.Tensor:
+    return like.new_empty(like.shape[0], like.shape[1], width, like.shape[3])
