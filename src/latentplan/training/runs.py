@@ -32,7 +32,7 @@ from latentplan.training.initialise import choose_trained_weights, initialise_sy
 from latentplan.training.model_card import base_model, write_model_card
 from latentplan.training.run_directory import MetricsFile, RunDirectory, weights_fingerprint
 from latentplan.training.sft import SFTTrainer, make_curriculum
-from latentplan.training.sharding import full_state_dict
+from latentplan.training.sharding import full_state_dict, make_models_whole
 from latentplan.training.trackers import usable_trackers
 from latentplan.training.trainer import LatentTrainer
 from latentplan.training.validation import load_validation
@@ -130,6 +130,7 @@ def _open_run(model: ModelArguments, data: DataArguments, config: RunConfig, com
     if config.torch_threads:
         torch.set_num_threads(config.torch_threads)
     set_seed(config.seed)
+    make_models_whole()
     settings = flatten_recipe((model, data, config))
     config.report_to = usable_trackers(config.report_to)
     config.run_name = config.run_name or Path(str(config.output_dir)).name

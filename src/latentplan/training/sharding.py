@@ -18,6 +18,7 @@ from torch import nn
 from torch.distributed._functional_collectives import AsyncCollectiveTensor
 from torch.distributed.tensor import DTensor
 from transformers import Trainer
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.step_decoder import LatentProjection
@@ -68,6 +69,16 @@ def _float32_parts(system: LatentSystem) -> list[nn.Module]:
     heads = [system.reasoner.latent_head, system.reasoner.stop_head]
     projections = [module for module in system.modules() if isinstance(module, LatentProjection)]
     return [part for part in [*heads, *projections] if part is not None and list(part.parameters())]
+
+
+def make_models_whole() -> None:
+    """From now on models are made and loaded with whole weights, also under DeepSpeed ZeRO-3.
+
+    transformers would spread a model's weights while it makes it, whatever `zero3_init_flag` says, and those
+    could be neither probed, grown by the latent tokens nor copied to a step decoder. DeepSpeed spreads them
+    when training starts. It has to be said again whenever an `Accelerator` has been made.
+    """
+    unset_hf_deepspeed_config()
 
 
 @contextmanager

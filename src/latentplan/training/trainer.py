@@ -29,7 +29,7 @@ from latentplan.training.checkpoints import (
 )
 from latentplan.training.evaluating import EvaluatingTrainer, best_checkpoint
 from latentplan.training.optimizer_state import load_optimizer, save_optimizer
-from latentplan.training.sharding import full_state_dict, set_precision
+from latentplan.training.sharding import full_state_dict, make_models_whole, set_precision
 
 SCHEDULER_FILE = "scheduler.json"
 
@@ -41,6 +41,7 @@ class LatentTrainer(EvaluatingTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        make_models_whole()
         self.model_accepts_loss_kwargs = False
         set_precision(self.accelerator, self.model)
         self._sums: dict[str, Any] = defaultdict(float)  # tensors stay on their device until a line is logged
