@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from typer.testing import CliRunner
@@ -43,6 +44,26 @@ def test_a_file_of_one_s_own_is_taken(started, tmp_path):
     launch.on_several_devices("grpo", ["--accelerate_config", str(mine)])
     assert str(mine) in started[0]
     assert started[0][-1] == "grpo"
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_our_configurations_take_all_devices_and_a_file_says_how_many(
+    devices, started, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: devices)
+    launch.on_several_devices("sft", ["--accelerate_config", "ddp"])
+    assert started[0][started[0].index("--num_processes") + 1] == str(devices)
+    mine = tmp_path / "two_machines.yaml"
+    mine.write_text("num_machines: 2\nnum_processes: 16\n")
+    launch.on_several_devices("sft", ["--accelerate_config", str(mine)])
+    assert "--num_processes" not in started[1]
+
+
+def test_no_device_is_said_so(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 0)
+    result = CliRunner().invoke(app, ["sft", "--accelerate_config", "ddp"])
+    assert result.exit_code != 0
+    assert "no accelerator is visible" in " ".join(result.output.split())
 
 
 def test_without_a_configuration_nothing_is_started(started):

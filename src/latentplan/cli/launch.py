@@ -1,7 +1,8 @@
 """`--accelerate_config NAME`: the same command on several devices, started by `accelerate launch`.
 
 NAME is a configuration that comes with latentplan (ddp, fsdp2, deepspeed_zero2, deepspeed_zero3) or a file
-written by `accelerate config`; `--num_processes N` is the number of devices, all that are visible by default.
+written by `accelerate config`; `--num_processes N` is the number of devices, by default all that are visible,
+or what the file says.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def on_several_devices(command: str, arguments: Sequence[str]) -> None:
     """Replaces this process by `accelerate launch` if the arguments ask for it.
 
     Raises:
-        typer.BadParameter: there is no such configuration, or an option lacks its value.
+        typer.BadParameter: there is no such configuration, an option lacks its value, or there is no device.
     """
     rest, chosen = split_arguments(arguments)
     if "--accelerate_config" not in chosen:
@@ -36,14 +37,30 @@ def on_several_devices(command: str, arguments: Sequence[str]) -> None:
 
 
 def launch_command(config: Path, num_processes: str | None, arguments: Sequence[str]) -> list[str]:
-    """The command line that runs `latentplan ARGUMENTS` on every device."""
-    if num_processes is None:
-        import torch
+    """The command line that runs `latentplan ARGUMENTS` on every device.
 
-        num_processes = str(torch.cuda.device_count()) if torch.cuda.device_count() else None
+    A file of one's own says by itself how many processes there are; our own configurations take all devices.
+
+    Raises:
+        typer.BadParameter: no device is visible.
+    """
+    if num_processes is None and config.parent == _folder():
+        num_processes = str(_visible_devices())
     count = [] if num_processes is None else ["--num_processes", num_processes]
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
     return [*launcher, *count, "-m", "latentplan", *arguments]
+
+
+def _visible_devices() -> int:
+    import torch
+
+    count = torch.accelerator.device_count()
+    if count == 0:
+        raise typer.BadParameter(
+            "no accelerator is visible here: leave --accelerate_config out, or say with --num_processes how "
+            "many processes are to share the CPU"
+        )
+    return count
 
 
 def find_config(name: str) -> Path:
