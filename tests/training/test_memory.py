@@ -176,6 +176,28 @@ def test_a_rollout_holds_the_keys_and_values_of_every_trajectory(tmp_path):
     assert result.training["runtime (assumed)"] == RUNTIME
 
 
+def test_a_rollout_of_a_sharded_model_holds_all_weights(tmp_path):
+    found = {}
+    for sharding in ("ddp", "fsdp"):
+        for bf16 in (False, True):
+            result = estimate_memory(
+                ModelArguments(),
+                supervised(tmp_path),
+                reinforced(tmp_path, bf16=bf16),
+                tiny(),
+                lengths=LENGTHS,
+                devices=4,
+                sharding=sharding,
+            )
+            found[sharding, bf16] = result.rollout
+            whole = result.weights.weights
+    assert found["fsdp", False]["weights"] == whole / 4
+    assert found["fsdp", False]["gathered weights"] == whole
+    assert found["fsdp", True]["gathered weights"] == whole / 2
+    assert "weights cast by autocast" not in found["fsdp", True]
+    assert "gathered weights" not in found["ddp", False]
+
+
 def test_an_unknown_sharding_is_refused(tmp_path):
     config = supervised(tmp_path)
     with pytest.raises(ValueError, match="sharding must be one of ddp, fsdp, zero2, zero3"):

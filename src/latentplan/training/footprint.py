@@ -107,3 +107,5 @@ SHARDING: dict[str, Callable[[Weights, int], Parts]] = {
     "zero3": _sharded,
 }
 """How weights, gradients and optimizer are spread over devices, by name."""
+GATHERED_FOR_ROLLOUTS = ("fsdp", "zero3")
+"""Where no device holds all weights, so that they are gathered once a rollout (`sharding.whole_weights`)."""

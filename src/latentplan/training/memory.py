@@ -25,7 +25,7 @@ from latentplan.training.dry_run import (
     peak_of_policy_step,
     peak_of_supervised_step,
 )
-from latentplan.training.footprint import SHARDING, Parts, Weights, size_of, weigh
+from latentplan.training.footprint import GATHERED_FOR_ROLLOUTS, SHARDING, Parts, Weights, size_of, weigh
 
 GIB = 2**30
 RUNTIME = 1 * GIB
@@ -111,7 +111,8 @@ def estimate_memory(
     spread = SHARDING[sharding](weights, devices)
     if isinstance(run, GRPOConfig):
         held = {name: spread[name] for name in ("weights", "optimizer")}
-        rollout = {**held, **_rollout(system, run, lengths), "runtime (assumed)": RUNTIME}
+        gathers = devices > 1 and sharding in GATHERED_FOR_ROLLOUTS
+        rollout = {**held, **_rollout(system, run, lengths, gathers), "runtime (assumed)": RUNTIME}
         if run.beta:
             reference = {"reference policy": float(size_of(system.reasoner.parameters()))}
             spread, rollout = {**spread, **reference}, {**rollout, **reference}
@@ -161,8 +162,12 @@ def _with_depth(shape: PreTrainedConfig, layers: int) -> PreTrainedConfig:
     return other
 
 
-def _rollout(system: LatentSystem, run: GRPOConfig, lengths: Lengths) -> Parts:
-    """Keys and values of every trajectory of a rollout on a device, and their logits over the vocabulary."""
+def _rollout(system: LatentSystem, run: GRPOConfig, lengths: Lengths, gathers: bool) -> Parts:
+    """Keys and values of every trajectory of a rollout on a device, and their logits over the vocabulary.
+
+    Where a rollout `gathers` the weights, they are whole and in the dtype of the computation beside the
+    device's share.
+    """
     config = system.reasoner.config
     rows = run.per_device_train_batch_size * (run.steps_per_generation or run.gradient_accumulation_steps)
     computed_in = 2 if run.bf16 or run.fp16 else system.reasoner.backbone.dtype.itemsize
@@ -170,8 +175,15 @@ def _rollout(system: LatentSystem, run: GRPOConfig, lengths: Lengths) -> Parts:
     cache = rows * cache_bytes(system.reasoner.backbone.config, reserved(positions), computed_in)
     vocabulary: int = system.reasoner.get_output_embeddings().weight.shape[0]  # type: ignore[assignment,index]
     logits = rows * vocabulary_bytes(vocabulary, computed_in)
-    casts = 0
-    if (run.bf16 or run.fp16) and system.reasoner.backbone.dtype == torch.float32:
+    gathered = casts = 0
+    if gathers:
+        gathered = sum(each.numel() * min(each.itemsize, computed_in) for each in system.parameters())
+    elif (run.bf16 or run.fp16) and system.reasoner.backbone.dtype == torch.float32:
         casts = size_of(system.reasoner.backbone.parameters()) // 2
-    parts = {"KV cache": cache, "logits": logits, "weights cast by autocast": casts}
+    parts = {
+        "KV cache": cache,
+        "logits": logits,
+        "gathered weights": gathered,
+        "weights cast by autocast": casts,
+    }
     return {name: float(value) for name, value in parts.items() if value}
