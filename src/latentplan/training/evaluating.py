@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 
 from latentplan.methods.system import LatentSystem
@@ -140,7 +141,11 @@ class EvaluatingTrainer(WatchedTrainer):
         return saves and super()._determine_best_metric(metrics, trial)
 
     def _load_best_model(self) -> None:
-        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+        best = str(self.state.best_model_checkpoint)
+        if self.is_deepspeed_enabled:
+            deepspeed_load_checkpoint(self.model_wrapped, best)
+        else:
+            self._load_from_checkpoint(best)
 
 
 class _KnownBest(TrainerCallback):
