@@ -6,8 +6,8 @@ import logging
 import pytest
 import torch
 
+from latentplan.modeling.saving import CheckpointMismatchError
 from latentplan.training.checkpoints import (
-    CheckpointError,
     damage,
     last_checkpoint,
     load_weights,
@@ -102,17 +102,17 @@ def test_what_does_not_fit_is_named(saved, make_system):
     del weights[gone]
     weights["reasoner.value_head.weight"] = torch.zeros(1)
     weights["reasoner.stop_head.layers.2.bias"] = torch.zeros(3)
-    with pytest.raises(CheckpointError) as refused:
+    with pytest.raises(CheckpointMismatchError) as refused:
         load_weights(make_system("atp_latent"), weights, "checkpoint-7")
     message = str(refused.value)
     assert "checkpoint-7 does not fit the model" in message
-    assert f"{gone} is missing" in message
-    assert "reasoner.value_head.weight is not part of the model" in message
-    assert "reasoner.stop_head.layers.2.bias has shape [3] instead of [2]" in message
+    assert f"1 missing: {gone}" in message
+    assert "1 unexpected: reasoner.value_head.weight" in message
+    assert "1 of another shape: reasoner.stop_head.layers.2.bias [3], expected [2]" in message
 
 
 def test_a_folder_without_weights_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="holds no model"):
+    with pytest.raises(CheckpointMismatchError, match="holds no model"):
         read_weights(tmp_path)
 
 

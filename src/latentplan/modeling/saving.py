@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -82,21 +83,26 @@ class SavedModel(PreTrainedModel):
 
 
 def _check(name: Any, info: dict[str, Any]) -> None:
-    shapes = [
-        f"{key} {list(there)}, expected {list(here)}" for key, there, here in sorted(info["mismatched_keys"])
-    ]
-    problems = {
-        "missing": sorted(info["missing_keys"]),
-        "unexpected": sorted(info["unexpected_keys"]),
-        "of another shape": shapes,
-        "unreadable": sorted(info["error_msgs"]),
-    }
-    found = [f"{len(names)} {what}: {_shown(names)}" for what, names in problems.items() if names]
+    shapes = [f"{key} {list(there)}, expected {list(here)}" for key, there, here in info["mismatched_keys"]]
+    found = mismatches(info["missing_keys"], info["unexpected_keys"], shapes, info["error_msgs"])
     if found:
         raise CheckpointMismatchError(
-            f"{name} does not hold the weights that its config.json describes ({'; '.join(found)}): the "
+            f"{name} does not hold the weights that its config.json describes ({found}): the "
             "folder is incomplete, damaged, or a mixture of two models; save or copy it again"
         )
+
+
+def mismatches(
+    missing: Iterable[str], unexpected: Iterable[str], shapes: Iterable[str], unreadable: Iterable[str] = ()
+) -> str:
+    """What is wrong with the tensors of a checkpoint, by name and in words; empty where nothing is."""
+    problems = {
+        "missing": sorted(missing),
+        "unexpected": sorted(unexpected),
+        "of another shape": sorted(shapes),
+        "unreadable": sorted(unreadable),
+    }
+    return "; ".join(f"{len(names)} {what}: {_shown(names)}" for what, names in problems.items() if names)
 
 
 def _shown(names: list[str]) -> str:

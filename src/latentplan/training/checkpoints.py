@@ -23,16 +23,13 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
 from latentplan.methods.system import STEP_DECODER_FOLDER
+from latentplan.modeling.saving import CheckpointMismatchError, mismatches
 from latentplan.problems.files import write_atomically
 
 logger = logging.getLogger(__name__)
 STAGING = ".checkpoint-in-progress"
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint does not fit the model that is to be loaded from it."""
 
 
 def write_manifest(folder: Path) -> None:
@@ -90,7 +87,7 @@ def read_weights(folder: str | os.PathLike) -> dict[str, torch.Tensor]:
     """All weights that `LatentSystem.save_pretrained` wrote to `folder`, under the system's own names.
 
     Raises:
-        CheckpointError: there are none.
+        CheckpointMismatchError: there are none.
     """
     folder = Path(folder)
     parts = {"reasoner": folder, "step_decoder": folder / STEP_DECODER_FOLDER}
@@ -100,7 +97,7 @@ def read_weights(folder: str | os.PathLike) -> dict[str, torch.Tensor]:
             if file.name.startswith("model"):
                 weights.update({f"{part}.{name}": value for name, value in load_file(file).items()})
     if not weights:
-        raise CheckpointError(f"{folder} holds no model*.safetensors")
+        raise CheckpointMismatchError(f"{folder} holds no model*.safetensors")
     return weights
 
 
@@ -108,7 +105,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], source: 
     """Puts `weights` into `model`, which may be sharded; every tensor of the one must be in the other.
 
     Raises:
-        CheckpointError: tensors are missing, unexpected or of another shape; the message names them.
+        CheckpointMismatchError: tensors are missing, unexpected or of another shape; the message names them.
     """
     state: dict[str, Any] = dict(weights)
     for names in _shared(model):
@@ -116,17 +113,14 @@ def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], source: 
         if known is not None:
             state.update(dict.fromkeys(names, known))
     expected = model.state_dict()
-    problems = [f"{name} is missing" for name in expected.keys() - state.keys()]
-    problems += [f"{name} is not part of the model" for name in state.keys() - expected.keys()]
-    problems += [
-        f"{name} has shape {list(state[name].shape)} instead of {list(value.shape)}"
+    shapes = [
+        f"{name} {list(state[name].shape)}, expected {list(value.shape)}"
         for name, value in expected.items()
         if name in state and state[name].shape != value.shape
     ]
-    if problems:
-        shown = "; ".join(sorted(problems)[:10])
-        more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise CheckpointError(f"{source} does not fit the model: {shown}{more}")
+    found = mismatches(expected.keys() - state.keys(), state.keys() - expected.keys(), shapes)
+    if found:
+        raise CheckpointMismatchError(f"{source} does not fit the model that is being trained ({found})")
     set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True))
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import (
@@ -60,7 +60,7 @@ def initialise_system(
     else:
         backbone, tokenizer = load_backbone(model, problems)
     layout = _question_layout(model, tokenizer, start)
-    reasoner = LatentReasoner(_reasoner_config(config, backbone, tokenizer, layout), backbone)
+    reasoner = LatentReasoner(reasoner_config(config, backbone, _tokens(tokenizer), layout), backbone)
     objectives = get_method(config.method).objectives if config.objectives is None else config.objectives
     decoder = None
     if "step_decoder" in objectives:
@@ -229,14 +229,27 @@ def _question_layout(
     }
 
 
-def _reasoner_config(
-    config: SFTConfig,
-    backbone: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    layout: dict[str, Any],
+def _tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    start, end = (tokenizer.convert_tokens_to_ids(token) for token in (START_LATENT, END_LATENT))
+    return {
+        "start_latent_token_id": start,
+        "end_latent_token_id": end,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def reasoner_config(
+    config: SFTConfig, backbone: PreTrainedModel, tokens: dict[str, Any], layout: dict[str, Any]
 ) -> LatentReasonerConfig:
+    """The parts of a reasoner as the settings, or else the method, want them.
+
+    Args:
+        config: the settings.
+        backbone: what the reasoner is built on.
+        tokens: ids of the latent tokens and of padding.
+        layout: how questions are written, and what ends answers.
+    """
     method = get_method(config.method)
-    start, end = (cast(int, tokenizer.convert_tokens_to_ids(token)) for token in (START_LATENT, END_LATENT))
     return LatentReasonerConfig(
         backbone_config=backbone.config,
         method=config.method,
@@ -249,9 +262,7 @@ def _reasoner_config(
         written_steps=method.written_steps,
         step_separator=config.step_separator,
         answer_marker=config.answer_marker,
-        start_latent_token_id=start,
-        end_latent_token_id=end,
-        pad_token_id=tokenizer.pad_token_id,
+        **tokens,
         **layout,
     )
 
@@ -267,14 +278,22 @@ def _step_decoder(
         language_model = copy.deepcopy(backbone)
     else:
         language_model = _other_language_model(model, tokenizer)
-    decoder_config = StepDecoderConfig(
+    width = backbone.config.get_text_config().hidden_size
+    settings = decoder_config(config, language_model, width, tokenizer.pad_token_id, eos_token_id)
+    return StepDecoder(settings, language_model)
+
+
+def decoder_config(
+    config: SFTConfig, language_model: PreTrainedModel, latent_size: int, pad_token_id: Any, eos_token_id: int
+) -> StepDecoderConfig:
+    """The configuration of a step decoder that is built on `language_model`."""
+    return StepDecoderConfig(
         backbone_config=language_model.config,
         latents_per_step=config.latents_per_step,
-        latent_size=backbone.config.get_text_config().hidden_size,
-        pad_token_id=tokenizer.pad_token_id,
+        latent_size=latent_size,
+        pad_token_id=pad_token_id,
         eos_token_id=eos_token_id,
     )
-    return StepDecoder(decoder_config, language_model)
 
 
 def _other_language_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
