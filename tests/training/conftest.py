@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments, SFTConfig
@@ -131,3 +136,42 @@ def assert_same_weights(weights_of):
                 assert float((value - second[name]).abs().max()) <= tolerance, name
 
     return compare
+
+
+@pytest.fixture
+def in_two_processes(tmp_path):
+    """Runs a Python program in two processes, joined by gloo, as torchrun would start them.
+
+    The program finds `COMMAND --config RECIPE` in its arguments. Both processes must end with `status`.
+    """
+
+    def run(program, command, settings, *flags, status: int = 0, **environment: str) -> None:
+        recipe = tmp_path / "recipe.yaml"
+        recipe.write_text(yaml.safe_dump(settings))
+        group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+        paths = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+        shared = {**os.environ, **group, **paths, "MASTER_PORT": str(_free_port()), **environment}
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", program, command, "--config", str(recipe), *flags],
+                env={**shared, "RANK": rank, "LOCAL_RANK": rank, "ACCELERATE_USE_CPU": "true"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in ("0", "1")
+        ]
+        try:
+            outputs = [process.communicate(timeout=240)[0] for process in started]
+        finally:
+            for process in started:
+                process.kill()
+        assert [process.returncode for process in started] == [status, status], "\n".join(outputs)
+
+    return run
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]

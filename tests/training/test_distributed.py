@@ -5,13 +5,10 @@ last bit of gradients that are all but zero.
 """
 
 import json
-import os
-import socket
-import subprocess
-import sys
+import math
+from dataclasses import replace
 
 import pytest
-import yaml
 
 # Accelerate turns FSDP on for accelerators only; here it is turned on for processes on the CPU.
 PROGRAM = """
@@ -30,18 +27,32 @@ def with_fsdp(self, *args, fsdp_plugin=None, **kwargs):
 
 AcceleratorState.__init__ = with_fsdp
 
-import os
+import os, time
 from latentplan.training import runs
+
+class LateInTheFirst(runs.RunDirectory):
+    def __init__(self, path, settings, command, overwrite, writes):
+        time.sleep(writes * float(os.environ.get("FIRST_IS_LATE", 0)))
+        super().__init__(path, settings, command, overwrite, writes)
 
 class Dying(runs.MetricsFile):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == int(os.environ.get("DIES_AFTER", -1)):
             os._exit(9)
 
-runs.MetricsFile = Dying
+runs.RunDirectory, runs.MetricsFile = LateInTheFirst, Dying
 
+import json, sys
 from latentplan.cli.app import main
-main()
+
+first = sys.argv[1:]
+for flags in [[], *json.loads(os.environ.get("AGAIN_WITH", "[]"))]:
+    sys.argv[1:] = [*first, *flags]
+    try:
+        main()
+    except SystemExit as ended:
+        if ended.code:
+            raise
 """
 FSDP2 = {
     "ACCELERATE_USE_FSDP": "true",
@@ -76,41 +87,14 @@ def of_completion(completions, num_latents, **kwargs):
 """
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]
-
-
 @pytest.fixture
-def two_processes(tmp_path):
-    """Runs `latentplan` with a recipe in two processes, joined by gloo, as torchrun would start them."""
+def two_processes(in_two_processes):
+    """Runs `latentplan` with a recipe in two processes, which may die after a step."""
 
-    def run(command, settings, engine="ddp", dies_after=None):
-        recipe, port = tmp_path / "recipe.yaml", str(free_port())
-        recipe.write_text(yaml.safe_dump(settings))
-        started = []
-        for rank in ("0", "1"):
-            group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-            address = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
-            paths = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
-            fate = {} if dies_after is None else {"DIES_AFTER": str(dies_after)}
-            started.append(
-                subprocess.Popen(
-                    [sys.executable, "-c", PROGRAM, command, "--config", str(recipe)],
-                    env={**os.environ, **group, **address, **ENGINES[engine], **paths, **fate},
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                )
-            )
-        try:
-            outputs = [process.communicate(timeout=240)[0] for process in started]
-        finally:
-            for process in started:
-                process.kill()
-        code = 0 if dies_after is None else 9
-        assert [process.returncode for process in started] == [code, code], "\n".join(outputs)
+    def run(command, settings, engine="ddp", dies_after=None, **environment):
+        if dies_after is not None:
+            environment.update(status=9, DIES_AFTER=str(dies_after))
+        in_two_processes(PROGRAM, command, settings, **ENGINES[engine], **environment)
 
     return run
 
@@ -153,6 +137,33 @@ def test_supervised_training_depends_on_the_effective_batch_alone(
         assert_same_curves(one, other, ["loss", "grad_norm", "loss/text", "loss/step_decoder", "num_tokens"])
 
 
+def test_adapters_of_a_sharded_model_are_merged_and_a_finished_run_is_overwritten_by_both(
+    two_processes, run_sft, scratch_model, assert_same_weights, tmp_path
+):
+    """LoRA under FSDP2, then bfloat16; the first process is the last to look at the run it overwrites."""
+    adapters = {"use_peft": True, "lora_r": 4}
+    data = {"dataset_config": "clock", "dataset_size": 40, "backbone_config": scratch_model.backbone_config}
+    two, half = tmp_path / "two", tmp_path / "bfloat16"
+    (two / "model").mkdir(parents=True)
+    (two / "config.yaml").write_text("seed: 4\n")
+    (two / "run.json").write_text('{"status": "finished"}')
+    sizes = {"output_dir": str(two), "per_device_train_batch_size": 4, "overwrite_output_dir": True}
+    again = [["--output_dir", str(half), "--bf16", "true"]]
+    settings = {**SHARED, **SFT, "save_strategy": "no"}
+    two_processes(
+        "sft",
+        {**settings, **adapters, **data, **sizes},
+        "fsdp2",
+        FIRST_IS_LATE="1",
+        AGAIN_WITH=json.dumps(again),
+    )
+    model = replace(scratch_model, **adapters)
+    one = run_sft(tmp_path / "one", model, **settings, per_device_train_batch_size=8).path
+    assert_same_weights(one, two, tolerance=1e-5)
+    assert all(math.isfinite(row["loss"]) for row in metrics(half))
+    assert json.loads((half / "run.json").read_text())["status"] == "finished"
+
+
 @pytest.mark.parametrize(("engine", "estimator"), [("ddp", "score_function"), ("fsdp2", "pathwise")])
 def test_reinforcement_depends_on_the_effective_batch_alone(
     engine,
@@ -187,6 +198,10 @@ def test_reinforcement_depends_on_the_effective_batch_alone(
         assert_same_weights(one, other, tolerance=1e-5)
         assert_same_curves(one, other, ["loss", "reward", "reward_std", "latents/mean_length", "num_tokens"])
     assert all(row["grad_norm"] > 0 for row in metrics(one))
+    reconstruction = [
+        json.loads((path / "run.json").read_text())["starting_reconstruction"] for path in (one, two)
+    ]
+    assert reconstruction[0] == reconstruction[1]
     moved = [float((value - weights_of(start)[name]).abs().max()) for name, value in weights_of(one).items()]
     assert max(moved) > 1e-3
 

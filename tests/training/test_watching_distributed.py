@@ -1,13 +1,8 @@
 """Two processes decide alike about a NaN that only one of them has, and evaluate as one process does."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import pytest
-import yaml
 
 from latentplan.training import evaluating
 
@@ -30,33 +25,6 @@ def spoiled(system, forward, batch):
 objectives.OBJECTIVES["text"] = replace(objectives.OBJECTIVES["text"], total=spoiled)
 main()
 """
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]
-
-
-def in_two_processes(arguments):
-    """Exit statuses and output of two processes, joined by gloo, as torchrun would start them."""
-    address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *arguments],
-            env={**os.environ, **address, "RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    try:
-        outputs = [process.communicate(timeout=900)[0] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    return [process.returncode for process in started], "\n".join(outputs)
 
 
 @pytest.fixture
@@ -82,16 +50,13 @@ def rows_of(folder):
 
 
 def test_two_processes_skip_together_and_evaluate_as_one(
-    settings, scratch_model, run_sft, monkeypatch, tmp_path
+    settings, scratch_model, run_sft, in_two_processes, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(evaluating, "MAX_NEW_TOKENS", 8)
     data = {"dataset_config": "clock", "dataset_size": 40, "backbone_config": scratch_model.backbone_config}
-    recipe, folder = tmp_path / "recipe.yaml", tmp_path / "two"
-    recipe.write_text(
-        yaml.safe_dump({**settings, **data, "output_dir": str(folder), "per_device_train_batch_size": 4})
-    )
-    codes, output = in_two_processes(["sft", "--config", str(recipe), "--on_nonfinite", "skip"])
-    assert codes == [0, 0], output
+    folder = tmp_path / "two"
+    sizes = {"output_dir": str(folder), "per_device_train_batch_size": 4}
+    in_two_processes(PROGRAM, "sft", {**settings, **data, **sizes}, "--on_nonfinite", "skip")
     rows = rows_of(folder)
     assert [row["skipped_steps"] for row in rows if "loss" in row] == [0, 0, 1, 0]
     # Each process has left its own half of the batch; the NaN is the second's.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from latentplan.methods.system import LatentSystem, make_encoder, save_finished
 from latentplan.problems.fingerprint import fingerprint
@@ -32,7 +32,7 @@ from latentplan.training.initialise import choose_trained_weights, initialise_sy
 from latentplan.training.model_card import base_model, write_model_card
 from latentplan.training.run_directory import MetricsFile, RunDirectory, weights_fingerprint
 from latentplan.training.sft import SFTTrainer, make_curriculum
-from latentplan.training.sharding import full_state_dict, make_models_whole
+from latentplan.training.sharding import full_state_dict, make_models_whole, whole_weights
 from latentplan.training.trackers import usable_trackers
 from latentplan.training.trainer import LatentTrainer
 from latentplan.training.validation import load_validation
@@ -122,7 +122,7 @@ def train_grpo(
     parts = loaded.reasoner.config
     watcher = Watcher(run, RL_RULES, Situation(parts.num_slots, parts.stop_head))
     trainer = GRPOTrainer(loaded, config, problems, rewards, [MetricsFile(run), watcher], validation)
-    _probe_decoder(run, trainer, problems, watcher)
+    trainer.add_callback(_DecoderProbe(run, trainer, problems, watcher))
     return _train(run, trainer, trainer.model, loaded.tokenizer)
 
 
@@ -137,9 +137,11 @@ def _open_run(model: ModelArguments, data: DataArguments, config: RunConfig, com
     if config.push_to_hub:
         check_repository(config.hub_model_id)
         config.push_to_hub = False  # the Trainer would push checkpoints; a run is pushed when it has finished
-    run = RunDirectory(
-        str(config.output_dir), settings, command, config.overwrite_output_dir, config.process_index == 0
-    )
+    # Otherwise the others might read a finished run that the first is about to overwrite.
+    with config.main_process_first(local=False):
+        run = RunDirectory(
+            str(config.output_dir), settings, command, config.overwrite_output_dir, config.process_index == 0
+        )
     if not run.finished:
         run.pin(start=weights_fingerprint(model.model_name_or_path))
     return run
@@ -192,17 +194,29 @@ def _train(run: RunDirectory, trainer: LatentTrainer, system: LatentSystem, toke
     return run
 
 
-def _probe_decoder(
-    run: RunDirectory, trainer: GRPOTrainer, problems: Sequence[Problem], watcher: Watcher
-) -> None:
-    """How well the decoder reads the latents that RL starts from, on some training problems."""
-    labelled = [problem for problem in problems[:PROBED_PROBLEMS] if problem.steps]
-    if trainer.loaded.step_decoder is None or not labelled:
-        return
-    share = teacher_share(trainer.loaded, labelled, batch_size=PROBED_PROBLEMS).value
-    if share is not None and trainer.is_world_process_zero():
-        run.update(starting_reconstruction=share)
-        watcher.look({"step": 0, "reconstruction": share})
+class _DecoderProbe(TrainerCallback):
+    """How well the decoder reads the latents that RL starts from, on some training problems.
+
+    Asked when training starts: only then does a model that is spread over devices lie on them.
+    """
+
+    def __init__(
+        self, run: RunDirectory, trainer: GRPOTrainer, problems: Sequence[Problem], watcher: Watcher
+    ):
+        self.run, self.trainer, self.watcher = run, trainer, watcher
+        self.labelled = [problem for problem in problems[:PROBED_PROBLEMS] if problem.steps]
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Asks, on all processes, unless training goes on from a checkpoint."""
+        loaded = self.trainer.loaded
+        if state.global_step or loaded.step_decoder is None or not self.labelled:
+            return
+        self.trainer.model.eval()
+        with whole_weights(self.trainer), self.trainer.compute_loss_context_manager():
+            share = teacher_share(loaded, self.labelled, batch_size=PROBED_PROBLEMS).value
+        if share is not None and state.is_world_process_zero:
+            self.run.update(starting_reconstruction=share)
+            self.watcher.look({"step": 0, "reconstruction": share})
 
 
 def _count_parameters(module: torch.nn.Module | None) -> int:
