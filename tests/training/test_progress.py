@@ -42,6 +42,12 @@ def test_what_a_line_says():
     assert describe({"eval_accuracy": 0.5, "eval_loss": 2.0}) == ["accuracy 0.5", "loss 2"]
 
 
+@pytest.mark.parametrize("name", ["reward", "lr", "latents", "logs"])
+def test_a_reward_function_may_be_called_like_a_metric(name):
+    line = {"reward": 1.5, f"rewards/{name}/mean": 0.25, "latents/mean_length": 3.0, "learning_rate": 0.1}
+    assert describe(line) == ["reward 1.5", f"{name} 0.25", "latents 3", "lr 0.1"]
+
+
 def test_durations():
     assert [duration(seconds) for seconds in (4.4, 99, 180, 7500)] == ["4 s", "99 s", "3 min", "2 h 05 min"]
 

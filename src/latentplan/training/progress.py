@@ -127,29 +127,24 @@ def describe(logs: Mapping[str, Any]) -> list[str]:
     and lengths of an evaluation.
     """
     if "eval_accuracy" in logs:
-        return _some(
-            logs,
-            accuracy="eval_accuracy",
-            loss="eval_loss",
-            coherence="eval_coherence",
-            tokens="eval_tokens",
-        )
+        return _some(logs, [(name, f"eval_{name}") for name in ("accuracy", "loss", "coherence", "tokens")])
     if "reward" in logs:
-        rewards = {
-            name.split("/")[1].removesuffix("_if_correct"): name
+        rewards = [
+            (name.removeprefix("rewards/").removesuffix("/mean").removesuffix("_if_correct"), name)
             for name in logs
             if name.startswith("rewards/") and name.endswith("/mean")
-        }
-        lengths = {"latents": "latents/mean_length", "answer tokens": "completions/mean_length"}
-        return _some(logs, reward="reward", **rewards, **lengths, lr="learning_rate")
+        ]
+        lengths = [("latents", "latents/mean_length"), ("answer tokens", "completions/mean_length")]
+        return _some(logs, [("reward", "reward"), *rewards, *lengths, ("lr", "learning_rate")])
     parts = [f"{name.removeprefix('loss/')} {logs[name]:.3g}" for name in logs if name.startswith("loss/")]
     loss = f"loss {logs['loss']:.4g}" + (f" ({', '.join(parts)})" if parts else "")
     stage = [f"stage {logs['stage']:.0f}"] if "stage" in logs else []
-    return [*stage, loss, *_some(logs, lr="learning_rate")]
+    return [*stage, loss, *_some(logs, [("lr", "learning_rate")])]
 
 
-def _some(logs: Mapping[str, Any], **names: str) -> list[str]:
-    return [f"{shown} {logs[name]:.4g}" for shown, name in names.items() if name in logs]
+def _some(logs: Mapping[str, Any], names: Iterable[tuple[str, str]]) -> list[str]:
+    """Values with what they are shown as, of the metrics that were logged; `names` are pairs of both."""
+    return [f"{shown} {logs[name]:.4g}" for shown, name in names if name in logs]
 
 
 def duration(seconds: float) -> str:
