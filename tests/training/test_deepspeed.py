@@ -5,9 +5,10 @@ ZeRO-3 nothing stays gathered: its thresholds are set so low that even these mod
 """
 
 import json
-import os
 
 import pytest
+
+from latentplan.methods.system import LatentSystem
 
 pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
 pytestmark = pytest.mark.slow
@@ -131,7 +132,8 @@ def test_a_killed_run_goes_on_and_ends_with_its_best_checkpoint(
     two = tmp_path / "two"
     here = {**settings, **data, "output_dir": str(two), "per_device_train_batch_size": 4}
     under_zero(stage, "sft", here, dies_after=5)
-    assert os.path.isdir(two / "checkpoint-4" / "global_step4")
+    assert (two / "checkpoint-4" / "global_step4").is_dir()
+    LatentSystem.from_pretrained(two / "checkpoint-4")
     under_zero(stage, "sft", here)
     one = run_sft(tmp_path / "one", **settings, per_device_train_batch_size=8).path
     assert_same_weights(one, two, tolerance=1e-5)

@@ -117,20 +117,22 @@ def assert_same_curves(one, other, names, tolerance=1e-5):
         assert [row[name] for row in second] == pytest.approx(expected, rel=tolerance, abs=tolerance), name
 
 
-@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
+@pytest.mark.parametrize(("engine", "tied"), [("ddp", False), ("fsdp2", True)])
 def test_supervised_training_depends_on_the_effective_batch_alone(
-    engine, two_processes, run_sft, scratch_model, assert_same_weights, tmp_path
+    engine, tied, two_processes, run_sft, scratch_model, assert_same_weights, tmp_path
 ):
     """One process with batch 8, with 2 · 4 accumulated, and two processes with batch 4."""
     settings = {**SHARED, **SFT}
-    data = {"dataset_config": "clock", "dataset_size": 40, "backbone_config": scratch_model.backbone_config}
+    backbone = {**scratch_model.backbone_config, "tie_word_embeddings": tied}
+    model = replace(scratch_model, backbone_config=backbone)
+    data = {"dataset_config": "clock", "dataset_size": 40, "backbone_config": backbone}
     two = tmp_path / "two"
     sizes = {"output_dir": str(two), "per_device_train_batch_size": 4}
     two_processes("sft", {**settings, **data, **sizes}, engine)
     assert json.loads((two / "run.json").read_text())["status"] == "finished"
-    one = run_sft(tmp_path / "one", **settings, per_device_train_batch_size=8).path
+    one = run_sft(tmp_path / "one", model, **settings, per_device_train_batch_size=8).path
     halves = run_sft(
-        tmp_path / "halves", **settings, per_device_train_batch_size=4, gradient_accumulation_steps=2
+        tmp_path / "halves", model, **settings, per_device_train_batch_size=4, gradient_accumulation_steps=2
     ).path
     for other in (two, halves):
         assert_same_weights(one, other, tolerance=1e-5)

@@ -128,12 +128,19 @@ def full_state_dict(trainer: Trainer) -> dict[str, torch.Tensor] | None:
         return trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if not uses_fsdp(trainer.accelerator):
         return None
-    writes = trainer.args.should_save
-    gathered = {}
-    for name, value in trainer.model_wrapped.state_dict().items():
-        whole = whole_tensor(value)
-        if writes:
-            gathered[name] = whole.cpu()
+    model, writes = trainer.model_wrapped, trainer.args.should_save
+    # Tied weights stay one tensor, or they would be written twice.
+    owner = {name: id(value) for name, value in model.named_parameters(remove_duplicate=False)}
+    gathered: dict[str, torch.Tensor] = {}
+    first: dict[int, str] = {}
+    for name, value in model.state_dict().items():
+        known = first.setdefault(owner.get(name, id(value)), name)
+        if known == name:
+            whole = whole_tensor(value)
+            if writes:
+                gathered[name] = whole.cpu()
+        elif writes:
+            gathered[name] = gathered[known]
     return gathered
 
 
