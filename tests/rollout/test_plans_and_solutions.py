@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from latentplan.rollout.plans import decode_plans, written_plan
+from latentplan.modeling import noise
+from latentplan.rollout.plans import decode_plans, distinct, written_plan
 from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import batches_by_length, roll_out, solve
 
@@ -101,3 +102,35 @@ def test_an_unfinished_answer_counts_every_token(taught, mixed_problems):
     (solution,) = solve(taught, [mixed_problems[0].question], Sampling.greedy(1))[0]
     assert not solution.finished
     assert (solution.num_latents, solution.num_tokens) == (2, 3)
+
+
+def test_distinct_rows_are_found_and_put_back():
+    torch.manual_seed(0)
+    different = torch.randn(5, 7)
+    which = torch.tensor([3, 0, 0, 4, 1, 3, 2, 2, 2])
+    rows, index = distinct(different[which])
+    assert len(rows) == 5
+    assert torch.equal(rows[index], different[which])
+
+
+def test_different_rows_of_one_hash_are_kept_apart(monkeypatch):
+    monkeypatch.setattr(noise, "mix", torch.zeros_like)
+    rows = torch.randn(4, 3)
+    found, index = distinct(rows)
+    assert torch.equal(found[index], rows)
+
+
+def test_equal_steps_are_decoded_once(taught, mixed_problems, monkeypatch):
+    """Without noise all samples of a question are one chain of latents."""
+    sizes, decode = [], taught.step_decoder.decode
+
+    def watched(latents, *rest):
+        sizes.append(len(latents))
+        return decode(latents, *rest)
+
+    monkeypatch.setattr(taught.step_decoder, "decode", watched)
+    question = [mixed_problems[2].question]
+    (alone,) = solve(taught, question, Sampling.greedy(16))[0]
+    group = solve(taught, question, Sampling.greedy(16), num_generations=6)[0]
+    assert [solution.plan for solution in group] == [alone.plan] * 6
+    assert sizes == [2, 2]

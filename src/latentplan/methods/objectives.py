@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from latentplan.encoding.encoder import IGNORE, Batch
+from latentplan.encoding.encoder import Batch
 from latentplan.modeling.gaussians import standard_normal_kl
 from latentplan.modeling.latents import LatentChain
+from latentplan.modeling.vocabulary import at_places, token_log_probs
 
 if TYPE_CHECKING:
     from latentplan.methods.system import LatentSystem
@@ -59,14 +60,14 @@ class Objective:
 
 def text_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
     """Summed cross-entropy of the text after the latents (L_enc), logits only where there are labels."""
-    wanted = batch["labels"] != IGNORE
-    logits = system.reasoner.logits(forward.text_hidden[wanted])
-    return F.cross_entropy(logits, batch["labels"][wanted], reduction="sum")[None]
+    where = batch["label_places"]
+    hidden, labels = at_places(forward.text_hidden, where), at_places(batch["labels"], where)
+    return -token_log_probs(system.reasoner, hidden, labels).sum()[None]
 
 
 def text_count(batch: Batch) -> torch.Tensor:
     """Labelled tokens."""
-    return (batch["labels"] != IGNORE).sum()[None]
+    return torch.tensor([len(batch["label_places"])], device=batch["labels"].device)
 
 
 def step_decoder_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
@@ -82,11 +83,12 @@ def step_decoder_total(system: LatentSystem, forward: ForwardPass, batch: Batch)
         # Problems without steps: where the decoder is spread over devices, all of them must run it.
         unread = decoder(by_step[:1, 0], batch["step_ids"].new_zeros(1, 1))
         return 0.0 * unread.sum() + by_step.new_zeros(num_steps)
-    logits = decoder(by_step[batch["step_row"], batch["step_index"]], batch["step_ids"])
-    losses = F.cross_entropy(
-        logits.transpose(1, 2), batch["step_labels"], ignore_index=IGNORE, reduction="none"
-    ).sum(dim=1)
-    return losses.new_zeros(num_steps).index_add(0, batch["step_index"], losses)
+    where = batch["step_places"]
+    hidden = decoder.hidden_states(by_step[batch["step_row"], batch["step_index"]], batch["step_ids"])
+    labels = at_places(batch["step_labels"], where)
+    losses = -token_log_probs(decoder, at_places(hidden, where), labels)
+    step = at_places(batch["step_index"].unsqueeze(1).expand_as(batch["step_ids"]), where)
+    return losses.new_zeros(num_steps).index_add(0, step, losses)
 
 
 def step_decoder_count(batch: Batch) -> torch.Tensor:

@@ -13,7 +13,9 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers import initialization as init
 
+from latentplan.modeling.active_rows import ActiveRows
 from latentplan.modeling.adapters import add_lora
+from latentplan.modeling.backbones import body, finish_logits
 from latentplan.modeling.configuration import StepDecoderConfig
 from latentplan.modeling.context import Context
 from latentplan.modeling.heads import Linear, full_precision
@@ -77,20 +79,29 @@ class StepDecoder(SavedModel):
         """The language model's output layer."""
         return self.backbone.get_output_embeddings()
 
-    def forward(self, latents: torch.Tensor, step_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        """Logits of each token of a step given its latents and the tokens before it.
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Last hidden states `[..., hidden]` to float32 logits `[..., vocabulary]`."""
+        return finish_logits(self.backbone.config, self.get_output_embeddings()(hidden))
+
+    def hidden_states(self, latents: torch.Tensor, step_ids: torch.Tensor) -> torch.Tensor:
+        """The last hidden state before each token of a step, given its latents and the tokens before it.
 
         Args:
             latents: `[pairs, latents_per_step, latent_size]`.
             step_ids: `[pairs, step]`, right-padded (a causal model never looks at padding on the right).
 
         Returns:
-            float32 logits `[pairs, step, vocabulary]`.
+            `[pairs, step, hidden]`.
         """
         prefix = self.read(latents).to(self.backbone.dtype)
         tokens = self.get_input_embeddings()(step_ids[:, :-1])
-        logits = self.backbone(inputs_embeds=torch.cat([prefix, tokens], dim=1), use_cache=False).logits
-        return logits[:, latents.shape[1] - 1 :].float()
+        inputs = torch.cat([prefix, tokens], dim=1)
+        hidden = body(self.backbone)(inputs_embeds=inputs, use_cache=False).last_hidden_state
+        return hidden[:, latents.shape[1] - 1 :]
+
+    def forward(self, latents: torch.Tensor, step_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """Logits `[pairs, step, vocabulary]` of each token of a step; the arguments as `hidden_states`."""
+        return self.logits(self.hidden_states(latents, step_ids))
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, max_new_tokens: int = 64) -> torch.Tensor:
@@ -105,20 +116,25 @@ class StepDecoder(SavedModel):
         """
         eos, pad = self.config.eos_token_id, self.config.pad_token_id
         assert pad is not None
-        ones = torch.ones(latents.shape[:2], dtype=torch.long, device=latents.device)
-        context = Context(self.backbone, self.read(latents), ones)
-        finished = torch.zeros(latents.shape[0], dtype=torch.bool, device=latents.device)
-        written: list[torch.Tensor] = []
-        output = self.get_output_embeddings()
-        while len(written) < max_new_tokens and not bool(finished.all()):
-            token = output(context.read()[:, -1]).argmax(dim=-1)
-            token = torch.where(finished, torch.full_like(token, pad), token)
-            finished = finished | (token == eos)
-            written.append(token)
-            context.push(self.get_input_embeddings()(token).unsqueeze(1), ones[:, :1])
-        if not written:
-            return torch.empty(latents.shape[0], 0, dtype=torch.long, device=latents.device)
-        return torch.stack(written, dim=1)
+        rows, length = latents.shape[:2]
+        alive = torch.ones(rows, dtype=torch.long, device=latents.device)
+        ids = torch.full((rows, max_new_tokens), pad, device=latents.device)
+        if not rows or not max_new_tokens:
+            return ids[:, :0]
+        active = ActiveRows(Context(self.backbone, self.read(latents), alive[:, None].expand(-1, length)))
+        for place in range(max_new_tokens):
+            hidden = active.part.read()[:, -1]
+            token = self.get_output_embeddings()(hidden).argmax(dim=-1)
+            ids[active.index, place] = torch.where(alive.bool(), token, pad)
+            alive = alive * (token != eos)
+            rest = active.remaining(alive, place)
+            if rest is not None:
+                if not len(rest):
+                    break
+                active.keep(rest)
+                token, alive = token[rest], alive[rest]
+            active.part.push(self.get_input_embeddings()(token).unsqueeze(1), alive.unsqueeze(1))
+        return ids[:, : place + 1]
 
 
 AutoModel.register(StepDecoderConfig, StepDecoder)

@@ -14,6 +14,7 @@ from typing import cast
 import torch
 
 from latentplan.modeling import noise
+from latentplan.modeling.active_rows import ActiveRows
 from latentplan.modeling.context import Context
 from latentplan.modeling.growing_cache import reserved
 from latentplan.modeling.latents import LatentChain
@@ -24,10 +25,6 @@ from latentplan.rollout.sampling import Sampling, choose, draw, ends, log_softma
 from latentplan.rollout.trajectories import Trajectories
 
 _LATENT, _STOP, _TOKEN = 0, 1, 2
-_LOOKS_EVERY = {"cuda": 4}
-"""Steps or tokens between two looks at how many rows still go on; a look waits for the device."""
-_WORTH_COMPACTING = 8
-"""Rows below which a smaller batch saves nothing."""
 
 
 def trajectory_keys(seed: int, problem_ids: torch.Tensor, samples: int) -> torch.Tensor:
@@ -159,45 +156,6 @@ class _Answers:
     log_probs: torch.Tensor
 
 
-class _Active:
-    """The rows of a context that still go on.
-
-    Attributes:
-        part: the context that they are read with: the whole one, or one of these rows alone.
-        index: where they are among all rows.
-    """
-
-    def __init__(self, context: Context):
-        self.whole = self.part = context
-        self.index: torch.Tensor | slice = slice(None)
-        self._every = _LOOKS_EVERY.get(context.mask.device.type, 1)
-
-    def remaining(self, alive: torch.Tensor, place: int) -> torch.Tensor | None:
-        """Which of the rows with `alive` to keep, if any; None keeps all, for now."""
-        if place % self._every:
-            return None
-        count, rows = int(alive.sum()), alive.shape[0]
-        if count and (count > rows // 2 or rows < _WORTH_COMPACTING):
-            return None
-        return alive.nonzero()[:, 0]
-
-    def keep(self, rows: torch.Tensor) -> None:
-        """Only these of the rows go on; the others are not read again."""
-        self.part = self.part.selected(rows)
-        self.index = rows if isinstance(self.index, slice) else self.index[rows]
-
-    def set_aside(self, rows: torch.Tensor) -> None:
-        """Only these of the rows go on until `together`."""
-        self.together()
-        self.index = rows if isinstance(self.index, slice) else self.index[rows]
-        self.part = self.whole.selected(self.index)
-
-    def together(self) -> None:
-        """Brings all rows up to the last column again; those set aside have masked columns there."""
-        if self.part is not self.whole:
-            self.whole.put_back(cast(torch.Tensor, self.index), self.part)
-
-
 def _latents(
     model: LatentReasoner, context: Context, hidden: torch.Tensor, keys: torch.Tensor, sampling: Sampling
 ) -> _Chains:
@@ -216,7 +174,7 @@ def _latents(
     )
     epsilon = chain_noise(model, keys) if slots else latents
     uniform = noise.uniform(noise.fold(keys, _STOP), max(1, steps))
-    alive, active = keys.new_ones(rows), _Active(context)
+    alive, active = keys.new_ones(rows), ActiveRows(context)
     for slot in range(slots):
         if slot:
             hidden = active.part.read()[:, -1]
@@ -254,7 +212,7 @@ def _answers(
     uniform = noise.uniform(noise.fold(keys, _TOKEN), longest)
     ids = torch.full((rows, longest), cast(int, model.config.pad_token_id), device=keys.device)
     mask, log_probs = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.float32)
-    alive, active = keys.new_ones(rows), _Active(context)
+    alive, active = keys.new_ones(rows), ActiveRows(context)
     written = 0
     for place in range(longest):
         at = active.index

@@ -14,8 +14,9 @@ import torch
 
 from latentplan.modeling.context import Context
 from latentplan.modeling.gaussians import gaussian_log_prob
-from latentplan.modeling.latents import LatentChain, unroll_from
+from latentplan.modeling.latents import LatentChain, read_text, unroll_from
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.vocabulary import at_places, from_places, token_log_probs_and_entropy
 from latentplan.rollout.sampling import Sampling, log_softmax
 from latentplan.rollout.trajectories import Trajectories
 
@@ -87,10 +88,8 @@ def _scores(
     trajectories: Trajectories,
     sampling: Sampling,
 ) -> Scores:
-    if model.config.num_slots:
-        context.push(*model.end_latent(last.shape[0]))
-        last = context.read()[:, -1]
-    answers, entropy = _score_answers(model, context, last, trajectories, sampling)
+    hidden = _before_answers(model, context, last, trajectories)
+    answers, entropy = _score_answers(model, hidden, trajectories, sampling)
     stops, stop_logits = _score_stops(model, chain, trajectories, sampling)
     return Scores(
         chain=chain,
@@ -102,23 +101,34 @@ def _scores(
     )
 
 
-def _score_answers(
-    model: LatentReasoner,
-    context: Context,
-    last: torch.Tensor,
-    trajectories: Trajectories,
-    sampling: Sampling,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    answers, mask = trajectories.answers, trajectories.answer_mask
+def _before_answers(
+    model: LatentReasoner, context: Context, last: torch.Tensor, trajectories: Trajectories
+) -> torch.Tensor:
+    """Hidden states before each answer token, `[chains · answers, tokens, hidden]`."""
+    answers, ids, mask = trajectories.answers, trajectories.answer_ids, trajectories.answer_mask
+    if model.config.num_slots:
+        context.push(*model.end_latent(last.shape[0]))
+        if answers == 1:
+            return read_text(context, model.embed(ids), mask)
+        last = context.read()[:, -1]
     hidden = last.repeat_interleave(answers, dim=0).unsqueeze(1)
-    if trajectories.answer_ids.shape[1] > 1:
-        context = context.repeat(answers)
-        context.push(model.embed(trajectories.answer_ids[:, :-1]), mask[:, 1:])
-        hidden = torch.cat([hidden, context.read()], dim=1)
-    log_probs = log_softmax(model.logits(hidden), sampling.temperature)
-    chosen = log_probs.gather(2, trajectories.answer_ids.unsqueeze(2)).squeeze(2) * mask
-    entropy = -(log_probs.detach().exp() * log_probs.detach()).sum(dim=-1) * mask
-    return chosen, entropy
+    if ids.shape[1] == 1:
+        return hidden
+    context = context.repeat(answers)
+    context.push(model.embed(ids[:, :-1]), mask[:, :-1])
+    return torch.cat([hidden, context.read()], dim=1)
+
+
+def _score_answers(
+    model: LatentReasoner, hidden: torch.Tensor, trajectories: Trajectories, sampling: Sampling
+) -> tuple[torch.Tensor, torch.Tensor]:
+    mask = trajectories.answer_mask
+    where = trajectories.answer_places
+    ids = at_places(trajectories.answer_ids, where)
+    log_probs, entropy = token_log_probs_and_entropy(
+        model, at_places(hidden, where), ids, sampling.temperature or 1.0
+    )
+    return from_places(log_probs, where, mask), from_places(entropy, where, mask)
 
 
 def _score_stops(

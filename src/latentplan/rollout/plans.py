@@ -7,6 +7,7 @@ import re
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from latentplan.modeling import noise
 from latentplan.modeling.step_decoder import StepDecoder
 
 Plan = list[str]
@@ -21,6 +22,8 @@ def decode_plans(
 ) -> list[Plan]:
     """The decoded steps of each chain; all (chain, step) pairs go through the decoder in one batch.
 
+    Steps with the same latents, as all samples of a group have without noise, are decoded once.
+
     Args:
         decoder: the step decoder.
         tokenizer: of the decoder's text.
@@ -34,10 +37,28 @@ def decode_plans(
     plans: list[Plan] = [[] for _ in range(latents.shape[0])]
     if not bool(used.any()):
         return plans
-    texts = tokenizer.batch_decode(decoder.decode(by_step[used], max_new_tokens), skip_special_tokens=True)
-    for row, text in zip(used.nonzero()[:, 0].tolist(), texts, strict=True):
-        plans[row].append(text.strip())
+    prefixes, which = distinct(by_step[used].flatten(1))
+    ids = decoder.decode(prefixes.unflatten(1, (size, -1)), max_new_tokens)
+    texts = [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+    for row, prefix in zip(used.nonzero()[:, 0].tolist(), which.tolist(), strict=True):
+        plans[row].append(texts[prefix])
     return plans
+
+
+def distinct(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The different ones among float32 rows `[n, width]`, and which of them each row is, `[n]`.
+
+    Rows are compared by a hash of 64 bits first: sorting whole latents would cost more than it saves.
+    """
+    places = torch.arange(rows.shape[1], device=rows.device)
+    hashed = noise.mix(rows.contiguous().view(torch.int32).long() ^ noise.fold(places)).sum(dim=1)
+    found, which = hashed.unique(return_inverse=True)
+    first = torch.full_like(found, len(rows)).scatter_reduce(
+        0, which, torch.arange(len(rows), device=rows.device), "amin"
+    )
+    if not torch.equal(rows[first][which], rows):  # two rows of one hash
+        return rows, torch.arange(len(rows), device=rows.device)
+    return rows[first], which
 
 
 def written_plan(completion: str, step_separator: str, answer_marker: str) -> Plan:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
+from latentplan.modeling.vocabulary import places
+
 
 @dataclass
 class Trajectories:
@@ -60,6 +62,11 @@ class Trajectories:
     def num_tokens(self) -> torch.Tensor:
         """Latents used and answer tokens before eos, `[chains · answers]`: the length that papers report."""
         return self.num_latents + self.answer_mask.sum(dim=1) - self.finished.long()
+
+    @property
+    def answer_places(self) -> torch.Tensor:
+        """Where `answer_mask` is set, `[n]`, counted through all rows."""
+        return places(self.answer_mask)
 
     def select(self, questions: slice) -> Trajectories:
         """The trajectories of a range of questions, with columns that none of them uses cut off."""

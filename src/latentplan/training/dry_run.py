@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
@@ -180,14 +179,10 @@ def _padded_mask(rows: int, tokens: int) -> torch.Tensor:
 
 
 def supervised_loss(system: LatentSystem, batch: Batch) -> torch.Tensor:
-    """The method's loss; every position of the text counts as labelled, which shapes alone do not tell."""
+    """The objectives of a batch without their counts, which shapes alone do not tell."""
     passed = system.method.forward(system.reasoner, batch)
-    logits = system.reasoner.logits(passed.text_hidden.flatten(0, 1))
-    loss = F.cross_entropy(logits, batch["labels"].flatten(), reduction="sum")
-    for name in system.weights:
-        if name != "text":
-            loss = loss + system.objectives[name].total(system, passed, batch).sum()
-    return loss
+    totals = [system.objectives[name].total(system, passed, batch).sum() for name in system.weights]
+    return torch.stack(totals).sum()
 
 
 def peak_of_policy_step(system: LatentSystem, config: GRPOConfig, lengths: Lengths) -> int:
@@ -210,7 +205,7 @@ def zero_trajectories(system: LatentSystem, config: GRPOConfig, lengths: Lengths
     questions, chains = rows // config.num_generations, rows // config.answers_per_latent
     tokens, slots = config.max_completion_length, shape.num_slots
     decisions = torch.zeros(chains, slots // shape.latents_per_step, dtype=torch.long)
-    return Trajectories(
+    return _FullTrajectories(
         question_ids=torch.zeros(questions, lengths.question, dtype=torch.long),
         question_mask=_padded_mask(questions, lengths.question),
         chain_keys=torch.zeros(chains, dtype=torch.long),
@@ -225,6 +220,14 @@ def zero_trajectories(system: LatentSystem, config: GRPOConfig, lengths: Lengths
         answer_log_probs=torch.zeros(rows, tokens),
         finished=torch.ones(rows, dtype=torch.bool),
     )
+
+
+class _FullTrajectories(Trajectories):
+    """Every answer is of the greatest length, which a mask without memory cannot tell."""
+
+    @property
+    def answer_places(self) -> torch.Tensor:
+        return torch.zeros(self.answer_mask.numel(), dtype=torch.long)
 
 
 @contextlib.contextmanager

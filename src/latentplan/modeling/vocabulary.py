@@ -1,0 +1,101 @@
+"""Log-probabilities of tokens where the vocabulary is so large that all logits at once would not fit.
+
+Only positions that count come here. Where there are many, a part of them at a time is given logits; for
+gradients the logits of a part are computed again in the backward pass, so that memory holds one part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+LOGITS_AT_ONCE = 2**27
+"""Logits that are computed together: half a gigabyte in float32."""
+
+
+class Writer(Protocol):
+    """A model that writes text: `LatentReasoner`, `StepDecoder`."""
+
+    backbone: PreTrainedModel
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden states `[n, hidden]` to float32 logits `[n, vocabulary]`."""
+
+
+def places(mask: torch.Tensor) -> torch.Tensor:
+    """Where a mask `[rows, columns]` is set, `[n]`, counted through all rows."""
+    return mask.flatten().nonzero()[:, 0]
+
+
+def at_places(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """The entries `[n, ...]` of `values` `[rows, columns, ...]` at `places`."""
+    return values.flatten(0, 1).index_select(0, where)
+
+
+def from_places(values: torch.Tensor, where: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """`[rows, columns]` with `values` `[n]` at `places` of a tensor of that shape, and 0 elsewhere."""
+    return values.new_zeros(like.numel()).index_put((where,), values).view(like.shape)
+
+
+def token_log_probs(
+    model: Writer, hidden: torch.Tensor, ids: torch.Tensor, temperature: float = 1.0
+) -> torch.Tensor:
+    """log softmax(logits / temperature) at the given tokens, float32 `[n]`.
+
+    Args:
+        model: what writes.
+        hidden: `[n, hidden]`, the last hidden state before each token.
+        ids: `[n]`.
+        temperature: above 0.
+    """
+
+    def part(hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        return _chosen(_scaled(model.logits(hidden), temperature), ids)
+
+    return torch.cat(_in_parts(model, part, hidden, ids))
+
+
+def token_log_probs_and_entropy(
+    model: Writer, hidden: torch.Tensor, ids: torch.Tensor, temperature: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `token_log_probs`, and the entropy of each distribution in nats, `[n]` both; it has no gradient."""
+
+    def part(hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        scaled = _scaled(model.logits(hidden), temperature)
+        return torch.stack([_chosen(scaled, ids), _entropy(scaled.detach())])
+
+    log_probs, entropy = torch.cat(_in_parts(model, part, hidden, ids), dim=1)
+    return log_probs, entropy.detach()
+
+
+def _in_parts(
+    model: Writer,
+    part: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    hidden: torch.Tensor,
+    ids: torch.Tensor,
+) -> list[torch.Tensor]:
+    vocabulary = model.backbone.config.get_text_config(decoder=True).vocab_size
+    rows = max(1, LOGITS_AT_ONCE // vocabulary)
+    if len(ids) <= rows:  # also without any: spread over devices, all of them must run the layer
+        return [part(hidden, ids)]
+    pairs = zip(hidden.split(rows), ids.split(rows), strict=True)
+    if not torch.is_grad_enabled():
+        return [part(*pair) for pair in pairs]
+    return [checkpoint(part, *pair, use_reentrant=False) for pair in pairs]
+
+
+def _scaled(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    return logits if temperature == 1 else logits / temperature
+
+
+def _chosen(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    return logits.gather(1, ids.unsqueeze(1)).squeeze(1) - logits.logsumexp(dim=1)
+
+
+def _entropy(logits: torch.Tensor) -> torch.Tensor:
+    log_total = logits.logsumexp(dim=1)
+    return log_total - ((logits - log_total.unsqueeze(1)).exp_() * logits).sum(dim=1)
