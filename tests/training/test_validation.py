@@ -184,21 +184,40 @@ def test_the_model_is_the_best_checkpoint(best_at, keep_checkpoints, run_sft, tm
     assert any(not torch.equal(value, keep_checkpoints[9][name]) for name, value in weights.items())
 
 
-def test_the_best_checkpoint_survives_an_interruption_and_a_move(
-    best_at, monkeypatch, run_sft, weights_of, tmp_path
-):
-    best_at({2: 0.1, 4: 0.7, 6: 0.5, 8: 0.2, 9: 0.3})
-    whole = run_sft(tmp_path / "whole", metric_for_best_model="accuracy", **BEST)
+@pytest.fixture
+def interrupted(monkeypatch, run_sft):
+    """Starts a run that keeps its best checkpoint, and stops it after step 7."""
 
     class Interrupting(MetricsFile):
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == 7:
                 raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(runs, "MetricsFile", Interrupting)
-        with pytest.raises(KeyboardInterrupt):
-            run_sft(tmp_path / "run", metric_for_best_model="accuracy", **BEST)
+    def start(folder):
+        with monkeypatch.context() as patch:
+            patch.setattr(runs, "MetricsFile", Interrupting)
+            with pytest.raises(KeyboardInterrupt):
+                run_sft(folder, metric_for_best_model="accuracy", **BEST)
+
+    return start
+
+
+def test_a_damaged_checkpoint_is_no_longer_the_best(best_at, interrupted, run_sft, caplog, tmp_path):
+    best_at({2: 0.1, 4: 0.7, 6: 0.5, 8: 0.2, 9: 0.3})
+    interrupted(tmp_path / "run")
+    with (tmp_path / "run" / "checkpoint-4" / "model.safetensors").open("r+b") as weights:
+        weights.truncate(100)
+    run = run_sft(tmp_path / "run", metric_for_best_model="accuracy", **BEST)
+    assert run.record["best"]["step"] == 9
+    assert "checkpoint-4 was the best and is damaged (model.safetensors has 100 bytes" in caplog.text
+
+
+def test_the_best_checkpoint_survives_an_interruption_and_a_move(
+    best_at, interrupted, run_sft, weights_of, tmp_path
+):
+    best_at({2: 0.1, 4: 0.7, 6: 0.5, 8: 0.2, 9: 0.3})
+    whole = run_sft(tmp_path / "whole", metric_for_best_model="accuracy", **BEST)
+    interrupted(tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run").glob("checkpoint-*")) == [
         "checkpoint-4",
         "checkpoint-6",

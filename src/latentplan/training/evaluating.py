@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -14,10 +15,12 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.loading import LoadedModel, encoder_of
 from latentplan.rollout.solve import Solution
+from latentplan.training.checkpoints import damage
 from latentplan.training.sharding import whole_weights
 from latentplan.training.validation import MAX_NEW_TOKENS, Sums, ValidationSet, means_of, rollout_sums
 from latentplan.training.watching import WatchedTrainer
 
+logger = logging.getLogger(__name__)
 SHOWN_SAMPLES = 8
 """Solutions of validation problems that are written to samples.jsonl at each evaluation."""
 
@@ -152,8 +155,14 @@ class _KnownBest(TrainerCallback):
     """Finds the best checkpoint again when a run goes on, also if its folder has been moved."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Forgets the best checkpoint if it is gone."""
+        """Forgets the best checkpoint if it is gone or damaged: the run could not end with it."""
         best = best_checkpoint(args.output_dir, state.best_global_step)
+        reason = None if best is None else damage(Path(best))
+        if reason is not None:
+            logger.warning(
+                "%s was the best and is damaged (%s): the best of the others is taken", best, reason
+            )
+            best = None
         state.best_model_checkpoint = best
         if best is None:
             state.best_global_step = state.best_metric = None
