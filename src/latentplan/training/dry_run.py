@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +18,6 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder
 from latentplan.methods.registry import get_method
 from latentplan.methods.system import LatentSystem
-from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.recompute import recompute_layers
 from latentplan.modeling.step_decoder import StepDecoder
@@ -27,7 +25,12 @@ from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.arguments import GRPOConfig, ModelArguments, RunConfig, SFTConfig
 from latentplan.training.estimators import ESTIMATORS
-from latentplan.training.initialise import as_dtype, choose_trained_weights
+from latentplan.training.initialise import (
+    as_dtype,
+    choose_trained_weights,
+    decoder_config,
+    reasoner_config,
+)
 from latentplan.training.ledger import AllocationLedger
 
 NEW_TOKENS = 3
@@ -70,39 +73,15 @@ def _build(
     decoder: PreTrainedConfig,
     spare_rows: int,
 ) -> LatentSystem:
-    method = get_method(config.method)
     language_model = _language_model(backbone, model, spare_rows)
-    special: dict[str, Any] = {
-        "start_latent_token_id": 0,
-        "end_latent_token_id": 0,
-        "pad_token_id": 0,
-        "eos_token_id": 0,
-    }
-    reasoner = LatentReasoner(
-        LatentReasonerConfig(
-            backbone_config=language_model.config,
-            method=config.method,
-            latent_head=config.latent_head or method.latent_head,
-            stop_head=method.stop_head if config.stop_head is None else config.stop_head,
-            latents_per_step=config.latents_per_step,
-            max_latent_steps=config.max_latent_steps,
-            written_steps=method.written_steps,
-            **special,
-        ),
-        language_model,
-    )
-    objectives = method.objectives if config.objectives is None else config.objectives
+    tokens = {"start_latent_token_id": 0, "end_latent_token_id": 0, "pad_token_id": 0}
+    settings = reasoner_config(config, language_model, tokens, {"eos_token_id": 0})
+    reasoner = LatentReasoner(settings, language_model)
+    objectives = get_method(config.method).objectives if config.objectives is None else config.objectives
     step_decoder = None
     if "step_decoder" in objectives:
         other = _language_model(decoder, model, spare_rows)
-        settings = StepDecoderConfig(
-            backbone_config=other.config,
-            latents_per_step=config.latents_per_step,
-            latent_size=reasoner.config.hidden_size,
-            pad_token_id=0,
-            eos_token_id=0,
-        )
-        step_decoder = StepDecoder(settings, other)
+        step_decoder = StepDecoder(decoder_config(config, other, reasoner.config.hidden_size, 0, 0), other)
     choose_trained_weights(model, reasoner, step_decoder)
     return LatentSystem(reasoner, step_decoder, objectives)
 
