@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from latentplan.cli.recipe import find_recipe, parse_recipe, recipe_names
-from latentplan.methods.objectives import OBJECTIVES
 from latentplan.methods.registry import METHODS
 from latentplan.modeling.heads import LATENT_HEADS
 from latentplan.modeling.shapes import SHAPES
@@ -57,7 +56,7 @@ def test_a_recipe_parses_and_names_what_exists(name, tmp_path):
         assert len(config.reward_funcs) == len(config.reward_weights)
     else:
         assert config.method in METHODS
-        assert set(config.objectives or {}) <= set(OBJECTIVES)
+        assert set(config.objectives or {}) <= set(METHODS[config.method].all_objectives)
         assert config.latent_head in {None, *LATENT_HEADS}
     start = model.model_name_or_path
     if start is not None:
@@ -95,7 +94,9 @@ def test_rl_sees_16_questions_a_rollout_and_gsm8k_once(name, tmp_path):
     assert config.save_steps % updates == 0
 
 
-@pytest.mark.parametrize("name", recipes_of(*FULL_SIZE, rl=False) + recipes_of(*FULL_SIZE, rl=True))
+@pytest.mark.parametrize(
+    "name", recipes_of(*FULL_SIZE, "published", rl=False) + recipes_of(*FULL_SIZE, rl=True)
+)
 def test_a_recipe_says_what_it_needs_and_how_that_is_known(name):
     words = " ".join(find_recipe(name).read_text().replace("#", " ").split())
     assert "GiB (estimated)" in words or "`latentplan estimate` says" in words

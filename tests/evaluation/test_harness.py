@@ -52,6 +52,7 @@ def test_taught_model_on_other_problems_warns(taught_model, problems):
         ("no_cot", False, False, False, False),
         ("icot", False, False, False, False),
         ("pause", False, True, False, False),
+        ("codi", False, True, False, False),
         ("coconut", False, True, False, False),
         ("sim_cot", True, True, True, False),
         ("atp_latent", True, True, True, True),

@@ -28,6 +28,7 @@ def test_the_parts_of_each_method(make_system):
         "no_cot": (None, False, False, 0),
         "icot": (None, False, False, 0),
         "pause": ("pause", False, False, 6),
+        "codi": ("projected_norm", False, False, 6),
         "coconut": ("hidden_state", False, False, 6),
         "sim_cot": ("hidden_state", False, True, 6),
         "atp_latent": ("gaussian", True, True, 6),

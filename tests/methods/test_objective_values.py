@@ -103,7 +103,7 @@ def expected_parts(rows, num_steps):
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "codi"])  # test_codi.py
 def test_every_objective_by_hand(method, stage, make_system, make_batch, two_rows):
     weights = {"text": 0.7, "step_decoder": 1.3, "stop": 0.4, "kl": 0.11}
     system = make_system(method)

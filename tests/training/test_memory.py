@@ -92,9 +92,11 @@ def test_weights_gradients_and_optimizer_are_those_of_a_real_training_step(tmp_p
     assert weights.trained == sum(weights.parameters.values())
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_dry_run_counts_what_a_real_supervised_step_allocates(tmp_path, checkpointing):
-    config = supervised(tmp_path, gradient_checkpointing=checkpointing)
+@pytest.mark.parametrize(
+    ("method", "checkpointing"), [("atp_latent", False), ("atp_latent", True), ("codi", False)]
+)
+def test_the_dry_run_counts_what_a_real_supervised_step_allocates(tmp_path, method, checkpointing):
+    config = supervised(tmp_path, method=method, gradient_checkpointing=checkpointing)
     real = peak_of_supervised_step(real_system(ModelArguments(), config, tiny()), config, LENGTHS)
     system = build_system(ModelArguments(), config, tiny())
     with FakeTensorMode():

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -120,20 +121,27 @@ class Encoder:
         groups, rest = split_chain(len(encoded.steps), stage, max_latent_steps)
         slots = latents_per_step * min(stage, max_latent_steps)
         frame = [self.start_latent] if slots else []
-        text = [self.end_latent] if slots else []
-        for step in rest:
-            text += encoded.steps[step] + self.separator
+        end = [self.end_latent] if slots else []
         return Row(
             question=encoded.question + frame,
             slots=slots,
             used_slots=slots if fixed else latents_per_step * len(groups),
-            text=text + encoded.answer,
+            text=end + self.written([encoded.steps[step] for step in rest]) + encoded.answer,
             decoded_steps=[[*self._join(encoded.steps[g] for g in group), self.eos] for group in groups],
         )
 
     def row_without_steps(self, encoded: EncodedProblem) -> Row:
         """Question and answer only (No-CoT)."""
         return Row(encoded.question, 0, 0, encoded.answer, [])
+
+    def written(self, steps: Iterable[list[int]]) -> list[int]:
+        """Steps as they stand before an answer."""
+        return [token for step in steps for token in step + self.separator]
+
+    def marker_length(self, encoded: EncodedProblem) -> int:
+        """Tokens of the answer that are its marker, and no part of what is answered."""
+        pairs = zip(self.marker, encoded.answer, strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     def _join(self, steps: Iterable[list[int]]) -> list[int]:
         ids: list[int] = []

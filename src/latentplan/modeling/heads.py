@@ -104,6 +104,20 @@ class ProjectedHead(nn.Module):
         return LatentDistribution(self.mean(self.trunk(hidden)))
 
 
+class NormalisedHead(nn.Module):
+    """CODI's projection (arXiv:2502.21074): `Linear → GELU → Linear → LayerNorm`."""
+
+    def __init__(self, hidden_size: int, initial_scale: float, initial_log_variance: float):
+        super().__init__()
+        self.trunk = _trunk(hidden_size)
+        self.trunk[-1].initial_weight = initial_scale  # type: ignore[assignment]
+
+    @full_precision
+    def forward(self, hidden: torch.Tensor) -> LatentDistribution:
+        """Hidden states `[..., hidden]` to a point each."""
+        return LatentDistribution(self.trunk(hidden))
+
+
 class GaussianHead(nn.Module):
     """ATP-Latent's head: `Linear → GELU → Linear → LayerNorm`, then one linear map each for μ and log σ²."""
 
@@ -153,6 +167,7 @@ LATENT_HEADS: dict[str, type[nn.Module]] = {
     "hidden_state": HiddenStateHead,
     "pause": PauseHead,
     "projected": ProjectedHead,
+    "projected_norm": NormalisedHead,
     "gaussian": GaussianHead,
 }
 

@@ -64,7 +64,7 @@ class LatentReasoner(SavedModel):
             if module.bias is not None:
                 init.constant_(module.bias, getattr(module, "initial_bias", 0.0))
         elif isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
+            init.constant_(module.weight, getattr(module, "initial_weight", 1.0))
             init.zeros_(module.bias)
         elif isinstance(module, PauseHead):
             init.normal_(module.embedding, std=std)

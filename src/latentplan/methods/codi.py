@@ -1,0 +1,121 @@
+"""CODI (arXiv:2502.21074): one model writes the chain as its own teacher and skips it as its student.
+
+The student reads question, latents, answer; the teacher question, written steps, answer. Where the answer is
+about to be written, after the marker, every layer of the student is drawn to the same layer of the teacher.
+As in the paper the teacher's last step is left out: its result is the answer, which would only be copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder, pad_right
+from latentplan.methods.base import Method
+from latentplan.methods.objectives import ForwardPass, Objective, row_count
+from latentplan.modeling.context import Context
+from latentplan.modeling.latents import read_text, unroll
+from latentplan.modeling.layer_states import layer_inputs
+from latentplan.modeling.reasoner import LatentReasoner
+
+if TYPE_CHECKING:
+    from latentplan.methods.system import LatentSystem
+
+
+@dataclass
+class TaughtPass(ForwardPass):
+    """A student's pass beside its teacher's.
+
+    Attributes:
+        teacher_hidden: the hidden state before each of the teacher's tokens, `[batch, teacher, hidden]`.
+        student_states, teacher_states: before the answer, `[batch, layers + 1, hidden]`.
+    """
+
+    teacher_hidden: torch.Tensor
+    student_states: torch.Tensor
+    teacher_states: torch.Tensor
+
+
+def teacher_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+    """Summed cross-entropy of the teacher's steps and answer."""
+    assert isinstance(forward, TaughtPass)
+    hidden = forward.teacher_hidden.flatten(0, 1)[batch["teacher_places"]]
+    labels = batch["teacher_ids"].flatten()[batch["teacher_places"]]
+    return F.cross_entropy(system.reasoner.logits(hidden), labels, reduction="sum")[None]
+
+
+def teacher_count(batch: Batch) -> torch.Tensor:
+    """Tokens that the teacher writes."""
+    return batch["teacher_mask"].sum()[None]
+
+
+def distillation_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+    """Smooth L1 between student and detached teacher, the mean over layers and dimensions, summed over rows.
+
+    Each layer's difference is divided by the deviation of the teacher's state over its dimensions.
+    """
+    assert isinstance(forward, TaughtPass)
+    student, teacher = forward.student_states.float(), forward.teacher_states.detach().float()
+    distance = F.smooth_l1_loss(student, teacher, reduction="none").mean(dim=-1)
+    return (distance / teacher.std(dim=-1).clamp(min=1e-6)).mean(dim=-1).sum()[None]
+
+
+class CODI(Method):
+    """Projected hidden states as latents, distilled from a written chain; no curriculum."""
+
+    name = "codi"
+    latent_head = "projected_norm"
+    objectives: ClassVar[dict[str, float]] = {"text": 1.0, "teacher": 1.0, "distillation": 1.0}
+    own_objectives: ClassVar[dict[str, Objective]] = {
+        "teacher": Objective(teacher_total, teacher_count),
+        "distillation": Objective(distillation_total, row_count),
+    }
+
+    def stages(self, max_latent_steps: int) -> list[int]:
+        """All latents from the start."""
+        return [max_latent_steps]
+
+    def batch(self, encoder: Encoder, problems: Sequence[EncodedProblem], *args: object) -> Batch:
+        """As of every method, and what the teacher writes.
+
+        teacher_ids, teacher_mask: `[batch, teacher]`, steps but the last, answer, eos; right-padded.
+        teacher_places: `[tokens]`, where these are in the flattened `[batch · teacher]`.
+        text_start, teacher_start: `[batch]`, the token after the answer's marker, in the text of each.
+        """
+        batch = super().batch(encoder, problems, *args)  # type: ignore[arg-type]
+        rows = [encoder.written(problem.steps[:-1]) + problem.answer for problem in problems]
+        mask = pad_right([[1] * len(row) for row in rows], 0)
+        left = torch.tensor([len(each.answer) - encoder.marker_length(each) for each in problems])
+        return {
+            **batch,
+            "teacher_ids": pad_right(rows, 0),
+            "teacher_mask": mask,
+            "teacher_places": mask.flatten().nonzero().flatten(),
+            "text_start": batch["text_mask"].sum(dim=1) - left,
+            "teacher_start": mask.sum(dim=1) - left,
+        }
+
+    def forward(self, reasoner: LatentReasoner, batch: Batch) -> TaughtPass:
+        """The student's passes, then the teacher's one."""
+        context = reasoner.start(batch["question_ids"], batch["question_mask"])
+        chain = unroll(reasoner, context, batch["slot_mask"], batch["noise_keys"])
+        text, student = _read(reasoner, context, "text", batch)
+        end = batch["question_ids"].shape[1] - min(1, batch["slot_mask"].shape[1])  # without <|start-latent|>
+        question = reasoner.start(batch["question_ids"][:, :end], batch["question_mask"][:, :end])
+        written, teacher = _read(reasoner, question, "teacher", batch)
+        return TaughtPass(chain, text, written, student, teacher)
+
+
+def _read(
+    reasoner: LatentReasoner, context: Context, who: str, batch: Batch
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states before each token of a text, and those of every layer before its answer."""
+    start, embeds = batch[f"{who}_start"], reasoner.embed(batch[f"{who}_ids"])
+    with layer_inputs(reasoner.backbone, context.pending.shape[1] - 1 + start) as states:
+        hidden = read_text(context, embeds, batch[f"{who}_mask"])
+    last = hidden[torch.arange(len(start), device=start.device), start]
+    return hidden, torch.stack([*states, last], dim=1)
