@@ -203,7 +203,10 @@ def make_system(make_backbone, clock_tokenizer):
             "stop_head": method.stop_head,
             "max_latent_steps": 3,
             "initial_log_variance": -1.0,
+            "compression_factor": method.compression_factor,
         }
+        if method.compression_factor is not None:
+            settings |= {"latents_per_step": 1, "max_latent_steps": 12, "initial_latent_scale": 0.2}
         config = LatentReasonerConfig(
             backbone_config=model.config,
             method=method_name,

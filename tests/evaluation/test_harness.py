@@ -53,6 +53,7 @@ def test_taught_model_on_other_problems_warns(taught_model, problems):
         ("icot", False, False, False, False),
         ("pause", False, True, False, False),
         ("codi", False, True, False, False),
+        ("colar", False, True, False, False),
         ("coconut", False, True, False, False),
         ("sim_cot", True, True, True, False),
         ("atp_latent", True, True, True, True),

@@ -76,7 +76,7 @@ def test_more_padding_and_more_slots_change_nothing(method, make_system, make_ba
 
 
 def rollout(system, problems, places, make_batch, **settings):
-    batch = make_batch(system, problems)
+    batch = make_batch(system, problems, keys=places)
     return generate(
         system.reasoner.eval(),
         batch["question_ids"],

@@ -177,7 +177,9 @@ def test_damaged_weights_are_not_loaded_in_silence(make_system, clock_tokenizer,
 
 
 def test_an_unknown_latent_head_is_refused(make_system):
-    with pytest.raises(ValueError, match=r"one of \['gaussian', 'hidden_state', 'pause', .*got 'quantum'"):
+    with pytest.raises(
+        ValueError, match=r"one of \['embedding', 'gaussian', 'hidden_state', .*got 'quantum'"
+    ):
         make_system("coconut", latent_head="quantum")
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from latentplan.cli.opening import check_samples, fail, open_model
 from latentplan.cli.options import (
+    CompressionFactor,
     Device,
     LatentTemperature,
     MaxNewTokens,
@@ -36,6 +37,7 @@ def ask(
     latent_temperature: LatentTemperature = None,
     num_generations: NumGenerations = 1,
     max_new_tokens: MaxNewTokens = 128,
+    compression_factor: CompressionFactor = None,
     seed: Seed = 0,
     device: Device = None,
     torch_threads: TorchThreads = None,
@@ -46,7 +48,7 @@ def ask(
     latents = temperature if latent_temperature is None else latent_temperature
     sampling = Sampling(temperature, latents, max_new_tokens)
     check_samples(sampling, num_generations)
-    loaded = open_model(model, device, torch_threads)
+    loaded = open_model(model, device, torch_threads, compression_factor)
     solutions = solve(loaded, [question], sampling, seed=seed, num_generations=num_generations)[0]
     console = Console(soft_wrap=True, highlight=False)
     for number, solution in enumerate(solutions, start=1):

@@ -21,6 +21,7 @@ from latentplan.cli.opening import check_samples, fail, open_model
 from latentplan.cli.options import (
     BatchSize,
     Columns,
+    CompressionFactor,
     Device,
     LatentTemperature,
     MaxNewTokens,
@@ -58,10 +59,12 @@ class _Run:
     latent_use: bool
     folder: Path
     trained: TrainedQuestions | None
+    factor: int | None
 
     def stem(self, label: str) -> Path:
         """Where the results on a benchmark go, without the suffix."""
-        return self.folder / file_stem(label, self.sampling, self.num_generations, self.seed)
+        stem = file_stem(label, self.sampling, self.num_generations, self.seed)
+        return self.folder / (stem if self.factor is None else f"{stem}-r{self.factor}")
 
 
 def file_stem(label: str, sampling: Sampling, num_generations: int, seed: int) -> str:
@@ -98,6 +101,7 @@ def evaluate(
     latent_temperature: LatentTemperature = None,
     num_generations: NumGenerations = 1,
     max_new_tokens: MaxNewTokens = 128,
+    compression_factor: CompressionFactor = None,
     batch_size: BatchSize = 128,
     seed: Seed = 0,
     latent_use: Annotated[
@@ -118,10 +122,18 @@ def evaluate(
         problems = load_benchmarks(benchmark, num_problems, split=split, columns=column_map(dataset_columns))
     except ValueError as error:
         fail(error)
-    loaded = open_model(model, device, torch_threads)
+    loaded = open_model(model, device, torch_threads, compression_factor)
     folder = output or evaluation_folder(model)
     run = _Run(
-        loaded, sampling, seed, num_generations, batch_size, latent_use, folder, TrainedQuestions.load(model)
+        loaded,
+        sampling,
+        seed,
+        num_generations,
+        batch_size,
+        latent_use,
+        folder,
+        TrainedQuestions.load(model),
+        compression_factor,
     )
     console = Console(highlight=False)
     console.print(render([_evaluate_one(run, label, problems[label], console) for label in problems]))

@@ -20,6 +20,14 @@ def fail(message: object) -> NoReturn:
     raise typer.Exit(2)
 
 
+def choose_compression(model: LoadedModel, factor: int) -> None:
+    """Has a latent stand for `factor` tokens from now on. Raises ValueError where it stands for a step."""
+    config = model.reasoner.config
+    if config.compression_factor is None:
+        raise ValueError(f"--compression_factor: the latents of {config.method} stand for steps")
+    config.compression_factor = factor
+
+
 def check_samples(sampling: Sampling, num_generations: int) -> None:
     """Ends the command if it asks for several trajectories that would all be the same."""
     if num_generations > 1 and sampling.temperature == sampling.latent_temperature == 0:
@@ -28,12 +36,19 @@ def check_samples(sampling: Sampling, num_generations: int) -> None:
         )
 
 
-def open_model(folder: Path, device: str | None = None, torch_threads: int | None = None) -> LoadedModel:
+def open_model(
+    folder: Path,
+    device: str | None = None,
+    torch_threads: int | None = None,
+    compression_factor: int | None = None,
+) -> LoadedModel:
     """The model in a run or model folder, on `device` (by default the GPU, if any); else the command ends."""
     if torch_threads is not None:
         torch.set_num_threads(torch_threads)
     try:
         model = load_model(folder)
+        if compression_factor is not None:
+            choose_compression(model, compression_factor)
         target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         for part in (model.reasoner, model.step_decoder):
             if part is not None:

@@ -25,6 +25,14 @@ NumGenerations = Annotated[
 MaxNewTokens = Annotated[
     int, typer.Option("--max_new_tokens", min=1, help="Text tokens of a trajectory at most.")
 ]
+CompressionFactor = Annotated[
+    int | None,
+    typer.Option(
+        "--compression_factor",
+        min=1,
+        help="CoLaR: tokens of the chain that a latent stands for; as the model says if absent.",
+    ),
+]
 BatchSize = Annotated[int, typer.Option("--batch_size", min=1, help="Trajectories at a time.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the sampling; the problems do not depend on it.")]
 Device = Annotated[

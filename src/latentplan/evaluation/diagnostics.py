@@ -58,12 +58,13 @@ def stop_calibration(
 ) -> StopCalibration | None:
     """Latent steps used against min(labelled steps, K), over the problems with a labelled chain.
 
-    None without a stop head, or without labelled chains.
+    None without a stop head, without labelled chains, or where latents stand for tokens.
     """
     config = model.reasoner.config
     steps = torch.tensor([len(problems[place].steps) for place in chains.places])
     labelled = steps > 0
-    if model.reasoner.stop_head is None or not bool(labelled.any()):
+    counts_steps = model.reasoner.stop_head is not None and config.compression_factor is None
+    if not counts_steps or not bool(labelled.any()):
         return None
     needed = steps[labelled].clamp(max=config.max_latent_steps)
     predicted = chains.slot_mask[labelled].sum(dim=1) // config.latents_per_step

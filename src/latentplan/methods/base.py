@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
+from transformers import PreTrainedModel
 
 from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder, Row, collate
 from latentplan.methods.objectives import OBJECTIVES, ForwardPass, Objective
@@ -22,6 +23,7 @@ class Method:
         latent_head: a name in `modeling.heads.LATENT_HEADS`, or None without latents.
         stop_head: whether a stop head ends the chain of latents.
         written_steps: whether the model writes its steps before the answer.
+        compression_factor: tokens of the chain that a latent stands for at most, where it stands for no step.
         objectives: the default weight of each objective.
         own_objectives: objectives beside those in `objectives.OBJECTIVES` that this method can be trained by.
     """
@@ -30,6 +32,7 @@ class Method:
     latent_head: ClassVar[str | None] = None
     stop_head: ClassVar[bool] = False
     written_steps: ClassVar[bool] = False
+    compression_factor: ClassVar[int | None] = None
     objectives: ClassVar[dict[str, float]] = {"text": 1.0}
     own_objectives: ClassVar[dict[str, Objective]] = {}
 
@@ -45,6 +48,10 @@ class Method:
     def longest_stage(self, max_latent_steps: int) -> int:
         """The stage that takes the most memory: the last, in which every slot is in use."""
         return self.stages(max_latent_steps)[-1]
+
+    def latent_scale(self, initial_latent_scale: float, backbone: PreTrainedModel) -> float:
+        """The size that latents start with in a new model on `backbone`: as the recipe says."""
+        return initial_latent_scale
 
     def batch(
         self,

@@ -21,6 +21,7 @@ from latentplan.modeling.context import Context
 from latentplan.modeling.latents import read_text, unroll
 from latentplan.modeling.layer_states import layer_inputs
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.vocabulary import at_places, places, token_log_probs
 
 if TYPE_CHECKING:
     from latentplan.methods.system import LatentSystem
@@ -43,9 +44,9 @@ class TaughtPass(ForwardPass):
 def teacher_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
     """Summed cross-entropy of the teacher's steps and answer."""
     assert isinstance(forward, TaughtPass)
-    hidden = forward.teacher_hidden.flatten(0, 1)[batch["teacher_places"]]
-    labels = batch["teacher_ids"].flatten()[batch["teacher_places"]]
-    return F.cross_entropy(system.reasoner.logits(hidden), labels, reduction="sum")[None]
+    where = batch["teacher_places"]
+    hidden, labels = at_places(forward.teacher_hidden, where), at_places(batch["teacher_ids"], where)
+    return -token_log_probs(system.reasoner, hidden, labels).sum()[None]
 
 
 def teacher_count(batch: Batch) -> torch.Tensor:
@@ -94,7 +95,7 @@ class CODI(Method):
             **batch,
             "teacher_ids": pad_right(rows, 0),
             "teacher_mask": mask,
-            "teacher_places": mask.flatten().nonzero().flatten(),
+            "teacher_places": places(mask),
             "text_start": batch["text_mask"].sum(dim=1) - left,
             "teacher_start": mask.sum(dim=1) - left,
         }

@@ -6,6 +6,7 @@ from latentplan.methods.atp_latent import ATPLatent
 from latentplan.methods.base import Method
 from latentplan.methods.coconut import Coconut
 from latentplan.methods.codi import CODI
+from latentplan.methods.colar import CoLaR
 from latentplan.methods.cot import CoT
 from latentplan.methods.icot import ICoT
 from latentplan.methods.no_cot import NoCoT
@@ -14,7 +15,7 @@ from latentplan.methods.sim_cot import SimCoT
 from latentplan.problems.importing import import_named, names_own_code
 
 METHODS: dict[str, Method] = {
-    method.name: method() for method in (CoT, NoCoT, ICoT, Pause, Coconut, SimCoT, CODI, ATPLatent)
+    method.name: method() for method in (CoT, NoCoT, ICoT, Pause, Coconut, SimCoT, CODI, CoLaR, ATPLatent)
 }
 
 

@@ -27,6 +27,8 @@ class LatentReasonerConfig(SavedConfig):
         stop_head: whether a stop head ends the latent chain; without it all `num_slots` are always used.
         latents_per_step: latent tokens for one reasoning step (`c` in the paper).
         max_latent_steps: latent steps at most (`K` in the paper).
+        compression_factor: where a latent stands for some of the chain's tokens and not for a step (CoLaR):
+            how many; told to the model by as many `<|start-latent|>`. It may be changed after training.
         initial_latent_scale: root mean square of the latents' means when training starts.
         initial_log_variance: bias of the Gaussian head's log σ² when training starts.
         written_steps: whether the model writes its reasoning steps as text before the answer (CoT).
@@ -54,6 +56,7 @@ class LatentReasonerConfig(SavedConfig):
     stop_head: bool = True
     latents_per_step: int = 2
     max_latent_steps: int = 10
+    compression_factor: int | None = None
     initial_latent_scale: float = 1.0
     initial_log_variance: float = -4.0
     written_steps: bool = False

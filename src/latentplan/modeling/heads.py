@@ -7,6 +7,7 @@ but lose some directions of the hidden state, and the later stages then learn se
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -135,17 +136,39 @@ class GaussianHead(nn.Module):
         return LatentDistribution(self.mean(features), self.log_variance(features))
 
 
-class StopHead(nn.Module):
-    """Reads a latent token and says whether its slot is unused: logits `[..., 2]`, class 1 is 'stop'."""
+class EmbeddingHead(GaussianHead):
+    """CoLaR's head (arXiv:2505.16552): a Gaussian over latents as small as token embeddings.
 
-    def __init__(self, hidden_size: int):
+    It computes in units of `initial_scale`, the deviation of the embeddings.
+    """
+
+    def __init__(self, hidden_size: int, initial_scale: float, initial_log_variance: float):
+        super().__init__(hidden_size, 1.0, initial_log_variance)
+        self.output_scale = initial_scale
+
+    @full_precision
+    def forward(self, hidden: torch.Tensor) -> LatentDistribution:
+        """Hidden states `[..., hidden]` to a Gaussian each."""
+        features = self.trunk(hidden)
+        log_variance = self.log_variance(features) + 2 * math.log(self.output_scale)
+        return LatentDistribution(self.output_scale * self.mean(features), log_variance)
+
+
+class StopHead(nn.Module):
+    """Reads a latent token and says whether its slot is unused: logits `[..., 2]`, class 1 is 'stop'.
+
+    `latent_scale` is the size that latents have; they are divided by it.
+    """
+
+    def __init__(self, hidden_size: int, latent_scale: float = 1.0):
         super().__init__()
+        self.latent_scale = latent_scale
         self.layers = nn.Sequential(Linear(hidden_size, hidden_size), nn.GELU(), Linear(hidden_size, 2))
 
     @full_precision
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents `[..., hidden]` to logits `[..., 2]`."""
-        return self.layers(latents)
+        return self.layers(latents / self.latent_scale)
 
 
 def _trunk(hidden_size: int) -> nn.Sequential:
@@ -169,6 +192,7 @@ LATENT_HEADS: dict[str, type[nn.Module]] = {
     "projected": ProjectedHead,
     "projected_norm": NormalisedHead,
     "gaussian": GaussianHead,
+    "embedding": EmbeddingHead,
 }
 
 

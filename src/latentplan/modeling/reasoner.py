@@ -48,7 +48,8 @@ class LatentReasoner(SavedModel):
             self.latent_head = latent_head_class(config.latent_head)(
                 config.hidden_size, config.initial_latent_scale, config.initial_log_variance
             )
-            self.stop_head = StopHead(config.hidden_size) if config.stop_head else None
+            if config.stop_head:
+                self.stop_head = StopHead(config.hidden_size, getattr(self.latent_head, "output_scale", 1.0))
         self.post_init()
         if config.lora is not None:
             add_lora(self.backbone, config.lora)

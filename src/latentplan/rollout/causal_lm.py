@@ -92,12 +92,12 @@ class LatentReasonerForCausalLM(LatentReasoner, GenerationMixin):
         return attention_mask.long()
 
     def _frame(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Adds `<|start-latent|>` unless the model has no latents or every question ends with it."""
+        """Adds what starts the latents unless the model has none or every question ends with it."""
         start = cast(int, self.config.start_latent_token_id)
         if not self.config.num_slots or bool(torch.eq(ids[:, -1], start).all()):
             return ids, mask
-        column = torch.full_like(ids[:, :1], start)
-        return torch.cat([ids, column], dim=1), torch.cat([mask, torch.ones_like(column)], dim=1)
+        columns = torch.full_like(ids[:, :1], start).expand(-1, self.config.compression_factor or 1)
+        return torch.cat([ids, columns], dim=1), torch.cat([mask, torch.ones_like(columns)], dim=1)
 
 
 def _settings(given: dict[str, Any], config: GenerationConfig | None) -> dict[str, Any]:

@@ -52,7 +52,8 @@ class Solution:
 
 def question_batch(model: LoadedModel, questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Left-padded ids and mask `[questions, longest]` on the model's device."""
-    frame = [model.encoder.start_latent] if model.reasoner.config.num_slots else []
+    config = model.reasoner.config
+    frame = [model.encoder.start_latent] * (config.compression_factor or 1) if config.num_slots else []
     rows = [model.encoder.question(question) + frame for question in questions]
     ids, mask = pad_left(rows, model.tokenizer.pad_token_id)
     return ids.to(model.reasoner.device), mask.to(model.reasoner.device)

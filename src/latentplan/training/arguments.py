@@ -155,7 +155,12 @@ class SFTConfig(RunConfig):
     stop_head: bool | None = _setting(None, "whether a stop head ends the latents; absent: the method's own")
     latents_per_step: int = _setting(2, "latent tokens for one reasoning step (c)")
     max_latent_steps: int = _setting(10, "latent steps at most (K)")
-    initial_latent_scale: float = _setting(1.0, "root mean square of μ when training starts")
+    compression_factor: int | None = _setting(
+        None, "colar: tokens that one latent stands for at most, and after training; absent: 5"
+    )
+    initial_latent_scale: float = _setting(
+        1.0, "root mean square of μ when training starts; colar: in units of the embeddings"
+    )
     initial_log_variance: float = _setting(-4.0, "log σ² of the Gaussian head when training starts")
     step_separator: str = _setting("\n", "text between written steps")
     answer_marker: str = _setting("### ", "text before the answer")

@@ -133,13 +133,13 @@ def supervised_batch(system: LatentSystem, rows: int, lengths: Lengths) -> Batch
     )
     stages = [method.longest_stage(config.max_latent_steps)] * rows
     with unset_fake_temporarily():
-        keys = torch.zeros(rows, dtype=torch.long)
+        keys = torch.arange(rows)
         real = method.batch(_NoTokens(), [problem] * rows, stages, config, keys)
     batch = {
         name: torch.full(value.shape, int(name.endswith("_mask")), dtype=value.dtype)
         for name, value in real.items()
     }
-    return {**batch, "question_mask": _padded_mask(rows, lengths.question)}
+    return {**batch, "question_mask": _padded_mask(rows, batch["question_ids"].shape[1])}
 
 
 class _NoTokens(Encoder):

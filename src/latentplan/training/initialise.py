@@ -257,7 +257,8 @@ def reasoner_config(
         stop_head=method.stop_head if config.stop_head is None else config.stop_head,
         latents_per_step=config.latents_per_step,
         max_latent_steps=config.max_latent_steps,
-        initial_latent_scale=config.initial_latent_scale,
+        compression_factor=_compression_factor(config),
+        initial_latent_scale=method.latent_scale(config.initial_latent_scale, backbone),
         initial_log_variance=config.initial_log_variance,
         written_steps=method.written_steps,
         step_separator=config.step_separator,
@@ -265,6 +266,14 @@ def reasoner_config(
         **tokens,
         **layout,
     )
+
+
+def _compression_factor(config: SFTConfig) -> int | None:
+    """As the settings or the method say. Raises ValueError where a method's latents stand for steps."""
+    own = get_method(config.method).compression_factor
+    if own is None and config.compression_factor is not None:
+        raise ValueError(f"compression_factor: the latents of {config.method} stand for steps")
+    return config.compression_factor or own
 
 
 def _step_decoder(

@@ -156,6 +156,7 @@ def rollout_sums(
     labelled = [problem for problem in problems if problem.steps]
     if config.num_slots:
         sums["latents"] = sum_of([solution.num_latents for solution in solutions])
+    if config.num_slots and config.compression_factor is None:
         steps = [min(len(problem.steps), config.max_latent_steps) for problem in labelled]
         sums["latents_needed"] = sum_of([config.latents_per_step * needed for needed in steps])
     if config.num_slots and model.step_decoder is not None and labelled and stage != 0:

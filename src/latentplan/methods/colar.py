@@ -1,0 +1,158 @@
+"""CoLaR (arXiv:2505.16552): a latent stands for the next r tokens of the chain, not for a step.
+
+In training the compressed embeddings of the tokens themselves are read, so that all slots take one pass; the
+head learns the distribution of the next of them. r is drawn for each row from 1 to the model's
+`compression_factor`, and told to the model by as many <|start-latent|>; at inference it is chosen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedModel
+
+from latentplan.encoding.compression import collate_groups, compress
+from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder, Row, collate
+from latentplan.methods.base import Method
+from latentplan.methods.objectives import ForwardPass, Objective
+from latentplan.modeling import noise
+from latentplan.modeling.configuration import LatentReasonerConfig
+from latentplan.modeling.gaussians import gaussian_log_prob
+from latentplan.modeling.latents import LatentChain
+from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.vocabulary import at_places, token_log_probs
+
+if TYPE_CHECKING:
+    from latentplan.methods.system import LatentSystem
+
+
+@dataclass
+class CompressedPass(ForwardPass):
+    """A pass over compressed embeddings, `[batch, slots, hidden]` each.
+
+    Attributes:
+        slot_hidden: the hidden state before each slot.
+        compressed: what each slot stands for; at the slot after the last, the embedding of <|end-latent|>.
+    """
+
+    slot_hidden: torch.Tensor
+    compressed: torch.Tensor
+
+
+def tokens_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+    """Summed cross-entropy, before each slot, of one token of its group drawn at random."""
+    assert isinstance(forward, CompressedPass)
+    hidden = at_places(forward.slot_hidden, batch["drawn_places"])
+    return -token_log_probs(system.reasoner, hidden, batch["drawn_tokens"]).sum()[None]
+
+
+def embedding_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+    """−log N(compressed; μ, σ²), the mean over dimensions, in units of the embeddings' deviation."""
+    assert isinstance(forward, CompressedPass)
+    chain = forward.chain
+    assert chain.log_variance is not None
+    log_prob = gaussian_log_prob(forward.compressed.detach(), chain.mean, chain.log_variance)
+    unit = math.log(getattr(system.reasoner.latent_head, "output_scale", 1.0))
+    return -((log_prob / chain.mean.shape[-1] + unit) * batch["decided"]).sum()[None]
+
+
+def end_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+    """Summed cross-entropy of the stop head at each slot in use and at the one after the last."""
+    assert system.reasoner.stop_head is not None
+    logits = system.reasoner.stop_head(forward.chain.latents).transpose(1, 2)
+    losses = F.cross_entropy(logits, 1 - batch["slot_mask"], reduction="none")
+    return (losses * batch["decided"]).sum()[None]
+
+
+def decided_count(batch: Batch) -> torch.Tensor:
+    """Slots in use, and the one after the last of each row, where there is one."""
+    return batch["decided"].sum()[None]
+
+
+class CoLaR(Method):
+    """A Gaussian over the next compressed embedding; a stop head reads where the chain ends."""
+
+    name = "colar"
+    latent_head = "embedding"
+    stop_head = True
+    compression_factor = 5
+    objectives: ClassVar[dict[str, float]] = {"text": 1.0, "tokens": 1.0, "embedding": 1.0, "end": 1.0}
+    own_objectives: ClassVar[dict[str, Objective]] = {
+        "tokens": Objective(
+            tokens_total, lambda batch: batch["drawn_places"].new_tensor([len(batch["drawn_places"])])
+        ),
+        "embedding": Objective(embedding_total, decided_count, needs="gaussian latent_head"),
+        "end": Objective(end_total, decided_count, needs="stop_head"),
+    }
+
+    def stages(self, max_latent_steps: int) -> list[int]:
+        """No curriculum: the whole chain is latent from the start."""
+        return [max_latent_steps]
+
+    def latent_scale(self, initial_latent_scale: float, backbone: PreTrainedModel) -> float:
+        """In units of the deviation of the token embeddings, which latents are like."""
+        weight = cast(torch.Tensor, backbone.get_input_embeddings().weight).detach()
+        known = not weight.is_meta and weight.numel() > 1
+        return initial_latent_scale * (float(weight.float().std()) if known else 1.0)
+
+    def batch(
+        self,
+        encoder: Encoder,
+        problems: Sequence[EncodedProblem],
+        stages: Sequence[int],
+        config: LatentReasonerConfig,
+        keys: torch.Tensor,
+    ) -> Batch:
+        """As of every method, with as many slots as the longest row needs, and `collate_groups`.
+
+        Raises:
+            ValueError: `latents_per_step` is not 1.
+        """
+        if config.latents_per_step != 1:
+            raise ValueError("colar has one latent for each group of tokens: set latents_per_step to 1")
+        most = config.compression_factor or 1
+        parts = [
+            compress(encoder.written(problem.steps), most, config.num_slots, key)
+            for problem, key in zip(problems, keys.tolist(), strict=True)
+        ]
+        slots = min(config.num_slots, 1 + max(len(part.groups) for part in parts))
+        rows = [
+            Row(
+                question=problem.question + [encoder.start_latent] * part.factor,
+                slots=slots,
+                used_slots=len(part.groups),
+                text=[encoder.end_latent, *problem.answer],
+                decoded_steps=[],
+            )
+            for problem, part in zip(problems, parts, strict=True)
+        ]
+        groups = collate_groups(parts, slots, encoder.end_latent)
+        return {**collate(rows, keys, config.pad_token_id or 0), **groups}
+
+    def forward(self, reasoner: LatentReasoner, batch: Batch) -> CompressedPass:
+        """Question, compressed chain and text in one pass; the latents are drawn, but not read."""
+        compressed = _compressed(reasoner, batch)
+        context = reasoner.start(batch["question_ids"], batch["question_mask"])
+        context.push(compressed, batch["slot_mask"])
+        context.push(reasoner.embed(batch["text_ids"])[:, :-1], batch["text_mask"][:, :-1])
+        hidden = context.read()[:, batch["question_ids"].shape[1] - 1 :]
+        slots = batch["slot_mask"].shape[1]
+        assert reasoner.latent_head is not None
+        distribution = reasoner.latent_head(hidden[:, :slots])
+        latents = distribution.sample(noise.slots(batch["noise_keys"], slots, reasoner.config.hidden_size))
+        chain = LatentChain(latents, distribution.mean, distribution.log_variance, batch["slot_mask"])
+        return CompressedPass(chain, hidden[:, slots:], hidden[:, :slots], compressed)
+
+
+def _compressed(reasoner: LatentReasoner, batch: Batch) -> torch.Tensor:
+    """Σ embeddings / √n of each slot's n tokens, `[batch, slots, hidden]`: as spread as one embedding."""
+    rows, slots = batch["slot_mask"].shape
+    embeds, places = reasoner.embed(batch["group_ids"]), batch["group_places"]
+    total = embeds.new_zeros(rows * slots, embeds.shape[-1]).index_add(0, places, embeds)
+    count = torch.zeros_like(total[:, :1]).index_add(0, places, torch.ones_like(embeds[:, :1]))
+    return (total / count.clamp(min=1).sqrt()).unflatten(0, (rows, slots))
