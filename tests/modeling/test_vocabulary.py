@@ -72,3 +72,14 @@ def test_places_take_out_and_put_back():
     assert at_places(values, where).tolist() == [0, 2, 7]
     assert at_places(values.unsqueeze(2).expand(-1, -1, 2), where).tolist() == [[0, 0], [2, 2], [7, 7]]
     assert torch.equal(from_places(at_places(values, where), where, mask), values * mask)
+
+
+def test_a_layer_that_devices_gather_together_runs_once(reasoner, monkeypatch):
+    """DeepSpeed ZeRO-3 marks its weights: devices with more tokens would wait for each other for ever."""
+    monkeypatch.setattr(vocabulary, "LOGITS_AT_ONCE", 2 * reasoner.backbone.config.vocab_size)
+    seen = []
+    head = reasoner.get_output_embeddings()
+    head.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    head.weight.ds_id = 0
+    token_log_probs(reasoner, torch.randn(7, 32, requires_grad=True), torch.zeros(7, dtype=torch.long))
+    assert seen == [7]

@@ -30,6 +30,10 @@ def with_deepspeed(self, *args, deepspeed_plugin=None, **kwargs):
 
 AcceleratorState.__init__ = with_deepspeed
 
+from latentplan.modeling import vocabulary
+
+vocabulary.LOGITS_AT_ONCE = 2**11  # processes differ in how many parts they take
+
 from latentplan.training import runs
 
 class Dying(runs.MetricsFile):

@@ -27,6 +27,10 @@ def with_fsdp(self, *args, fsdp_plugin=None, **kwargs):
 
 AcceleratorState.__init__ = with_fsdp
 
+from latentplan.modeling import vocabulary
+
+vocabulary.LOGITS_AT_ONCE = 2**11  # processes differ in how many parts they take
+
 import os, time
 from latentplan.training import runs
 

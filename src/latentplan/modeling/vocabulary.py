@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -80,12 +81,22 @@ def _in_parts(
 ) -> list[torch.Tensor]:
     vocabulary = model.backbone.config.get_text_config(decoder=True).vocab_size
     rows = max(1, LOGITS_AT_ONCE // vocabulary)
-    if len(ids) <= rows:  # also without any: spread over devices, all of them must run the layer
+    # Also without any: spread over devices, all of them must run the layer.
+    if len(ids) <= rows or _gathers_at_each_call(model.backbone.get_output_embeddings()):
         return [part(hidden, ids)]
     pairs = zip(hidden.split(rows), ids.split(rows), strict=True)
     if not torch.is_grad_enabled():
         return [part(*pair) for pair in pairs]
     return [checkpoint(part, *pair, use_reentrant=False) for pair in pairs]
+
+
+def _gathers_at_each_call(layer: nn.Module) -> bool:
+    """Whether devices gather the layer's weights together whenever it runs, and so must run it equally often.
+
+    So it is under DeepSpeed ZeRO-3, and where the layer is a unit of FSDP2 of its own (with our configuration
+    it belongs to the model's, which is gathered once).
+    """
+    return hasattr(layer, "unshard") or any(hasattr(weight, "ds_id") for weight in layer.parameters())
 
 
 def _scaled(logits: torch.Tensor, temperature: float) -> torch.Tensor:
