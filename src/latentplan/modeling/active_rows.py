@@ -37,7 +37,7 @@ class ActiveRows:
         if place % self._every:
             return None
         count, rows = int(alive.sum()), alive.shape[0]
-        if count and (count > rows // 2 or rows < WORTH_LEAVING):
+        if count and (count > rows // 2 or rows < WORTH_LEAVING or not self.whole.can_shrink):
             return None
         return alive.nonzero()[:, 0]
 

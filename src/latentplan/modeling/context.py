@@ -29,6 +29,8 @@ class Context:
         mask: `[batch, n]`, 1 where a column counts.
     """
 
+    can_shrink = True
+
     def __init__(self, backbone: PreTrainedModel, embeds: torch.Tensor, mask: torch.Tensor):
         self.backbone = backbone
         self.windows = Windows(backbone.config)

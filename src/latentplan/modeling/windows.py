@@ -78,12 +78,18 @@ class Windows:
         masks = {kind: self._additive(kind, mask, queries, dtype) for kind in self.kinds}
         return masks if len(masks) > 1 else masks.popitem()[1]
 
+    def takes_ready_masks(self, columns: int) -> bool:
+        """Whether one token's mask over so many columns may be made here."""
+        implementation = self.config._attn_implementation or "eager"
+        wide = self.narrowest is not None and columns > self.narrowest
+        return implementation in ("eager", "sdpa") and not wide and not self._biased
+
     def _of_one_token(self, mask: torch.Tensor, dtype: torch.dtype, implementation: str) -> Any:
         """The mask as attention reads it: transformers would make the same of `mask`, more slowly.
 
         It would also ask the device whether anything is masked at all, and wait for the answer.
         """
-        if implementation not in ("eager", "sdpa") or self._biased:
+        if not self.takes_ready_masks(mask.shape[1]):
             return mask
         seen = mask[:, None, None, :].bool()
         if implementation == "eager":

@@ -15,6 +15,7 @@ import torch
 
 from latentplan.modeling import noise
 from latentplan.modeling.active_rows import ActiveRows
+from latentplan.modeling.captured import captured
 from latentplan.modeling.context import Context
 from latentplan.modeling.growing_cache import reserved
 from latentplan.modeling.latents import LatentChain
@@ -102,7 +103,7 @@ def _roll_out(
     draws, chain_keys = keys.shape[1], keys.flatten()
     context = model.start(question_ids, question_mask)
     hidden = context.read()[:, -1].repeat_interleave(draws, dim=0)
-    context = context.repeat(draws)
+    context = captured(context.repeat(draws), model.config.num_slots + 1 + sampling.max_new_tokens)
     chains = _latents(model, context, hidden, chain_keys, sampling)
     if model.config.num_slots:
         context.push(*model.end_latent(chain_keys.shape[0]))

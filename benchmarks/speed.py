@@ -1,0 +1,413 @@
+"""How fast: rollouts, answers, training steps, each beside the published way and the hardware's limit.
+
+    python benchmarks/speed.py                                 quickstart's shape and GPT-2's on a CPU,
+                                                               GPT-2's and Llama-3.2-1B's on a GPU
+    python benchmarks/speed.py --shape quickstart --quick      the same road in a minute
+    python benchmarks/speed.py --only rollout answer           some of the parts
+
+Random weights; lengths are fixed (workload.py), so that all variants do the same work. What the published
+way computes is compared with ours, token by token and loss by loss, before anything is timed. Ratios are
+taken in one run, in turn, the best of several; the table comes last, and OUTPUT holds everything as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from published_way import roll_out_one, supervised_loss
+from workload import BENCH_SHAPES, Peak, Workload, arithmetic, bandwidth, make_workload, seconds
+
+from latentplan.rollout import engine
+from latentplan.rollout.budget import cache_bytes
+from latentplan.rollout.engine import generate, trajectory_keys
+from latentplan.rollout.plans import decode_plans
+from latentplan.rollout.sampling import Sampling
+from latentplan.rollout.solve import question_batch, solve
+from latentplan.training.estimators import ESTIMATORS
+
+Row = dict[str, Any]
+STEP_TOKENS = 12
+"""Tokens that a decoded step has (the random decoder never ends one by itself)."""
+
+
+class Bench:
+    """One shape on one device."""
+
+    def __init__(self, work: Workload, device: torch.device, dtype: torch.dtype, quick: bool):
+        self.work, self.device, self.dtype = work, device, dtype
+        self.times = 1 if quick else 3
+        self.slow = 2 if quick or (device.type == "cpu" and work.shape.name != "quickstart") else 8
+        self.sampling = Sampling(max_new_tokens=work.shape.answer_tokens)
+
+    def questions(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and mask of some questions."""
+        return question_batch(self.work.loaded, [problem.question for problem in self.work.problems[:count]])
+
+    def rollout(self, questions: int, draws: int, sampling: Sampling | None = None) -> Callable[[], Any]:
+        """A rollout, ready to be run."""
+        ids, mask = self.questions(questions)
+        places = torch.arange(questions, device=self.device)
+        sampling = sampling or self.sampling
+        return lambda: generate(self.work.reasoner, ids, mask, places, seed=0, sampling=sampling, draws=draws)
+
+
+def rollouts(bench: Bench) -> list[Row]:
+    """64 trajectories against the published way, which has one at a time; equal token by token."""
+    questions, draws = 8, 8
+    ids, mask = bench.questions(questions)
+    keys = trajectory_keys(0, torch.arange(questions, device=bench.device), draws)
+    ours = bench.rollout(questions, draws)
+
+    def published() -> list[Any]:
+        rows = [place * (questions * draws // bench.slow) for place in range(bench.slow)]
+        return [
+            roll_out_one(
+                bench.work.reasoner,
+                ids[row // draws : row // draws + 1, int((1 - mask[row // draws]).sum()) :],
+                keys[row : row + 1],
+                bench.sampling,
+            )
+            for row in rows
+        ]
+
+    rolled = ours()
+    for number, other in enumerate(published()):
+        row = number * (questions * draws // bench.slow)
+        assert other.answer_ids == rolled.answer_ids[row].tolist() or bench.dtype != torch.float32, row
+    with Peak(bench.device) as peak:
+        ours()
+    fast, slow = seconds(bench.device, ours, published, times=bench.times)
+    slow_each = slow / bench.slow
+    result = {
+        "part": "rollout",
+        "what": f"{questions} questions x {draws} samples",
+        "ours": fast,
+        "per_second": questions * draws / fast,
+        "published": slow_each * questions * draws,
+        "published_measured_on": bench.slow,
+        "ratio": slow_each * questions * draws / fast,
+        "goal": "20 on a CPU, 50 on a GPU",
+        "peak_bytes": peak.bytes,
+    }
+    return [result, *groups(bench)]
+
+
+def graphs(bench: Bench) -> list[Row]:
+    """The same rollout with captured passes (on a GPU): equal, and how much faster."""
+    if bench.device.type != "cuda":
+        return []
+    run = bench.rollout(16, 8)
+
+    def with_graphs() -> Any:
+        os.environ["LATENTPLAN_CUDA_GRAPHS"] = "1"
+        try:
+            return run()
+        finally:
+            os.environ["LATENTPLAN_CUDA_GRAPHS"] = "0"
+
+    with_graphs()  # a size is captured when it comes for the second time
+    same = (with_graphs().answer_ids == run().answer_ids).float().mean().item()
+    plain, fast = seconds(bench.device, run, with_graphs, times=bench.times)
+    what = f"128 trajectories, captured against plain; {same:.1%} of tokens equal"
+    return [{"part": "graphs", "what": what, "ours": fast, "plain": plain, "ratio": plain / fast}]
+
+
+def groups(bench: Bench) -> list[Row]:
+    """What a group of 8 costs, in units of one sample of each question."""
+    rows = []
+    for questions in (1, 16):
+        one, group = seconds(
+            bench.device, bench.rollout(questions, 1), bench.rollout(questions, 8), times=bench.times
+        )
+        rows.append(
+            {
+                "part": "rollout",
+                "what": f"group of 8 in units of one sample, {questions} question(s)",
+                "ours": group,
+                "one_sample": one,
+                "ratio": group / one,
+                "goal": "below 2.5 on a GPU",
+            }
+        )
+    return rows
+
+
+def answering(bench: Bench) -> list[Row]:
+    """Greedy answers of ATP-Latent and a chain of thought written by transformers' generate."""
+    count, shape = 8 if bench.heavy else 64, bench.work.shape
+    ids, mask = bench.questions(count)
+    ours = bench.rollout(count, 1, Sampling.greedy(shape.answer_tokens))
+    backbone = copy.copy(bench.work.reasoner.backbone)
+    backbone.generation_config.eos_token_id = None
+
+    @torch.no_grad()
+    def written() -> Any:
+        return backbone.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            do_sample=False,
+            min_new_tokens=shape.cot_tokens,
+            max_new_tokens=shape.cot_tokens,
+            pad_token_id=0,
+        )
+
+    assert written().shape[1] - ids.shape[1] == shape.cot_tokens
+    fast, slow = seconds(bench.device, ours, written, times=bench.times)
+    latents = bench.work.reasoner.config.num_slots
+    return [
+        {
+            "part": "answer",
+            "what": f"{count} questions: {latents} latents + {shape.answer_tokens} tokens, or "
+            f"{shape.cot_tokens} tokens by generate",
+            "ours": fast,
+            "per_second": count / fast,
+            "written": slow,
+            "ratio": slow / fast,
+            "goal": "3",
+        }
+    ]
+
+
+def supervised(bench: Bench) -> list[Row]:
+    """A supervised step, forward and backward, at each stage; the published way at the deepest."""
+    system, shape = bench.work.system, bench.work.shape
+    rows = min(shape.sft_batch, 4) if bench.times == 1 else shape.sft_batch
+    results = []
+
+    def step(loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
+        def run() -> None:
+            loss().backward()
+            system.zero_grad(set_to_none=True)
+
+        return run
+
+    for stage in range(1, shape.max_latent_steps + 1):
+        batch = bench.work.batch(stage, rows)
+        ours = step(lambda batch=batch: system(**batch)["loss"])
+        row: Row = {"part": "sft", "what": f"stage {stage}, {rows} rows"}
+        if stage == shape.max_latent_steps:
+            theirs = supervised_loss(system, batch)
+            exactness = 1e-4 if bench.dtype == torch.float32 else 2e-2
+            torch.testing.assert_close(system(**batch)["loss"], theirs, rtol=exactness, atol=1e-4)
+            with Peak(bench.device) as peak:
+                ours()
+            fast, slow = seconds(
+                bench.device,
+                ours,
+                step(lambda batch=batch: supervised_loss(system, batch)),
+                times=bench.times,
+            )
+            row |= {"published": slow, "ratio": slow / fast, "goal": "3", "peak_bytes": peak.bytes}
+        else:
+            (fast,) = seconds(bench.device, ours, times=bench.times)
+        results.append({**row, "ours": fast, "per_second": rows / fast})
+    return results
+
+
+def reinforced(bench: Bench) -> list[Row]:
+    """A step of GRPO on some trajectories: rollout, decoding, scoring with its gradient, update."""
+    system, reasoner = bench.work.system, bench.work.reasoner
+    questions, draws = (2, 8) if bench.heavy else (8, 8)
+    roll = bench.rollout(questions, draws)
+    trajectories = roll()
+    optimizer = torch.optim.AdamW(reasoner.parameters(), lr=0.0)
+
+    def decode() -> Any:
+        return decode_plans(
+            system.step_decoder,
+            bench.work.loaded.tokenizer,
+            trajectories.latents,
+            trajectories.slot_mask,
+            STEP_TOKENS,
+        )
+
+    def score(name: str) -> Callable[[], None]:
+        def run() -> None:
+            scores = ESTIMATORS[name].scores(reasoner, trajectories, bench.sampling)
+            (scores.answers.sum() + scores.latents.sum() + scores.stops.sum()).backward()
+
+        return run
+
+    names = ("score_function", "pathwise")
+    parts = seconds(
+        bench.device, roll, decode, *(score(name) for name in names), optimizer.step, times=bench.times
+    )
+    system.zero_grad(set_to_none=True)
+    texts = ["rollout", "decode the plans", *(f"score and gradient, {name}" for name in names), "AdamW"]
+    return [
+        {"part": "rl", "what": f"{questions * draws} trajectories: {text}", "ours": taken}
+        for text, taken in zip(texts, parts, strict=True)
+    ]
+
+
+def evaluation(bench: Bench) -> list[Row]:
+    """`solve`, greedily, as `latentplan evaluate` does: text in, answers and decoded plans out."""
+    count = 16 if bench.heavy else 256
+    texts = [problem.question for problem in bench.work.problems[:count]]
+    (taken,) = seconds(
+        bench.device,
+        lambda: solve(bench.work.loaded, texts, bench.sampling.greedy(bench.sampling.max_new_tokens)),
+        times=bench.times,
+    )
+    return [
+        {
+            "part": "evaluate",
+            "what": f"{count} questions with plans",
+            "ours": taken,
+            "per_second": count / taken,
+        }
+    ]
+
+
+def latent_loop(bench: Bench) -> list[Row]:
+    """The loop of latents beside its floor: bytes through memory, or products through the cores."""
+    rows = 8 if bench.heavy else 128
+    reasoner = bench.work.reasoner
+    ids, mask = bench.questions(rows)
+    keys = trajectory_keys(0, torch.arange(rows, device=bench.device), 1)
+    slots = reasoner.config.num_slots
+
+    @torch.no_grad()
+    def read() -> Any:
+        context = reasoner.start(ids, mask)
+        return context, context.read()[:, -1]
+
+    @torch.no_grad()
+    def loop() -> None:
+        context, hidden = read()
+        engine._latents(reasoner, context, hidden, keys, bench.sampling)
+
+    before, both = seconds(bench.device, read, loop, times=max(3, bench.times))
+    embedding = reasoner.get_input_embeddings().weight
+    body = sum(each.numel() for each in reasoner.backbone.parameters()) - embedding.numel()
+    head = sum(each.numel() for each in reasoner.latent_head.parameters())
+    itemsize = embedding.element_size()
+    past = cache_bytes(reasoner.backbone.config, ids.shape[1] + slots // 2, itemsize)
+    passes = slots - 1  # the last latent is read with what follows it
+    moved = passes * (body * itemsize + rows * past) + slots * head * 4
+    operations = 2 * rows * (passes * body + slots * head)
+    by_memory, by_cores = moved / bandwidth(bench.device), operations / arithmetic(bench.device, bench.dtype)
+    floor = max(by_memory, by_cores)
+    return [
+        {
+            "part": "floor",
+            "what": f"{slots} latents of {rows} trajectories",
+            "ours": both - before,
+            "floor_by_memory": by_memory,
+            "floor_by_arithmetic": by_cores,
+            "ratio": (both - before) / floor,
+            "goal": "below 2 on a GPU at Llama-3.2-1B's shape",
+        }
+    ]
+
+
+def scaling(bench: Bench) -> list[Row]:
+    """Trajectories a second by batch, by group, and by number of latent steps."""
+    small = bench.heavy
+    results = []
+    for questions, draws in (
+        ((1, 1), (2, 8), (8, 8)) if small else ((1, 1), (8, 8), (32, 8), (256, 1), (128, 8))
+    ):
+        (taken,) = seconds(bench.device, bench.rollout(questions, draws), times=bench.times)
+        results.append(
+            {
+                "part": "scaling",
+                "what": f"{questions} questions x {draws}",
+                "ours": taken,
+                "per_second": questions * draws / taken,
+            }
+        )
+    for steps in (2, 5, 10):
+        longer = Bench(
+            make_workload(bench.work.shape, bench.device, bench.dtype, steps),
+            bench.device,
+            bench.dtype,
+            False,
+        )
+        longer.times = bench.times
+        questions, draws = (1, 8) if small else (8, 8)
+        (taken,) = seconds(bench.device, longer.rollout(questions, draws), times=bench.times)
+        latents = steps * bench.work.shape.latents_per_step
+        results.append(
+            {
+                "part": "scaling",
+                "what": f"{latents} latents, {questions} questions x {draws}",
+                "ours": taken,
+                "per_second": questions * draws / taken,
+            }
+        )
+    return results
+
+
+PARTS: dict[str, Callable[[Bench], list[Row]]] = {
+    "rollout": rollouts,
+    "graphs": graphs,
+    "answer": answering,
+    "sft": supervised,
+    "rl": reinforced,
+    "evaluate": evaluation,
+    "floor": latent_loop,
+    "scaling": scaling,
+}
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as text."""
+    lines = [f"{'shape':13} {'part':9} {'what':58} {'seconds':>9} {'a second':>9} {'ratio':>7}  goal"]
+    for row in rows:
+        rate = f"{row['per_second']:.1f}" if "per_second" in row else ""
+        ratio = f"{row['ratio']:.1f}" if "ratio" in row else ""
+        lines.append(
+            f"{row['shape']:13} {row['part']:9} {row['what']:58} {row['ours']:9.4f} {rate:>9} {ratio:>7}"
+            f"  {row.get('goal', '')}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shape", nargs="*", choices=BENCH_SHAPES)
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="bfloat16 on a GPU, else float32")
+    parser.add_argument("--output", type=Path, default=Path("runs/speed.json"))
+    parser.add_argument("--quick", action="store_true", help="each measured once, on small batches")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    on_gpu = device.type == "cuda"
+    dtype = getattr(torch, options.dtype or ("bfloat16" if on_gpu else "float32"))
+    rows: list[Row] = []
+    about = {
+        "device": torch.cuda.get_device_name(device) if on_gpu else f"{platform.processor() or 'CPU'}",
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+        "dtype": str(dtype),
+        "versions": {name: version(name) for name in ("torch", "transformers", "latentplan")},
+        "command": " ".join(["python", *sys.argv]),
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    for name in options.shape or (["gpt2", "llama-3.2-1b"] if on_gpu else ["quickstart", "gpt2"]):
+        bench = Bench(make_workload(BENCH_SHAPES[name], device, dtype), device, dtype, options.quick)
+        for part in options.only:
+            print(f"{name}: {part}", file=sys.stderr, flush=True)
+            rows += [{"shape": name, **row} for row in PARTS[part](bench)]
+            options.output.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+        del bench
+    print(f"\n{about['device']}, {about['threads']} threads, {about['dtype']}, {about['versions']}")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

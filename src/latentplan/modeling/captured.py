@@ -1,0 +1,237 @@
+"""Single-token passes on a GPU as captured graphs: one launch where transformers makes hundreds.
+
+A graph replays the same kernels on the same memory. So keys, values and mask have a fixed width here, the
+column that a pass writes is a tensor, and inputs are copied to where the graph reads them. The weights are
+read where they lie: training changes them in place.
+
+Off unless LATENTPLAN_CUDA_GRAPHS=1: no GPU was at hand to run it on (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import OrderedDict
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from latentplan.modeling.backbones import body, takes_positions
+from latentplan.modeling.context import Context
+from latentplan.modeling.growing_cache import GrowingLayer
+
+DEVICES = ("cuda",)
+_WIDTH = 64
+"""Widths are multiples of it, so that questions of similar length share a graph."""
+_KEPT = 4
+"""Graphs that are kept for a model, each with its keys and values."""
+
+
+class StaticLayer(DynamicLayer):
+    """A layer's keys and values `[batch, heads, width, head]`; a pass writes one column.
+
+    Args:
+        keys, values: where they lie.
+        column: `[1]` int64, which column is next.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, column: torch.Tensor):
+        super().__init__()
+        self.dtype, self.device = keys.dtype, keys.device
+        self.keys, self.values, self.column = keys, values, column
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Writes one column; everything, also columns that have not been written yet."""
+        self.keys.index_copy_(2, self.column, key_states)
+        self.values.index_copy_(2, self.column, value_states)
+        return self.keys, self.values
+
+
+class Passes:
+    """Passes of one token for a fixed number of rows, captured at the first.
+
+    Args:
+        backbone: the language model.
+        context: rows as many and layers as wide as those that it is for.
+        width: columns of keys, values and mask.
+    """
+
+    def __init__(self, backbone: PreTrainedModel, context: Context, width: int):
+        rows, device = context.mask.shape[0], context.mask.device
+        self.backbone, self.windows, self.width = backbone, context.windows, width
+        self.column = torch.zeros(1, dtype=torch.long, device=device)
+        self.mask = torch.zeros(rows, width, dtype=torch.long, device=device)
+        self.positions = torch.zeros(rows, 1, dtype=torch.long, device=device)
+        hidden = context.pending.shape[2]
+        self.embeds = torch.zeros(rows, 1, hidden, dtype=backbone.dtype, device=device)
+        self.cache = DynamicCache()
+        self.cache.layers = [
+            StaticLayer(_wide(layer.keys, width), _wide(layer.values, width), self.column)
+            for layer in _layers(context.cache)
+        ]
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._output: torch.Tensor | None = None
+        self._may_capture = device.type == "cuda"
+
+    def take(self, context: Context) -> None:
+        """Copies what a context has read."""
+        read = context.mask.shape[1]
+        for mine, layer in zip(_layers(self.cache), _layers(context.cache), strict=True):
+            mine.keys[:, :, :read].copy_(layer.keys[:, :, :read])
+            mine.values[:, :, :read].copy_(layer.values[:, :, :read])
+        self.mask.zero_()
+        self.mask[:, :read].copy_(context.mask)
+
+    def __call__(
+        self, embeds: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, column: int
+    ) -> torch.Tensor:
+        """Reads `[rows, 1, hidden]` at a column with its mask and positions `[rows, 1]`."""
+        self.column.fill_(column)
+        self.embeds.copy_(embeds)
+        self.mask[:, column : column + 1] = mask
+        self.positions.copy_(positions)
+        if self._graph is None and self._may_capture:
+            self._try_to_capture()
+        if self._graph is None or self._output is None:
+            return self._read()
+        self._graph.replay()
+        return self._output.clone()
+
+    def _read(self) -> torch.Tensor:
+        model = body(self.backbone)
+        given = {"position_ids": self.positions} if takes_positions(model) else {}
+        return model(
+            inputs_embeds=self.embeds,
+            attention_mask=self.windows.attention_mask(self.mask, 1, self.backbone.dtype),
+            past_key_values=self.cache,
+            use_cache=True,
+            **given,
+        ).last_hidden_state
+
+    def _try_to_capture(self) -> None:
+        try:
+            self._capture()
+        except RuntimeError as error:
+            self._may_capture = False
+            kind = self.backbone.config.model_type
+            warnings.warn(
+                f"a pass of {kind} could not be captured as a CUDA graph and runs without ({error})",
+                stacklevel=2,
+            )
+
+    def _capture(self) -> None:
+        # On a stream of its own first, as PyTorch asks: libraries choose kernels and workspaces there.
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self._read()
+            self._read()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._output = self._read()
+        self._graph = graph
+
+
+class CapturedContext(Context):
+    """A context whose passes are captured ones, a token at a time; its rows stay together."""
+
+    can_shrink = False
+
+    def __init__(self, passes: Passes, context: Context):
+        self.backbone, self.windows = context.backbone, context.windows
+        self.cache, self.passes = passes.cache, passes
+        self.mask, self.length = context.mask, context.length
+        self.pending, self.pending_mask = context.pending, context.pending_mask
+        passes.take(context)
+
+    def read(self) -> torch.Tensor:
+        """As `Context.read`."""
+        embeds, mask = self.pending, self.pending_mask
+        positions = self.length + mask.cumsum(dim=1)
+        first = self.mask.shape[1]
+        columns = [
+            self.passes(
+                embeds[:, place : place + 1],
+                mask[:, place : place + 1],
+                (positions[:, place : place + 1] - 1).clamp(min=0),
+                first + place,
+            )
+            for place in range(embeds.shape[1])
+        ]
+        self.mask = torch.cat([self.mask, mask], dim=1)
+        self.length = positions[:, -1:]
+        self.pending, self.pending_mask = embeds[:, :0], mask[:, :0]
+        return torch.cat(columns, dim=1)
+
+    def repeat(self, times: int) -> Context:
+        """As `Context.repeat`; the new context is not captured."""
+        if times == 1:
+            return self
+        plain = Context.__new__(Context)
+        plain.__dict__.update({name: value for name, value in vars(self).items() if name != "passes"})
+        plain.cache = self.windows.new_cache()
+        for mine, layer in zip(_layers(self.cache), _layers(plain.cache), strict=True):
+            read = slice(0, self.mask.shape[1])
+            layer.update(mine.keys[:, :, read], mine.values[:, :, read])
+        return plain.repeat(times)
+
+
+_captured: WeakKeyDictionary[PreTrainedModel, OrderedDict[tuple[int, int], Passes | None]] = (
+    WeakKeyDictionary()
+)
+
+
+def captured(context: Context, columns: int) -> Context:
+    """The same context with captured passes for up to `columns` more columns, where that is possible.
+
+    A size is captured when it comes for the second time: once alone it would cost more than it saves.
+    """
+    width = -(-(context.mask.shape[1] + columns) // _WIDTH) * _WIDTH
+    if not _possible(context, width):
+        return context
+    known = _captured.setdefault(context.backbone, OrderedDict())
+    key = (context.mask.shape[0], width)
+    if key not in known:
+        known[key] = None
+        return context
+    passes = known.pop(key) or Passes(context.backbone, context, width)
+    known[key] = passes
+    while sum(each is not None for each in known.values()) > _KEPT:
+        known.popitem(last=False)
+    return CapturedContext(passes, context)
+
+
+def _possible(context: Context, width: int) -> bool:
+    device = context.mask.device.type
+    if device not in DEVICES or os.environ.get("LATENTPLAN_CUDA_GRAPHS", "0") != "1":
+        return False
+    if torch.is_autocast_enabled(device):
+        warnings.warn(
+            "LATENTPLAN_CUDA_GRAPHS has no effect under autocast, whose copies of the weights do not last: "
+            "load the model in bfloat16",
+            stacklevel=2,
+        )
+        return False
+    return (
+        context.windows.takes_ready_masks(width)
+        and next(context.backbone.parameters()).device.type == device
+        and all(type(layer) is GrowingLayer for layer in context.cache.layers)
+    )
+
+
+def _layers(cache: Any) -> list[Any]:
+    return cache.layers
+
+
+def _wide(part: torch.Tensor, width: int) -> torch.Tensor:
+    return part.new_zeros(part.shape[0], part.shape[1], width, part.shape[3])
