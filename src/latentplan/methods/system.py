@@ -8,20 +8,23 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS_NAME
 
 from latentplan.encoding.chat import saved_template
 from latentplan.encoding.encoder import Batch, Encoder
 from latentplan.methods.base import Method
 from latentplan.methods.registry import get_method
 from latentplan.modeling.adapters import merge_saved
+from latentplan.modeling.heads import ValueHead
 from latentplan.modeling.loading import LoadedModel, encoder_of, load_model
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.recompute import decoder_layers, recompute_layers
 from latentplan.modeling.step_decoder import StepDecoder
 
-STEP_DECODER_FOLDER = "step_decoder"
+STEP_DECODER_FOLDER, VALUE_HEAD_FOLDER = "step_decoder", "value_head"
 
 
 class LatentSystem(nn.Module):
@@ -31,6 +34,7 @@ class LatentSystem(nn.Module):
         reasoner: the latent reasoner.
         step_decoder: decodes steps from latents, or None.
         objectives: weight of each objective; the method's own weights where it is None.
+        value_head: what Latent RL trains beside the policy, or None.
 
     Raises:
         ValueError: an objective does not exist, or needs a part that is absent, or widths differ.
@@ -41,10 +45,12 @@ class LatentSystem(nn.Module):
         reasoner: LatentReasoner,
         step_decoder: StepDecoder | None = None,
         objectives: Mapping[str, float] | None = None,
+        value_head: ValueHead | None = None,
     ):
         super().__init__()
         self.reasoner = reasoner
         self.step_decoder = step_decoder
+        self.value_head = value_head
         self.method: Method = get_method(reasoner.config.method)
         self.objectives = self.method.all_objectives
         self.weights = dict(self.method.objectives if objectives is None else objectives)
@@ -100,7 +106,7 @@ class LatentSystem(nn.Module):
         tokenizer: PreTrainedTokenizerBase | None = None,
         state_dict: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
-        """Writes the reasoner to `folder` and the step decoder to `folder/step_decoder`, as safetensors.
+        """Writes the reasoner to `folder`, step decoder and value head to folders in it, as safetensors.
 
         `state_dict` holds the weights of the whole system where its own are spread over several devices.
         """
@@ -108,6 +114,10 @@ class LatentSystem(nn.Module):
         if self.step_decoder is not None:
             place = Path(folder) / STEP_DECODER_FOLDER
             self.step_decoder.save_pretrained(place, state_dict=_part(state_dict, "step_decoder."))
+        if self.value_head is not None:
+            place = Path(folder) / VALUE_HEAD_FOLDER
+            place.mkdir(parents=True, exist_ok=True)
+            save_file(_part(state_dict, "value_head.") or self.value_head.state_dict(), place / WEIGHTS_NAME)
         if tokenizer is not None:
             template = tokenizer.chat_template
             tokenizer.chat_template = saved_template(tokenizer, make_encoder(tokenizer, self.reasoner).chat)

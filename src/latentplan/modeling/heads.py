@@ -171,6 +171,19 @@ class StopHead(nn.Module):
         return self.layers(latents / self.latent_scale)
 
 
+class ValueHead(nn.Module):
+    """Latent RL's judge (arXiv:2512.11816): how likely the answer after a latent is right, as a logit."""
+
+    def __init__(self, hidden_size: int):
+        super().__init__()
+        self.layers = nn.Sequential(Linear(hidden_size, hidden_size), nn.GELU(), Linear(hidden_size, 1))
+
+    @full_precision
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents `[..., hidden]` to logits `[...]`."""
+        return self.layers(latents).squeeze(-1)
+
+
 def _trunk(hidden_size: int) -> nn.Sequential:
     return nn.Sequential(
         _latent_map(hidden_size),

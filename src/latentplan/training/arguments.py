@@ -198,7 +198,15 @@ class GRPOConfig(RunConfig):
         None, "minibatches that one rollout is split into; absent: gradient_accumulation_steps"
     )
     num_iterations: int = _setting(1, "passes over each rollout")
-    estimator: str = _setting("score_function", "gradient of the latents: score_function (paper) or pathwise")
+    estimator: str = _setting(
+        "score_function",
+        "gradient of the latents: score_function (paper), pathwise, or value (Latent RL: of a value head)",
+    )
+    value_learning_rate: float = _setting(1e-4, "learning rate of the value head, where there is one")
+    value_warmup_steps: int = _setting(
+        0, "optimisation steps that train the value head alone, before the policy follows it"
+    )
+    value_positive_weight: float = _setting(20.0, "weight of right answers in the value head's loss")
     latent_logprob: str = _setting(
         "sum", "log-probability of a latent over dimensions: sum (paper) or mean (CoLaR)"
     )

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
-from latentplan.methods.system import STEP_DECODER_FOLDER
+from latentplan.methods.system import STEP_DECODER_FOLDER, VALUE_HEAD_FOLDER
 from latentplan.modeling.saving import CheckpointMismatchError, mismatches
 from latentplan.problems.files import write_atomically
 
@@ -90,7 +90,11 @@ def read_weights(folder: str | os.PathLike) -> dict[str, torch.Tensor]:
         CheckpointMismatchError: there are none.
     """
     folder = Path(folder)
-    parts = {"reasoner": folder, "step_decoder": folder / STEP_DECODER_FOLDER}
+    parts = {
+        "reasoner": folder,
+        "step_decoder": folder / STEP_DECODER_FOLDER,
+        "value_head": folder / VALUE_HEAD_FOLDER,
+    }
     weights: dict[str, torch.Tensor] = {}
     for part, place in parts.items():
         for file in sorted(place.glob("*.safetensors")):

@@ -3,7 +3,8 @@
 `score_function` is the published one (ATP-Latent, arXiv:2601.21598; CoLaR, arXiv:2505.16552, averages over
 dimensions): latents, stops and answer tokens are actions. In `pathwise` the latents are functions of the
 parameters and of recorded noise, z = μ + σ·ε, so the objective of the answer tokens flows back through them;
-only the stop remains an action of its own.
+only the stop remains an action of its own. `value` (Latent RL, arXiv:2512.11816) asks a value head about such
+latents instead of sampled answers (`latent_rl`).
 """
 
 from __future__ import annotations
@@ -96,4 +97,5 @@ def replay_own_noise(model: LatentReasoner, trajectories: Trajectories, sampling
 ESTIMATORS: dict[str, Estimator] = {
     "score_function": Estimator(score, slot_actions),
     "pathwise": Estimator(replay_own_noise, stop_actions),
+    "value": Estimator(replay_own_noise, stop_actions),
 }

@@ -180,7 +180,7 @@ class GRPOTrainer(LatentTrainer):
         scales = {"sum": 1.0, "mean": 1.0 / model.reasoner.config.hidden_size}
         self.latent_scale = _choose("latent_logprob", scales, config.latent_logprob)
         self.sampling = Sampling(config.temperature, config.latent_temperature, config.max_completion_length)
-        system = LatentSystem(model.reasoner, model.step_decoder, objectives={})
+        system = self.build_system(model)
         if model.step_decoder is not None:
             model.step_decoder.requires_grad_(False)
         self.reference = copy.deepcopy(model.reasoner).requires_grad_(False).eval() if config.beta else None
@@ -197,6 +197,10 @@ class GRPOTrainer(LatentTrainer):
         )
         if self.reference is not None:
             self.reference.to(self.args.device)  # type: ignore[arg-type]
+
+    def build_system(self, model: LoadedModel) -> LatentSystem:
+        """What is trained."""
+        return LatentSystem(model.reasoner, model.step_decoder, objectives={})
 
     def max_new_tokens(self) -> int:
         """As in the rollouts of training."""

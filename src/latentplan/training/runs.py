@@ -29,6 +29,7 @@ from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.health import RL_RULES, SFT_RULES, Situation
 from latentplan.training.hub import check_repository, push_run
 from latentplan.training.initialise import choose_trained_weights, initialise_system, load_start
+from latentplan.training.latent_rl import LatentRLTrainer
 from latentplan.training.model_card import base_model, write_model_card
 from latentplan.training.run_directory import MetricsFile, RunDirectory, weights_fingerprint
 from latentplan.training.sft import SFTTrainer, make_curriculum
@@ -38,6 +39,8 @@ from latentplan.training.trainer import LatentTrainer
 from latentplan.training.validation import load_validation
 from latentplan.training.watching import Watcher
 
+TRAINERS: dict[str, type[GRPOTrainer]] = {"value": LatentRLTrainer}
+"""Estimators that are trained otherwise than by `GRPOTrainer`."""
 PROBED_PROBLEMS = 128
 """Training problems by which the decoder is judged before RL starts."""
 
@@ -121,7 +124,9 @@ def train_grpo(
     validation = load_validation(config, data, loaded.encoder, problems)
     parts = loaded.reasoner.config
     watcher = Watcher(run, RL_RULES, Situation(parts.num_slots, parts.stop_head))
-    trainer = GRPOTrainer(loaded, config, problems, rewards, [MetricsFile(run), watcher], validation)
+    trainer = TRAINERS.get(config.estimator, GRPOTrainer)(
+        loaded, config, problems, rewards, [MetricsFile(run), watcher], validation
+    )
     trainer.add_callback(_DecoderProbe(run, trainer, problems, watcher))
     return _train(run, trainer, trainer.model, loaded.tokenizer)
 

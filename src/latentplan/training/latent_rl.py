@@ -1,0 +1,109 @@
+"""Latent RL (arXiv:2512.11816): latents follow the gradient of a value head that is trained beside them.
+
+The value head learns from rollouts whether the answer after a latent is right; the policy's latents, computed
+again with gradients, then maximise what the head says of them. Neither loss reaches the weights of the other,
+and each has its learning rate, so that one optimizer does the work of two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.func import functional_call
+
+from latentplan.methods.system import LatentSystem
+from latentplan.modeling.heads import ValueHead
+from latentplan.modeling.loading import LoadedModel
+from latentplan.training.grpo import GRPOTrainer, Minibatch
+from latentplan.training.sharding import is_sharded
+
+
+def value_loss(
+    logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor, positive_weight: float
+) -> torch.Tensor:
+    """Binary cross-entropy of every latent in use against whether its answer is right, a scalar.
+
+    Args:
+        logits: `[chains, slots]`, of the value head on detached latents.
+        labels: `[chains]`, the share of right answers of each chain.
+        mask: `[chains, slots]`, 1 where a slot is in use.
+        positive_weight: weight of right answers, which are rare at first.
+    """
+    losses = F.binary_cross_entropy_with_logits(
+        logits.float(),
+        labels.unsqueeze(1).expand_as(logits).float(),
+        pos_weight=logits.new_tensor(positive_weight, dtype=torch.float32),
+        reduction="none",
+    )
+    return (losses * mask).sum() / mask.sum().clamp(min=1)
+
+
+def mean_value(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mean over chains of the mean sigmoid value of each chain's latents in use, a scalar."""
+    values = logits.float().sigmoid() * mask
+    return (values.sum(dim=1) / mask.sum(dim=1).clamp(min=1)).mean()
+
+
+class LatentRLTrainer(GRPOTrainer):
+    """GRPO's rollouts; the loss is the value head's, and minus the value of the policy's latents."""
+
+    def __init__(self, model: LoadedModel, *args: Any, **kwargs: Any):
+        if not model.reasoner.config.num_slots:
+            raise ValueError(
+                f"estimator value judges latents, and {model.reasoner.config.method} has none: start from a "
+                "latent model"
+            )
+        super().__init__(model, *args, **kwargs)
+        if is_sharded(self.accelerator):
+            raise ValueError("estimator value needs whole weights on every device: use DDP or ZeRO-2")
+
+    def build_system(self, model: LoadedModel) -> LatentSystem:
+        """The policy and its value head."""
+        head = ValueHead(model.reasoner.config.hidden_size).to(model.reasoner.device)
+        return LatentSystem(model.reasoner, model.step_decoder, objectives={}, value_head=head)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """The value head in a group of its own, with its own learning rate."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        mine = {id(parameter) for parameter in self._value_head().parameters()}
+        for group in list(optimizer.param_groups):
+            moved = [each for each in group["params"] if id(each) in mine]
+            if moved:
+                group["params"] = [each for each in group["params"] if id(each) not in mine]
+                rate = {"lr": self.args.value_learning_rate}
+                optimizer.add_param_group({**group, **rate, "params": moved})
+        optimizer.param_groups = [group for group in optimizer.param_groups if group["params"]]
+        return optimizer
+
+    def _value_head(self) -> ValueHead:
+        assert self.model.value_head is not None
+        return self.model.value_head
+
+    def _advantages(self, rewards: torch.Tensor) -> torch.Tensor:
+        """The rewards themselves, from 0 to 1: what the value head is to foresee."""
+        return rewards.clamp(0, 1)
+
+    def _loss(self, system: LatentSystem, batch: Minibatch) -> torch.Tensor:
+        assert system.value_head is not None
+        trajectories = batch.trajectories
+        scores = self.estimator.scores(system.reasoner, trajectories, self.sampling)
+        latents, mask = scores.chain.latents, trajectories.slot_mask
+        labels = batch.advantages.unflatten(0, (latents.shape[0], -1)).mean(dim=1)
+        logits = system.value_head(latents.detach())
+        judged = value_loss(logits, labels, mask, self.args.value_positive_weight)
+        frozen = {name: weight.detach() for name, weight in system.value_head.named_parameters()}
+        value = mean_value(functional_call(system.value_head, frozen, (latents,)), mask)
+        self._record_scores(scores, trajectories)
+        error = (logits.detach().sigmoid() - labels.unsqueeze(1)).square() * mask
+        self.record(
+            **{
+                "value/loss": judged,
+                "value/mean": value,
+                "value/error": error.sum() / mask.sum().clamp(min=1),
+            }
+        )
+        follows = self.state.global_step >= self.args.value_warmup_steps
+        loss = judged - value * float(follows)
+        return loss if self.reference is None else loss + self.args.beta * self._kl(scores, trajectories)
