@@ -88,6 +88,10 @@ class Method:
             fixed=not config.stop_head,
         )
 
+    def tokens_read(self, batch: Batch) -> int:
+        """Positions that the reasoner reads in a training pass over `batch`, padding left out."""
+        return sum(int(value.sum()) for name, value in batch.items() if name.endswith("_mask"))
+
     def forward(self, reasoner: LatentReasoner, batch: Batch) -> ForwardPass:
         """Question, slots one after another, then the text after them in parallel."""
         context = reasoner.start(batch["question_ids"], batch["question_mask"])

@@ -100,6 +100,10 @@ class CODI(Method):
             "teacher_start": mask.sum(dim=1) - left,
         }
 
+    def tokens_read(self, batch: Batch) -> int:
+        """The teacher reads the question again."""
+        return super().tokens_read(batch) + int(batch["question_mask"].sum())
+
     def forward(self, reasoner: LatentReasoner, batch: Batch) -> TaughtPass:
         """The student's passes, then the teacher's one."""
         context = reasoner.start(batch["question_ids"], batch["question_mask"])

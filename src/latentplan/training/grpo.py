@@ -258,6 +258,7 @@ class GRPOTrainer(LatentTrainer):
                 answers=self.args.answers_per_latent,
             )
             solutions = read_solutions(self.loaded, trajectories)
+        self.count_flops(_tokens_read(trajectories) * self.reasoner_flops.forward)
         rewards = self._reward(problems, solutions, trajectories).to(ids.device)
         self._record_rollout(trajectories, rewards)
         advantages = self._advantages(rewards)
@@ -351,6 +352,8 @@ class GRPOTrainer(LatentTrainer):
         trajectories = inputs.trajectories
         questions = int(trajectories.question_mask.sum())
         self.count_tokens(questions + int(trajectories.num_tokens.sum()))
+        passes = self.reasoner_flops.training + (self.reasoner_flops.forward if self.reference else 0.0)
+        self.count_flops(_tokens_read(trajectories) * passes)
         return (loss, {}) if return_outputs else loss
 
     def _loss(self, system: LatentSystem, batch: Minibatch) -> torch.Tensor:
@@ -425,6 +428,12 @@ class GRPOTrainer(LatentTrainer):
             used = trajectories.slot_mask
             sigma = (0.5 * scores.chain.log_variance.detach()).exp().mean(dim=-1)
             self.record(**{"latents/sigma": (sigma * used).sum() / used.sum().clamp(min=1)})
+
+
+def _tokens_read(trajectories: Trajectories) -> int:
+    """Positions that the policy reads: questions and chains of latents once, however many share them."""
+    masks = (trajectories.question_mask, trajectories.slot_mask, trajectories.answer_mask)
+    return sum(int(mask.sum()) for mask in masks)
 
 
 def _choose(setting: str, table: dict[str, Any], name: str) -> Any:

@@ -185,6 +185,8 @@ def _train(run: RunDirectory, trainer: LatentTrainer, system: LatentSystem, toke
     run.update(
         seconds=round(metrics.seconds, 2),
         tokens_trained=trainer.state.num_input_tokens_seen,
+        steps=trainer.state.global_step,
+        flops=trainer.state.total_flos,
         device=str(trainer.args.device),
     )
     if trainer.args.load_best_model_at_end and trainer.state.best_global_step is not None:

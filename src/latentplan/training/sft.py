@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from latentplan.encoding.curriculum import Curriculum
-from latentplan.encoding.encoder import EncodedProblem, Encoder
+from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder
 from latentplan.methods.registry import get_method
 from latentplan.methods.system import LatentSystem
 from latentplan.training.arguments import SFTConfig
@@ -127,7 +127,7 @@ class SFTTrainer(LatentTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The batch's share of the loss of the effective batch."""
-        self.count_tokens(sum(int(value.sum()) for name, value in inputs.items() if name.endswith("_mask")))
+        self._count(inputs)
         outputs = model(counts=num_items_in_batch, **inputs)
         loss = outputs.pop("loss")
         passes = self.current_gradient_accumulation_steps
@@ -139,6 +139,13 @@ class SFTTrainer(LatentTrainer):
         loss = loss * passes * self.args.world_size
         self.watch_loss(inputs, loss)
         return (loss, outputs) if return_outputs else loss
+
+    def _count(self, batch: Batch) -> None:
+        self.count_tokens(sum(int(value.sum()) for name, value in batch.items() if name.endswith("_mask")))
+        self.count_flops(self.model.method.tokens_read(batch) * self.reasoner_flops.training)
+        if "step_decoder" in self.model.weights:
+            latents = len(batch["step_row"]) * (self.model.reasoner.config.latents_per_step - 1)
+            self.count_flops((latents + len(batch["step_places"])) * self.decoder_flops.training)
 
     def current_stage(self) -> int:
         """The stage of the last optimisation step."""

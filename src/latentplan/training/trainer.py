@@ -28,6 +28,7 @@ from latentplan.training.checkpoints import (
     write_manifest,
 )
 from latentplan.training.evaluating import EvaluatingTrainer, best_checkpoint
+from latentplan.training.flops import token_flops
 from latentplan.training.optimizer_state import load_optimizer, save_optimizer
 from latentplan.training.sharding import full_state_dict, make_models_whole, set_precision
 
@@ -47,6 +48,10 @@ class LatentTrainer(EvaluatingTrainer):
         self._sums: dict[str, Any] = defaultdict(float)  # tensors stay on their device until a line is logged
         self._counts: dict[str, Any] = defaultdict(int)
         self._tokens = 0
+        self._flops = 0.0
+        recomputes = bool(self.args.gradient_checkpointing)
+        self.reasoner_flops = token_flops(self.model.reasoner, recomputes)
+        self.decoder_flops = token_flops(self.model.step_decoder, recomputes)
         self._clock = time.perf_counter()
         self._output_dir: str | None = None
 
@@ -68,6 +73,15 @@ class LatentTrainer(EvaluatingTrainer):
         """Adds tokens and latents that this device has trained on."""
         self._tokens += tokens
 
+    def count_flops(self, flops: float) -> None:
+        """Adds operations that this device has carried out, see `training.flops`."""
+        self._flops += flops
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """What has been counted since the last micro-batch; the Trainer keeps the sum in its state."""
+        counted, self._flops = self._flops, 0.0
+        return round(counted)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the recorded averages and the seconds since the last line to what the Trainer logs."""
         if "loss" in logs:
@@ -76,6 +90,7 @@ class LatentTrainer(EvaluatingTrainer):
             self._clock = now
             self._merge_token_counts()
             logs["num_tokens"] = self.state.num_input_tokens_seen
+            logs["flops"] = self.state.total_flos
             mine = {name: (float(total), int(self._counts[name])) for name, total in self._sums.items()}
             logs.update(_means(self._from_all(mine)))
             self._sums.clear()
