@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from latentplan.cli import quickstart
+from latentplan.cli import jobs
 from latentplan.cli.app import app
 
 METHODS = ["cot", "no_cot", "coconut", "atp_latent_sft", "atp_latent_rl"]
@@ -82,7 +82,7 @@ def started(monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_processes_end_with_an_interruption(number, started, tmp_path, monkeypatch):
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: os.kill(os.getpid(), number))
-    monkeypatch.setattr(quickstart, "time", clock)
+    monkeypatch.setattr(jobs, "time", clock)
     handler = signal.getsignal(signal.SIGTERM)
     # A shell that starts its jobs in the background has them ignore Ctrl-C.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

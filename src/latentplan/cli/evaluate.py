@@ -7,6 +7,7 @@ latentplan evaluate runs/NAME --benchmark svamp --temperature 1 --num_generation
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,6 +173,15 @@ def evaluation_folder(model: Path) -> Path:
     """`evaluation/` in the run that a model belongs to, or in the model folder without a run around it."""
     inside_run = model.name == "model" and is_latent_checkpoint(model)
     return (model.parent if inside_run else model) / "evaluation"
+
+
+def is_evaluated(file: Path, model: Path, num_problems: int) -> bool:
+    """Whether there is a result of this model, on as many problems."""
+    try:
+        newer = file.stat().st_mtime >= model.stat().st_mtime
+        return newer and json.loads(file.read_text())["num_problems"] == num_problems
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _evaluate_one(run: _Run, label: str, problems: list[Problem], console: Console) -> EvaluationResult:
