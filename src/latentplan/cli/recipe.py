@@ -16,6 +16,8 @@ from transformers import HfArgumentParser
 
 from latentplan.cli.options import read_mapping
 
+EXPERIMENTS = "experiments"
+"""Folder beside the recipes, with comparisons of them."""
 INSTEAD_OF = {
     "curriculum_steps": "curriculum_epochs",
     "curriculum_epochs": "curriculum_steps",
@@ -90,16 +92,49 @@ def find_recipe(name: str) -> Path:
 def recipe_names() -> list[str]:
     """The recipes that come with latentplan."""
     folder = Path(str(files("latentplan") / "recipes"))
-    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+    names = (str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+    return sorted(name for name in names if not name.startswith(f"{EXPERIMENTS}/"))
 
 
-def _read_settings(path: Path, classes: Sequence[type]) -> dict[str, Any]:
+def read_recipe(name: str) -> dict[str, Any]:
+    """The settings that a recipe names. Raises typer.BadParameter if there is none, or it is no mapping."""
+    path = find_recipe(name)
     try:
         settings = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
         raise typer.BadParameter(f"{path} is not YAML: {error}") from error
     if not isinstance(settings, dict):
         raise typer.BadParameter(f"{path} must hold `setting: value` lines")
+    return settings
+
+
+def with_settings(settings: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
+    """The settings with some changed; those that a changed one replaces are left out."""
+    replaced = {INSTEAD_OF[name] for name in changed if name in INSTEAD_OF}
+    return {**{name: value for name, value in settings.items() if name not in replaced}, **changed}
+
+
+def trainer_of(settings: dict[str, Any]) -> tuple[str, tuple[type, ...]]:
+    """The command that trains a recipe, and its classes of settings: the first that knows all settings.
+
+    Raises:
+        typer.BadParameter: none does; names the settings that are wrong.
+    """
+    from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments, SFTConfig
+
+    unknown: list[list[str]] = []
+    for command, config in (("sft", SFTConfig), ("grpo", GRPOConfig)):
+        classes = (ModelArguments, DataArguments, config)
+        unknown.append(sorted(set(settings) - {item.name for each in classes for item in fields(each)}))
+        if not unknown[-1]:
+            return command, classes
+    fewest = min(len(names) for names in unknown)
+    wrong = ", ".join(next(names for names in unknown if len(names) == fewest))
+    raise typer.BadParameter(f"no command that trains has all of these settings: {wrong}")
+
+
+def _read_settings(path: Path, classes: Sequence[type]) -> dict[str, Any]:
+    settings = read_recipe(str(path))
     known = {item.name: str(item.type) for each in classes for item in fields(each)}
     unknown = sorted(set(settings) - set(known))
     if unknown:

@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -62,6 +63,29 @@ def weights_fingerprint(model: str | None) -> str | None:
     return None
 
 
+def has_trained(path: Path) -> bool:
+    """Whether a run has anything to lose: one that failed at its start may change its settings."""
+    metrics = path / "metrics.jsonl"
+    logged = metrics.is_file() and metrics.stat().st_size > 0
+    anything = logged or (path / "model").is_dir() or any(path.glob("checkpoint-*"))
+    return anything and (path / "config.yaml").is_file()
+
+
+def differing_settings(path: Path, settings: dict[str, Any], also_free: Sequence[str] = ()) -> list[str]:
+    """What keeps the run in `path` from being one with these resolved settings: `name: 1 there, 2 now`.
+
+    A continuation may change where and how a run is done, and how the batch is spread where only its size was
+    asked for; `also_free` names settings that may differ besides.
+    """
+    earlier = yaml.safe_load((path / "config.yaml").read_text()) or {}
+    free = _FREE_SETTINGS | (_SPREAD if settings.get("effective_batch_size") else set()) | set(also_free)
+    return [
+        f"{name}: {earlier[name]!r} there, {settings[name]!r} now"
+        for name in sorted(settings.keys() & earlier.keys())  # newer versions know more settings
+        if name not in free and earlier[name] != settings[name]
+    ]
+
+
 WHAT = {"data": "training data", "start": "weights to start from"}
 
 
@@ -103,16 +127,11 @@ class RunDirectory:
         )
 
     def _earlier_record(self) -> dict[str, Any]:
-        config = self.path / "config.yaml"
-        if not config.is_file() or not self._has_trained():
-            self._write(config, yaml.safe_dump(self.settings, sort_keys=True, allow_unicode=True))
+        if not has_trained(self.path):
+            text = yaml.safe_dump(self.settings, sort_keys=True, allow_unicode=True)
+            self._write(self.path / "config.yaml", text)
             return {}
-        earlier = yaml.safe_load(config.read_text()) or {}
-        differing = [
-            f"{name}: {earlier[name]!r} there, {self.settings[name]!r} now"
-            for name in sorted(self.settings.keys() & earlier.keys())  # newer versions know more settings
-            if name not in self._free_settings() and earlier[name] != self.settings[name]
-        ]
+        differing = differing_settings(self.path, self.settings)
         if differing:
             raise RunConflictError(
                 f"{self.path} holds a run with other settings ({'; '.join(differing)}): choose another "
@@ -120,16 +139,6 @@ class RunDirectory:
             )
         record = self.path / "run.json"
         return json.loads(record.read_text()) if record.is_file() else {}
-
-    def _free_settings(self) -> set[str]:
-        """What a continuation may change; how the batch is spread, where only its size was asked for."""
-        return _FREE_SETTINGS | (_SPREAD if self.settings.get("effective_batch_size") else set())
-
-    def _has_trained(self) -> bool:
-        """Whether there is anything to lose: a run that failed at its start may change its settings."""
-        metrics = self.path / "metrics.jsonl"
-        logged = metrics.is_file() and metrics.stat().st_size > 0
-        return logged or self.model_path.is_dir() or any(self.path.glob("checkpoint-*"))
 
     @property
     def finished(self) -> bool:
