@@ -91,7 +91,8 @@ def roll_out_one(
         if ends(token, config.eos_token_id).item():
             break
         embeds = torch.cat([embeds, reasoner.embed(token[None])], dim=1)
-    return Trajectory(torch.stack(latents) if latents else embeds.new_zeros(0), written)
+    none = embeds.new_zeros(0, config.hidden_size)
+    return Trajectory(torch.stack(latents) if latents else none, written)
 
 
 def supervised_loss(system: LatentSystem, batch: Batch) -> torch.Tensor:

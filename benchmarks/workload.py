@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from latentplan.encoding.encoder import Batch
 from latentplan.encoding.special_tokens import END_LATENT, START_LATENT, add_special_tokens
-from latentplan.encoding.tokenizers import problem_texts, train_byte_level_bpe
+from latentplan.encoding.tokenizers import problem_texts, train_byte_level_bpe, train_word_level
 from latentplan.methods.registry import get_method
 from latentplan.methods.system import LatentSystem, make_encoder
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
@@ -37,6 +37,8 @@ class Shape:
         answer_tokens: of an answer, the end included.
         cot_tokens: that a written chain of thought and its answer have.
         sft_batch: rows of a supervised step.
+        preset: of minigsm, what the problems are.
+        pieces: of the tokenizer trained on them; None makes it a word-level one.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Shape:
     answer_tokens: int
     cot_tokens: int
     sft_batch: int
+    preset: str = "default"
+    pieces: int | None = 4096
 
 
 QUICKSTART = {
@@ -60,7 +64,7 @@ QUICKSTART = {
 # 21.2 written tokens were measured in the quickstart (docs/results/quickstart.md); 25.0 for GPT-2 are
 # Coconut's (arXiv:2412.06769, table 1), which are taken for Llama too.
 BENCH_SHAPES = {
-    "quickstart": Shape("quickstart", QUICKSTART, 1, 4, 3, 21, 64),
+    "quickstart": Shape("quickstart", QUICKSTART, 1, 4, 3, 21, 64, "quickstart", None),
     "gpt2": Shape("gpt2", SHAPES["openai-community/gpt2"], 2, 3, 3, 25, 16),
     "llama-3.2-1b": Shape("llama-3.2-1b", SHAPES["meta-llama/Llama-3.2-1B-Instruct"], 2, 3, 3, 25, 32),
 }
@@ -95,8 +99,9 @@ def make_workload(
     shape: Shape, device: torch.device, dtype: torch.dtype, max_latent_steps: int | None = None
 ) -> Workload:
     """Builds the system; its stop head always goes on, and no token ends an answer, so that work is known."""
-    problems = list(generate(PRESETS["default"], split="train", count=2048, seed=0))
-    tokenizer = train_byte_level_bpe(problem_texts(problems), 512)
+    problems = list(generate(PRESETS[shape.preset], split="train", count=2048, seed=0))
+    texts = problem_texts(problems)
+    tokenizer = train_word_level(texts) if shape.pieces is None else train_byte_level_bpe(texts, shape.pieces)
     add_special_tokens(tokenizer)
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     torch.manual_seed(0)
@@ -147,11 +152,17 @@ def seconds(device: torch.device, *runs: Callable[[], Any], times: int = 3) -> l
     return best
 
 
+class Clock:
+    """What seconds are: of the wall, or of this process where others use the machine too (on one thread)."""
+
+    read: Callable[[], float] = time.perf_counter
+
+
 def now(device: torch.device) -> float:
-    """Wall time when the device has finished."""
+    """The time when the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter()
+    return Clock.read()
 
 
 class Peak:

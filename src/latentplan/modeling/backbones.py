@@ -128,8 +128,10 @@ def finish_logits(config: PreTrainedConfig, logits: torch.Tensor) -> torch.Tenso
     family that does something else.
     """
     text, logits = config.get_text_config(decoder=True), logits.float()
-    logits = logits * (getattr(text, "logit_scale", None) or 1.0)
-    scaling = getattr(text, "logits_scaling", None) or 1.0
-    logits = logits * scaling if text.model_type == "hyperclovax" else logits / scaling
+    # Nothing is multiplied by 1: over a large vocabulary that would be a copy.
+    if scale := getattr(text, "logit_scale", None):
+        logits = logits * scale
+    if scaling := getattr(text, "logits_scaling", None):
+        logits = logits * scaling if text.model_type == "hyperclovax" else logits / scaling
     cap = getattr(text, "final_logit_softcapping", None)
     return logits if cap is None else cap * torch.tanh(logits / cap)
