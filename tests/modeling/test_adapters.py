@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from latentplan.methods.registry import METHODS
 from latentplan.methods.system import LatentSystem, save_finished
 from latentplan.modeling.adapters import add_lora, merge_lora
 from latentplan.modeling.loading import load_model
@@ -97,3 +98,16 @@ def test_chosen_modules_get_adapters(make_backbone):
     add_lora(backbone, {**SETTINGS, "target_modules": ["q_proj", "v_proj"]})
     adapted = {name.split(".")[-4] for name, _ in backbone.named_parameters() if "lora_A" in name}
     assert adapted == {"q_proj", "v_proj"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_adapters_and_its_own_heads_alone(
+    method, make_system, make_batch, mixed_problems
+):
+    system = make_system(method)
+    add_lora(system.reasoner.backbone, SETTINGS)
+    system(**make_batch(system, mixed_problems[:2]))["loss"].backward()
+    reached = {name for name, weight in system.named_parameters() if weight.grad is not None}
+    own = ("lora_", "latent_head", "stop_head", "step_decoder")
+    assert any("lora_B" in name for name in reached)
+    assert all(any(part in name for part in own) for name in reached)

@@ -40,7 +40,7 @@ def assert_equal_gradients(one, other):
         torch.testing.assert_close(value, other[name], atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["cot", "coconut", "sim_cot", "codi", "atp_latent"])
+@pytest.mark.parametrize("method", ["cot", "coconut", "sim_cot", "codi", "colar", "atp_latent"])
 def test_supervised_losses_and_gradients_are_the_same(method, systems, make_batch, mixed_problems):
     plain, other = systems(method)
     batch = make_batch(plain, mixed_problems)

@@ -143,6 +143,28 @@ def test_supervised_training_depends_on_the_effective_batch_alone(
         assert_same_curves(one, other, ["loss", "grad_norm", "loss/text", "loss/step_decoder", "num_tokens"])
 
 
+@pytest.mark.parametrize(
+    ("method", "engine", "part"), [("codi", "fsdp2", "distillation"), ("colar", "ddp", "embedding")]
+)
+def test_methods_with_passes_of_their_own_depend_on_the_effective_batch_alone(
+    method, engine, part, two_processes, run_sft, scratch_model, assert_same_weights, tmp_path
+):
+    """CODI's teacher and CoLaR's compressed chain, in two processes and in accumulated micro-batches."""
+    own = {"method": method, "latents_per_step": 1, "max_latent_steps": 12, "save_strategy": "no"}
+    settings = {**SHARED, **SFT, **own}
+    data = {"dataset_config": "clock", "dataset_size": 40, "backbone_config": scratch_model.backbone_config}
+    two = tmp_path / "two"
+    sizes = {"output_dir": str(two), "per_device_train_batch_size": 4}
+    two_processes("sft", {**settings, **data, **sizes}, engine)
+    one = run_sft(tmp_path / "one", **settings, per_device_train_batch_size=8).path
+    halves = run_sft(
+        tmp_path / "halves", **settings, per_device_train_batch_size=4, gradient_accumulation_steps=2
+    ).path
+    for other in (two, halves):
+        assert_same_weights(one, other, tolerance=1e-5)
+        assert_same_curves(one, other, ["loss", "loss/text", f"loss/{part}", "num_tokens"])
+
+
 def test_adapters_of_a_sharded_model_are_merged_and_a_finished_run_is_overwritten_by_both(
     two_processes, run_sft, scratch_model, assert_same_weights, tmp_path
 ):

@@ -16,11 +16,11 @@ from latentplan.problems.files import write_atomically
 
 CARD = "README.md"
 _SETTINGS = """
-objectives latent_head stop_head latents_per_step max_latent_steps curriculum_stages curriculum_steps
-curriculum_epochs effective_batch_size max_steps learning_rate lr_scheduler_type per_device_train_batch_size
-gradient_accumulation_steps num_generations answers_per_latent estimator reward_funcs reward_weights
-temperature latent_temperature beta epsilon chat_template system_prompt dtype bf16 freeze_backbone
-use_peft lora_r lora_alpha lora_target_modules seed
+objectives latent_head stop_head latents_per_step max_latent_steps compression_factor curriculum_stages
+curriculum_steps curriculum_epochs effective_batch_size max_steps learning_rate lr_scheduler_type
+per_device_train_batch_size gradient_accumulation_steps num_generations answers_per_latent estimator
+reward_funcs reward_weights temperature latent_temperature beta epsilon chat_template
+system_prompt dtype bf16 freeze_backbone use_peft lora_r lora_alpha lora_target_modules seed
 """
 _VERSIONS = ("latentplan", "python", "torch", "transformers")
 _LOADING = """```python
@@ -156,10 +156,12 @@ def _summary(model: dict[str, Any], base: str | None) -> str:
         f"{backbone['model_type']}, {origin}."
     )
     if model.get("latent_head"):
+        factor = model.get("compression_factor")
+        each = f"{model['latents_per_step']} for a reasoning step"
+        each = each if factor is None else f"one for {factor} tokens of the reasoning"
         text += (
             f" It reasons in up to {model['latents_per_step'] * model['max_latent_steps']} continuous latent "
-            f"tokens ({model['latents_per_step']} for a reasoning step), then writes its answer behind "
-            f"`{model['answer_marker'].strip()}`."
+            f"tokens ({each}), then writes its answer behind `{model['answer_marker'].strip()}`."
         )
     if model.get("chat_template"):
         text += " Questions are laid out by the tokenizer's chat template."
