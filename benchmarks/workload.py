@@ -95,9 +95,7 @@ class Workload:
         return {name: value.to(self.reasoner.device) for name, value in batch.items()}
 
 
-def make_workload(
-    shape: Shape, device: torch.device, dtype: torch.dtype, max_latent_steps: int | None = None
-) -> Workload:
+def make_workload(shape: Shape, device: torch.device, dtype: torch.dtype) -> Workload:
     """Builds the system; its stop head always goes on, and no token ends an answer, so that work is known."""
     problems = list(generate(PRESETS[shape.preset], split="train", count=2048, seed=0))
     texts = problem_texts(problems)
@@ -116,7 +114,7 @@ def make_workload(
         config = LatentReasonerConfig(
             backbone_config=backbone.config,
             latents_per_step=shape.latents_per_step,
-            max_latent_steps=max_latent_steps or shape.max_latent_steps,
+            max_latent_steps=shape.max_latent_steps,
             latent_head=method.latent_head,
             stop_head=method.stop_head,
             step_separator="",
