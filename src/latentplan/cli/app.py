@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from latentplan.cli import ask, data_check, data_make, estimate, evaluate, push, quickstart, report, train
+from latentplan.cli import (
+    ask,
+    compare,
+    data_check,
+    data_make,
+    estimate,
+    evaluate,
+    push,
+    quickstart,
+    report,
+    train,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data = typer.Typer(no_args_is_help=True, help="Check data files and make data.")
@@ -17,6 +28,7 @@ app.command(context_settings=train.PASS_THROUGH)(train.sft)
 app.command(context_settings=train.PASS_THROUGH)(train.grpo)
 app.command(context_settings=estimate.PASS_THROUGH)(estimate.estimate)
 app.command()(evaluate.evaluate)
+app.command()(compare.compare)
 app.command()(ask.ask)
 app.command()(report.report)
 app.command()(push.push)

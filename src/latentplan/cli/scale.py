@@ -36,7 +36,11 @@ def scaled_settings(settings: Mapping[str, Any], scale: float) -> dict[str, Any]
     if "max_steps" in settings:
         steps = max(1, round(settings["max_steps"] * scale))
         return {**changed, "max_steps": steps, "save_steps": steps}
-    lengths = settings["curriculum_steps"]
+    if "curriculum_epochs" in settings:
+        epochs = settings["curriculum_epochs"]
+        epochs = epochs if isinstance(epochs, list) else [epochs]
+        return {**changed, "curriculum_epochs": [passes * scale for passes in epochs]}
+    lengths = settings.get("curriculum_steps", 1000)
     lengths = lengths if isinstance(lengths, list) else [lengths]
     return {**changed, "curriculum_steps": [max(1, round(length * scale)) for length in lengths]}
 
@@ -49,6 +53,9 @@ def proportional(lengths: Sequence[float], total: int) -> list[int]:
     """
     if total < len(lengths):
         raise ValueError(f"{total} steps are too few for {len(lengths)} stages")
-    spare, whole = total - len(lengths), sum(lengths)
-    ends = [round(spare * reached / whole) for reached in accumulate(lengths, initial=0.0)]
-    return [1 + after - before for before, after in pairwise(ends)]
+    whole = sum(lengths)
+    ends = [round(total * reached / whole) for reached in accumulate(lengths, initial=0.0)]
+    shares = [max(1, after - before) for before, after in pairwise(ends)]
+    while sum(shares) > total:
+        shares[shares.index(max(shares))] -= 1
+    return shares

@@ -1,0 +1,212 @@
+"""`latentplan compare`: recipes on the same data, seeds and budget, as one table.
+
+latentplan compare quickstart/cot quickstart/coconut quickstart/atp_latent_sft --seeds 3
+latentplan compare --experiment ablations --learning_rates 1e-3,2e-3,4e-3 --workers 2 --torch_threads 1
+
+It goes on where it was interrupted; runs that have finished are not done again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.text import Text
+
+from latentplan.cli.comparison.asked import asked_benchmarks, asked_entries, asked_rates, own_world
+from latentplan.cli.comparison.equalise import equalise
+from latentplan.cli.comparison.experiments import Experiment, experiment_names, read_experiment
+from latentplan.cli.comparison.plan import Plan
+from latentplan.cli.comparison.runs import Evaluations, Runs, conflict_message
+from latentplan.cli.comparison.sweep import Sweep
+from latentplan.cli.jobs import Job, run_jobs
+from latentplan.cli.opening import fail
+from latentplan.cli.options import BatchSize, TorchThreads
+from latentplan.cli.recipe import quiet_libraries
+from latentplan.problems.evaluation_sets import evaluation_set
+from latentplan.problems.problem import DataError
+from latentplan.report.comparison import build_comparison
+from latentplan.training.run_directory import RunConflictError, command_line
+
+Names = Annotated[
+    list[str] | None, typer.Argument(help="Recipes: names of those that come with latentplan, or files.")
+]
+
+
+def compare(
+    recipes: Names = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option("--experiment", help=f"A comparison by name ({', '.join(experiment_names())}) or file."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Folder of the tables and runs.")] = None,
+    shared: Annotated[
+        Path | None, typer.Option("--runs", help="Folder of the runs, which comparisons may share.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Runs of each recipe; 3.")] = None,
+    first_seed: Annotated[int, typer.Option("--first_seed", help="The others follow it.")] = 42,
+    benchmark: Annotated[
+        list[str] | None,
+        typer.Option("--benchmark", help="As of latentplan evaluate; by default the world trained on."),
+    ] = None,
+    num_problems: Annotated[
+        int | None, typer.Option("--num_problems", min=1, help="Of each benchmark at most.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max_new_tokens", min=1, help="Text tokens of an answer at most; 128.")
+    ] = None,
+    num_generations: Annotated[
+        int | None,
+        typer.Option(
+            "--num_generations", min=1, help="Samples at temperature 1 for pass@k; 1 leaves it out."
+        ),
+    ] = None,
+    budget: Annotated[
+        str,
+        typer.Option("--budget", help="recipes: as they say; steps, flops: as much as the first of them."),
+    ] = "recipes",
+    learning_rates: Annotated[
+        str, typer.Option("--learning_rates", help="1e-3,2e-3: each recipe gets the best on validation data.")
+    ] = "",
+    validation: Annotated[
+        str | None, typer.Option("--validation", help="Problems that choose the learning rate.")
+    ] = None,
+    num_validation: Annotated[int, typer.Option("--num_validation", min=1, help="How many of them.")] = 500,
+    reference: Annotated[
+        str | None, typer.Option("--reference", help="Row that the others are tested against; the first.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE, a setting of all recipes that have it. May be repeated."),
+    ] = None,
+    scale: Annotated[
+        float, typer.Option("--scale", min=0.0, help="Share of the optimisation steps, for a quick look.")
+    ] = 1.0,
+    batch_size: BatchSize = 128,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Runs side by side.")] = 1,
+    torch_threads: TorchThreads = None,
+    redo: Annotated[
+        bool, typer.Option("--redo", help="Delete runs that have other settings, and train them again.")
+    ] = False,
+    plan_only: Annotated[
+        bool, typer.Option("--plan_only", help="Write compare.json, show what there is to do, and end.")
+    ] = False,
+) -> None:
+    """Train recipes with several seeds, evaluate them, and write one table with tests and costs."""
+    quiet_libraries()
+    console = Console(highlight=False)
+    try:
+        asked = Experiment() if experiment is None else read_experiment(experiment)
+        entries, order = asked_entries(recipes or [], asked, settings or [], scale)
+        seed_list = [first_seed + place for place in range(seeds or asked.seeds or 3)]
+        folder = output or Path("runs") / ("compare" if experiment is None else Path(experiment).stem)
+        evaluations = Evaluations(
+            asked_benchmarks(
+                benchmark or asked.benchmarks or own_world(entries), num_problems or asked.num_problems
+            ),
+            max_new_tokens or asked.max_new_tokens or 128,
+            num_generations or asked.num_generations or 1,
+            batch_size,
+            torch_threads,
+        )
+        rates = asked_rates(learning_rates)
+        root = shared or folder
+        changes = equalise(entries, budget, root, seed_list[0], workers, torch_threads, console)
+        runs = Runs(root, entries, evaluations, torch_threads, redo)
+        sweep = _sweep(runs, rates, seed_list[0], validation, num_validation, evaluations)
+        plan = Plan(
+            folder,
+            asked.title,
+            asked.says.strip(),
+            entries,
+            order,
+            seed_list,
+            _row(reference or asked.reference or order[0], order),
+            budget,
+            runs,
+            evaluations,
+            sweep,
+            changes,
+            _notes(evaluations, workers, scale),
+        )
+        _clear_conflicts(plan)
+        plan.save(command_line())
+        if plan_only:
+            _show(plan.jobs(), folder, console)
+        else:
+            _carry_out(plan, workers, console)
+    except (ValueError, RunConflictError, typer.BadParameter) as error:
+        fail(error)
+
+
+def _carry_out(plan: Plan, workers: int, console: Console) -> None:
+    """Trains and evaluates what is left, and writes the tables."""
+    run_jobs(plan.jobs(), workers, console)
+    plan.save(command_line())  # with the learning rates that have been chosen
+    written = build_comparison(plan.output)
+    console.print(Markdown((plan.output / "table.md").read_text()))
+    console.print(Text("\n".join(map(str, written))), soft_wrap=True)
+
+
+def _row(name: str, order: Sequence[str]) -> str:
+    if name not in order:
+        raise typer.BadParameter(f"--reference must be a row of the table, {', '.join(order)}; got {name!r}")
+    return name
+
+
+def _sweep(
+    runs: Runs,
+    rates: Sequence[float],
+    seed: int,
+    validation: str | None,
+    num_problems: int,
+    evaluations: Evaluations,
+) -> Sweep:
+    """Raises DataError where there are rates to choose from and no validation problems to choose by."""
+    first = evaluations.benchmarks[0].argument
+    if rates and validation is None and not first.startswith("minigsm:"):
+        raise DataError(f"name the --validation problems for --learning_rates: {first} is what is tested on")
+    argument = validation or first
+    label, _ = evaluation_set(argument) if rates else ("", None)
+    return Sweep(runs, rates, seed, argument, label, num_problems, evaluations)
+
+
+def _clear_conflicts(plan: Plan) -> None:
+    """Deletes runs that are in the way, and those that started from them, if that was asked for.
+
+    Raises:
+        RunConflictError: there are some, and it was not.
+    """
+    conflicts = plan.runs.all_conflicts(plan.seeds, plan.chosen)
+    if conflicts and not plan.runs.redo:
+        raise RunConflictError(conflict_message(conflicts))
+    for seed in plan.seeds:
+        gone: set[str] = set()
+        for entry in plan.entries:
+            run = plan.runs.folder(seed, entry.name)
+            if run in conflicts or entry.start in gone:
+                gone.add(entry.name)
+                shutil.rmtree(run, ignore_errors=True)
+
+
+def _notes(evaluations: Evaluations, workers: int, scale: float) -> list[str]:
+    notes = []
+    if workers > 1:
+        notes.append(f"Seconds were measured with {workers} runs side by side on one machine.")
+    if scale != 1.0:
+        notes.append(f"A quick look: every recipe at {scale:g} of its optimisation steps.")
+    return notes
+
+
+def _show(jobs: Sequence[Job], folder: Path, console: Console) -> None:
+    for job in jobs:
+        state = "finished" if (job.run / "model").is_dir() else "to do"
+        console.print(
+            Text(f"{job.name}: {state}" + (f", {job.total_steps} steps" if job.total_steps else ""))
+        )
+    console.print(Text(f"plan: {folder / 'compare.json'}"), soft_wrap=True)

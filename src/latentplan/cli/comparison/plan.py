@@ -1,0 +1,157 @@
+"""`Plan`: a whole comparison, from its options to `compare.json`, which the tables are made from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from latentplan.cli.comparison.budget import Length, length_of
+from latentplan.cli.comparison.entries import Entry
+from latentplan.cli.comparison.runs import Evaluations, Runs
+from latentplan.cli.comparison.sweep import Sweep
+from latentplan.cli.jobs import Job
+from latentplan.problems.files import write_atomically
+
+FORMAT_VERSION = 1
+
+
+@dataclass
+class Plan:
+    """What is compared, how, and where it lies.
+
+    Attributes:
+        output: folder of the tables.
+        title, says: of the table, and what papers report.
+        entries: each after the one that it starts from.
+        order: names of the rows, in the order of the table.
+        seeds: of training.
+        reference: name of the row that tests compare the others with first.
+        budget: `recipes`, `steps` or `flops`.
+        runs, evaluations, sweep: their parts.
+        changes: by entry, what the budget has changed.
+        notes: what a reader of the table has to know.
+    """
+
+    output: Path
+    title: str
+    says: str
+    entries: Sequence[Entry]
+    order: Sequence[str]
+    seeds: Sequence[int]
+    reference: str
+    budget: str
+    runs: Runs
+    evaluations: Evaluations
+    sweep: Sweep
+    changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def chosen(self, name: str) -> dict[str, Any] | None:
+        """The settings that the sweep has chosen for an entry; None where it still has to."""
+        if not self.sweep.covers(self.runs.entries[name]):
+            return {}
+        rate = self.sweep.chosen(name)
+        return None if rate is None else {"learning_rate": rate}
+
+    def jobs(self) -> list[Job]:
+        """All runs of the sweep and of the comparison."""
+        jobs: list[Job] = []
+        lengths = lengths_of(self.runs, self.seeds[0])
+        for place, seed in enumerate(self.seeds):
+            for entry in self.entries:
+                length = lengths[entry.name]
+                total = round(length.total) if length.unit == "steps" else None
+                if place == 0 and self.sweep.covers(entry):
+                    jobs += self.sweep.jobs(entry, total)
+                jobs.append(self._job(seed, entry, total))
+        return jobs
+
+    def _job(self, seed: int, entry: Entry, total_steps: int | None) -> Job:
+        def pending() -> list[list[str]]:
+            chosen = {"learning_rate": self.sweep.choose(entry.name)} if self.sweep.covers(entry) else {}
+            return self.runs.pending(seed, entry.name, **chosen)
+
+        starts = [] if entry.start is None else [f"{seed}/{entry.start}"]
+        return Job(
+            f"{seed}/{entry.name}",
+            f"{entry.title}, seed {seed}",
+            run=self.runs.folder(seed, entry.name),
+            log=self.runs.output / "logs" / f"{seed}-{entry.name}.log",
+            pending=pending,
+            needs=[*starts, *self.sweep.job_names(entry)],
+            total_steps=total_steps,
+            threads=self.runs.threads,
+        )
+
+    def save(self, command: str) -> Path:
+        """Writes `compare.json`."""
+        return write_atomically(
+            self.output / "compare.json", json.dumps(self.to_json(command), indent=2, default=str) + "\n"
+        )
+
+    def to_json(self, command: str) -> dict[str, Any]:
+        """What `compare.json` holds."""
+        benchmarks = [
+            {
+                **asdict(benchmark),
+                "stem": self.evaluations.stem(benchmark, *self.evaluations.samplings()[0]),
+                "sampled_stem": self.evaluations.stem(benchmark, *self.evaluations.samplings()[-1]),
+            }
+            for benchmark in self.evaluations.benchmarks
+        ]
+        return {
+            "format_version": FORMAT_VERSION,
+            "title": self.title,
+            "says": self.says,
+            "command": command,
+            "planned": datetime.now(UTC).isoformat(timespec="seconds"),
+            "runs": os.path.relpath(self.runs.output, self.output),
+            "seeds": list(self.seeds),
+            "reference": self.reference,
+            "budget": self.budget,
+            "benchmarks": benchmarks,
+            "max_new_tokens": self.evaluations.max_new_tokens,
+            "num_generations": self.evaluations.num_generations,
+            "learning_rates": list(self.sweep.rates),
+            "rows": list(self.order),
+            "notes": self.notes,
+            "entries": {entry.name: self._entry_json(entry) for entry in self.entries},
+        }
+
+    def _entry_json(self, entry: Entry) -> dict[str, Any]:
+        record = self.sweep.record(entry.name) if self.sweep.covers(entry) else None
+        chosen = {} if record is None else {"learning_rate": record["chosen"]}
+        return {
+            "title": entry.title,
+            "recipe": entry.recipe,
+            "command": entry.command,
+            "start": entry.start,
+            "changed": entry.changed,
+            "changed_for_budget": dict(self.changes.get(entry.name, {})),
+            "sweep": record,
+            "settings": {**entry.settings, **chosen},
+        }
+
+
+def lengths_of(runs: Runs, seed: int) -> dict[str, Length]:
+    """How long each recipe trains.
+
+    Raises:
+        typer.BadParameter: a recipe's settings do not fit together; says which recipe.
+    """
+    lengths = {}
+    for name, entry in runs.entries.items():
+        runs.write_recipe(name)
+        try:
+            *_, config = runs.parsed(runs.training(seed, name))
+            lengths[name] = length_of(entry.command, config)
+        except (ValueError, typer.BadParameter) as error:
+            raise typer.BadParameter(f"{name}: {error}") from error
+    return lengths
