@@ -131,6 +131,7 @@ def _require(valid: bool, dial: str, value: object, needed: str) -> None:
 PRESETS: dict[str, MinigsmConfig] = {
     "clock": MinigsmConfig(world="clock"),
     "quickstart": MinigsmConfig(world="clock", phrasing="plain", step_weights=(1, 2, 2, 2)),
+    "long": MinigsmConfig(world="clock", phrasing="plain", max_steps=LONGEST_CHAIN),
     "easy": MinigsmConfig(max_steps=3, max_number=100, percentages=False),
     "default": MinigsmConfig(max_steps=5),
     "hard": MinigsmConfig(
