@@ -312,7 +312,7 @@ def latent_loop(bench: Bench) -> list[Row]:
     @torch.no_grad()
     def loop() -> None:
         context, hidden = read()
-        engine._latents(reasoner, context, hidden, keys, bench.sampling)
+        engine._latents(reasoner, context, hidden, keys, keys, bench.sampling)
 
     before, both = seconds(bench.device, read, loop, times=max(3, bench.times))
     embedding = reasoner.get_input_embeddings().weight

@@ -108,7 +108,8 @@ def test_a_run_that_goes_on_forgets_what_came_after_its_checkpoint(watcher, monk
 def test_rl_from_a_decoder_that_reads_nothing_warns(run_grpo, trained, capsys, tmp_path):
     run = run_grpo(tmp_path / "run", trained("atp_latent"), max_steps=1, save_strategy="no")
     assert run.record["starting_reconstruction"] < 0.9
-    assert [each["name"] for each in run.record["warnings"]] == ["unread_plans"]
+    assert [each["name"] for each in run.record["warnings"]] == ["unread_plans", "silent_latents"]
+    assert set(run.record["starting_variance"]) == {"latents", "stops", "answers"}
     assert "warning: the decoder reads" in capsys.readouterr().err
 
 
@@ -125,3 +126,17 @@ def test_the_spread_of_latents_by_hand():
     assert float(latent_spread(wide, used, draws=2)) == pytest.approx(expected)
     assert float(latent_spread(torch.ones(4, 1, 1), torch.ones(4, 1), draws=2)) == 0
     assert latent_spread(mean[:2], torch.ones(2, 1), draws=2).isnan()
+
+
+def test_silent_latents_are_told_where_their_log_probabilities_are_learned_from():
+    scored, other = Situation(num_slots=4, scores_latents=True), Situation(num_slots=4)
+    silent = [{"step": 0, "variance/latents": 0.004, "variance/stops": 0.0, "variance/answers": 0.996}]
+    message = RL_RULES["silent_latents"](silent, scored)
+    assert message.startswith("0.4% of the differences")
+    assert "estimator: pathwise" in message
+    assert RL_RULES["silent_latents"](silent, other) is None
+    later = [*silent, {"step": 9, "eval_variance/latents": 0.3, "eval_variance/answers": 0.7}]
+    assert RL_RULES["silent_latents"](later, scored) is None
+    nothing = [{"step": 0, "variance/latents": 0.0, "variance/stops": 0.0, "variance/answers": 0.0}]
+    assert RL_RULES["silent_latents"](nothing, scored) is None
+    assert RL_RULES["silent_latents"]([], scored) is None

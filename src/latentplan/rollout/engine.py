@@ -25,7 +25,7 @@ from latentplan.rollout.log_probs import latent_log_prob
 from latentplan.rollout.sampling import Sampling, choose, draw, ends, log_softmax
 from latentplan.rollout.trajectories import Trajectories
 
-_LATENT, _STOP, _TOKEN = 0, 1, 2
+_LATENT, _STOP, _TOKEN, _AGAIN = 0, 1, 2, 3
 
 
 def trajectory_keys(seed: int, problem_ids: torch.Tensor, samples: int) -> torch.Tensor:
@@ -45,10 +45,14 @@ def generate(
     seed: int,
     sampling: Sampling,
     draws: int = 1,
+    stops: int = 1,
     answers: int = 1,
     memory: int | None = None,
 ) -> Trajectories:
     """Rolls out `draws` chains of latents for each question and `answers` answers for each chain.
+
+    With `stops` above 1 each chain is there so often, with the same noise of its latents and with stop
+    decisions of its own: `draws · stops` chains of each question.
 
     Args:
         model: the policy.
@@ -58,18 +62,25 @@ def generate(
         seed: of the noise.
         sampling: temperatures and length.
         draws: chains of latents for each question.
+        stops: times that the stop decisions of each chain are drawn.
         answers: answers for each chain.
         memory: bytes that keys, values and logits may take; what is free where it is None. A larger request
             is rolled out piece by piece.
     """
     keys = trajectory_keys(seed, problem_ids, draws).unflatten(0, (-1, draws))
     budget = free_bytes(question_ids.device) if memory is None else memory
-    at_once = budget // (answers * _bytes(model, question_ids.shape[1], sampling))
+    at_once = budget // (stops * answers * _bytes(model, question_ids.shape[1], sampling))
     while True:
         try:
             parts = [
                 _roll_out(
-                    model, question_ids[some], question_mask[some], keys[some, those], answers, sampling
+                    model,
+                    question_ids[some],
+                    question_mask[some],
+                    keys[some, those],
+                    stops,
+                    answers,
+                    sampling,
                 )
                 for some, those in pieces(len(question_ids), draws, at_once)
             ]
@@ -96,20 +107,24 @@ def _roll_out(
     question_ids: torch.Tensor,
     question_mask: torch.Tensor,
     keys: torch.Tensor,
+    stops: int,
     answers: int,
     sampling: Sampling,
 ) -> Trajectories:
     """`generate` for the keys `[questions, draws]`, in one batch."""
-    draws, chain_keys = keys.shape[1], keys.flatten()
+    draws, chain_keys = keys.shape[1] * stops, keys.flatten().repeat_interleave(stops)
+    again = torch.arange(stops, device=keys.device).repeat(keys.numel())
+    # The first decisions are those of a rollout with one.
+    stop_keys = torch.where(again == 0, chain_keys, noise.fold(chain_keys, _AGAIN, again))
     context = model.start(question_ids, question_mask)
     hidden = context.read()[:, -1].repeat_interleave(draws, dim=0)
     context = captured(context.repeat(draws), model.config.num_slots + 1 + sampling.max_new_tokens)
-    chains = _latents(model, context, hidden, chain_keys, sampling)
+    chains = _latents(model, context, hidden, chain_keys, stop_keys, sampling)
     if model.config.num_slots:
         context.push(*model.end_latent(chain_keys.shape[0]))
         hidden = context.read()[:, -1]
     answer_keys = noise.fold(
-        chain_keys.unsqueeze(1), torch.arange(answers, device=chain_keys.device)
+        stop_keys.unsqueeze(1), torch.arange(answers, device=chain_keys.device)
     ).flatten()
     answered = _answers(
         model, context.repeat(answers), hidden.repeat_interleave(answers, dim=0), answer_keys, sampling
@@ -158,7 +173,12 @@ class _Answers:
 
 
 def _latents(
-    model: LatentReasoner, context: Context, hidden: torch.Tensor, keys: torch.Tensor, sampling: Sampling
+    model: LatentReasoner,
+    context: Context,
+    hidden: torch.Tensor,
+    keys: torch.Tensor,
+    stop_keys: torch.Tensor,
+    sampling: Sampling,
 ) -> _Chains:
     """Slot after slot; the stop head is asked at the first slot of each step."""
     config, rows = model.config, keys.shape[0]
@@ -174,7 +194,7 @@ def _latents(
         stop_log_probs=latents.new_zeros(rows, steps),
     )
     epsilon = chain_noise(model, keys) if slots else latents
-    uniform = noise.uniform(noise.fold(keys, _STOP), max(1, steps))
+    uniform = noise.uniform(noise.fold(stop_keys, _STOP), max(1, steps))
     alive, active = keys.new_ones(rows), ActiveRows(context)
     for slot in range(slots):
         if slot:

@@ -24,11 +24,13 @@ from latentplan.modeling.latents import LatentChain
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
 from latentplan.rewards import RewardSet
+from latentplan.rewards.combine import Rewarded
 from latentplan.rollout.engine import generate
 from latentplan.rollout.log_probs import Scores, score
 from latentplan.rollout.sampling import Sampling, log_softmax
 from latentplan.rollout.solve import Solution, question_batch, read_solutions
 from latentplan.rollout.trajectories import Trajectories
+from latentplan.rollout.variance import VarianceSplit, measure_variance
 from latentplan.training.arguments import GRPOConfig
 from latentplan.training.estimators import ESTIMATORS, Actions
 from latentplan.training.objectives import (
@@ -42,7 +44,10 @@ from latentplan.training.plan import shuffled
 from latentplan.training.sharding import same_everywhere, whole_weights
 from latentplan.training.spread import latent_spread
 from latentplan.training.trainer import LatentTrainer
-from latentplan.training.validation import ValidationSet
+from latentplan.training.validation import ValidationSet, means_of
+
+VARIANCE_PROBLEMS = 64
+"""Problems that the variance of rewards is taken apart on."""
 
 
 @dataclass
@@ -294,27 +299,54 @@ class GRPOTrainer(LatentTrainer):
         self, problems: Sequence[Problem], solutions: Sequence[Solution], trajectories: Trajectories
     ) -> torch.Tensor:
         """Total reward of each trajectory, `[trajectories]`; the parts are recorded for the log."""
-        group = self.args.num_generations
-        repeated = [problem for problem in problems for _ in range(group)]
+        repeated = [problem for problem in problems for _ in range(self.args.num_generations)]
+        rewarded = self.rewarded(repeated, solutions, trajectories)
+        self.record(**self.rewards.metrics(rewarded.table))
+        self._write_samples(repeated, solutions, rewarded.totals)
+        return torch.tensor(rewarded.totals, dtype=torch.float32)
+
+    def rewarded(
+        self, problems: Sequence[Problem], solutions: Sequence[Solution], trajectories: Trajectories
+    ) -> Rewarded:
+        """What the rewards say of trajectories, given the problem of each."""
         plans = [solution.plan for solution in solutions]
         used = trajectories.slot_mask.bool()
         latents = [row[mask] for row, mask in zip(trajectories.latents, used, strict=True)]
-        completions = [solution.completion for solution in solutions]
-        rewarded = self.rewards(
-            prompts=[problem.question for problem in repeated],
-            completions=completions,
-            question=[problem.question for problem in repeated],
-            answer=[problem.answer for problem in repeated],
-            modulus=[problem.modulus for problem in repeated],
+        return self.rewards(
+            prompts=[problem.question for problem in problems],
+            completions=[solution.completion for solution in solutions],
+            question=[problem.question for problem in problems],
+            answer=[problem.answer for problem in problems],
+            modulus=[problem.modulus for problem in problems],
             decoded_steps=None if plans[0] is None else plans,
             latents=[row for row in latents for _ in range(trajectories.answers)],
             num_latents=[solution.num_latents for solution in solutions],
             num_tokens=[solution.num_tokens for solution in solutions],
             finished=[solution.finished for solution in solutions],
         )
-        self.record(**self.rewards.metrics(rewarded.table))
-        self._write_samples(repeated, solutions, rewarded.totals)
-        return torch.tensor(rewarded.totals, dtype=torch.float32)
+
+    def variance_split(self, problems: Sequence[Problem]) -> VarianceSplit:
+        """Where the rewards of samples of these problems differ from, with the policy as it is."""
+        return measure_variance(
+            self.loaded,
+            problems,
+            lambda *samples: self.rewarded(*samples).totals,
+            self.sampling,
+            seed=self.args.seed,
+        )
+
+    def objective_means(self, places: range) -> dict[str, float]:
+        """Each part's share of the reward's variance within a question's samples, on some problems."""
+        assert self.validation is not None
+        if not self.loaded.reasoner.config.num_slots:
+            return {}
+        problems = [self.validation.problems[place] for place in places[:VARIANCE_PROBLEMS]]
+        sums = dict.fromkeys(("latents", "stops", "answers"), (0.0, 0.0))
+        if problems:
+            split, count = self.variance_split(problems), float(len(problems))
+            sums = {name: (value * count, count) for name, value in vars(split).items()}
+        split = VarianceSplit(**means_of(self._everywhere(sums)))
+        return {f"variance/{name}": share for name, share in split.shares().items()}
 
     def _write_samples(
         self, problems: Sequence[Problem], solutions: Sequence[Solution], totals: Sequence[float]

@@ -22,6 +22,7 @@ MIN_SIGMA, MIN_SPREAD, LATENT_LINES = 1e-3, 0.05, 5
 EMPTY, FULL, MAX_UNFINISHED, LENGTH_LINES = 0.02, 0.98, 0.25, 5
 SPIKE, SPIKE_LINES = 3.0, 10
 STOP_MARGIN = 0.2
+MIN_SIGNAL = 0.02
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,13 @@ class Situation:
         num_slots: latent slots of the model.
         has_stop_head: whether the number of latents can vary.
         last_stage: the last stage of the curriculum; None without one.
+        scores_latents: whether the log-probabilities of latents are learned from.
     """
 
     num_slots: int = 0
     has_stop_head: bool = False
     last_stage: int | None = None
+    scores_latents: bool = False
 
 
 Rule = Callable[[Sequence[Row], Situation], str | None]
@@ -131,6 +134,21 @@ def runaway_lengths(rows: Sequence[Row], situation: Situation) -> str | None:
     return None
 
 
+def silent_latents(rows: Sequence[Row], situation: Situation) -> str | None:
+    """Latents are learned from by their log-probabilities, and rewards hardly depend on which were drawn."""
+    parts = ("latents", "stops", "answers")
+    shares = [share for name in parts for share in newest(rows, f"variance/{name}", 1)]
+    shares = shares or [share for name in parts for share in newest(rows, f"eval_variance/{name}", 1)]
+    nothing_differs = not any(shares)
+    if not situation.scores_latents or nothing_differs or shares[0] >= MIN_SIGNAL:
+        return None
+    return (
+        f"{shares[0]:.1%} of the differences between a question's rewards come from its latents, the rest "
+        "from stops and answer words: the score function of the latents is noise. Take estimator: pathwise, "
+        "or raise latent_temperature"
+    )
+
+
 def loss_spike(rows: Sequence[Row], situation: Situation) -> str | None:
     """The loss is far above what it was on the lines before it at the same stage."""
     if not rows or "loss" not in rows[-1]:
@@ -179,4 +197,5 @@ RL_RULES: dict[str, Rule] = {
     "saturated_ratios": saturated_ratios,
     "collapsed_latents": collapsed_latents,
     "runaway_lengths": runaway_lengths,
+    "silent_latents": silent_latents,
 }

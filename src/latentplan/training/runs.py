@@ -25,7 +25,8 @@ from latentplan.training.arguments import (
 )
 from latentplan.training.checkpoints import last_checkpoint, remove_unfinished
 from latentplan.training.data import common_modulus, encode_problems, load_training_problems
-from latentplan.training.grpo import GRPOTrainer
+from latentplan.training.estimators import ESTIMATORS, slot_actions
+from latentplan.training.grpo import VARIANCE_PROBLEMS, GRPOTrainer
 from latentplan.training.health import RL_RULES, SFT_RULES, Situation
 from latentplan.training.hub import check_repository, push_run
 from latentplan.training.initialise import choose_trained_weights, initialise_system, load_start
@@ -123,11 +124,16 @@ def train_grpo(
         rewards = RewardSet(config.reward_funcs, config.reward_weights)
     validation = load_validation(config, data, loaded.encoder, problems)
     parts = loaded.reasoner.config
-    watcher = Watcher(run, RL_RULES, Situation(parts.num_slots, parts.stop_head))
+    estimator = ESTIMATORS.get(config.estimator)
+    scores_latents = estimator is not None and estimator.chain_actions is slot_actions
+    scores_latents = scores_latents and getattr(loaded.reasoner.latent_head, "log_variance", None) is not None
+    situation = Situation(parts.num_slots, parts.stop_head, scores_latents=scores_latents)
+    watcher = Watcher(run, RL_RULES, situation)
     trainer = TRAINERS.get(config.estimator, GRPOTrainer)(
         loaded, config, problems, rewards, [MetricsFile(run), watcher], validation
     )
     trainer.add_callback(_DecoderProbe(run, trainer, problems, watcher))
+    trainer.add_callback(_VarianceProbe(run, trainer, problems, watcher))
     return _train(run, trainer, trainer.model, loaded.tokenizer)
 
 
@@ -224,6 +230,27 @@ class _DecoderProbe(TrainerCallback):
         if share is not None and state.is_world_process_zero:
             self.run.update(starting_reconstruction=share)
             self.watcher.look({"step": 0, "reconstruction": share})
+
+
+class _VarianceProbe(TrainerCallback):
+    """Where the rewards of the starting policy differ from, on some training problems."""
+
+    def __init__(
+        self, run: RunDirectory, trainer: GRPOTrainer, problems: Sequence[Problem], watcher: Watcher
+    ):
+        self.run, self.trainer, self.problems, self.watcher = run, trainer, problems, watcher
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Asks, on all processes, unless training goes on from a checkpoint."""
+        if state.global_step or not self.trainer.loaded.reasoner.config.num_slots:
+            return
+        self.trainer.model.eval()
+        with whole_weights(self.trainer), self.trainer.compute_loss_context_manager():
+            split = self.trainer.variance_split(self.problems[:VARIANCE_PROBLEMS])
+        if state.is_world_process_zero:
+            self.run.update(starting_variance=vars(split))
+            shares = {f"variance/{name}": share for name, share in split.shares().items()}
+            self.watcher.look({"step": 0, **shares})
 
 
 def _count_parameters(module: torch.nn.Module | None) -> int:
