@@ -154,7 +154,7 @@ class SFTConfig(RunConfig):
     )
     stop_head: bool | None = _setting(None, "whether a stop head ends the latents; absent: the method's own")
     latents_per_step: int = _setting(2, "latent tokens for one reasoning step (c)")
-    max_latent_steps: int = _setting(10, "latent steps at most (K)")
+    max_latent_steps: int = _setting(10, "latent steps at most (K); icot: tokens at which no step is left")
     compression_factor: int | None = _setting(
         None, "colar: tokens that one latent stands for at most, and after training; absent: 5"
     )
