@@ -15,15 +15,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from latentplan.cli.opening import fail
 
 Commands = list[list[str]]
+MOST_BARS = 10
 
 
 @dataclass
@@ -83,30 +86,59 @@ def _take_turns(
     on_done: Callable[[Job], None],
     on_turn: Callable[[], None],
 ) -> None:
-    done = {job.name: job for job in jobs}
-    columns = (TextColumn("{task.description:<18}"), BarColumn(), TextColumn("{task.fields[status]}"))
-    with Progress(
-        *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
-    ) as progress:
-        bars = {
-            job.name: progress.add_task(job.title, total=job.total_steps, status="waits", start=False)
-            for job in jobs
-        }
+    by_name = {job.name: job for job in jobs}
+    with _Board(jobs, console) as board:
         while True:
             for job in jobs:
                 if job.process is not None:
                     _look_after(job, on_done)
                 busy = sum(other.process is not None for other in jobs)
-                ready = job.status == "waits" and all(done[name].status == "done" for name in job.needs)
+                ready = job.status == "waits" and all(by_name[name].status == "done" for name in job.needs)
                 if ready and busy < workers:
                     _start(job)
-                    progress.start_task(bars[job.name])
-                reached = job.total_steps if job.status == "done" else _step_reached(job.run)
-                progress.update(bars[job.name], completed=reached, status=job.status)
+            board.show()
             on_turn()
             if all(job.status == "done" for job in jobs):
                 return
             time.sleep(0.2)
+
+
+class _Board:
+    """How far the jobs are: a bar for each, or where they are many for those that run; lines in a log."""
+
+    def __init__(self, jobs: Sequence[Job], console: Console):
+        self.jobs, self.console = jobs, console
+        columns = (TextColumn("{task.description:<18}"), BarColumn(), TextColumn("{task.fields[status]}"))
+        self.progress = Progress(
+            *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
+        )
+        self.crowded = len(jobs) > MOST_BARS
+        self.bars = {
+            job.name: self.progress.add_task(job.title, total=job.total_steps, status="waits", start=False)
+            for job in jobs
+        }
+        self.shown = dict.fromkeys(self.bars, "waits")
+
+    def __enter__(self) -> _Board:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+    def show(self) -> None:
+        """Brings bars and lines up to date."""
+        for job in self.jobs:
+            bar = self.bars[job.name]
+            if job.status != self.shown[job.name]:
+                if self.shown[job.name] == "waits":
+                    self.progress.start_task(bar)
+                self.shown[job.name] = job.status
+                if not self.console.is_terminal:
+                    self.console.print(Text(f"{datetime.now():%H:%M:%S} {job.title}: {job.status}"))
+            reached = job.total_steps if job.status == "done" else _step_reached(job.run)
+            visible = not self.crowded or job.process is not None
+            self.progress.update(bar, completed=reached, status=job.status, visible=visible)
 
 
 def _start(job: Job) -> None:
