@@ -103,14 +103,14 @@ def _warnings(comparison: Comparison) -> list[str]:
 
 
 def _warnings_of(row: Row) -> list[str]:
-    """Each kind of warning once, as the first seed that has it gave it."""
+    """Each kind of warning once, as the first evaluation that has it gave it."""
     found: dict[str, list[str]] = {}
     for run in row.runs:
         for benchmark, result in run.results.items():
             for warning in result.get("warnings", []):
                 text = f"{row.title}, {benchmark}, seed {run.seed}: {warning}"
-                found.setdefault(f"{benchmark} {re.sub('[0-9.]+', '', warning)}", []).append(text)
-    more = "; likewise with {} more"
+                found.setdefault(re.sub("[0-9.]+", "", warning), []).append(text)
+    more = "; likewise in {} of its other evaluations"
     return [texts[0] + (more.format(len(texts) - 1) if texts[1:] else "") + "." for texts in found.values()]
 
 
