@@ -228,3 +228,37 @@ def test_a_killed_command_goes_on_when_it_is_given_again(
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
     assert steps_of(folder) == list(range(1, 46))
     assert_same_weights(folder, whole.path)
+
+
+def test_two_processes_do_not_train_in_one_directory(tmp_path):
+    """The lock goes with its process, however that ends."""
+    path = tmp_path / "run"
+    program = (
+        "import sys, time\n"
+        "from latentplan.training.run_directory import RunDirectory\n"
+        "run = RunDirectory(sys.argv[1], {'seed': 1}, 'first')\n"
+        "print('open', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "open\n"
+        for overwrite in (False, True):
+            with pytest.raises(RunConflictError, match="another process trains in"):
+                RunDirectory(path, {"seed": 1}, "second", overwrite)
+        other.kill()
+    run = RunDirectory(path, {"seed": 1}, "second")
+    run.update(status="running")
+    again = RunDirectory(path, {"seed": 1}, "the same process")
+    again.finish()
+    assert {each.name for each in path.iterdir()} == {"config.yaml", "run.json"}
+
+
+def test_overwriting_leaves_nothing_but_the_lock(tmp_path):
+    run = RunDirectory(tmp_path, {"seed": 1}, "first")
+    run.update(status="running")
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    RunDirectory(tmp_path, {"seed": 2}, "second", overwrite=True)
+    assert {each.name for each in tmp_path.iterdir()} == {"config.yaml", ".lock"}

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
 from latentplan.problems.files import write_atomically
@@ -43,6 +44,7 @@ _FREE_SETTINGS = {
     "report_to",
     "on_nonfinite",
 }
+LOCK = ".lock"
 _SPREAD = {"per_device_train_batch_size", "gradient_accumulation_steps"}
 
 
@@ -100,7 +102,8 @@ class RunDirectory:
         writes: whether this process writes; of several, only the first does.
 
     Raises:
-        RunConflictError: the folder holds a run with other settings; names them.
+        RunConflictError: the folder holds a run with other settings; names them. Or another process trains in
+            it.
     """
 
     def __init__(
@@ -113,9 +116,10 @@ class RunDirectory:
     ):
         self.path, self.writes = Path(path), writes
         self.settings = json.loads(json.dumps(settings, default=str))
-        if overwrite and writes and (self.path / "run.json").is_file():
-            shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self.path) if writes and (overwrite or not _has_finished(self.path)) else None
+        if overwrite and writes and (self.path / "run.json").is_file():
+            _empty(self.path)
         self.record = self._earlier_record()
         self.record.update(
             name=self.path.name,
@@ -143,7 +147,7 @@ class RunDirectory:
     @property
     def finished(self) -> bool:
         """Whether the run has been completed already."""
-        return self.record.get("status") == "finished" and (self.path / "model").is_dir()
+        return _is_finished(self.record, self.path)
 
     @property
     def model_path(self) -> Path:
@@ -179,6 +183,9 @@ class RunDirectory:
         self.update(status="finished", finished=_now())
         for checkpoint in self.path.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
+        if self._lock is not None:
+            self._lock.release(force=True)
+            (self.path / LOCK).unlink(missing_ok=True)
 
     def finish_model(self, save: Any) -> None:
         """Calls `save(folder)` on a temporary folder and renames it to `model/`."""
@@ -187,6 +194,37 @@ class RunDirectory:
         save(temporary)
         shutil.rmtree(self.model_path, ignore_errors=True)
         os.replace(temporary, self.model_path)
+
+
+def _is_finished(record: dict[str, Any], path: Path) -> bool:
+    return record.get("status") == "finished" and (path / "model").is_dir()
+
+
+def _has_finished(path: Path) -> bool:
+    record = path / "run.json"
+    return record.is_file() and _is_finished(json.loads(record.read_text()), path)
+
+
+def _lock(path: Path) -> FileLock | None:
+    """Held until the run has finished or this process ends; None where the file system has no locks."""
+    lock = FileLock(path / LOCK, timeout=0, is_singleton=True, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunConflictError(
+            f"another process trains in {path}: wait for it, or choose another --output_dir"
+        ) from None
+    except (OSError, NotImplementedError):
+        return None
+    return lock
+
+
+def _empty(path: Path) -> None:
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()
 
 
 class MetricsFile(TrainerCallback):
