@@ -193,7 +193,7 @@ def _latents(
         stops=keys.new_zeros(rows, steps),
         stop_log_probs=latents.new_zeros(rows, steps),
     )
-    epsilon = chain_noise(model, keys) if slots else latents
+    epsilon: torch.Tensor | None = None
     uniform = noise.uniform(noise.fold(stop_keys, _STOP), max(1, steps))
     alive, active = keys.new_ones(rows), ActiveRows(context)
     for slot in range(slots):
@@ -201,7 +201,10 @@ def _latents(
             hidden = active.part.read()[:, -1]
         at = active.index
         distribution = model.latent_head(hidden)  # type: ignore[misc]
-        latent = distribution.sample(epsilon[at, slot], sampling.latent_temperature)
+        if epsilon is None and distribution.log_variance is not None and sampling.latent_temperature:
+            epsilon = chain_noise(model, keys)
+        noise_here = None if epsilon is None else epsilon[at, slot]
+        latent = distribution.sample(noise_here, sampling.latent_temperature)
         step, offset = divmod(slot, size)
         rest = None
         if offset == 0 and model.stop_head is not None:
