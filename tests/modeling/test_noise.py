@@ -89,3 +89,10 @@ def test_the_mixer_is_splitmix64():
 def test_a_slot_has_the_same_noise_however_many_slots_follow():
     keys = noise.fold(3, torch.arange(5))
     assert torch.equal(noise.slots(keys, 8, 6)[:, :3], noise.slots(keys, 3, 6))
+
+
+def test_keys_stay_where_the_tensors_are():
+    """A number among the parts has no device; what is on a GPU must neither leave it nor wait for it."""
+    keys = torch.arange(3, device="meta")
+    for key in (noise.fold(keys, 0), noise.fold(7, keys, 2), noise.fold(noise.fold(keys, 1), keys)):
+        assert key.device.type == "meta"

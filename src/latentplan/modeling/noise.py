@@ -27,8 +27,9 @@ def fold(*parts: int | torch.Tensor) -> torch.Tensor:
     """Folds integers (numbers or int64 tensors, broadcast together) into one int64 key each."""
     key = torch.zeros((), dtype=torch.long)
     for part in parts:
-        part = torch.as_tensor(part, dtype=torch.long)
-        key = mix(key.to(part.device) * 31 + part + _GOLDEN)
+        if isinstance(part, torch.Tensor):
+            key = key.to(part.device)
+        key = mix(key * 31 + part + _GOLDEN)
     return key
 
 
