@@ -1,5 +1,8 @@
 """Passes on fixed memory, as a GPU's graphs need them, give what plain passes give (without a graph here)."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -73,6 +76,42 @@ def test_weights_may_change_between_rollouts(make_system, make_batch, mixed_prob
     captured._captured.clear()
     assert not torch.equal(before.answer_ids, after.answer_ids)
     assert torch.equal(roll_out(system, batch).answer_ids, after.answer_ids)
+
+
+def test_weights_may_move_between_rollouts(make_system, make_batch, mixed_problems, as_on_a_gpu, contexts):
+    """A graph would go on reading the memory that they have left."""
+    system = make_system("atp_latent")
+    batch = make_batch(system, mixed_problems)
+    for _ in range(2):
+        roll_out(system, batch)
+    system.reasoner.backbone.to(torch.float64)
+    moved = roll_out(system, batch)
+    assert contexts[-1] == "CapturedContext"
+    captured._captured.clear()
+    assert torch.equal(roll_out(system, batch).answer_ids, moved.answer_ids)
+
+
+def test_weights_that_are_spread_over_devices_are_not_captured(
+    make_system, make_batch, mixed_problems, as_on_a_gpu, contexts
+):
+    system = make_system("atp_latent")
+    batch = make_batch(system, mixed_problems)
+    next(system.reasoner.backbone.parameters()).ds_id = 0  # as DeepSpeed ZeRO-3 marks them
+    for _ in range(3):
+        roll_out(system, batch)
+    assert set(contexts) == {"Context"}
+
+
+def test_a_model_that_nothing_else_needs_goes(make_system, make_batch, mixed_problems, as_on_a_gpu, contexts):
+    system = make_system("atp_latent")
+    batch = make_batch(system, mixed_problems)
+    for _ in range(2):
+        roll_out(system, batch)
+    assert contexts[-1] == "CapturedContext"
+    backbone = weakref.ref(system.reasoner.backbone)
+    del system
+    gc.collect()
+    assert backbone() is None
 
 
 def test_few_sizes_are_kept(make_system, make_batch, mixed_problems, as_on_a_gpu):

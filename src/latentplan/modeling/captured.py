@@ -2,7 +2,7 @@
 
 A graph replays the same kernels on the same memory. So keys, values and mask have a fixed width here, the
 column that a pass writes is a tensor, and inputs are copied to where the graph reads them. The weights are
-read where they lie: training changes them in place.
+read where they lie: training changes them in place, and where they have moved a size is captured anew.
 
 Off unless LATENTPLAN_CUDA_GRAPHS=1: no GPU was at hand to run it on (docs/performance.md).
 """
@@ -59,6 +59,8 @@ class StaticLayer(DynamicLayer):
 class Passes:
     """Passes of one token for a fixed number of rows, captured at the first.
 
+    They do not hold the language model itself, which may then go when nothing else needs it.
+
     Args:
         backbone: the language model.
         context: rows as many and layers as wide as those that it is for.
@@ -67,7 +69,8 @@ class Passes:
 
     def __init__(self, backbone: PreTrainedModel, context: Context, width: int):
         rows, device = context.mask.shape[0], context.mask.device
-        self.backbone, self.windows, self.width = backbone, context.windows, width
+        self.windows, self.width = context.windows, width
+        self.weights = _addresses(backbone)
         self.column = torch.zeros(1, dtype=torch.long, device=device)
         self.mask = torch.zeros(rows, width, dtype=torch.long, device=device)
         self.positions = torch.zeros(rows, 1, dtype=torch.long, device=device)
@@ -92,7 +95,12 @@ class Passes:
         self.mask[:, :read].copy_(context.mask)
 
     def __call__(
-        self, embeds: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, column: int
+        self,
+        backbone: PreTrainedModel,
+        embeds: torch.Tensor,
+        mask: torch.Tensor,
+        positions: torch.Tensor,
+        column: int,
     ) -> torch.Tensor:
         """Reads `[rows, 1, hidden]` at a column with its mask and positions `[rows, 1]`."""
         self.column.fill_(column)
@@ -100,45 +108,47 @@ class Passes:
         self.mask[:, column : column + 1] = mask
         self.positions.copy_(positions)
         if self._graph is None and self._may_capture:
-            self._try_to_capture()
+            self._try_to_capture(backbone)
         if self._graph is None or self._output is None:
-            return self._read()
+            return self._read(backbone)
         self._graph.replay()
         return self._output.clone()
 
-    def _read(self) -> torch.Tensor:
-        model = body(self.backbone)
+    def _read(self, backbone: PreTrainedModel) -> torch.Tensor:
+        model = body(backbone)
         given = {"position_ids": self.positions} if takes_positions(model) else {}
         return model(
             inputs_embeds=self.embeds,
-            attention_mask=self.windows.attention_mask(self.mask, 1, self.backbone.dtype),
+            attention_mask=self.windows.attention_mask(self.mask, 1, backbone.dtype),
             past_key_values=self.cache,
             use_cache=True,
             **given,
         ).last_hidden_state
 
-    def _try_to_capture(self) -> None:
+    def _try_to_capture(self, backbone: PreTrainedModel) -> None:
         try:
-            self._capture()
+            with torch.cuda.device(self.mask.device):
+                self._capture(backbone)
         except RuntimeError as error:
             self._may_capture = False
-            kind = self.backbone.config.model_type
+            kind = backbone.config.model_type
             warnings.warn(
                 f"a pass of {kind} could not be captured as a CUDA graph and runs without ({error})",
                 stacklevel=2,
             )
 
-    def _capture(self) -> None:
+    def _capture(self, backbone: PreTrainedModel) -> None:
         # On a stream of its own first, as PyTorch asks: libraries choose kernels and workspaces there.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            self._read()
-            self._read()
+            self._read(backbone)
+            self._read(backbone)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._output = self._read()
+        # Threads that load data or watch NCCL may go on using the device meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            self._output = self._read(backbone)
         self._graph = graph
 
 
@@ -161,6 +171,7 @@ class CapturedContext(Context):
         first = self.mask.shape[1]
         columns = [
             self.passes(
+                self.backbone,
                 embeds[:, place : place + 1],
                 mask[:, place : place + 1],
                 (positions[:, place : place + 1] - 1).clamp(min=0),
@@ -204,7 +215,9 @@ def captured(context: Context, columns: int) -> Context:
     if key not in known:
         known[key] = None
         return context
-    passes = known.pop(key) or Passes(context.backbone, context, width)
+    passes = known.pop(key)
+    if passes is None or passes.weights != _addresses(context.backbone):
+        passes = Passes(context.backbone, context, width)
     known[key] = passes
     while sum(each is not None for each in known.values()) > _KEPT:
         known.popitem(last=False)
@@ -225,8 +238,21 @@ def _possible(context: Context, width: int) -> bool:
     return (
         context.windows.takes_ready_masks(width)
         and next(context.backbone.parameters()).device.type == device
+        and not _is_spread(context.backbone)
         and all(type(layer) is GrowingLayer for layer in context.cache.layers)
     )
+
+
+def _is_spread(backbone: PreTrainedModel) -> bool:
+    """Whether FSDP2 or DeepSpeed ZeRO-3 gathers weights for a rollout, each time to other memory."""
+    return any(hasattr(module, "unshard") for module in backbone.modules()) or any(
+        hasattr(weight, "ds_id") for weight in backbone.parameters()
+    )
+
+
+def _addresses(backbone: PreTrainedModel) -> list[int]:
+    """Where the weights lie; a graph reads them there, whatever they are moved or cast to."""
+    return [weight.data_ptr() for weight in backbone.parameters()]
 
 
 def _layers(cache: Any) -> list[Any]:
