@@ -107,7 +107,15 @@ def test_from_end_to_end_again_and_with_other_settings(recipes, commands, tmp_pa
     assert compare(output, recipes["latent"], recipes["cot"], "--num_problems", "7").exit_code == 0
     assert [each[0] for each in commands] == ["evaluate"] * 2
 
+    # A run that started from other weights than those that are there now is not taken either.
     commands.clear()
+    record = json.loads((output / "42/latent/run.json").read_text())
+    changed = {**record, "pinned": {**record["pinned"], "start": "another"}}
+    (output / "42/latent/run.json").write_text(json.dumps(changed))
+    stale = compare(output, recipes["latent"], recipes["cot"], "--num_problems", "7")
+    assert "42/latent holds a run with other settings (other weights to start from)" in stale.stderr
+    (output / "42/latent/run.json").write_text(json.dumps(record))
+
     recipes["cot"].write_text(
         recipes["cot"].read_text().replace("curriculum_steps: 2", "curriculum_steps: 1")
     )
@@ -161,9 +169,10 @@ def test_the_best_learning_rate_on_validation_data_is_taken(recipes, commands, t
     mine = tmp_path / "mine.jsonl"
     mine.write_text(json.dumps({"question": "two and two ?", "steps": ["<<2+2=4>>"], "answer": "4"}) + "\n")
     tested = compare(output, recipes["cot"], "--learning_rates", "1e-3", "--benchmark", mine)
-    assert (
-        f"name the --validation problems for --learning_rates: {mine} is what is tested on" in tested.stderr
-    )
+    assert f"{mine} is what is tested on" in tested.stderr
+    both = ["--benchmark", mine, "--validation", mine]
+    same = compare(output, recipes["cot"], "--learning_rates", "1e-3", *both)
+    assert "cannot choose learning rates: 1 of its questions are tested on" in same.stderr
 
 
 def test_equal_flops(recipes, commands, tmp_path):

@@ -23,12 +23,11 @@ from latentplan.cli.comparison.equalise import equalise
 from latentplan.cli.comparison.experiments import Experiment, experiment_names, read_experiment
 from latentplan.cli.comparison.plan import Plan
 from latentplan.cli.comparison.runs import Evaluations, Runs, conflict_message
-from latentplan.cli.comparison.sweep import Sweep
+from latentplan.cli.comparison.sweep import VALIDATION, Sweep
 from latentplan.cli.jobs import Job, run_jobs
 from latentplan.cli.opening import fail
 from latentplan.cli.options import BatchSize, TorchThreads
 from latentplan.cli.recipe import quiet_libraries
-from latentplan.problems.evaluation_sets import evaluation_set
 from latentplan.problems.problem import DataError
 from latentplan.report.comparison import build_comparison
 from latentplan.training.run_directory import RunConflictError, command_line
@@ -167,13 +166,19 @@ def _sweep(
     num_problems: int,
     evaluations: Evaluations,
 ) -> Sweep:
-    """Raises DataError where there are rates to choose from and no validation problems to choose by."""
-    first = evaluations.benchmarks[0].argument
-    if rates and validation is None and not first.startswith("minigsm:"):
-        raise DataError(f"name the --validation problems for --learning_rates: {first} is what is tested on")
-    argument = validation or first
-    label, _ = evaluation_set(argument) if rates else ("", None)
-    return Sweep(runs, rates, seed, argument, label, num_problems, evaluations)
+    """Raises DataError where rates are to be chosen, and what chooses them is absent or is tested on."""
+    argument = validation or evaluations.benchmarks[0].argument
+    if not rates:
+        return Sweep(runs, rates, seed, argument, "", num_problems, evaluations)
+    if validation is None and not argument.startswith("minigsm:"):
+        raise DataError(
+            f"name the --validation problems for --learning_rates: {argument} is what is tested on"
+        )
+    (chosen,) = asked_benchmarks([argument], num_problems, split=VALIDATION)
+    shared = sum(len(chosen.questions & benchmark.questions) for benchmark in evaluations.benchmarks)
+    if shared:
+        raise DataError(f"{argument} cannot choose learning rates: {shared} of its questions are tested on")
+    return Sweep(runs, rates, seed, argument, chosen.label, chosen.num_problems, evaluations)
 
 
 def _clear_conflicts(plan: Plan) -> None:

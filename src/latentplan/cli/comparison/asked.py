@@ -76,7 +76,9 @@ def asked_rates(text: str) -> list[float]:
     return list(dict.fromkeys(rates))
 
 
-def asked_benchmarks(arguments: Sequence[str], num_problems: int | None) -> list[Benchmark]:
+def asked_benchmarks(
+    arguments: Sequence[str], num_problems: int | None, split: str = "test"
+) -> list[Benchmark]:
     """The benchmarks, which are read to see that they are there, and which problems they hold.
 
     Raises:
@@ -84,8 +86,9 @@ def asked_benchmarks(arguments: Sequence[str], num_problems: int | None) -> list
     """
     found = []
     for argument in arguments:
-        for label, problems in load_benchmarks([argument], num_problems).items():
-            found.append(Benchmark(argument, label, question_fingerprint(problems), len(problems)))
+        for label, problems in load_benchmarks([argument], num_problems, split=split).items():
+            asked = frozenset(problem.question for problem in problems)
+            found.append(Benchmark(argument, label, question_fingerprint(problems), len(problems), asked))
     if len({benchmark.label for benchmark in found}) < len(found):
         raise DataError("two benchmarks have the same name: give them names, NAME=FILE")
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ class Plan:
         """What `compare.json` holds."""
         benchmarks = [
             {
-                **asdict(benchmark),
+                **benchmark.to_json(),
                 "stem": self.evaluations.stem(benchmark, *self.evaluations.samplings()[0]),
                 "sampled_stem": self.evaluations.stem(benchmark, *self.evaluations.samplings()[-1]),
             }

@@ -37,12 +37,19 @@ class Benchmark:
         label: its short name.
         fingerprint: of its problems.
         num_problems: how many they are.
+        questions: what they ask.
     """
 
     argument: str
     label: str
     fingerprint: str
     num_problems: int
+    questions: frozenset[str] = frozenset()
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the questions."""
+        names = ("argument", "label", "fingerprint", "num_problems")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
