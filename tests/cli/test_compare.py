@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from latentplan.cli import jobs
 from latentplan.cli.app import app
+from latentplan.cli.comparison.asked import asked_rates
 from latentplan.cli.comparison.budget import equal_flops, equal_steps, length_of, stage_costs
 from latentplan.cli.comparison.entries import Item, read_entries
 from latentplan.cli.comparison.experiments import experiment_names, read_experiment
@@ -139,6 +140,20 @@ def test_a_start_that_is_no_row_is_trained_and_not_evaluated(recipes, commands, 
     alone = compare(tmp_path / "out", recipes["latent"])
     assert alone.exit_code == 2
     assert "starts from runs/tiny/cot, which is the output_dir of none of the recipes" in alone.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "tried"),
+    [("", []), ("1e-3,2e-3", [1e-3, 2e-3]), ("x0.5,x1 x2", [1.5e-4, 3e-4, 6e-4]), ("2e-3,2e-3", [2e-3])],
+)
+def test_learning_rates_are_given_or_factors_of_a_recipe_s_own(text, tried):
+    assert asked_rates(text).of(3e-4) == pytest.approx(tried)
+
+
+@pytest.mark.parametrize("text", ["fast", "x1,2e-3", "0", "-1e-3", "x"])
+def test_other_learning_rates_are_refused(text):
+    with pytest.raises(typer.BadParameter, match="--learning_rates takes rates"):
+        asked_rates(text)
 
 
 def test_the_best_learning_rate_on_validation_data_is_taken(recipes, commands, tmp_path):

@@ -55,7 +55,7 @@ def folder(tmp_path):
         "reference": "cot",
         "budget": "recipes",
         "benchmarks": [{**benchmark, "stem": "clock", "sampled_stem": "clock-t1"}],
-        "learning_rates": [],
+        "learning_rates": "",
         "rows": ["cot", "latent_one"],
         "notes": [],
         "entries": {"cot": entry("CoT", None), "latent_one": entry("A_latent & one", "cot")},

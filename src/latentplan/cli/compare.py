@@ -23,7 +23,7 @@ from latentplan.cli.comparison.equalise import equalise
 from latentplan.cli.comparison.experiments import Experiment, experiment_names, read_experiment
 from latentplan.cli.comparison.plan import Plan
 from latentplan.cli.comparison.runs import Evaluations, Runs, conflict_message
-from latentplan.cli.comparison.sweep import VALIDATION, Sweep
+from latentplan.cli.comparison.sweep import VALIDATION, Rates, Sweep
 from latentplan.cli.jobs import Job, run_jobs
 from latentplan.cli.opening import fail
 from latentplan.cli.options import BatchSize, TorchThreads
@@ -70,7 +70,11 @@ def compare(
         typer.Option("--budget", help="recipes: as they say; steps, flops: as much as the first of them."),
     ] = "recipes",
     learning_rates: Annotated[
-        str, typer.Option("--learning_rates", help="1e-3,2e-3: each recipe gets the best on validation data.")
+        str,
+        typer.Option(
+            "--learning_rates",
+            help="1e-3,2e-3 or x0.5,x1,x2 (of its own): each recipe gets the best on validation data.",
+        ),
     ] = "",
     validation: Annotated[
         str | None, typer.Option("--validation", help="Problems that choose the learning rate.")
@@ -160,7 +164,7 @@ def _row(name: str, order: Sequence[str]) -> str:
 
 def _sweep(
     runs: Runs,
-    rates: Sequence[float],
+    rates: Rates,
     seed: int,
     validation: str | None,
     num_problems: int,
@@ -168,7 +172,7 @@ def _sweep(
 ) -> Sweep:
     """Raises DataError where rates are to be chosen, and what chooses them is absent or is tested on."""
     argument = validation or evaluations.benchmarks[0].argument
-    if not rates:
+    if not rates.numbers:
         return Sweep(runs, rates, seed, argument, "", num_problems, evaluations)
     if validation is None and not argument.startswith("minigsm:"):
         raise DataError(

@@ -11,6 +11,7 @@ import yaml
 from latentplan.cli.comparison.entries import Entry, Item, read_entries, row_names
 from latentplan.cli.comparison.experiments import Experiment
 from latentplan.cli.comparison.runs import Benchmark
+from latentplan.cli.comparison.sweep import Rates
 from latentplan.cli.evaluate import load_benchmarks
 from latentplan.cli.recipe import with_settings
 from latentplan.cli.scale import scaled_settings
@@ -67,13 +68,23 @@ def own_world(entries: Sequence[Entry]) -> list[str]:
     return [f"minigsm:{preset}" for preset in presets]
 
 
-def asked_rates(text: str) -> list[float]:
-    """The learning rates in `1e-3,2e-3`. Raises typer.BadParameter for anything else."""
+def asked_rates(text: str) -> Rates:
+    """The learning rates in `1e-3,2e-3`, or factors of each recipe's own in `x0.5,x1,x2`.
+
+    Raises typer.BadParameter for anything else.
+    """
+    words = text.replace(",", " ").split()
+    relative = bool(words) and all(word.startswith("x") for word in words)
     try:
-        rates = [float(rate) for rate in text.replace(",", " ").split()]
+        numbers = [float(word.removeprefix("x") if relative else word) for word in words]
     except ValueError:
-        raise typer.BadParameter(f"--learning_rates takes numbers, 1e-3,2e-3, got {text!r}") from None
-    return list(dict.fromkeys(rates))
+        numbers = [0.0]
+    if any(number <= 0 for number in numbers):
+        raise typer.BadParameter(
+            f"--learning_rates takes rates (1e-3,2e-3), or factors of each recipe's own (x0.5,x1,x2), "
+            f"got {text!r}"
+        )
+    return Rates(tuple(dict.fromkeys(numbers)), relative)
 
 
 def asked_benchmarks(

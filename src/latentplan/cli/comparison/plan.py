@@ -119,7 +119,7 @@ class Plan:
             "benchmarks": benchmarks,
             "max_new_tokens": self.evaluations.max_new_tokens,
             "num_generations": self.evaluations.num_generations,
-            "learning_rates": list(self.sweep.rates),
+            "learning_rates": str(self.sweep.rates),
             "rows": list(self.order),
             "notes": self.notes,
             "entries": {entry.name: self._entry_json(entry) for entry in self.entries},

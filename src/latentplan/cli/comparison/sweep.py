@@ -1,5 +1,8 @@
 """The same small sweep of learning rates for every recipe, judged on validation problems of the first seed.
 
+Supervised methods and RL need rates that are powers of ten apart, so the sweep can also be of multiples of
+each recipe's own rate.
+
 OUTPUT/sweep/NAME-lrRATE/   a run for each rate; the best becomes OUTPUT/SEED/NAME
 OUTPUT/sweep/NAME.json      what was reached and what was chosen
 """
@@ -8,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +27,32 @@ VALIDATION = "validation"
 
 
 @dataclass(frozen=True)
+class Rates:
+    """Learning rates, or factors of each recipe's own.
+
+    Attributes:
+        numbers: the rates or factors.
+        relative: whether they are factors.
+    """
+
+    numbers: tuple[float, ...] = ()
+    relative: bool = False
+
+    def of(self, own: float) -> list[float]:
+        """What to try for a recipe whose own rate this is."""
+        return [float(f"{own * number:.6g}") for number in self.numbers] if self.relative else [*self.numbers]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{'x' if self.relative else ''}{number:g}" for number in self.numbers)
+
+
+@dataclass(frozen=True)
 class Sweep:
     """Learning rates to choose from.
 
     Attributes:
         runs: of the comparison.
-        rates: the learning rates; empty: every recipe keeps its own.
+        rates: what is tried; without rates every recipe keeps its own.
         seed: the first of the comparison.
         benchmark: the argument of the validation problems.
         label: their short name.
@@ -38,7 +61,7 @@ class Sweep:
     """
 
     runs: Runs
-    rates: Sequence[float]
+    rates: Rates
     seed: int
     benchmark: str
     label: str
@@ -47,11 +70,27 @@ class Sweep:
 
     def covers(self, entry: Entry) -> bool:
         """Whether a learning rate is chosen for an entry: it is a row, and there are rates."""
-        return bool(self.rates) and entry.listed
+        return bool(self.rates.numbers) and entry.listed
 
     def job_names(self, entry: Entry) -> list[str]:
         """Of the jobs that have to end before the rate of an entry can be chosen."""
-        return [f"sweep/{entry.name}/{rate:g}" for rate in self.rates] if self.covers(entry) else []
+        return [f"sweep/{entry.name}/{rate:g}" for rate in self.tried(entry)]
+
+    def tried(self, entry: Entry) -> list[float]:
+        """The learning rates of an entry to choose from; none where nothing is chosen for it.
+
+        Raises:
+            ValueError: factors were given, and the recipe has no learning rate of its own.
+        """
+        if not self.covers(entry):
+            return []
+        own = entry.settings.get("learning_rate")
+        if own is None and self.rates.relative:
+            raise ValueError(
+                f"--learning_rates {self.rates}: the recipe of {entry.name} says no learning_rate to multiply; "
+                "give rates instead, such as 1e-3,2e-3"
+            )
+        return self.rates.of(float(own or 0.0))
 
     def jobs(self, entry: Entry, total_steps: int | None) -> list[Job]:
         """A job for each rate."""
@@ -67,7 +106,7 @@ class Sweep:
                 total_steps=total_steps,
                 threads=self.runs.threads,
             )
-            for name, rate in zip(self.job_names(entry), self.rates, strict=False)
+            for name, rate in zip(self.job_names(entry), self.tried(entry), strict=True)
         ]
 
     def folder(self, name: str, rate: float) -> Path:
@@ -119,7 +158,8 @@ class Sweep:
         """
         chosen = self.chosen(name)
         if chosen is None:
-            found = {rate: self._accuracy(self.folder(name, rate)) for rate in self.rates}
+            tried = self.tried(self.runs.entries[name])
+            found = {rate: self._accuracy(self.folder(name, rate)) for rate in tried}
             accuracies: Mapping[float, float] = {
                 rate: accuracy for rate, accuracy in found.items() if accuracy is not None
             }
@@ -152,6 +192,6 @@ class Sweep:
         while entry is not None:
             settings.append(entry.settings)
             entry = self.runs.entries.get(entry.start or "")
-        sweep = [list(self.rates), self.seed, self.benchmark, self.num_problems]
+        sweep = [str(self.rates), self.seed, self.benchmark, self.num_problems]
         text = json.dumps([settings, sweep, self.evaluations.max_new_tokens], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()

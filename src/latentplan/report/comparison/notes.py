@@ -83,9 +83,10 @@ def _sweep(comparison: Comparison) -> list[str]:
         told.append(f"{row.title} {sweep.get('chosen')} ({reached})")
     first = comparison.rows[0].entry["sweep"] or {}
     where = f"{first.get('num_problems')} problems of {first.get('benchmark')}, split {first.get('split')}"
+    which = "each recipe's own times these" if "x" in rates else "the same"
     return [
-        f"Learning rates, the same {len(rates)} tried for every row on seed {first.get('seed')} and chosen "
-        f"by accuracy on {where}: {'; '.join(told)}."
+        f"Learning rates, tried for every row ({which}: {rates}) on seed {first.get('seed')} and chosen by "
+        f"accuracy on {where}: {'; '.join(told)}."
     ]
 
 
