@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -104,7 +105,8 @@ def _scaled(logits: torch.Tensor, temperature: float) -> torch.Tensor:
 
 
 def _chosen(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    return logits.gather(1, ids.unsqueeze(1)).squeeze(1) - logits.logsumexp(dim=1)
+    # One tensor of the logits' size is kept for the gradient; a gather and a logsumexp would need three.
+    return -F.cross_entropy(logits, ids, reduction="none")
 
 
 def _entropy(logits: torch.Tensor) -> torch.Tensor:
