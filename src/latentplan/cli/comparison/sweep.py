@@ -87,7 +87,7 @@ class Sweep:
         own = entry.settings.get("learning_rate")
         if own is None and self.rates.relative:
             raise ValueError(
-                f"--learning_rates {self.rates}: the recipe of {entry.name} says no learning_rate to multiply; "
+                f"--learning_rates {self.rates}: the recipe of {entry.name} has no learning_rate of its own; "
                 "give rates instead, such as 1e-3,2e-3"
             )
         return self.rates.of(float(own or 0.0))
