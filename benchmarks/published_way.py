@@ -26,8 +26,9 @@ from latentplan.methods.system import LatentSystem
 from latentplan.modeling import noise
 from latentplan.modeling.gaussians import standard_normal_kl
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.vocabulary import ends
 from latentplan.rollout.engine import chain_noise
-from latentplan.rollout.sampling import Sampling, draw, ends, log_softmax
+from latentplan.rollout.sampling import Sampling, draw, log_softmax
 
 
 @dataclass

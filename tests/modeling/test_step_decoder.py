@@ -74,3 +74,16 @@ def test_logits_belong_to_the_token_they_predict(decoder):
 def test_no_steps_and_no_tokens_are_possible(decoder):
     assert decoder.decode(torch.randn(0, 2, 32)).shape[0] == 0
     assert decoder.decode(torch.randn(3, 2, 32), max_new_tokens=0).shape == (3, 0)
+
+
+def test_any_of_several_ends_ends_a_step(decoder):
+    """A configuration may list them, as instruct models do."""
+    torch.manual_seed(1)
+    latents = torch.randn(40, 2, 32)
+    first, second = decoder.decode(latents, max_new_tokens=1)[:2, 0].tolist()
+    decoder.config.eos_token_id = [first, second]
+    decoded = decoder.decode(latents, max_new_tokens=8)
+    for token in (first, second):
+        rows = decoded[decoded[:, 0] == token]
+        assert len(rows)
+        assert bool((rows[:, 1:] == decoder.config.pad_token_id).all())

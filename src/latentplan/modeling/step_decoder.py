@@ -20,6 +20,7 @@ from latentplan.modeling.configuration import StepDecoderConfig
 from latentplan.modeling.context import Context
 from latentplan.modeling.heads import Linear, full_precision
 from latentplan.modeling.saving import SavedModel
+from latentplan.modeling.vocabulary import ends
 
 
 class LatentProjection(Linear):
@@ -126,7 +127,7 @@ class StepDecoder(SavedModel):
             hidden = active.part.read()[:, -1]
             token = self.get_output_embeddings()(hidden).argmax(dim=-1)
             ids[active.index, place] = torch.where(alive.bool(), token, pad)
-            alive = alive * (token != eos)
+            alive = alive * ~ends(token, eos)
             rest = active.remaining(alive, place)
             if rest is not None:
                 if not len(rest):

@@ -28,6 +28,14 @@ class Writer(Protocol):
         """Hidden states `[n, hidden]` to float32 logits `[n, vocabulary]`."""
 
 
+def ends(ids: torch.Tensor, eos_token_id: int | list[int] | None) -> torch.Tensor:
+    """Which of the token ids end a text: any of `eos_token_id`, of which a model may have several."""
+    ended = torch.zeros_like(ids, dtype=torch.bool)
+    for index in [eos_token_id] if isinstance(eos_token_id, int) else eos_token_id or []:
+        ended = ended | (ids == index)
+    return ended
+
+
 def places(mask: torch.Tensor) -> torch.Tensor:
     """Where a mask `[rows, columns]` is set, `[n]`, counted through all rows."""
     return mask.flatten().nonzero()[:, 0]

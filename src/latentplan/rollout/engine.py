@@ -20,9 +20,10 @@ from latentplan.modeling.context import Context
 from latentplan.modeling.growing_cache import reserved
 from latentplan.modeling.latents import LatentChain
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.vocabulary import ends
 from latentplan.rollout.budget import cache_bytes, free_bytes, pieces, vocabulary_bytes
 from latentplan.rollout.log_probs import latent_log_prob
-from latentplan.rollout.sampling import Sampling, choose, draw, ends, log_softmax
+from latentplan.rollout.sampling import Sampling, choose, draw, log_softmax
 from latentplan.rollout.trajectories import Trajectories
 
 _LATENT, _STOP, _TOKEN, _AGAIN = 0, 1, 2, 3

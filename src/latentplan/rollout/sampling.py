@@ -27,14 +27,6 @@ class Sampling:
         return cls(temperature=0.0, latent_temperature=0.0, max_new_tokens=max_new_tokens)
 
 
-def ends(ids: torch.Tensor, eos_token_id: int | list[int] | None) -> torch.Tensor:
-    """Which of the token ids end an answer: any of `eos_token_id`, of which a model may have several."""
-    ended = torch.zeros_like(ids, dtype=torch.bool)
-    for index in [eos_token_id] if isinstance(eos_token_id, int) else eos_token_id or []:
-        ended = ended | (ids == index)
-    return ended
-
-
 def log_softmax(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     """Log-probabilities `[..., classes]` of the policy that samples at `temperature` (0 scores as 1)."""
     return torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
