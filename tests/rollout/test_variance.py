@@ -88,6 +88,15 @@ def test_a_model_s_rewards_come_from_where_they_do(kind, make_system, as_loaded,
     assert vars(whole) == pytest.approx(vars(split), abs=0.02)
 
 
+def test_parts_of_the_problems_have_the_noise_of_the_whole(make_system, as_loaded, mixed_problems):
+    model = as_loaded(make_system("atp_latent", initial_log_variance=0.0))
+    given = (reward_of("stops"), Sampling(max_new_tokens=2))
+    whole = vars(measure_variance(model, mixed_problems, *given))
+    left = vars(measure_variance(model, mixed_problems[:2], *given))
+    right = vars(measure_variance(model, mixed_problems[2:], *given, first=2))
+    assert whole == pytest.approx({name: (2 * left[name] + 4 * right[name]) / 6 for name in whole}, abs=1e-4)
+
+
 def test_models_without_a_stop_head_have_no_part_for_it(make_system, as_loaded, mixed_problems):
     model = as_loaded(make_system("coconut"))
     split = measure_variance(model, mixed_problems[:2], reward_of("answers"), Sampling(max_new_tokens=2))

@@ -11,9 +11,12 @@ from latentplan.methods.system import LatentSystem, make_encoder
 from latentplan.modeling.loading import load_model
 from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.problems.overlap import find_overlap
+from latentplan.rewards import RewardSet
 from latentplan.rollout.reconstruction import teacher_share
-from latentplan.training import runs
+from latentplan.training import grpo, runs
+from latentplan.training.arguments import GRPOConfig
 from latentplan.training.data import encode_problems
+from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.run_directory import MetricsFile
 from latentplan.training.runs import train_sft
 from latentplan.training.validation import (
@@ -278,3 +281,25 @@ def test_problems_that_are_too_long_are_left_out(
     validation = load_validation(sft_config(tmp_path, **EVALUATES), short, encoder, [])
     assert 0 < len(validation) < 20
     assert encode_problems(validation.problems, encoder, short)[1] == validation.problems
+
+
+def test_two_processes_take_the_variance_of_rewards_apart_as_one_does(
+    make_system, as_loaded, grpo_config, mixed_problems, monkeypatch, tmp_path
+):
+    loaded = as_loaded(make_system("atp_latent", initial_log_variance=0.0))
+    config = grpo_config(tmp_path / "run")
+    rewards = RewardSet([lambda prompts, completions, **kwargs: [len(each) / 9 for each in completions]])
+    trainer = GRPOTrainer(
+        loaded, config, mixed_problems, rewards, validation=ValidationSet(mixed_problems, [])
+    )
+    monkeypatch.setattr(grpo, "VARIANCE_PROBLEMS", 5)
+    found = []
+    monkeypatch.setattr(trainer, "_everywhere", lambda sums: found.append(sums) or sums)
+    for process, processes in ((0, 1), (0, 2), (1, 2)):
+        monkeypatch.setattr(GRPOConfig, "process_index", process)
+        monkeypatch.setattr(GRPOConfig, "world_size", processes)
+        trainer.objective_means(trainer.validation.part(process, processes))
+    one, *two = found
+    for name, (total, count) in one.items():
+        assert sum(part[name][0] for part in two) == pytest.approx(total, rel=1e-3, abs=1e-5), name
+        assert sum(part[name][1] for part in two) == count == 5

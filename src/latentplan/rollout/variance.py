@@ -81,6 +81,7 @@ def measure_variance(
     sampling: Sampling,
     *,
     seed: int = 0,
+    first: int = 0,
     draws: int = 8,
     stops: int = 2,
     answers: int = 4,
@@ -94,6 +95,7 @@ def measure_variance(
         rewards: of all samples of a batch.
         sampling: temperatures and length.
         seed: of the noise.
+        first: place of the first problem among all, where these are a part; the noise follows from it.
         draws: of the latents.
         stops: of the stop decisions for each draw; 1 for models without a stop head.
         answers: for each of these.
@@ -110,7 +112,7 @@ def measure_variance(
             model.reasoner,
             ids,
             mask,
-            torch.tensor(places, device=ids.device),
+            first + torch.tensor(places, device=ids.device),
             seed=seed,
             sampling=sampling,
             draws=draws,

@@ -325,14 +325,15 @@ class GRPOTrainer(LatentTrainer):
             finished=[solution.finished for solution in solutions],
         )
 
-    def variance_split(self, problems: Sequence[Problem]) -> VarianceSplit:
-        """Where the rewards of samples of these problems differ from, with the policy as it is."""
+    def variance_split(self, problems: Sequence[Problem], first: int = 0) -> VarianceSplit:
+        """Where the rewards of samples of these problems differ from; `first` as in `measure_variance`."""
         return measure_variance(
             self.loaded,
             problems,
             lambda *samples: self.rewarded(*samples).totals,
             self.sampling,
             seed=self.args.seed,
+            first=first,
         )
 
     def objective_means(self, places: range) -> dict[str, float]:
@@ -340,10 +341,12 @@ class GRPOTrainer(LatentTrainer):
         assert self.validation is not None
         if not self.loaded.reasoner.config.num_slots:
             return {}
-        problems = [self.validation.problems[place] for place in places[:VARIANCE_PROBLEMS]]
+        chosen = ValidationSet(self.validation.problems[:VARIANCE_PROBLEMS], [])
+        mine = chosen.part(self.args.process_index, self.args.world_size)
+        problems = [chosen.problems[place] for place in mine]
         sums = dict.fromkeys(("latents", "stops", "answers"), (0.0, 0.0))
         if problems:
-            split, count = self.variance_split(problems), float(len(problems))
+            split, count = self.variance_split(problems, mine.start), float(len(problems))
             sums = {name: (value * count, count) for name, value in vars(split).items()}
         split = VarianceSplit(**means_of(self._everywhere(sums)))
         return {f"variance/{name}": share for name, share in split.shares().items()}
