@@ -29,6 +29,7 @@ import torch
 from published_way import roll_out_one, supervised_loss
 from workload import BENCH_SHAPES, Clock, Peak, Workload, arithmetic, bandwidth, make_workload, now, seconds
 
+from latentplan.modeling.backbones import body
 from latentplan.rollout import engine
 from latentplan.rollout.budget import cache_bytes
 from latentplan.rollout.engine import generate, trajectory_keys
@@ -316,13 +317,14 @@ def latent_loop(bench: Bench) -> list[Row]:
 
     before, both = seconds(bench.device, read, loop, times=max(3, bench.times))
     embedding = reasoner.get_input_embeddings().weight
-    body = sum(each.numel() for each in reasoner.backbone.parameters()) - embedding.numel()
+    # The output layer writes no latents, whether it shares the embeddings' weights or not.
+    layers = sum(each.numel() for each in body(reasoner.backbone).parameters()) - embedding.numel()
     head = sum(each.numel() for each in reasoner.latent_head.parameters())
     itemsize = embedding.element_size()
     past = cache_bytes(reasoner.backbone.config, ids.shape[1] + slots // 2, itemsize)
     passes = slots - 1  # the last latent is read with what follows it
-    moved = passes * (body * itemsize + rows * past) + slots * head * 4
-    operations = 2 * rows * (passes * body + slots * head)
+    moved = passes * (layers * itemsize + rows * past) + slots * head * 4
+    operations = 2 * rows * (passes * layers + slots * head)
     by_memory, by_cores = moved / bandwidth(bench.device), operations / arithmetic(bench.device, bench.dtype)
     floor = max(by_memory, by_cores)
     return [
