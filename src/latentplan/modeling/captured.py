@@ -127,7 +127,9 @@ class Passes:
 
     def _try_to_capture(self, backbone: PreTrainedModel) -> None:
         try:
-            with torch.cuda.device(self.mask.device):
+            # The outer stream comes back at the end: a capture that fails leaves its own the current one.
+            stream = torch.cuda.current_stream(self.mask.device)
+            with torch.cuda.device(self.mask.device), torch.cuda.stream(stream):
                 self._capture(backbone)
         except RuntimeError as error:
             self._may_capture = False
