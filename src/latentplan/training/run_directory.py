@@ -183,9 +183,14 @@ class RunDirectory:
         self.update(status="finished", finished=_now())
         for checkpoint in self.path.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
+        self.leave()
+        if self._lock is not None:
+            (self.path / LOCK).unlink(missing_ok=True)
+
+    def leave(self) -> None:
+        """Lets other processes train in the folder, which may then also be moved; done by `finish`."""
         if self._lock is not None:
             self._lock.release(force=True)
-            (self.path / LOCK).unlink(missing_ok=True)
 
     def finish_model(self, save: Any) -> None:
         """Calls `save(folder)` on a temporary folder and renames it to `model/`."""
@@ -206,7 +211,7 @@ def _has_finished(path: Path) -> bool:
 
 
 def _lock(path: Path) -> FileLock | None:
-    """Held until the run has finished or this process ends; None where the file system has no locks."""
+    """Held until the run has finished or failed, or the process ends; None where a file system has no locks."""
     lock = FileLock(path / LOCK, timeout=0, is_singleton=True, thread_local=False)
     try:
         lock.acquire()

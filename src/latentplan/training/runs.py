@@ -182,7 +182,11 @@ def _record_questions(run: RunDirectory, kept: Sequence[Problem], start: str | N
 
 def _train(run: RunDirectory, trainer: LatentTrainer, system: LatentSystem, tokenizer: Any) -> RunDirectory:
     remove_unfinished(run.path)
-    trainer.train(resume_from_checkpoint=last_checkpoint(run.path))
+    try:
+        trainer.train(resume_from_checkpoint=last_checkpoint(run.path))
+    except BaseException:
+        run.leave()
+        raise
     weights = full_state_dict(trainer)
     if not trainer.is_world_process_zero():
         return run
