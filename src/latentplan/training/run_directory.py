@@ -211,7 +211,7 @@ def _has_finished(path: Path) -> bool:
 
 
 def _lock(path: Path) -> FileLock | None:
-    """Held until the run has finished or failed, or the process ends; None where a file system has no locks."""
+    """Held until the run has finished or failed or the process ends; None where there are no locks."""
     lock = FileLock(path / LOCK, timeout=0, is_singleton=True, thread_local=False)
     try:
         lock.acquire()
