@@ -72,7 +72,7 @@ def test_more_padding_and_more_slots_change_nothing(method, make_system, make_ba
     for one, other in zip(alone, beside, strict=True):
         # The hidden state before a given <|end-latent|> is not used, and is that of another slot.
         start = 1 if system.reasoner.config.num_slots and one is alone[1] else 0
-        torch.testing.assert_close(one[start:], other[start:], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(one[start:], other[start:], atol=5e-5, rtol=1e-4)
 
 
 def rollout(system, problems, places, make_batch, **settings):
