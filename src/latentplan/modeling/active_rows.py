@@ -1,4 +1,4 @@
-"""Which rows of a batch still go on: those that have ended leave it when they are the greater part."""
+"""Which rows of a batch still go on: those that have ended leave it when they are half of it or more."""
 
 from __future__ import annotations
 

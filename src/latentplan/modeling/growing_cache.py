@@ -76,7 +76,10 @@ class GrowingLayer(DynamicLayer):
         return other
 
     def put_back(self, rows: torch.Tensor, other: GrowingLayer) -> None:
-        """Writes what `other`, once these rows, has read since; all other rows hold anything there."""
+        """Writes what `other`, once these rows, has read since; all other rows hold zeros there.
+
+        Not whatever the memory held: a masked NaN would still be one after attention.
+        """
         start, end = self.keys.shape[-2], other.keys.shape[-2]
         if end > self._keys.shape[-2]:
             self._resize(reserved(end))

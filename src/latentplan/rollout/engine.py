@@ -1,7 +1,7 @@
 """The rollout engine: batched latents of variable length, then answers, on one KV cache.
 
 A question is read once and its cache shared by its group. Rows that have stopped or finished leave masked
-columns, which no other token sees, and leave the batch when they are the greater part of it. Each random
+columns, which no other token sees, and leave the batch when they are half of it or more. Each random
 number is a function of (seed, problem, sample, position), so neither the batch size nor the order of
 questions changes a trajectory, nor does the splitting of a request that is larger than memory.
 """

@@ -337,7 +337,11 @@ class GRPOTrainer(LatentTrainer):
         )
 
     def objective_means(self, places: range) -> dict[str, float]:
-        """Each part's share of the reward's variance within a question's samples, on some problems."""
+        """Each part's share of the reward's variance within a question's samples.
+
+        Not of the problems at `places`: processes share the first of the validation problems, so that their
+        number changes nothing.
+        """
         assert self.validation is not None
         if not self.loaded.reasoner.config.num_slots:
             return {}
