@@ -14,6 +14,7 @@ from latentplan.cli import (
     push,
     quickstart,
     report,
+    serve,
     train,
 )
 
@@ -30,6 +31,7 @@ app.command(context_settings=estimate.PASS_THROUGH)(estimate.estimate)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)
 app.command()(ask.ask)
+app.command()(serve.serve)
 app.command()(report.report)
 app.command()(push.push)
 data.command("check")(data_check.check)

@@ -1,0 +1,150 @@
+"""`latentplan serve`: models behind OpenAI's HTTP interface.
+
+latentplan serve runs/NAME
+latentplan serve runs/sft runs/rl --name before --name after --port 8080 --api_key SECRET
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from latentplan.cli.opening import fail, open_model
+from latentplan.cli.options import Device, TorchThreads
+from latentplan.modeling.loading import LoadedModel
+from latentplan.serving.settings import ServeSettings
+
+_EXTRA = ("fastapi", "starlette", "uvicorn", "prometheus_client")
+
+
+def serve(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Runs, or model folders.")],
+    name: Annotated[
+        list[str] | None,
+        typer.Option("--name", help="Of each model, in their order; the folder's own if absent."),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any free one.")] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            "--api_key", envvar="LATENTPLAN_API_KEY", help="What clients must send; none if absent."
+        ),
+    ] = None,
+    max_batch_size: Annotated[
+        int, typer.Option("--max_batch_size", min=1, help="Trajectories that are computed together at most.")
+    ] = ServeSettings.max_batch_size,
+    max_wait_ms: Annotated[
+        float,
+        typer.Option("--max_wait_ms", min=0, help="A question waits so long for company, at most."),
+    ] = ServeSettings.max_wait_ms,
+    max_queue: Annotated[
+        int, typer.Option("--max_queue", min=1, help="Trajectories that wait for a place at most.")
+    ] = ServeSettings.max_queue,
+    max_question_tokens: Annotated[
+        int, typer.Option("--max_question_tokens", min=1, help="Tokens of a question at most.")
+    ] = ServeSettings.max_question_tokens,
+    max_samples: Annotated[
+        int, typer.Option("--max_samples", min=1, help="Trajectories of one request at most.")
+    ] = ServeSettings.max_samples,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max_new_tokens", min=1, help="Text tokens of a trajectory at most.")
+    ] = ServeSettings.max_new_tokens,
+    temperature: Annotated[
+        float,
+        typer.Option("--temperature", min=0, help="Where a request has none; 0 takes the most probable."),
+    ] = ServeSettings.temperature,
+    request_timeout: Annotated[
+        float, typer.Option("--request_timeout", help="Seconds that a request may take, waiting included.")
+    ] = ServeSettings.request_timeout,
+    last_message_only: Annotated[
+        bool,
+        typer.Option(
+            "--last_message_only",
+            help="Take the last message of a conversation and drop the rest, instead of refusing it.",
+        ),
+    ] = False,
+    device: Device = None,
+    torch_threads: TorchThreads = None,
+) -> None:
+    """Serve models over HTTP, as OpenAI's interface has it, until the command is ended."""
+    try:
+        settings = ServeSettings(
+            api_key=api_key,
+            max_batch_size=max_batch_size,
+            max_wait_ms=max_wait_ms,
+            max_queue=max_queue,
+            max_question_tokens=max_question_tokens,
+            max_samples=max_samples,
+            max_new_tokens=max_new_tokens,
+            default_new_tokens=min(max_new_tokens, ServeSettings.default_new_tokens),
+            temperature=temperature,
+            request_timeout=request_timeout,
+            last_message_only=last_message_only,
+        )
+        names = model_names(models, name or [])
+    except ValueError as error:
+        fail(error)
+    # Before the models are opened, which may take long.
+    create_app, uvicorn = _server_parts()
+    opened = [open_model(folder, device, torch_threads) for folder in models]
+    app = create_app(dict(zip(names, opened, strict=True)), settings)
+    _announce(dict(zip(names, opened, strict=True)), host, settings)
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        timeout_graceful_shutdown=math.ceil(settings.request_timeout),
+    )
+
+
+def model_names(folders: Sequence[Path], names: Sequence[str]) -> list[str]:
+    """The name of each model: as given, else that of its run or folder.
+
+    Raises:
+        ValueError: there are names for some models only, or two models have the same.
+    """
+    if names and len(names) != len(folders):
+        raise ValueError(f"{len(folders)} models and {len(names)} names: give each model a --name, or none")
+    chosen = list(names) or [_own_name(folder) for folder in folders]
+    for name in chosen:
+        if not name.strip():
+            raise ValueError("a model's name is empty")
+        if chosen.count(name) > 1:
+            raise ValueError(f"two models are called {name!r}: tell them apart with --name, one for each")
+    return chosen
+
+
+def _own_name(folder: Path) -> str:
+    folder = folder.resolve()
+    return folder.parent.name if folder.name == "model" else folder.name
+
+
+def _server_parts() -> tuple[Any, Any]:
+    try:
+        import uvicorn
+
+        from latentplan.serving.app import create_app
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        fail(f"serving needs {error.name}: pip install -c constraints.txt -e '.[serve]'")
+    return create_app, uvicorn
+
+
+def _announce(models: dict[str, LoadedModel], host: str, settings: ServeSettings) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    for name, model in models.items():
+        config = model.reasoner.config
+        console.print(Text(f"{name}: {config.method} on {model.reasoner.device}", style="bold"))
+    if host not in ("127.0.0.1", "localhost", "::1") and settings.api_key is None:
+        console.print(
+            Text(f"anyone who reaches {host} may ask: set --api_key to change that", style="yellow")
+        )

@@ -1,0 +1,54 @@
+"""`ServeSettings`: the limits and defaults of a server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """Settings of a server; those that count trajectories or questions hold for each model.
+
+    Attributes:
+        api_key: what clients send as `Authorization: Bearer KEY`; None lets everybody in.
+        max_batch_size: trajectories that are computed together at most.
+        max_wait_ms: how long a question may wait for company before it joins a batch that is running.
+        max_queue: trajectories that wait for a place at most; further requests are refused with 503.
+        max_question_tokens: tokens of a question at most.
+        max_samples: trajectories of one request at most.
+        max_new_tokens: text tokens of a trajectory at most.
+        default_new_tokens: text tokens of a trajectory at most where the request does not say.
+        temperature: where the request does not say; 0 takes the most probable.
+        request_timeout: seconds that a request may take, waiting included.
+        last_message_only: whether the last message of a conversation is taken as the question and the rest
+            dropped; otherwise a conversation is refused.
+    """
+
+    api_key: str | None = None
+    max_batch_size: int = 64
+    max_wait_ms: float = 5.0
+    max_queue: int = 512
+    max_question_tokens: int = 1024
+    max_samples: int = 64
+    max_new_tokens: int = 512
+    default_new_tokens: int = 128
+    temperature: float = 0.0
+    request_timeout: float = 60.0
+    last_message_only: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch_size", "max_queue", "max_question_tokens", "max_samples", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("max_wait_ms", "temperature"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.request_timeout <= 0:
+            raise ValueError(f"request_timeout must be above 0 seconds, got {self.request_timeout}")
+        if self.max_samples > self.max_queue:
+            raise ValueError(
+                f"max_samples is {self.max_samples}, but only {self.max_queue} trajectories may wait "
+                "(max_queue): such a request would never be taken"
+            )
+        if self.api_key is not None and not self.api_key.strip():
+            raise ValueError("the API key is empty")
