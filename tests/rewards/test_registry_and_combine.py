@@ -40,6 +40,8 @@ def test_built_in_names():
         "coherence_paper",
         "coherence_strict_if_correct",
         "coherence_paper_if_correct",
+        "coherence_natural",
+        "coherence_natural_if_correct",
         "short_latents",
         "short_latents_if_solved",
         "validity",

@@ -33,6 +33,8 @@ _METRICS = {
     "rewards/format/mean": "Reward part: format",
     "rewards/coherence_strict_if_correct/mean": "Reward part: coherence, if correct",
     "rewards/coherence_strict/mean": "Reward part: coherence",
+    "rewards/coherence_natural_if_correct/mean": "Reward part: coherence of sentences, if correct",
+    "rewards/coherence_natural/mean": "Reward part: coherence of sentences",
     "frac_reward_zero_std": "Groups without any contrast",
     "completions/mean_length": "Text tokens written",
     "entropy": "Entropy of the text tokens",

@@ -11,6 +11,7 @@ from latentplan.rewards.coherence import coherence_paper, coherence_strict
 from latentplan.rewards.contract import Reward
 from latentplan.rewards.format import format_reward
 from latentplan.rewards.length import short_latents, short_latents_if_solved
+from latentplan.rewards.natural import coherence_natural
 from latentplan.rewards.plan import grounding_reward, plan_reward, validity_reward
 
 BUILT_IN: dict[str, Reward] = {
@@ -20,6 +21,8 @@ BUILT_IN: dict[str, Reward] = {
     "coherence_paper": coherence_paper,
     "coherence_strict_if_correct": when_correct(coherence_strict),
     "coherence_paper_if_correct": when_correct(coherence_paper),
+    "coherence_natural": coherence_natural,
+    "coherence_natural_if_correct": when_correct(coherence_natural),
     "short_latents": short_latents,
     "short_latents_if_solved": short_latents_if_solved,
     "validity": validity_reward,

@@ -1,0 +1,248 @@
+"""What each clause of a chain takes and gives, and what becomes of it on the way to the answer.
+
+A chain is read from the front: what a clause takes comes from the question or from earlier clauses, and
+counts as far as it is known there; each thing that it takes is handed on by *one* earlier clause, so that two
+clauses that give the same are not both paid for one use. Then the answer takes what it takes, and it is
+traced back which clauses it rests on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from latentplan.problems.answers import normalise_answer, parse_number
+from latentplan.rewards.plan import CONSTANTS, numbers_of_question
+from latentplan.rewards.things import (
+    Calculation,
+    Clause,
+    Relation,
+    Statement,
+    Thing,
+    relations_of,
+    statement_of,
+)
+
+STATED_WEIGHT = 0.5
+"""How far a word or a number that a statement brings in makes a link: nothing says where it comes from. Two
+make a whole one, as does the result of a calculation, the end of a relation, or a reference."""
+ANSWER = -1
+"""The place that stands for the answer, after all clauses."""
+
+
+@dataclass
+class Carried:
+    """A clause in its chain.
+
+    Attributes:
+        step: the step that it belongs to, from 0.
+        takes, gives: its things; numbers with how often they are taken.
+        support: how well known what it takes is, in [0, 1].
+        flaw: why it is worth nothing, whatever comes after it; else empty.
+        new: whether it says more than the question, or than one earlier step.
+        weight: of each thing that it hands on, references apart.
+        onward: by the place of the clause that takes something from it, or `ANSWER`, what that is.
+        reaches_answer: whether the answer rests on it.
+    """
+
+    step: int
+    takes: Counter[Thing] = field(default_factory=Counter)
+    gives: frozenset[Thing] = frozenset()
+    support: float = 0.0
+    flaw: str = ""
+    new: bool = True
+    weight: float = 1.0
+    onward: dict[int, list[Thing]] = field(default_factory=lambda: defaultdict(list))
+    reaches_answer: bool = False
+
+    def strength(self, target: int) -> float:
+        """Of the link to `target`, in (0, 1]."""
+        weights = (1.0 if is_reference(thing) else self.weight for thing in self.onward[target])
+        return min(1.0, sum(weights))
+
+    @property
+    def score(self) -> float:
+        """Support, times what is taken up of it, halved where the answer does not rest on it."""
+        taken_up = max(map(self.strength, self.onward), default=0.0)
+        return 0.0 if self.flaw else self.support * taken_up * (1.0 if self.reaches_answer else 0.5)
+
+    @property
+    def remark(self) -> str:
+        """Why the score is 0; empty where it is not."""
+        if self.score:
+            return ""
+        if self.flaw or not self.new:
+            return self.flaw or "says nothing new"
+        return "starts from nothing that is known" if not self.support else "nothing takes it up"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a question says: words, numbers (also those that its words imply), and every `X is a Y`."""
+
+    words: frozenset[str]
+    numbers: frozenset[Thing]
+    relations: frozenset[Relation]
+
+    @property
+    def things(self) -> frozenset[Thing]:
+        """Its words and numbers."""
+        return self.words | self.numbers
+
+
+@lru_cache(maxsize=16384)
+def asked_by(question: str) -> Asked:
+    """What a question says."""
+    numbers = map(abs, numbers_of_question(question))
+    return Asked(statement_of(question).words, frozenset(numbers), frozenset(relations_of(question)))
+
+
+def is_reference(thing: Thing) -> bool:
+    """Whether a thing is what a step found, `#1`, and neither a number nor a word."""
+    return isinstance(thing, str) and thing.startswith("#")
+
+
+class Chain:
+    """The clauses of a plan, added in their order.
+
+    Args:
+        asked: what the question says.
+        modulus: of the arithmetic, where it has one.
+    """
+
+    def __init__(self, asked: Asked, modulus: int | None = None):
+        self.asked, self.modulus = asked, modulus
+        self.clauses: list[Carried] = []
+        self._known: dict[Thing, float] = dict.fromkeys(asked.things, 1.0)
+        self._relations: set[Relation] = set()
+        self._said: list[frozenset[Thing]] = [asked.things]
+        self._seen: set[object] = set()
+        self._givers: dict[Thing, list[int]] = defaultdict(list)
+        self._uses: Counter[tuple[int, Thing]] = Counter()
+
+    def add_unreadable(self, step: int) -> None:
+        """A step that says nothing."""
+        self.clauses.append(Carried(step, flaw="cannot be read"))
+
+    def add(self, step: int, clause: Clause) -> None:
+        """The next clause, of the same step as the one before or of a later one."""
+        carried = _READERS[type(clause)](self, step, clause)
+        identity = _identity(clause)
+        if identity in self._seen:
+            carried.flaw = "repeats an earlier step"
+        self._seen.add(identity)
+        place = len(self.clauses)
+        self.clauses.append(carried)
+        if carried.flaw:
+            return
+        for thing, times in carried.takes.items() if carried.new else ():
+            self._hand_on(thing, place, times)
+        for thing in carried.gives:
+            self._givers[thing].append(place)
+            self._known[thing] = max(self._known.get(thing, 0.0), carried.support)
+
+    def close(self, answer: str | None) -> None:
+        """Hands on to the answer what it takes, and traces back which clauses it rests on."""
+        subject = self._close_on(answer) if answer is not None else None
+        for clause in reversed(self.clauses):
+            clause.reaches_answer = any(
+                target == ANSWER or self.clauses[target].reaches_answer for target in clause.onward
+            )
+        starts = (clause.takes for clause in self.clauses if clause.reaches_answer)
+        if subject is not None and not any(subject in takes for takes in starts):
+            for clause in self.clauses:
+                clause.reaches_answer = False
+
+    def _calculation(self, step: int, clause: Calculation) -> Carried:
+        operands, flaw = clause.operands, ""
+        if clause.is_false(self.modulus):
+            flaw = "does not come out"
+        elif set(operands) <= set(clause.results):
+            flaw = "says nothing new"
+        known = (operand in CONSTANTS or self._known.get(operand, 0.0) for operand in operands)
+        support = sum(known) / len(operands)
+        return Carried(step, Counter(operands), frozenset(clause.results), support, flaw)
+
+    def _relation(self, step: int, clause: Relation) -> Carried:
+        ends: Counter[Thing] = Counter([clause.subject])
+        flaw = ""
+        if clause not in self.asked.relations:
+            premises = (said.object for said in self._relations if said.subject == clause.subject)
+            middle = [word for word in premises if Relation(word, clause.object) in self._relations]
+            ends.update([min(middle), clause.object] if middle else [])
+            flaw = "" if middle else "follows from nothing before it"
+        self._relations |= set() if flaw else {clause}
+        return Carried(step, ends, frozenset([clause.object]), float(not flaw), flaw)
+
+    def _statement(self, step: int, clause: Statement) -> Carried:
+        things = frozenset(map(abs, clause.numbers)) | clause.words
+        said = things | clause.references
+        earlier = {reference for reference in clause.references if int(reference[1:]) <= step}
+        takes = (things & self._known.keys()) | earlier
+        carried = Carried(step, Counter(takes), (things - takes) | {f"#{step + 1}"}, weight=STATED_WEIGHT)
+        right_references = len(earlier) / len(clause.references) if clause.references else 1.0
+        carried.support = right_references * max(
+            (self._known.get(thing, 0.0) for thing in takes), default=0.0
+        )
+        carried.new = not any(said <= other for other in self._said)
+        self._said.append(said)
+        return carried
+
+    def _hand_on(self, thing: Thing, target: int, times: int = 1) -> bool:
+        """From those that give `thing`, the least used and then the latest first; whether there is one."""
+        givers = sorted(self._givers.get(thing, ()), key=lambda place: (self._uses[place, thing], -place))
+        for place in givers[:times]:
+            self._uses[place, thing] += 1
+            self.clauses[place].onward[target].append(thing)
+        return bool(givers)
+
+    def _close_on(self, answer: str) -> Thing | None:
+        """Hands on to an answer; where it is `X is a Y`, X is what the chain has to start from."""
+        number, relations = parse_number(answer), relations_of(answer) if self.asked.relations else ()
+        if number is not None:
+            self._hand_on_or_close([abs(number)])
+        elif normalise_answer(answer) in ("yes", "no"):
+            self._hand_on_or_close(self.asked.things, given=False)
+            self._conclude()
+        elif relations:
+            self._hand_on_or_close([relations[-1].object])
+            return relations[-1].subject
+        else:
+            self._hand_on_or_close(statement_of(answer).words)
+        return None
+
+    def _hand_on_or_close(self, things: Iterable[Thing], given: bool = True) -> None:
+        """Each thing from the clause that gives it, else from the last that mentions it and says more."""
+        last = {thing: place for place, clause in self._telling() for thing in clause.takes}
+        for thing in things:
+            if not (given and self._hand_on(thing, ANSWER)) and thing in last:
+                self.clauses[last[thing]].onward[ANSWER].append(thing)
+
+    def _conclude(self) -> None:
+        """A yes or no is what the last step concludes from those before it."""
+        for place, clause in self._telling():
+            drawn = [thing for thing in clause.takes if thing in self._givers]
+            if place == len(self.clauses) - 1 and drawn:
+                clause.onward[ANSWER] += drawn
+
+    def _telling(self) -> list[tuple[int, Carried]]:
+        places = enumerate(self.clauses)
+        return [(place, clause) for place, clause in places if clause.new and not clause.flaw]
+
+
+_READERS: dict[type, Callable[..., Carried]] = {
+    Calculation: Chain._calculation,
+    Relation: Chain._relation,
+    Statement: Chain._statement,
+}
+
+
+def _identity(clause: Clause) -> object:
+    """Equal for clauses that say the same, whatever steps they refer to."""
+    if isinstance(clause, Calculation):
+        return frozenset(clause.operands), clause.results
+    if isinstance(clause, Statement):
+        return tuple(sorted(clause.numbers)), clause.words, clause.references and not clause.words
+    return clause
