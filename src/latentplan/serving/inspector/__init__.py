@@ -1,0 +1,1 @@
+"""What a latent model thinks, on a page: asking, sampling and intervening, as functions and as routes."""

@@ -1,0 +1,162 @@
+"""A plan as a reader checks it: which steps are true and grounded, and which result goes where.
+
+    <<7+3=10>>            true    7 and 3 stand in the question     goes into step 2
+    <<10*2=21>>           false: it is 20                           goes into the answer
+
+The rules are those of the rewards (`rewards.coherence`, strict, and `rewards.plan`), step by step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from latentplan.problems.answers import numbers_match, parse_number
+from latentplan.problems.equations import Equation, evaluate
+from latentplan.rewards.coherence import paper_coherence, strict_coherence
+from latentplan.rewards.plan import CONSTANTS, grounding, numbers_of_question, validity
+from latentplan.rewards.steps import equations_of
+
+
+@dataclass(frozen=True)
+class Link:
+    """A step's result that is an operand of a later step, or the answer.
+
+    Attributes:
+        start: the step that the number comes from, counted from 0.
+        end: the step that it goes into; None for the answer.
+        value: the number, as the earlier step writes it.
+    """
+
+    start: int
+    end: int | None
+    value: str
+
+
+@dataclass(frozen=True)
+class StepReading:
+    """What can be said of one step; None where it holds no equation, or the plan is in sentences.
+
+    Attributes:
+        true: whether its equations are.
+        grounded: whether each operand is known by then.
+        used: whether its results are operands of later steps, or the answer.
+        notes: what is wrong, in words.
+    """
+
+    true: bool | None
+    grounded: bool | None
+    used: bool | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PlanReading:
+    """A whole plan.
+
+    Attributes:
+        steps: one for each step.
+        links: from results to where they are used.
+        scores: coherence (strict and the paper's), validity, grounding and their product `plan`, in [0, 1];
+            None for a plan in sentences, which these rules cannot judge.
+    """
+
+    steps: tuple[StepReading, ...]
+    links: tuple[Link, ...]
+    scores: dict[str, float] | None
+
+
+def read_plan(
+    steps: Sequence[str], answer: str | None, question: str, modulus: int | None = None
+) -> PlanReading:
+    """Reads a plan beside its question and the answer that was given.
+
+    Args:
+        steps: the plan's text, step by step.
+        answer: the predicted answer; None where there is none.
+        question: in words.
+        modulus: of the arithmetic; None for ordinary numbers.
+    """
+    if steps and not any("=" in step for step in steps):
+        return PlanReading(tuple(StepReading(None, None, None, ()) for _ in steps), (), None)
+    readings, known = [], set(numbers_of_question(question) | CONSTANTS)
+    for place, step in enumerate(steps):
+        readings.append(_read_step(step, _is_used(place, steps, answer), known, modulus))
+    return PlanReading(
+        tuple(readings), tuple(links(steps, answer)), _scores(steps, answer, question, modulus)
+    )
+
+
+def links(steps: Sequence[str], answer: str | None) -> list[Link]:
+    """Every pair of a step and a later one, or the answer, that the strict coherence counts."""
+    chain = [(place, equation) for place, step in enumerate(steps) for equation in equations_of(step)]
+    found: dict[Link, None] = {}
+    for index, (place, equation) in enumerate(chain):
+        for later, other in chain[index + 1 :]:
+            if later > place and equation.result in other.operands:
+                found[Link(place, later, equation.result_text)] = None
+        if _equals(equation, answer):
+            found[Link(place, None, equation.result_text)] = None
+    return list(found)
+
+
+def _read_step(step: str, used: bool, known: set[Fraction], modulus: int | None) -> StepReading:
+    """One step, given the numbers known before it, to which its results are added."""
+    equations = equations_of(step)
+    if not equations:
+        return StepReading(None, None, None, ("not an equation",))
+    notes, true = [], True
+    strangers: dict[str, None] = {}
+    for equation in equations:
+        if not equation.is_true(modulus):
+            true = False
+            notes.append("false" + _right_value(equation, modulus))
+        for operand in equation.operands:
+            if operand not in known and -operand not in known:
+                strangers[_shown(operand)] = None
+        known.add(equation.result)
+    if strangers:
+        notes.append(f"{' and '.join(strangers)} {'comes' if len(strangers) == 1 else 'come'} from nowhere")
+    if not used:
+        notes.append("result not used")
+    return StepReading(true, not strangers, used, tuple(notes))
+
+
+def _is_used(place: int, steps: Sequence[str], answer: str | None) -> bool:
+    """Whether every equation of the step counts for the strict coherence."""
+    mine = equations_of(steps[place])
+    later = [equation for step in steps[place + 1 :] for equation in equations_of(step)]
+    for index, equation in enumerate(mine):
+        operands = (operand for other in [*mine[index + 1 :], *later] for operand in other.operands)
+        if equation.result not in operands and not _equals(equation, answer):
+            return False
+    return bool(mine)
+
+
+def _equals(equation: Equation, answer: str | None) -> bool:
+    result = parse_number(equation.result_text)
+    given = None if answer is None else parse_number(answer)
+    return result is not None and given is not None and numbers_match(result, given)
+
+
+def _right_value(equation: Equation, modulus: int | None) -> str:
+    try:
+        value = evaluate(equation.expression, modulus)
+    except ValueError:
+        return ""
+    return f": it is {_shown(value)}" + (f" modulo {modulus}" if modulus else "")
+
+
+def _shown(value: Fraction) -> str:
+    return str(value) if value.denominator == 1 else f"{float(value):.6g}"
+
+
+def _scores(steps: Sequence[str], answer: str | None, question: str, modulus: int | None) -> dict[str, float]:
+    scores = {
+        "coherence": strict_coherence(steps, answer),
+        "coherence_paper": paper_coherence(steps, answer),
+        "validity": validity(steps, modulus),
+        "grounding": grounding(steps, question),
+    }
+    return {**scores, "plan": scores["coherence"] * scores["validity"] * scores["grounding"]}

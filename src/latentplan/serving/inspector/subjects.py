@@ -1,0 +1,127 @@
+"""`Subject`: a model that can be looked at, with what its run says of its questions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from latentplan.modeling.loading import LoadedModel
+from latentplan.problems.evaluation_sets import evaluation_set
+from latentplan.problems.problem import DataError
+
+NUM_EXAMPLES = 60
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question to pick.
+
+    Attributes:
+        question: in words.
+        answer: the right one.
+        num_steps: of its labelled chain.
+    """
+
+    question: str
+    answer: str
+    num_steps: int
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under the inspector.
+
+    Attributes:
+        name: as the server calls it.
+        model: reasoner, step decoder or None, tokenizer, encoder.
+        modulus: of the arithmetic in its data; None for ordinary numbers.
+        examples: questions that it was not trained on.
+        stage: `SFT` or `RL`, as its run says; empty where it does not.
+    """
+
+    name: str
+    model: LoadedModel
+    modulus: int | None = None
+    examples: tuple[Example, ...] = ()
+    stage: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """What the page says of the model, and by what it decides what to show."""
+        config = self.model.reasoner.config
+        return {
+            "name": self.name,
+            "method": config.method,
+            "stage": self.stage,
+            "num_parameters": self.model.reasoner.num_parameters(),
+            "latents": config.num_slots > 0,
+            "latents_per_step": config.latents_per_step,
+            "max_latent_steps": config.max_latent_steps if config.num_slots else 0,
+            "decoder": self.model.step_decoder is not None,
+            "gaussian": getattr(self.model.reasoner.latent_head, "log_variance", None) is not None,
+            "stop_head": self.model.reasoner.stop_head is not None,
+            "written_steps": config.written_steps,
+            "modulus": self.modulus,
+        }
+
+
+def subject_of(name: str, model: LoadedModel, folder: Path) -> Subject:
+    """A model and what is written beside it; what cannot be read is left out.
+
+    Args:
+        name: as the server calls it.
+        model: loaded from the folder.
+        folder: a run, or its `model` folder.
+    """
+    run = next((path for path in (folder, folder.resolve().parent) if (path / "run.json").is_file()), None)
+    if run is None:
+        return Subject(name, model)
+    record, config = _read(run / "run.json"), _read(run / "config.yaml")
+    data = record.get("data")
+    modulus = data.get("modulus") if isinstance(data, dict) else None
+    stage = {"grpo": "RL", "sft": "SFT"}.get(str(record.get("kind")), "")
+    examples = tuple(islice(_of_evaluations(run), NUM_EXAMPLES)) or _of_minigsm(config)
+    return Subject(name, model, modulus if isinstance(modulus, int) else None, examples, stage)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A JSON or YAML file that holds a mapping; empty where it does not."""
+    try:
+        value = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _of_evaluations(run: Path) -> Iterator[Example]:
+    """The different questions of the run's evaluations, in the order in which they were asked."""
+    seen = set()
+    for file in sorted(run.glob("evaluation/*.jsonl")):
+        try:
+            with file.open(encoding="utf-8") as lines:
+                rows = sorted(map(json.loads, islice(lines, 4096)), key=lambda row: row["index"])
+            for row in rows:
+                example = Example(str(row["question"]), str(row["reference"]), len(row["steps"]))
+                if example.question not in seen:
+                    seen.add(example.question)
+                    yield example
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+
+
+def _of_minigsm(config: dict[str, Any]) -> tuple[Example, ...]:
+    """Test questions of the minigsm preset that a run was trained on."""
+    names = config.get("dataset_name")
+    if "minigsm" not in (names if isinstance(names, list) else [names]):
+        return ()
+    try:
+        _, load = evaluation_set(f"minigsm:{config.get('dataset_config') or 'default'}", limit=NUM_EXAMPLES)
+        problems = load()
+    except (DataError, ValueError):
+        return ()
+    return tuple(Example(each.question, each.answer, len(each.steps)) for each in problems)

@@ -1,0 +1,68 @@
+import pytest
+
+from latentplan.rewards.coherence import strict_coherence
+from latentplan.serving.inspector.reading import Link, links, read_plan
+
+QUESTION = "a dial shows 7 . add 3 . double it . reading ?"
+
+
+def test_sound_plan_is_true_grounded_and_linked():
+    plan = read_plan(["<<7+3=10>>", "<<10*2=20>>"], "20", QUESTION)
+    assert [(step.true, step.grounded, step.used, step.notes) for step in plan.steps] == [
+        (True, True, True, ())
+    ] * 2
+    assert plan.links == (Link(0, 1, "10"), Link(1, None, "20"))
+    assert plan.scores == {
+        "coherence": 1,
+        "coherence_paper": 1,
+        "validity": 1,
+        "grounding": 1,
+        "plan": 1,
+    }
+
+
+def test_every_flaw_is_named():
+    plan = read_plan(["<<7+3=9>>", "gibberish=", "<<8*5=41>>"], "20", QUESTION, modulus=11)
+    assert [step.notes for step in plan.steps] == [
+        ("false: it is 10 modulo 11", "result not used"),
+        ("not an equation",),
+        ("false: it is 7 modulo 11", "8 and 5 come from nowhere", "result not used"),
+    ]
+    assert [step.true for step in plan.steps] == [False, None, False]
+    assert plan.links == ()
+    assert plan.scores is not None
+    assert plan.scores["plan"] == 0
+
+
+def test_result_of_a_step_may_be_used_again_and_again():
+    steps = ["<<7-3=4>>", "<<4+2=6>>", "<<6*4=24>>"]
+    assert links(steps, "24") == [Link(0, 1, "4"), Link(0, 2, "4"), Link(1, 2, "6"), Link(2, None, "24")]
+
+
+def test_equation_within_the_same_step_makes_no_link():
+    plan = read_plan(["<<7+3=10>><<10*2=20>>"], "20", QUESTION)
+    assert plan.links == (Link(0, None, "20"),)
+    assert plan.steps[0].used
+
+
+@pytest.mark.parametrize("answer", ["20", "21", None])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ["<<7+3=10>>", "<<10*2=20>>"],
+        ["<<7+3=10>>", "<<5*4=20>>", "nothing=at all"],
+        ["<<7+3=10>>", "<<7+3=10>>", "<<10*2=20>>"],
+        [],
+    ],
+)
+def test_steps_marked_as_used_are_those_that_the_strict_coherence_counts(steps, answer):
+    plan = read_plan(steps, answer, QUESTION)
+    used = sum(bool(step.used) for step in plan.steps)
+    assert used / max(1, len(steps)) == strict_coherence(steps, answer)
+    assert {link.start for link in plan.links} == {i for i, step in enumerate(plan.steps) if step.used}
+
+
+def test_plan_in_sentences_is_not_judged():
+    plan = read_plan(["Every cat is a pet.", "Tom is a cat."], "yes", "Is Tom a pet?")
+    assert plan.scores is None
+    assert all(step == plan.steps[0] and step.true is None and not step.notes for step in plan.steps)
