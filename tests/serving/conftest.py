@@ -21,11 +21,11 @@ def tiny_models(make_system, as_loaded):
 
 @pytest.fixture(scope="session")
 def running_server():
-    """`with running_server(models, **settings) as url`: an application behind uvicorn."""
+    """`with running_server(models, folders, **settings) as url`: an application behind uvicorn."""
 
     @contextmanager
-    def run(models, **settings):
-        app = create_app(models, ServeSettings(**settings))
+    def run(models, folders=None, **settings):
+        app = create_app(models, ServeSettings(**settings), folders)
         listening = socket.create_server(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=10))
         thread = threading.Thread(target=server.run, args=([listening],))

@@ -94,7 +94,7 @@ def serve(
     # Before the models are opened, which may take long.
     create_app, uvicorn = _server_parts()
     opened = [open_model(folder, device, torch_threads) for folder in models]
-    app = create_app(dict(zip(names, opened, strict=True)), settings)
+    app = create_app(dict(zip(names, opened, strict=True)), settings, dict(zip(names, models, strict=True)))
     _announce(dict(zip(names, opened, strict=True)), host, settings)
     uvicorn.run(
         app,

@@ -11,6 +11,8 @@ from latentplan.serving.errors import ApiError
 
 OPEN_PATHS = frozenset(["/", "/health", "/health/live", "/health/ready"])
 """Paths that need no key: they show nothing that a model said."""
+OPEN_FOLDER = "/inspect/page/"
+"""The files of the inspector's page, which asks for the key."""
 
 
 class RequireKey:
@@ -27,7 +29,8 @@ class RequireKey:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or answers it with 401."""
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        is_open = scope["type"] != "http" or scope["path"] in OPEN_PATHS
+        if is_open or scope["path"].startswith(OPEN_FOLDER):
             return await self.app(scope, receive, send)
         sent = Headers(scope=scope).get("authorization", "")
         if hmac.compare_digest(sent.encode(), self._expected):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -11,11 +12,17 @@ from latentplan import __version__
 from latentplan.modeling.loading import LoadedModel
 from latentplan.serving.access import RequireKey
 from latentplan.serving.errors import add_error_handlers
+from latentplan.serving.inspector.routes import add_inspector
+from latentplan.serving.inspector.subjects import Subject, subject_of
 from latentplan.serving.served import ServedModel
 from latentplan.serving.settings import ServeSettings
 
 
-def create_app(models: Mapping[str, LoadedModel], settings: ServeSettings | None = None) -> FastAPI:
+def create_app(
+    models: Mapping[str, LoadedModel],
+    settings: ServeSettings | None = None,
+    folders: Mapping[str, Path] | None = None,
+) -> FastAPI:
     """The application that serves these models.
 
     `app.state.served` holds a `ServedModel` for each name, `app.state.settings` the settings. Their threads
@@ -24,6 +31,7 @@ def create_app(models: Mapping[str, LoadedModel], settings: ServeSettings | None
     Args:
         models: by the name under which clients ask for them, each ready on its device.
         settings: limits and defaults.
+        folders: where each model was loaded from, for the inspector's examples; may be absent.
 
     Raises:
         ValueError: there are no models.
@@ -50,4 +58,10 @@ def create_app(models: Mapping[str, LoadedModel], settings: ServeSettings | None
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
+    folders = folders or {}
+    subjects = {
+        name: subject_of(name, model, folders[name]) if name in folders else Subject(name, model)
+        for name, model in models.items()
+    }
+    add_inspector(app, subjects, served)
     return app
