@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from latentplan.problems.benchmarks import parse_benchmark_argument
-from latentplan.problems.minigsm import PRESETS, generate
+from latentplan.problems.minigsm import PRESETS, MinigsmConfig, generate
 from latentplan.problems.minigsm.splits import Split
 from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.readers import ColumnMap
@@ -31,15 +31,23 @@ def evaluation_set(
         DataError: the argument names nothing. Loading raises it too, for what cannot be read, and ValueError
             where minigsm has fewer distinct problems than asked for.
     """
-    world, colon, preset = argument.partition(":")
-    if world == "minigsm" and not Path(argument).exists():
-        if not colon or preset not in PRESETS:
-            raise DataError(
-                f"{argument!r} is no minigsm preset; write minigsm:NAME with {', '.join(PRESETS)}"
-            )
+    preset = minigsm_preset(argument)
+    if preset is not None:
         count = limit or MINIGSM_PROBLEMS
-        return argument, lambda: list(
-            generate(PRESETS[preset], split=cast(Split, split), count=count, seed=0)
-        )
+        return argument, lambda: list(generate(preset, split=cast(Split, split), count=count, seed=0))
     parsed = parse_benchmark_argument(argument)
     return parsed.label, lambda: parsed.load(split=split, limit=limit, columns=columns)
+
+
+def minigsm_preset(argument: str) -> MinigsmConfig | None:
+    """The dials that `minigsm:PRESET` names; None for other arguments, and where a file has that name.
+
+    Raises:
+        DataError: there is no such preset.
+    """
+    world, colon, preset = argument.partition(":")
+    if world != "minigsm" or Path(argument).exists():
+        return None
+    if not colon or preset not in PRESETS:
+        raise DataError(f"{argument!r} is no minigsm preset; write minigsm:NAME with {', '.join(PRESETS)}")
+    return PRESETS[preset]

@@ -11,7 +11,8 @@ modulus: it is the same for the whole dataset, so it is part of what a model lea
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby, islice, permutations, product
 
 from latentplan.problems.minigsm.config import MinigsmConfig
@@ -105,6 +106,29 @@ class ClockDraft:
         answer = steps[-1].removesuffix(">>").rpartition("=")[2]
         return Problem(self._question(rng), steps, answer, self.plans(), self.modulus)
 
+    def others(self, rng: random.Random, config: MinigsmConfig) -> Iterator[ClockDraft]:
+        """Drafts that differ in the start or in the number of one operation, in random order."""
+        for place in rng.sample(range(len(self.operations) + 1), len(self.operations) + 1):
+            numbers = _numbers(self.operations[place - 1][0] if place else "", config)
+            for number in rng.sample(numbers, len(numbers)):
+                other = self._with_number(place, number)
+                if other != self:
+                    yield other
+
+    def tell_other(self, other: ClockDraft, rng: random.Random) -> Problem:
+        """`other` in the words in which `tell` tells this one with an `rng` in the same state."""
+        return other.tell(rng)
+
+    def _with_number(self, place: int, number: int) -> ClockDraft:
+        if place == 0:
+            return replace(self, start=number)
+        before, (sign, _), after = (
+            self.operations[: place - 1],
+            self.operations[place - 1],
+            self.operations[place:],
+        )
+        return replace(self, operations=(*before, (sign, number), *after))
+
     def plans(self) -> tuple[Chain, ...]:
         """Every valid chain, the told one first; at most `MAX_PLANS`.
 
@@ -141,6 +165,13 @@ class ClockWorld:
         """A start and `num_steps` operations, each uniform over all that the dials allow."""
         operations = tuple(rng.choices(self.operations, k=num_steps))
         return ClockDraft(rng.randrange(self.modulus), operations, self.modulus, self.phrasing)
+
+
+def _numbers(sign: str, config: MinigsmConfig) -> Sequence[int]:
+    """What may stand behind a sign; without one, where the dial may start."""
+    if not sign:
+        return range(config.modulus)
+    return config.multipliers if sign == "*" else range(1, config.max_addend + 1)
 
 
 def _commuting_runs(operations: tuple[Operation, ...]) -> list[tuple[Operation, ...]]:

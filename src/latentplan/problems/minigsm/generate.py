@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from latentplan.problems.minigsm.clock import ClockWorld
 from latentplan.problems.minigsm.config import MinigsmConfig
@@ -29,6 +29,12 @@ class Draft(Protocol):
     def tell(self, rng: random.Random) -> Problem | None:
         """The problem in words that `rng` chooses; None if the draft turns out not to make one."""
 
+    def others(self, rng: random.Random, config: MinigsmConfig) -> Iterator[Any]:
+        """Drafts that differ in exactly one number, in random order; not all of them make a problem."""
+
+    def tell_other(self, other: Any, rng: random.Random) -> Problem | None:
+        """One of `others` in the words in which `tell` tells this one with an `rng` in the same state."""
+
 
 class World(Protocol):
     """A source of drafts."""
@@ -47,11 +53,22 @@ def generate(config: MinigsmConfig, *, split: Split, count: int, seed: int) -> I
         ValueError: at once, for an unknown split, a negative count, or dials that leave no problems.
         SpaceExhaustedError: while iterating, when the split has no further problem of some number of steps.
     """
+    return tell_problems(open_world(config), config, split=split, count=count, seed=seed)
+
+
+def open_world(config: MinigsmConfig) -> World:
+    """The world that the dials name. Raises ValueError on dials that leave no problems."""
+    return ClockWorld(config) if config.world == "clock" else WordWorld(config)
+
+
+def tell_problems(
+    world: World, config: MinigsmConfig, *, split: Split, count: int, seed: int
+) -> Iterator[Problem]:
+    """`generate`, from a world that is open; what it raises too."""
     if split not in SPLITS:
         raise ValueError(f"minigsm: split is {split!r}; it must be one of {', '.join(SPLITS)}")
     if count < 0:
         raise ValueError(f"minigsm: count is {count}; it must be 0 or more")
-    world: World = ClockWorld(config) if config.world == "clock" else WordWorld(config)
     return _generate(world, config, split, count, random.Random(f"minigsm {split} {seed}"))
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
+from operator import eq
 
 from latentplan.problems.minigsm.cast import draw_cast
 from latentplan.problems.minigsm.config import LONGEST_CHAIN, MinigsmConfig
@@ -13,7 +16,7 @@ from latentplan.problems.minigsm.graph import Node, Value, canonical, evaluate, 
 from latentplan.problems.minigsm.numbers import Dials
 from latentplan.problems.minigsm.plans import PlanTable, number_text
 from latentplan.problems.minigsm.themes import FAMILIES
-from latentplan.problems.problem import Problem
+from latentplan.problems.problem import Chain, Problem
 
 _RETRIES = 6
 
@@ -45,15 +48,48 @@ class WordDraft:
 
     def tell(self, rng: random.Random) -> Problem | None:
         """The problem in words that `rng` chooses, or None if no valid chain has the right length."""
+        chains, labels = self._chains()
+        if not labels:
+            return None
+        label = self._label(labels, rng)
+        return Problem(self._question(rng), label, self._answer, tuple(chains))
+
+    def others(self, rng: random.Random, config: MinigsmConfig) -> Iterator[WordDraft]:
+        """Drafts with another number in one place of the story, in random order; not all make a problem."""
+        dials = Dials(config.number_scale, config.max_number, config.decimals)
+        names = [name for part in self.shape.parts for name in part.numbers]
+        for name in rng.sample(names, len(names)):
+            for _ in range(_RETRIES):
+                number = redraw_number(self.shape, self.values, name, rng, dials)
+                if number is not None and number != self.values[name]:
+                    yield replace(self, values={**self.values, name: number})
+
+    def tell_other(self, other: WordDraft, rng: random.Random) -> Problem | None:
+        """`other` in the words in which `tell` tells this one with an `rng` in the same state.
+
+        Its labelled chain is the one with the same operations and the most steps in common; None without one.
+        """
+        label = self._label(self._chains()[1], rng)
+        chains, labels = other._chains()
+        alike = [chain for chain in labels if list(map(_operations, chain)) == list(map(_operations, label))]
+        if not alike:
+            return None
+        nearest = max(alike, key=lambda chain: sum(map(eq, chain, label)))
+        return Problem(other._question(rng), nearest, other._answer, tuple(chains))
+
+    @property
+    def _answer(self) -> str:
+        return number_text(evaluate(self.shape.graphs[0], self.values))
+
+    def _chains(self) -> tuple[list[Chain], list[Chain]]:
+        """All valid chains, and those of the length that the labelled one is to have."""
         decimal = self.shape.may_be_decimal if self.config.decimals else frozenset()
         table = _table(self.shape.graphs, decimal, _operators(self.config))
         chains = table.chains(self.values, self.config.max_number)
-        labels = [chain for chain in chains if len(chain) == self.num_steps]
-        if not labels:
-            return None
-        label = labels[0] if self.config.label == "told" else rng.choice(labels)
-        answer = number_text(evaluate(self.shape.graphs[0], self.values))
-        return Problem(self._question(rng), label, answer, tuple(chains))
+        return chains, [chain for chain in chains if len(chain) == self.num_steps]
+
+    def _label(self, labels: list[Chain], rng: random.Random) -> Chain:
+        return labels[0] if self.config.label == "told" else rng.choice(labels)
 
     def _question(self, rng: random.Random) -> str:
         family, parts = self.shape.family, self.shape.parts
@@ -102,17 +138,40 @@ def draw_numbers(shape: Shape, rng: random.Random, dials: Dials) -> dict[str, Va
     return None
 
 
+def redraw_number(
+    shape: Shape, values: dict[str, Value], name: str, rng: random.Random, dials: Dials
+) -> Value | None:
+    """Another draw of one number, for the story as it is up to there; None where there is none."""
+    story: dict[str, Value] = {}
+    for part in shape.parts:
+        for number, kind in part.numbers.items():
+            if number == name:
+                return kind.draw(rng, story, dials)
+            story[number] = values[number]
+        _carry_on(part, story)
+    raise KeyError(name)
+
+
 def _draw_part(part: Part, values: dict[str, Value], rng: random.Random, dials: Dials) -> bool:
     for name, kind in part.numbers.items():
         value = kind.draw(rng, values, dials)
         if value is None:
             return False
         values[name] = value
+    _carry_on(part, values)
+    total = values["total"]
+    return 0 < total <= dials.largest and not (100 if dials.decimals else 1) % total.denominator
+
+
+def _carry_on(part: Part, values: dict[str, Value]) -> None:
+    """Sets what follows from the numbers of a part: its other quantities and the running total."""
     for name, expression in part.let.items():
         values[name] = evaluate(_plain(expression), values)
-    total = evaluate(_plain(phrasings(part.total)[0]), values)
-    values["total"] = total
-    return 0 < total <= dials.largest and not (100 if dials.decimals else 1) % total.denominator
+    values["total"] = evaluate(_plain(phrasings(part.total)[0]), values)
+
+
+def _operations(step: str) -> str:
+    return re.sub(r"[0-9.]+", "", step)
 
 
 def _families(config: MinigsmConfig) -> list[Family]:
