@@ -8,7 +8,7 @@ import torch
 
 from latentplan.evaluation.diagnostics import reconstruction_warnings, stop_calibration
 from latentplan.evaluation.harness import evaluate
-from latentplan.evaluation.latent_use import of_another_question, same_norm_noise, zero
+from latentplan.evaluation.interventions import of_another_question, same_norm_noise, zero
 from latentplan.evaluation.predictions import PredictionWriter
 from latentplan.evaluation.results import Reconstruction
 from latentplan.evaluation.rollouts import GreedyChains, greedy_chains
