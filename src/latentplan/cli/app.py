@@ -9,6 +9,7 @@ from latentplan.cli import (
     compare,
     data_check,
     data_make,
+    diagnose,
     estimate,
     evaluate,
     push,
@@ -29,6 +30,7 @@ app.command(context_settings=train.PASS_THROUGH)(train.sft)
 app.command(context_settings=train.PASS_THROUGH)(train.grpo)
 app.command(context_settings=estimate.PASS_THROUGH)(estimate.estimate)
 app.command()(evaluate.evaluate)
+app.command()(diagnose.diagnose)
 app.command()(compare.compare)
 app.command()(ask.ask)
 app.command()(serve.serve)

@@ -1,0 +1,180 @@
+"""`latentplan diagnose`: what a model's latents are good for, in words, with the figures behind them.
+
+latentplan diagnose runs/NAME
+latentplan diagnose runs/NAME --benchmark gsm8k --num_problems 200 --figures
+latentplan diagnose runs/NAME --fail_on silent_failure,reconstruction      (exit status 3 if one fails)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+from rich.progress import Progress
+from rich.text import Text
+
+from latentplan.cli.evaluate import evaluation_folder, file_stem, load_benchmarks
+from latentplan.cli.opening import fail, open_model
+from latentplan.cli.options import (
+    BatchSize,
+    Columns,
+    CompressionFactor,
+    Device,
+    MaxNewTokens,
+    ModelFolder,
+    Seed,
+    TorchThreads,
+    column_map,
+)
+from latentplan.evaluation.diagnosis.examine import FINDINGS, examine
+from latentplan.evaluation.diagnosis.findings import Diagnosis
+from latentplan.evaluation.diagnosis.table import render, to_markdown
+from latentplan.problems.counterfactuals import counterfactuals
+from latentplan.problems.files import write_atomically
+from latentplan.problems.minigsm import PRESETS
+from latentplan.rollout.sampling import Sampling
+
+SOMETHING_FAILED = 3
+NUM_PROBLEMS = 500
+
+
+def diagnose(
+    model: ModelFolder,
+    benchmark: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--benchmark",
+            help="As for evaluate; may be repeated. By default the run's own minigsm preset.",
+        ),
+    ] = None,
+    num_problems: Annotated[
+        int, typer.Option("--num_problems", "--limit", min=1, help="Problems of each benchmark at most.")
+    ] = NUM_PROBLEMS,
+    split: Annotated[str, typer.Option(help="Which part to take from the hub or from minigsm.")] = "test",
+    dataset_columns: Columns = None,
+    num_generations: Annotated[
+        int,
+        typer.Option(
+            "--num_generations", min=1, help="Samples of each problem, for the different plans among them."
+        ),
+    ] = 8,
+    max_new_tokens: MaxNewTokens = 128,
+    compression_factor: CompressionFactor = None,
+    batch_size: BatchSize = 128,
+    seed: Seed = 0,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Folder of the results; the run's diagnosis/ by default.")
+    ] = None,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Print all figures, not the verdicts alone.")
+    ] = False,
+    fail_on: Annotated[
+        str,
+        typer.Option(
+            "--fail_on",
+            help=f"Findings, with commas between; if one fails, the exit status is {SOMETHING_FAILED}. "
+            f"Also 'all', or 'none'. Names: {', '.join(FINDINGS)}.",
+        ),
+    ] = "all",
+    device: Device = None,
+    torch_threads: TorchThreads = None,
+) -> None:
+    """Say whether a model's latents matter, and how: verdicts here, and files of figures (JSON, Markdown)."""
+    run = _run_of(model)
+    try:
+        watched = _names(fail_on)
+        arguments = benchmark or [own_preset(run)]
+        columns = column_map(dataset_columns)
+        problems = load_benchmarks(arguments, num_problems, split=split, columns=columns)
+    except ValueError as error:
+        fail(error)
+    loaded = open_model(model, device, torch_threads, compression_factor)
+    folder = output or evaluation_folder(model).with_name("diagnosis")
+    console = Console(highlight=False)
+    failed: list[str] = []
+    for argument, (label, chosen) in zip(arguments, problems.items(), strict=True):
+        with _Shown(console, label) as shown:
+            found = examine(
+                loaded,
+                chosen,
+                counterfactuals(argument, chosen, split),
+                benchmark=label,
+                seed=seed,
+                max_new_tokens=max_new_tokens,
+                batch_size=batch_size,
+                num_generations=num_generations,
+                run=run,
+                on_progress=shown.next,
+            )
+        console.print(render(found, with_figures=figures))
+        stem = write(found, folder / file_stem(label, Sampling.greedy(), 1, seed))
+        console.print(Text(f"all figures in {stem}.json and {stem}.md"), soft_wrap=True)
+        failed += [name for name in found.failed if name in watched]
+    if failed:
+        raise typer.Exit(SOMETHING_FAILED)
+
+
+def write(diagnosis: Diagnosis, stem: Path) -> Path:
+    """Writes STEM.json and STEM.md, each in one move, and returns the stem."""
+    diagnosis.save(stem.with_name(f"{stem.name}.json"))
+    write_atomically(stem.with_name(f"{stem.name}.md"), to_markdown(diagnosis))
+    return stem
+
+
+def own_preset(run: Path | None) -> str:
+    """`minigsm:PRESET` that a run was trained on.
+
+    Raises:
+        ValueError: there is no run around the model, or it was trained on something else.
+    """
+    try:
+        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) if run else None
+    except (OSError, yaml.YAMLError):
+        config = None
+    if isinstance(config, dict) and config.get("dataset_name") == ["minigsm"]:
+        preset = config.get("dataset_config") or "default"
+        if preset in PRESETS:
+            return f"minigsm:{preset}"
+    raise ValueError("which problems? name a --benchmark: the model belongs to no run on a minigsm preset")
+
+
+def _run_of(model: Path) -> Path | None:
+    """The run directory that a model belongs to."""
+    return next((each for each in (model, model.parent) if (each / "config.yaml").is_file()), None)
+
+
+def _names(fail_on: str) -> set[str]:
+    if fail_on in ("all", "none"):
+        return set(FINDINGS) if fail_on == "all" else set()
+    names = {name.strip() for name in fail_on.split(",") if name.strip()}
+    unknown = sorted(names - set(FINDINGS))
+    if unknown or not names:
+        raise ValueError(
+            f"--fail_on: there is no finding {', '.join(unknown) or repr(fail_on)}; "
+            f"there are {', '.join(FINDINGS)}"
+        )
+    return names
+
+
+class _Shown:
+    """A progress bar over the findings, on terminals only."""
+
+    def __init__(self, console: Console, label: str):
+        self.progress = Progress(console=console, transient=True, disable=not console.is_terminal)
+        self.task = self.progress.add_task(label, total=len(FINDINGS))
+        self.started = False
+
+    def next(self, name: str) -> None:
+        """A finding begins, the one before it being done."""
+        self.progress.update(self.task, description=name, advance=int(self.started))
+        self.started = True
+
+    def __enter__(self) -> _Shown:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()

@@ -1,0 +1,257 @@
+"""Does the answer follow the latents? Those of a question that differs in one number, spliced in.
+
+The question that is asked stays; some or all of its latents come from the partner's chain. Where the answer
+becomes the partner's, the latents cause it; where it stays, the answer comes from the question's own words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from latentplan.evaluation.diagnosis import figures, thresholds
+from latentplan.evaluation.diagnosis.findings import (
+    FAILED,
+    SOUND,
+    UNCLEAR,
+    Figure,
+    Finding,
+    at_least,
+    not_applicable,
+)
+from latentplan.evaluation.diagnosis.subject import Subject, roll_out_greedily
+from latentplan.evaluation.interventions import completions_with, intact, think_on
+from latentplan.evaluation.predictions import are_correct
+from latentplan.evaluation.rollouts import GreedyChains
+from latentplan.problems.answers import answers_match, extract_answer
+
+NAME = "faithfulness"
+MOVED = "the partner's answer"
+STAYED = "its own answer"
+NEITHER = "another answer"
+_FEWEST = 20
+_EARLIER = "all latents spliced, an earlier step edited"
+_LAST = "all latents spliced, the last step edited"
+_HELD = "the edited step spliced, later ones held"
+_AGAIN = "the edited step spliced, later ones thought again"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Questions beside partners that the model answers as it should, row by row.
+
+    Attributes:
+        questions: that are asked, in words.
+        places: of the questions among the problems.
+        own, foreign: their chains, and those of the partners.
+        answers, other_answers: theirs, and those of the partners.
+        edited: the first latent step whose reading differs between the two; None where that is not known, or
+            the chains differ in length.
+    """
+
+    questions: list[str]
+    places: list[int]
+    own: GreedyChains
+    foreign: GreedyChains
+    answers: list[str]
+    other_answers: list[str]
+    edited: list[int | None]
+
+    def select(self, rows: Sequence[int]) -> Pairs:
+        """Some of the rows."""
+        return Pairs(
+            [self.questions[row] for row in rows],
+            [self.places[row] for row in rows],
+            _rows(self.own, rows),
+            _rows(self.foreign, rows),
+            [self.answers[row] for row in rows],
+            [self.other_answers[row] for row in rows],
+            [self.edited[row] for row in rows],
+        )
+
+
+def faithfulness(subject: Subject) -> Finding:
+    """What the answer becomes when latents of the partner are spliced in: all of them, or one step."""
+    if not subject.has_latents:
+        return not_applicable(NAME, f"{subject.model.reasoner.config.method} has no latents to edit")
+    if not any(subject.partners):
+        return not_applicable(NAME, "no question has a partner that differs in one number")
+    pairs = collect_pairs(subject)
+    if not pairs.places:
+        return not_applicable(
+            NAME, "there is no pair of questions of which the model gets both right, with different answers"
+        )
+    found = _splice(subject, pairs, pairs.foreign)
+    spliced = _figures("all latents spliced", found)
+    status = at_least(spliced[0], thresholds.FOLLOWED_EDITS) if len(pairs.places) >= _FEWEST else UNCLEAR
+    steps = [*_by_place(subject, pairs, found), *_of_steps(subject, pairs)]
+    return Finding(
+        NAME,
+        status,
+        _verdict(status, spliced, steps),
+        "with all latents from a question that differs in one number, the answer must become that question's "
+        f"in at least {thresholds.FOLLOWED_EDITS:.0%} of the pairs of which the model answers both",
+        [*spliced, *steps],
+    )
+
+
+def collect_pairs(subject: Subject) -> Pairs:
+    """The pairs of which the model answers both rightly, or, where that is not known, differently."""
+    partnered = {place: partner for place, partner in enumerate(subject.partners) if partner is not None}
+    others = roll_out_greedily(subject, [partner.question for partner in partnered.values()])
+    keys = list(partnered)
+    rows_of_others = {keys[index]: row for row, index in enumerate(others.places)}
+    kept, foreign, answers, other_answers = [], [], [], []
+    for row, place in enumerate(subject.greedy.places):
+        other = rows_of_others.get(place)
+        if other is None:
+            continue
+        partner = partnered[place]
+        theirs = extract_answer(others.solutions[other].completion)
+        own = subject.problems[place].answer
+        if not subject.right[row] or theirs is None or answers_match(theirs, own):
+            continue
+        if partner.answer is not None and not answers_match(theirs, partner.answer):
+            continue
+        kept.append(row)
+        foreign.append(other)
+        answers.append(own)
+        other_answers.append(theirs)
+    assert others.chains is not None
+    places = [subject.greedy.places[row] for row in kept]
+    own_chains, foreign_chains = _rows(subject.chains, kept), _rows(others.chains, foreign)
+    return Pairs(
+        [subject.problems[place].question for place in places],
+        places,
+        own_chains,
+        replace(foreign_chains, places=places),
+        answers,
+        other_answers,
+        _edited_steps(subject, places, own_chains, foreign_chains),
+    )
+
+
+def _edited_steps(
+    subject: Subject, places: Sequence[int], own: GreedyChains, foreign: GreedyChains
+) -> list[int | None]:
+    """By the decoded plans where there are, else by the labelled chains."""
+    if not subject.counts_steps:
+        return [None] * len(places)
+    edited: list[int | None] = []
+    for row, place in enumerate(places):
+        partner = subject.partners[place]
+        assert partner is not None
+        mine: Sequence[str] = own.plans[row] or subject.problems[place].steps
+        theirs: Sequence[str] = foreign.plans[row] or partner.steps
+        equal = torch.equal(own.slot_mask[row], foreign.slot_mask[row]) and len(mine) == len(theirs)
+        differing = [step for step, pair in enumerate(zip(mine, theirs, strict=False)) if pair[0] != pair[1]]
+        edited.append(differing[0] if equal and differing else None)
+    return edited
+
+
+def _used(subject: Subject, pairs: Pairs) -> list[int]:
+    """Latent steps of each chain."""
+    return (pairs.own.slot_mask.sum(dim=1) // subject.model.reasoner.config.latents_per_step).tolist()
+
+
+def _by_place(subject: Subject, pairs: Pairs, found: Sequence[str]) -> list[Figure]:
+    """The splice of all latents, apart for edits of the last step, which can be computed while answering."""
+    used = _used(subject, pairs)
+    last = [step == count - 1 for step, count in zip(pairs.edited, used, strict=True)]
+    known = [step is not None for step in pairs.edited]
+    groups = {_EARLIER: [a and not b for a, b in zip(known, last, strict=True)], _LAST: last}
+    return [
+        figure
+        for name, chosen in groups.items()
+        if any(chosen)
+        for figure in _figures(name, [each for each, taken in zip(found, chosen, strict=True) if taken])
+    ]
+
+
+def _of_steps(subject: Subject, pairs: Pairs) -> list[Figure]:
+    """The same for single steps, over the pairs whose edited step is not the last of the chain."""
+    size = subject.model.reasoner.config.latents_per_step
+    used = _used(subject, pairs)
+    early = [row for row, step in enumerate(pairs.edited) if step is not None and step < used[row] - 1]
+    if not early:
+        return []
+    some = pairs.select(early)
+    first = torch.tensor(some.edited)
+    last = torch.tensor([used[row] for row in early]) - 1
+
+    def one_step(step: torch.Tensor) -> GreedyChains:
+        here = (torch.arange(some.own.latents.shape[1]) // size) == step.unsqueeze(1)
+        latents = torch.where(here.unsqueeze(2), some.foreign.latents, some.own.latents)
+        return replace(some.own, latents=latents)
+
+    held = (first + 1) * size
+    variants = {
+        _HELD: one_step(first),
+        _AGAIN: think_on(subject.model, some.questions, one_step(first), held, subject.batch_size),
+        "the last step spliced": one_step(last),
+    }
+    return [
+        figure
+        for name, chains in variants.items()
+        for figure in _figures(name, _splice(subject, some, chains))
+    ]
+
+
+def _splice(subject: Subject, pairs: Pairs, chains: GreedyChains) -> list[str]:
+    """What each answer becomes with these chains: `MOVED`, `STAYED` or `NEITHER`."""
+    completions = completions_with(
+        subject.model,
+        subject.problems,
+        chains,
+        intact,
+        seed=subject.seed,
+        max_new_tokens=subject.max_new_tokens,
+        batch_size=subject.batch_size,
+    )
+    moved = are_correct(completions, pairs.other_answers)
+    stayed = are_correct(completions, pairs.answers)
+    return [MOVED if other else STAYED if own else NEITHER for other, own in zip(moved, stayed, strict=True)]
+
+
+def _figures(name: str, found: Sequence[str]) -> list[Figure]:
+    return [
+        figures.share(f"{name}: {outcome}", [each == outcome for each in found])
+        for outcome in (MOVED, STAYED, NEITHER)
+    ]
+
+
+def _verdict(status: str, spliced: Sequence[Figure], steps: Sequence[Figure]) -> str:
+    moved, stayed, _ = spliced
+    start = {
+        SOUND: "the answer follows the latents",
+        FAILED: "the answer does not follow the latents",
+    }.get(status, "whether the answer follows the latents is not decided")
+    parts = [
+        f"{start}: it becomes the partner's in {moved.text}, stays in {stayed.text} of {moved.count} pairs"
+    ]
+    by_name = {figure.name: figure for figure in steps}
+    last = by_name.get(f"{_LAST}: {STAYED}")
+    if last is not None and at_least(last, thresholds.COMPUTED_WHILE_ANSWERING) == SOUND:
+        parts.append(
+            f"where the edit concerns the last step it stays in {last.text}: there the last step is computed "
+            "while answering, from the question"
+        )
+    if f"{_AGAIN}: {MOVED}" in by_name:
+        held, again = by_name[f"{_HELD}: {MOVED}"], by_name[f"{_AGAIN}: {MOVED}"]
+        parts.append(
+            f"after one edited step it becomes the partner's in {held.text} with the later steps held, in "
+            f"{again.text} when they are thought again"
+        )
+    return "; ".join(parts)
+
+
+def _rows(chains: GreedyChains, rows: Sequence[int]) -> GreedyChains:
+    where = torch.tensor(list(rows), dtype=torch.long)
+    return GreedyChains(
+        [chains.places[row] for row in rows],
+        chains.latents[where],
+        chains.slot_mask[where],
+        [chains.plans[row] for row in rows],
+    )

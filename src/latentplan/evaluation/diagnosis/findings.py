@@ -1,0 +1,213 @@
+"""`Diagnosis`: what was found about a model's latents, as the JSON file that tables are made of.
+
+{"format_version": 1, "findings": [{"name": "silent_failure", "status": "sound", "verdict": "…",
+ "figures": [{"name": "accuracy, latents intact", "estimate": 0.97, "low": 0.95, "high": 0.98}]}, …], …}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from latentplan.evaluation.results import Estimate
+from latentplan.problems.files import write_atomically
+
+FORMAT_VERSION = 1
+
+SOUND = "sound"
+FAILED = "failed"
+UNCLEAR = "unclear"
+NOTED = "noted"
+NOT_APPLICABLE = "not applicable"
+STATUSES = (SOUND, FAILED, UNCLEAR, NOTED, NOT_APPLICABLE)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number.
+
+    Attributes:
+        name: what it is, in words; a group of figures shares what comes before a colon.
+        estimate: the number; None where there was nothing to measure.
+        low, high: its 95% interval, None where none is known.
+        unit: "share" of 1, shown in per cent; or "" for other numbers.
+        count: how many problems, pairs or steps it is about.
+    """
+
+    name: str
+    estimate: float | None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    count: int | None = None
+
+    @property
+    def text(self) -> str:
+        """For people: `95.8% [94.4, 96.9]`."""
+        if self.estimate is None:
+            return "–"
+        scale, sign = (100, "%") if self.unit == "share" else (1, "")
+        digits = 1 if self.unit == "share" else 2
+        shown = f"{scale * self.estimate:.{digits}f}{sign}"
+        if self.low is None or self.high is None:
+            return shown
+        return f"{shown} [{scale * self.low:.{digits}f}, {scale * self.high:.{digits}f}]"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer to one question about a model.
+
+    Attributes:
+        name: for `--fail_on`.
+        status: `sound`; `failed`; `unclear`, where the interval holds the threshold; `noted`, where there is
+            no judgement; `not applicable`.
+        verdict: in a sentence.
+        threshold: what was asked for, and why.
+        figures: behind the verdict.
+    """
+
+    name: str
+    status: str
+    verdict: str
+    threshold: str = ""
+    figures: list[Figure] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"there is no status {self.status!r}: it must be one of {', '.join(STATUSES)}")
+
+    def figure(self, name: str) -> Figure:
+        """The figure with this name. Raises KeyError if there is none."""
+        for figure in self.figures:
+            if figure.name == name:
+                return figure
+        raise KeyError(f"{self.name} has no figure {name!r}: {', '.join(each.name for each in self.figures)}")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings about one model on one set of problems.
+
+    Attributes:
+        model: the folder that the model came from.
+        method: its training method.
+        benchmark: the problems' short name.
+        data_fingerprint: equal for equal problems in equal order.
+        num_problems: how many.
+        seed: of noise and samples.
+        accuracy: greedy, with Wilson's interval.
+        findings: in the order in which they are shown.
+        created: when, ISO 8601 in UTC.
+        device: what it ran on.
+        seconds: that it took.
+        versions: of Python and the libraries.
+        format_version: of this file.
+    """
+
+    model: str
+    method: str
+    benchmark: str
+    data_fingerprint: str
+    num_problems: int
+    seed: int
+    accuracy: Estimate
+    findings: list[Finding]
+    created: str
+    device: str
+    seconds: float
+    versions: dict[str, str] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def finding(self, name: str) -> Finding:
+        """The finding with this name. Raises KeyError if there is none."""
+        for finding in self.findings:
+            if finding.name == name:
+                return finding
+        raise KeyError(f"there is no finding {name!r}: {', '.join(each.name for each in self.findings)}")
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of the findings that failed."""
+        return [finding.name for finding in self.findings if finding.status == FAILED]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, numbers and strings; the format version comes first."""
+        return {"format_version": self.format_version, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Diagnosis:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: the row is no diagnosis, or one of another format version; the message says which.
+        """
+        version = row.get("format_version")
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"format_version is {version!r}; this version of latentplan reads {FORMAT_VERSION}"
+            )
+        unknown = set(row) - {item.name for item in fields(cls)}
+        if unknown:
+            raise ValueError(f"a diagnosis has no {', '.join(sorted(unknown))}")
+        try:
+            findings = [_finding(each) for each in row["findings"]]
+            return cls(**{**row, "accuracy": Estimate(**row["accuracy"]), "findings": findings})
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"not a diagnosis: {error}") from error
+
+    def save(self, file: str | os.PathLike[str]) -> Path:
+        """Writes the JSON file in one move, so that no reader ever sees half of it; makes its folder."""
+        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+        return write_atomically(Path(file), text + "\n")
+
+    @classmethod
+    def load(cls, file: str | os.PathLike[str]) -> Diagnosis:
+        """The diagnosis in a file that `save` wrote. Raises ValueError, naming the file, if it holds none."""
+        try:
+            return cls.from_json(json.loads(Path(file).read_text(encoding="utf-8")))
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{os.fspath(file)}: {error}") from error
+
+
+def _finding(row: Mapping[str, Any]) -> Finding:
+    return Finding(**{**row, "figures": [Figure(**figure) for figure in row["figures"]]})
+
+
+def not_applicable(name: str, reason: str) -> Finding:
+    """A finding that says in one line why there is none."""
+    return Finding(name, NOT_APPLICABLE, reason)
+
+
+def at_least(figure: Figure, threshold: float) -> str:
+    """`sound` where the whole interval is at least the threshold, `failed` where it is below, else `unclear`.
+
+    Without an interval the estimate decides; without an estimate nothing is clear.
+    """
+    if figure.estimate is None:
+        return UNCLEAR
+    low = figure.estimate if figure.low is None else figure.low
+    high = figure.estimate if figure.high is None else figure.high
+    if low >= threshold:
+        return SOUND
+    return FAILED if high < threshold else UNCLEAR
+
+
+def at_most(figure: Figure, threshold: float) -> str:
+    """`sound` where the whole interval is at most the threshold, `failed` where above, else `unclear`."""
+    if figure.estimate is None:
+        return UNCLEAR
+    low = figure.estimate if figure.low is None else figure.low
+    high = figure.estimate if figure.high is None else figure.high
+    if high <= threshold:
+        return SOUND
+    return FAILED if low > threshold else UNCLEAR
+
+
+def worst(*statuses: str) -> str:
+    """`failed` if one is, else `unclear` if one is, else `sound`."""
+    return next((status for status in (FAILED, UNCLEAR) if status in statuses), SOUND)

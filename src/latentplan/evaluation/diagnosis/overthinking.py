@@ -1,0 +1,121 @@
+"""Does the model think longer about harder questions, and no longer than it needs to?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from latentplan.evaluation.diagnosis import figures, thresholds
+from latentplan.evaluation.diagnosis.findings import (
+    FAILED,
+    NOTED,
+    SOUND,
+    Figure,
+    Finding,
+    at_least,
+    at_most,
+    not_applicable,
+    worst,
+)
+from latentplan.evaluation.diagnosis.subject import Subject
+
+NAME = "overthinking"
+_LOGGED = ("latents/mean_length", "completions/mean_length")
+
+
+def overthinking(subject: Subject) -> Finding:
+    """Latents against labelled steps; beside them tokens, and their course over RL where a run logged it."""
+    config = subject.model.reasoner.config
+    if not subject.has_latents:
+        return not_applicable(NAME, f"{config.method} has no latents")
+    rows = [row for row, problem in enumerate(subject.asked) if problem.steps]
+    difficulty = np.array([len(subject.asked[row].steps) for row in rows], dtype=float)
+    latents = np.array([subject.greedy.solutions[row].num_latents for row in rows], dtype=float)
+    tokens = np.array([subject.greedy.solutions[row].num_tokens for row in rows], dtype=float)
+    if len(set(difficulty)) < 2:
+        return not_applicable(NAME, "all problems are equally hard, as far as labelled chains tell")
+    if len(set(latents)) == 1:
+        text = f"every question gets {latents[0]:g} latents: their number says nothing about difficulty"
+        return Finding(NAME, NOTED, text, figures=[figures.mean("latents a question", latents.tolist())])
+    together = np.stack([difficulty, latents], axis=1)
+    follows = figures.resampled("correlation of latents with labelled steps", figures.correlation, together)
+    excess = _excess(subject, rows) if subject.counts_steps else None
+    length = at_least(follows, thresholds.LENGTH_CORRELATION)
+    surplus = SOUND if excess is None else at_most(excess, thresholds.EXCESS_STEPS)
+    return Finding(
+        NAME,
+        worst(length, surplus),
+        _verdict(length, surplus, follows, excess),
+        f"the correlation must reach {thresholds.LENGTH_CORRELATION:g}, and at most "
+        f"{thresholds.EXCESS_STEPS:g} latent steps more than labelled may be used on average",
+        [
+            follows,
+            figures.resampled("latents for each labelled step more (slope)", figures.slope, together),
+            figures.resampled(
+                "tokens for each labelled step more (slope)",
+                figures.slope,
+                np.stack([difficulty, tokens], axis=1),
+            ),
+            *([excess] if excess is not None else []),
+            *(
+                figures.mean(f"latents, {steps:g} labelled steps", latents[difficulty == steps].tolist())
+                for steps in sorted(set(difficulty))
+            ),
+            *over_training(subject.run),
+        ],
+    )
+
+
+def over_training(run: Path | None) -> list[Figure]:
+    """First and last logged means of latents and text tokens in a run's metrics; nothing without them."""
+    rows = _metrics(run)
+    found = []
+    for name in _LOGGED:
+        values = [(row["step"], row[name]) for row in rows if name in row and "step" in row]
+        if len(values) > 1:
+            found += [
+                Figure(f"over training: {name} at step {step}", float(value))
+                for step, value in values[:: len(values) - 1]
+            ]
+    return found
+
+
+def _metrics(run: Path | None) -> list[dict]:
+    if run is None:
+        return []
+    rows = []
+    try:
+        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            rows += [row] if isinstance(row, dict) else []
+    except (OSError, ValueError):  # no file, or a last line that is being written
+        pass
+    return rows
+
+
+def _excess(subject: Subject, rows: list[int]) -> Figure:
+    """Latent steps beyond those labelled (at most K); too few count negative."""
+    most = subject.model.reasoner.config.max_latent_steps
+    surplus = [subject.used_steps[row] - min(len(subject.asked[row].steps), most) for row in rows]
+    return figures.mean("latent steps beyond the labelled ones", surplus)
+
+
+def _verdict(length: str, surplus: str, follows: Figure, excess: Figure | None) -> str:
+    text = {
+        SOUND: f"harder questions get more latents (correlation {follows.text})",
+        FAILED: f"the number of latents does not follow difficulty (correlation {follows.text})",
+    }.get(
+        length,
+        f"whether the number of latents follows difficulty is not decided (correlation {follows.text})",
+    )
+    if excess is None:
+        return text
+    beyond = {
+        SOUND: f"no overthinking: {excess.text} latent steps beyond the labelled ones",
+        FAILED: f"overthinking: {excess.text} latent steps beyond the labelled ones",
+    }.get(
+        surplus, f"whether it overthinks is not decided: {excess.text} latent steps beyond the labelled ones"
+    )
+    return f"{text}; {beyond}"

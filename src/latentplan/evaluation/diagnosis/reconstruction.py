@@ -1,0 +1,61 @@
+"""Can the plans be read at all? Everything that is said of decoded steps stands on this."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from latentplan.evaluation.diagnosis import figures, thresholds
+from latentplan.evaluation.diagnosis.findings import FAILED, SOUND, Figure, Finding, at_least, not_applicable
+from latentplan.evaluation.diagnosis.subject import Subject
+from latentplan.evaluation.reconstruction import result_of
+from latentplan.rollout.plans import Plan
+from latentplan.rollout.reconstruction import Labels, Reading, nearest_share, teacher_plans, text_of
+
+NAME = "reconstruction"
+
+
+def reconstruction(subject: Subject) -> Finding:
+    """Steps read back, teacher-encoded and free-running; see `evaluation.reconstruction`."""
+    if subject.model.step_decoder is None:
+        return not_applicable(NAME, f"{subject.model.reasoner.config.method} has no step decoder")
+    rows = [row for row, problem in enumerate(subject.asked) if problem.steps]
+    if not rows:
+        return not_applicable(NAME, "no problem has a labelled chain to compare with")
+    labelled = [subject.asked[row] for row in rows]
+    teacher = teacher_plans(subject.model, labelled, batch_size=subject.batch_size)
+    free = [subject.greedy.solutions[row].plan or [] for row in rows]
+    taught = Labels(subject.model, labelled, all_plans=False).chains
+    valid = Labels(subject.model, labelled, all_plans=True).chains
+    exact = _share("teacher-encoded: exact", teacher, taught, text_of)
+    status = at_least(exact, thresholds.RECONSTRUCTION)
+    return Finding(
+        NAME,
+        status,
+        _verdict(status, exact),
+        f"the decoder must read {thresholds.RECONSTRUCTION:.0%} of the teacher-encoded steps exactly",
+        [
+            exact,
+            _share("teacher-encoded: right result", teacher, taught, result_of),
+            _share("free-running: exact", free, valid, text_of),
+            _share("free-running: right result", free, valid, result_of),
+        ],
+    )
+
+
+def _share(name: str, plans: Sequence[Plan], chains: Sequence[Sequence[Plan]], reading: Reading) -> Figure:
+    """The share of steps, with an interval over problems, whose steps are not independent."""
+    shares = [nearest_share(plan, options, reading) for plan, options in zip(plans, chains, strict=True)]
+    return figures.resampled(name, figures.ratio, np.array(shares, dtype=float), unit="share")
+
+
+def _verdict(status: str, exact: Figure) -> str:
+    if status == SOUND:
+        return f"the decoder reads {exact.text} of the latent steps exactly"
+    if status == FAILED:
+        return (
+            f"the decoder reads only {exact.text} of the latent steps exactly: trust neither decoded plans "
+            "nor coherence"
+        )
+    return f"the decoder reads {exact.text} of the latent steps exactly, too close to the threshold to tell"

@@ -1,0 +1,74 @@
+"""Would the answers be as good without what the latents say? The question that arXiv:2512.21711 asks."""
+
+from __future__ import annotations
+
+from latentplan.evaluation.diagnosis import figures, thresholds
+from latentplan.evaluation.diagnosis.findings import (
+    FAILED,
+    SOUND,
+    UNCLEAR,
+    Finding,
+    at_least,
+    not_applicable,
+)
+from latentplan.evaluation.diagnosis.subject import Subject
+from latentplan.evaluation.interventions import same_norm_noise, zero
+from latentplan.problems.answers import extract_answer
+
+NAME = "silent_failure"
+
+
+def silent_failure(subject: Subject) -> Finding:
+    """Accuracy with the latents set to zero, replaced by noise, and exchanged between questions.
+
+    The verdict rests on the exchange alone: zeros and noise are nothing that the model has ever read, and
+    may break an answer that does not need what the latents say. Exchanged latents are as good as its own,
+    and as many, but they belong to another question.
+    """
+    if not subject.has_latents:
+        return not_applicable(NAME, f"{subject.model.reasoner.config.method} has no latents to replace")
+    if len(subject.problems) < 2:
+        return not_applicable(NAME, "with one problem there is no other question to take latents from")
+    right = subject.right
+    replaced = {
+        "zero": subject.judge(subject.completions(zero)),
+        "noise of the same norm": subject.judge(subject.completions(same_norm_noise)),
+        "another question's": subject.judge(subject.exchanged),
+    }
+    accuracy = figures.share("accuracy: latents intact", right)
+    lost = figures.drop("lost: another question's", right, replaced["another question's"])
+    bound = thresholds.USED_SHARE * (accuracy.estimate or 0)
+    status = at_least(lost, bound) if any(right) else UNCLEAR
+    return Finding(
+        NAME,
+        status,
+        _verdict(status, accuracy.text, figures.share("", replaced["another question's"]).text),
+        f"exchanging latents between questions must cost {thresholds.USED_SHARE:.0%} of the accuracy "
+        f"(here {100 * bound:.1f} points), or they are ornament",
+        [
+            accuracy,
+            *(figures.share(f"accuracy: {name}", hits) for name, hits in replaced.items()),
+            *(figures.drop(f"lost: {name}", right, hits) for name, hits in replaced.items()),
+            figures.share("answers that change: another question's", _changed(subject)),
+        ],
+    )
+
+
+def _changed(subject: Subject) -> list[bool]:
+    own = [solution.completion for solution in subject.greedy.solutions]
+    pairs = zip(own, subject.exchanged, strict=True)
+    return [extract_answer(before) != extract_answer(after) for before, after in pairs]
+
+
+def _verdict(status: str, intact: str, exchanged: str) -> str:
+    if status == SOUND:
+        return f"the answers need the latents: accuracy {intact}, with another question's latents {exchanged}"
+    if status == FAILED:
+        return (
+            f"silent failure: accuracy is {intact}, and with another question's latents {exchanged}; "
+            "what the latents say does not matter"
+        )
+    return (
+        f"not decided: accuracy is {intact}, with another question's latents {exchanged}; more problems, or "
+        "a model that answers more of them, would tell"
+    )

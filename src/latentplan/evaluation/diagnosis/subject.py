@@ -1,0 +1,153 @@
+"""`Subject`: a model, its problems and what it answered, computed once and shared by all findings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from latentplan.evaluation.interventions import Intervention, completions_with, of_an_equal_chain
+from latentplan.evaluation.predictions import are_correct
+from latentplan.evaluation.rollouts import GreedyChains, chains_of
+from latentplan.modeling.latents import LatentChain, unroll
+from latentplan.modeling.loading import LoadedModel
+from latentplan.problems.counterfactuals import Counterfactual
+from latentplan.problems.problem import Problem
+from latentplan.rollout.sampling import Sampling
+from latentplan.rollout.solve import Solution, question_batch, read_solutions, roll_out
+
+
+@dataclass
+class Greedy:
+    """The most probable trajectory of each question, in the order of the questions' length.
+
+    Attributes:
+        places: of the questions in the whole set.
+        solutions: one a question.
+        chains: its latents, in the same order; None for a model without latents.
+    """
+
+    places: list[int]
+    solutions: list[Solution]
+    chains: GreedyChains | None
+
+
+@dataclass
+class Subject:
+    """What is examined.
+
+    Attributes:
+        model: reasoner, decoder, tokenizer; in evaluation mode.
+        problems: with their answers.
+        partners: of each problem, or None where it has none.
+        seed: of noise and samples.
+        max_new_tokens: of a completion.
+        batch_size: trajectories at a time.
+        num_generations: samples of each problem, for plan coverage.
+        variance_problems: problems at most whose rewards are taken apart.
+        run: the run directory around the model, if there is one.
+    """
+
+    model: LoadedModel
+    problems: Sequence[Problem]
+    partners: Sequence[Counterfactual | None]
+    seed: int = 0
+    max_new_tokens: int = 128
+    batch_size: int = 128
+    num_generations: int = 8
+    variance_problems: int = 64
+    run: Path | None = None
+
+    @property
+    def has_latents(self) -> bool:
+        """Whether the model reasons in latents at all."""
+        return self.model.reasoner.config.num_slots > 0
+
+    @property
+    def counts_steps(self) -> bool:
+        """Whether a latent stands for a part of a step, and not for so many tokens."""
+        return self.has_latents and self.model.reasoner.config.compression_factor is None
+
+    @cached_property
+    def greedy(self) -> Greedy:
+        """Of the problems."""
+        return roll_out_greedily(self, [problem.question for problem in self.problems])
+
+    @property
+    def chains(self) -> GreedyChains:
+        """The greedy latents; only of a model that has latents."""
+        assert self.greedy.chains is not None
+        return self.greedy.chains
+
+    @cached_property
+    def asked(self) -> list[Problem]:
+        """The problems in the order of the greedy trajectories."""
+        return [self.problems[place] for place in self.greedy.places]
+
+    @cached_property
+    def right(self) -> list[bool]:
+        """Whether each greedy answer is right, in their order."""
+        return self.judge([solution.completion for solution in self.greedy.solutions])
+
+    @cached_property
+    def used_steps(self) -> list[int]:
+        """Latent steps of each greedy chain."""
+        slots = self.chains.slot_mask.sum(dim=1) // self.model.reasoner.config.latents_per_step
+        return slots.tolist()
+
+    def judge(self, completions: Sequence[str]) -> list[bool]:
+        """Whether completions, in the order of the greedy trajectories, are right."""
+        return are_correct(completions, [problem.answer for problem in self.asked])
+
+    def completions(self, intervention: Intervention, chains: GreedyChains | None = None) -> list[str]:
+        """What the model writes after an intervention on its chains (or on others of the same questions)."""
+        return completions_with(
+            self.model,
+            self.problems,
+            self.chains if chains is None else chains,
+            intervention,
+            seed=self.seed,
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
+        )
+
+    @cached_property
+    def exchanged(self) -> list[str]:
+        """What it writes with the latents of another question."""
+        return self.completions(of_an_equal_chain)
+
+    @cached_property
+    @torch.no_grad()
+    def distributions(self) -> LatentChain:
+        """Means and log-variances of the greedy chains, `[questions, slots, hidden]`, on the CPU."""
+        parts = []
+        for start in range(0, len(self.asked), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            ids, mask = question_batch(self.model, [problem.question for problem in self.asked[rows]])
+            slot_mask = self.chains.slot_mask[rows].to(ids.device)
+            reasoner = self.model.reasoner
+            parts.append(unroll(reasoner, reasoner.start(ids, mask), slot_mask, noise_keys=None))
+        log_variances = [part.log_variance for part in parts if part.log_variance is not None]
+        return LatentChain(
+            latents=torch.cat([part.latents.float().cpu() for part in parts]),
+            mean=torch.cat([part.mean.float().cpu() for part in parts]),
+            log_variance=torch.cat(log_variances).float().cpu() if log_variances else None,
+            mask=self.chains.slot_mask,
+        )
+
+
+def roll_out_greedily(subject: Subject, questions: Sequence[str]) -> Greedy:
+    """The most probable trajectory of each question."""
+    places: list[int] = []
+    solutions: list[Solution] = []
+    chains: list[GreedyChains] = []
+    sampling = Sampling.greedy(subject.max_new_tokens)
+    for batch in roll_out(subject.model, questions, sampling, seed=0, batch_size=subject.batch_size):
+        solved = read_solutions(subject.model, batch.trajectories)
+        places += batch.places
+        solutions += solved
+        chains.append(chains_of(batch, [solution.plan for solution in solved]))
+    return Greedy(places, solutions, GreedyChains.join(chains) if subject.has_latents else None)

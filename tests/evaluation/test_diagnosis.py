@@ -1,0 +1,199 @@
+"""Diagnoses of small models: what applies to whom, fixed noise for latents, verdicts from given answers."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from latentplan.evaluation.diagnosis.edits import MOVED, NEITHER, STAYED, collect_pairs
+from latentplan.evaluation.diagnosis.examine import FINDINGS, examine
+from latentplan.evaluation.diagnosis.findings import FAILED, NOT_APPLICABLE, SOUND, UNCLEAR
+from latentplan.evaluation.diagnosis.plans import plan_coverage
+from latentplan.evaluation.diagnosis.silent_failure import silent_failure
+from latentplan.evaluation.diagnosis.stops import decisions
+from latentplan.evaluation.diagnosis.subject import Subject
+from latentplan.problems.counterfactuals import Counterfactual, counterfactuals
+from latentplan.problems.problem import Problem
+from latentplan.rollout.solve import Solution
+
+SHORT = {"max_new_tokens": 8, "num_generations": 2}
+
+
+def partners_of(problems):
+    return counterfactuals("minigsm:clock", problems)
+
+
+@pytest.fixture(scope="module")
+def fixed_noise(make_system, make_batch, mixed_problems, overfit, as_loaded):
+    """A model that knows six problems by heart, and whose latents are noise that never changes."""
+    system = make_system("pause")
+    embedding = system.reasoner.latent_head.embedding
+    torch.manual_seed(1)
+    embedding.data.normal_()
+    embedding.requires_grad_(False)
+    assert overfit(system, mixed_problems, bound=0.02, steps=300) < 0.02
+    return as_loaded(system)
+
+
+def test_latents_of_fixed_noise_are_a_silent_failure(fixed_noise, mixed_problems):
+    found = examine(fixed_noise, mixed_problems, [None] * 6, **SHORT)
+    assert found.accuracy.estimate == 1
+    silent = found.finding("silent_failure")
+    assert silent.status == FAILED
+    assert silent.figure("accuracy: another question's").estimate == 1
+    assert silent.figure("lost: another question's").estimate == 0
+    assert silent.figure("answers that change: another question's").estimate == 0
+    assert found.failed == ["silent_failure"]  # of six problems no slot is judged
+
+
+def test_latents_of_fixed_noise_have_collapsed(fixed_noise, clock_problems):
+    found = examine(fixed_noise, clock_problems[:40], [None] * 40, **SHORT)
+    collapse = found.finding("posterior_collapse")
+    assert collapse.status == FAILED
+    assert collapse.verdict == "6 of 6 slots are the same whatever the question is: 1, 2, 3, 4, 5, 6"
+    assert collapse.figure("slot 1: effective rank").estimate == 0
+
+
+POINTS = {"silent_failure", "overthinking", "reward_variance"}
+
+
+@pytest.mark.parametrize(
+    ("method", "applicable"),
+    [
+        ("cot", {"plan_coverage"}),
+        ("no_cot", set()),
+        ("coconut", POINTS),
+        ("colar", POINTS),
+        ("sim_cot", {*POINTS, "reconstruction", "plan_coverage"}),
+    ],
+)
+def test_what_does_not_apply_is_said_in_one_line(make_system, as_loaded, clock_problems, method, applicable):
+    model = as_loaded(make_system(method))
+    found = examine(model, clock_problems[:8], [None] * 8, **SHORT)
+    assert [finding.name for finding in found.findings] == list(FINDINGS)
+    others = {finding.name for finding in found.findings if finding.status != NOT_APPLICABLE}
+    # An untrained CoLaR may use one latent for each question, and then there is nothing to reorder.
+    assert others - {"reading"} == applicable
+    for finding in found.findings:
+        assert finding.verdict
+        assert "\n" not in finding.verdict
+        assert bool(finding.figures) == (finding.status != NOT_APPLICABLE)
+
+
+def test_batch_size_changes_no_finding(taught_model, problems):
+    partners = partners_of(problems)
+    found = [examine(taught_model, problems, partners, batch_size=size, seed=4, **SHORT) for size in (5, 100)]
+    for one, other in zip(found[0].findings, found[1].findings, strict=True):
+        assert (one.name, one.status) == (other.name, other.status)
+        for figure, its in zip(one.figures, other.figures, strict=True):
+            assert figure.name == its.name
+            assert figure.estimate == pytest.approx(its.estimate, rel=1e-3, abs=1e-4)
+
+
+def test_model_that_knows_its_problems(taught_model, problems):
+    known = problems[:4]
+    found = examine(taught_model, known, [None] * 4, benchmark="known", **SHORT)
+    assert found.finding("reconstruction").figure("teacher-encoded: exact").estimate == 1
+    assert found.finding("plan_coverage").figure("greedy plan: the labelled one").estimate == 1
+    assert found.finding("stop_calibration").figure("stops where a valid chain ends").estimate == 1
+    assert found.finding("stop_calibration").status in (SOUND, UNCLEAR)  # of four problems
+    assert (found.benchmark, found.num_problems, found.method) == ("known", 4, "atp_latent")
+
+
+def test_one_problem_or_none(taught_model, problems):
+    found = examine(taught_model, problems[:1], [None], **SHORT)
+    assert "no other question" in found.finding("silent_failure").verdict
+    assert found.finding("faithfulness").status == NOT_APPLICABLE
+    with pytest.raises(ValueError, match="no problems to diagnose with"):
+        examine(taught_model, [], [])
+    with pytest.raises(ValueError, match="2 problems need as many partners"):
+        examine(taught_model, problems[:2], [None])
+
+
+def test_own_answers_serve_where_right_ones_are_not_known(taught_model, problems):
+    """The first four questions are known by heart, so beside each other they are pairs."""
+    known = problems[:4]
+    others = [known[1], known[0], known[3], known[2]]
+    partners = [Counterfactual(other.question) for other in others]
+    subject = Subject(taught_model, known, partners, max_new_tokens=8)
+    pairs = collect_pairs(subject)
+    kept = [place for place in range(4) if known[place].answer != others[place].answer]
+    assert sorted(pairs.places) == kept
+    for place, answer in zip(pairs.places, pairs.other_answers, strict=True):
+        assert answer == others[place].answer
+    wrong = [Counterfactual(other.question, answer="77") for other in others]
+    assert collect_pairs(Subject(taught_model, known, wrong, max_new_tokens=8)).places == []
+
+
+def test_edits_of_a_taught_model_have_three_outcomes(taught_model, problems):
+    known = problems[:4]
+    partners = [Counterfactual(other.question) for other in (known[1], known[0], known[3], known[2])]
+    finding = FINDINGS["faithfulness"](Subject(taught_model, known, partners, max_new_tokens=8))
+    shares = [
+        finding.figure(f"all latents spliced: {outcome}").estimate for outcome in (MOVED, STAYED, NEITHER)
+    ]
+    assert sum(shares) == pytest.approx(1)
+    assert finding.status == UNCLEAR  # so few pairs decide nothing
+
+
+def test_stop_decisions_end_with_the_first_stop(taught_model, problems):
+    known = problems[:4]
+    subject = Subject(taught_model, known, [None] * 4, max_new_tokens=8)
+    needed = {row: min(3, len(problem.steps)) for row, problem in enumerate(subject.asked)}
+    rows = decisions(subject, needed)
+    assert len(rows) == sum(min(steps + 1, 3) for steps in needed.values())
+    due = rows[:, 1] == 1
+    assert rows[due, 0].min() > 0.5 > rows[~due, 0].max()
+
+
+def answered(right, exchanged):
+    """A subject whose answers are given: whether each is right, and what exchanged latents make of it."""
+    count = len(right)
+    completions = [f"### {number}" for number in range(count)]
+    subject = SimpleNamespace(
+        has_latents=True,
+        problems=[None] * count,
+        right=right,
+        exchanged=exchanged,
+        greedy=SimpleNamespace(solutions=[Solution(text, None, 0, 0, True) for text in completions]),
+        completions=lambda intervention: completions,
+        judge=lambda texts: [text == "### right" for text in texts],
+        model=SimpleNamespace(reasoner=SimpleNamespace(config=SimpleNamespace(method="x"))),
+    )
+    return silent_failure(subject)
+
+
+@pytest.mark.parametrize(
+    ("right", "kept", "status"),
+    [
+        (200, 20, SOUND),  # falls from 100% to 10%
+        (200, 200, FAILED),
+        (200, 196, FAILED),  # 2 points: surely less than a tenth
+        (200, 180, UNCLEAR),  # ten points: the interval holds the threshold
+        (20, 0, SOUND),  # from 10% to 0%: little, but all of it
+        (0, 0, UNCLEAR),  # nothing to lose
+    ],
+)
+def test_silent_failure_by_what_an_exchange_costs(right, kept, status):
+    hits = [place < right for place in range(200)]
+    exchanged = ["### right" if place < kept else "### wrong" for place in range(200)]
+    assert answered(hits, exchanged).status == status
+
+
+def test_plan_coverage_counts_labelled_valid_and_other_plans(tiny_model, problems):
+    one, other = ("<<1+2=3>>", "<<3+4=7>>"), ("<<1+4=5>>", "<<5+2=7>>")
+    problem = Problem("q", one, "7", plans=(one, other))
+    plans = [one, other, other, ("<<1+2=3>>",), ()]
+    subject = SimpleNamespace(
+        model=tiny_model("cot"),
+        asked=[problem] * 5,
+        greedy=SimpleNamespace(solutions=[Solution("### 7", list(plan), 0, 0, True) for plan in plans]),
+        right=[True, True, False, True, False],
+        num_generations=1,
+    )
+    finding = plan_coverage(subject)
+    shares = {figure.name: figure.estimate for figure in finding.figures}
+    assert shares["greedy plan: the labelled one"] == pytest.approx(1 / 5)
+    assert shares["greedy plan: another valid one"] == pytest.approx(2 / 5)
+    assert shares["greedy plan: none of them"] == pytest.approx(2 / 5)
+    assert shares["right answers with a valid plan"] == pytest.approx(2 / 3)
