@@ -17,6 +17,7 @@ from latentplan.cli import (
     report,
     serve,
     train,
+    visualize,
 )
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -34,6 +35,7 @@ app.command()(diagnose.diagnose)
 app.command()(compare.compare)
 app.command()(ask.ask)
 app.command()(serve.serve)
+app.command()(visualize.visualize)
 app.command()(report.report)
 app.command()(push.push)
 data.command("check")(data_check.check)

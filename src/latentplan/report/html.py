@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from latentplan.report import charts, formats, setup, words
 from latentplan.report.examples import example_groups
+from latentplan.report.pictures.embed import picture_groups
 from latentplan.report.runs import Run, benchmarks_of, is_number
 
 
@@ -23,6 +24,7 @@ def render(runs: Sequence[Run], *, seconds: float | None, title: str, command: s
         title: of the page.
         command: that makes all of it again.
     """
+    pictures = picture_groups(runs)  # first, as what cannot be read becomes a note
     return (
         _environment()
         .get_template("report.html.j2")
@@ -37,6 +39,7 @@ def render(runs: Sequence[Run], *, seconds: float | None, title: str, command: s
             facts=_facts(runs, seconds),
             groups=example_groups(runs),
             benchmarks=benchmarks_of(runs),
+            picture_groups=pictures,
             **_figures(runs),
         )
     )

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from latentplan.report.comparison.columns import NumberRow
+from latentplan.report.plot_style import COLOURS, MARKERS
 from latentplan.report.runs import is_number
-
-COLOURS = ("#56616c", "#b97400", "#00876a", "#3f9bd8", "#00529b", "#c8470b", "#b0578b", "#7a7a00")
-MARKERS = "os^Dvph*XP"
 
 
 def draw(rows: Sequence[NumberRow], folder: Path) -> list[Path]:

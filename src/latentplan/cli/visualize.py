@@ -1,0 +1,190 @@
+"""`latentplan visualize`: pictures of latents, stops, σ, plans and rewards, of one model or several.
+
+latentplan visualize runs/quickstart/atp_latent_sft runs/quickstart/atp_latent_rl
+latentplan visualize runs/NAME --projection umap --fit first --output pictures
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.text import Text
+
+from latentplan.cli.evaluate import load_benchmarks
+from latentplan.cli.opening import fail, open_model
+from latentplan.cli.options import (
+    BatchSize,
+    Columns,
+    Device,
+    LatentTemperature,
+    MaxNewTokens,
+    Seed,
+    Temperature,
+    TorchThreads,
+    column_map,
+)
+from latentplan.evaluation.latent_rows import collect_latents
+from latentplan.evaluation.latent_table import LatentTable
+from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint
+from latentplan.problems.problem import Problem
+from latentplan.report.formats import run_title
+from latentplan.report.pictures.draw import LeftOut, Request, check_installed, draw_pictures
+from latentplan.report.pictures.projection import PROJECTIONS
+from latentplan.report.runs import ReportEntry, Run, load_runs
+from latentplan.rollout.sampling import Sampling
+
+FITS = ("both", "first")
+
+
+def visualize(
+    models: Annotated[
+        list[Path], typer.Argument(help="Runs or model folders; several are drawn beside each other.")
+    ],
+    benchmark: Annotated[
+        str,
+        typer.Option("--benchmark", help="NAME, FILE, NAME=FILE, owner/name of the hub, or minigsm:PRESET."),
+    ] = "minigsm:quickstart",
+    num_problems: Annotated[
+        int, typer.Option("--num_problems", "--limit", min=1, help="Problems that are solved.")
+    ] = 400,
+    split: Annotated[str, typer.Option(help="Which part to take from the hub or from minigsm.")] = "test",
+    dataset_columns: Columns = None,
+    projection: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--projection", help=f"Of {', '.join(PROJECTIONS)}; may be repeated; pca and tsne by default."
+        ),
+    ] = None,
+    fit: Annotated[
+        str,
+        typer.Option(help=f"What a projection is fitted on, {' or '.join(FITS)}; t-SNE always on both."),
+    ] = "both",
+    temperature: Temperature = 0.0,
+    latent_temperature: LatentTemperature = None,
+    max_new_tokens: MaxNewTokens = 128,
+    batch_size: BatchSize = 128,
+    seed: Seed = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="Folder of the files; the last run's pictures/ by default."),
+    ] = None,
+    device: Device = None,
+    torch_threads: TorchThreads = None,
+) -> None:
+    """Draw what models do: latents in the plane, stops, σ, decoded plans, rewards. PNG, SVG and the data."""
+    names = projection or ["pca", "tsne"]
+    _check(names, fit)
+    console = Console(highlight=False)
+    try:
+        problems = load_benchmarks(
+            [benchmark], num_problems, split=split, columns=column_map(dataset_columns)
+        )
+    except ValueError as error:
+        fail(error)
+    ((label, asked),) = problems.items()
+    latents = temperature if latent_temperature is None else latent_temperature
+    sampling = Sampling(temperature, latents, max_new_tokens)
+    titles = _titles(models)
+    tables: dict[str, LatentTable] = {}
+    left_out: list[LeftOut] = []
+    for title, folder in zip(titles, models, strict=True):
+        loaded = open_model(folder, device, torch_threads)
+        if not loaded.reasoner.config.num_slots:
+            left_out.append(LeftOut(title, f"{loaded.reasoner.config.method} has no latents"))
+            continue
+        tables[title] = _collect(loaded, asked, sampling, seed, batch_size, title, console)
+    if not tables:
+        fail("; ".join(f"{gone.name}: {gone.reason}" for gone in left_out) + ": there is nothing to draw")
+    request = Request(
+        models=tables,
+        runs=_runs_of_rl(models, titles),
+        projections=list(dict.fromkeys(names)),
+        first_only=fit == "first",
+        seed=seed,
+        about={"benchmark": label, "num_problems": len(asked), "command": _command()},
+    )
+    _draw(request, output or pictures_folder(models[-1]), left_out, console)
+
+
+def pictures_folder(model: Path) -> Path:
+    """`pictures/` in the run that a model belongs to, or in the model folder without a run around it."""
+    return run_folder(model) / "pictures"
+
+
+def run_folder(model: Path) -> Path:
+    """The run that a model belongs to, or the folder itself."""
+    inside = model.resolve().name == "model" and is_latent_checkpoint(model)
+    return model.resolve().parent if inside else model
+
+
+def _check(projections: Sequence[str], fit: str) -> None:
+    unknown = [name for name in projections if name not in PROJECTIONS]
+    if unknown:
+        fail(f"--projection {unknown[0]}: choose from {', '.join(PROJECTIONS)}")
+    if fit not in FITS:
+        fail(f"--fit {fit}: choose from {', '.join(FITS)}")
+    try:
+        check_installed(projections)
+    except ImportError as error:
+        fail(error)
+
+
+def _titles(models: Sequence[Path]) -> list[str]:
+    """A different title for each model, from the name of its run, else from its path."""
+    folders = [run_folder(model) for model in models]
+    titles = [run_title(folder.resolve().name) for folder in folders]
+    if len(set(titles)) < len(titles):
+        titles = [os.fspath(folder) for folder in folders]
+    if len(set(titles)) < len(titles):
+        fail("a model is named twice: " + ", ".join(titles))
+    return titles
+
+
+def _collect(
+    loaded: LoadedModel,
+    problems: list[Problem],
+    sampling: Sampling,
+    seed: int,
+    batch_size: int,
+    title: str,
+    console: Console,
+) -> LatentTable:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=len(problems))
+        return collect_latents(
+            loaded,
+            problems,
+            sampling=sampling,
+            seed=seed,
+            batch_size=batch_size,
+            on_progress=lambda done: progress.advance(task, done),
+        )
+
+
+def _runs_of_rl(models: Sequence[Path], titles: Sequence[str]) -> list[Run]:
+    entries = [
+        ReportEntry(title, title, run_folder(model).resolve())
+        for model, title in zip(models, titles, strict=True)
+    ]
+    return [run for run in load_runs(entries) if run.is_rl]
+
+
+def _command() -> str:
+    return shlex.join(["latentplan", *sys.argv[1:]])
+
+
+def _draw(request: Request, folder: Path, left_out: list[LeftOut], console: Console) -> None:
+    with console.status("drawing") as status:
+        files, gone = draw_pictures(request, folder, lambda name: status.update(f"drawing: {name}"))
+    for file in files:
+        console.print(Text(str(file)), soft_wrap=True)
+    for name, reason in [*left_out, *gone]:
+        console.print(Text(f"left out: {name}: {reason}", style="yellow"), soft_wrap=True)

@@ -1,0 +1,134 @@
+"""Latent steps in the plane: a row for each model, a column for each label, every point drawn as its class.
+
+Results are drawn as their number and operators as their sign, so that no colour is needed to read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from latentplan.evaluation.clustering import Clustering, main_classes
+from latentplan.evaluation.latent_table import LatentTable
+from latentplan.report.pictures.labels import LABELS
+from latentplan.report.plot_style import BAD, COLOURS, GOOD, MARKERS, RULE, SOFT, new_figure
+
+MAX_DRAWN = 300
+"""Points of a panel at most; the numbers below it are of all."""
+_STEP_COLOURS = ("#9ad4ff", "#3f9bd8", "#00529b", "#16234f", "#000000")
+_WORDS = {"+": "plus", "−": "minus", "×": "times", "÷": "divided by"}
+_OPERATORS = {"+": COLOURS[4], "−": COLOURS[5], "×": COLOURS[2], "÷": COLOURS[1], "several": COLOURS[6]}
+
+
+@dataclass(frozen=True)
+class Projected:
+    """One model's latent steps in the plane.
+
+    Attributes:
+        title: of the model.
+        table: its latent steps.
+        points: `[rows, 2]`.
+        measured: by label, the numbers in the original space; None where there are fewer than two classes.
+    """
+
+    title: str
+    table: LatentTable
+    points: np.ndarray
+    measured: dict[str, Clustering | None]
+
+
+def draw_latents(models: Sequence[Projected], method: str) -> Any:
+    """The figure; `method` says below it how the latents were projected."""
+    figure = new_figure(13.2, 3.4 * len(models) + 0.3)
+    panels = figure.subplots(len(models), len(LABELS), squeeze=False, sharex=True, sharey=True)
+    for row, model in zip(panels, models, strict=True):
+        for panel, label in zip(row, LABELS, strict=True):
+            _panel(panel, model, label)
+        row[0].set_ylabel(model.title, fontsize=11, color="black", fontweight="bold")
+    for panel, label in zip(panels[0], LABELS, strict=True):
+        panel.set_title(_heading(label, models), pad=18)
+    figure.supxlabel(f"{method}; all panels have the same axes", fontsize=8, color=SOFT)
+    return figure
+
+
+def _heading(label: str, models: Sequence[Projected]) -> str:
+    if label in ("result", "operator"):
+        sources = {"as decoded" if model.table.decoded else "of the labelled step" for model in models}
+        return f"{label}, {' or '.join(sorted(sources))}"
+    return {"step": "place in the chain", "answer": "answer of the chain"}[label]
+
+
+def _panel(panel: Any, model: Projected, label: str) -> None:
+    rows = model.table.rows[:MAX_DRAWN]
+    names = [LABELS[label](row) for row in rows]
+    every = [LABELS[label](row) for row in model.table.rows]
+    classes = main_classes(every, [row.problem for row in model.table.rows]) or sorted(
+        {n for n in every if n}
+    )
+    looks = _looks(label, classes)
+    points = model.points[: len(rows)]
+    rest = [place for place, name in enumerate(names) if name not in looks]
+    panel.scatter(points[rest, 0], points[rest, 1], s=4, color="#c9ccc9", linewidths=0, clip_on=False)
+    for name, style in looks.items():
+        at = [place for place, found in enumerate(names) if found == name]
+        panel.scatter(points[at, 0], points[at, 1], label=_WORDS.get(name, name), clip_on=False, **style)
+    panel.set(xticks=[], yticks=[])
+    panel.spines[:].set(visible=True, color=RULE)
+    panel.set_box_aspect(1)
+    if label != "result" and looks:
+        panel.legend(
+            loc="lower center", bbox_to_anchor=(0.5, 0.985), ncols=len(looks), fontsize=8, handletextpad=0.1,
+            columnspacing=1.0, borderaxespad=0.1,
+        )  # fmt: skip
+    panel.set_xlabel(_numbers(model.measured[label]), fontsize=8, color=SOFT)
+
+
+def _numbers(found: Clustering | None) -> str:
+    if found is None:
+        return "fewer than two classes of 10 problems"
+    return (
+        f"silhouette {_signed(found.silhouette)} (shuffled {_signed(found.silhouette_shuffled)})\n"
+        f"probe {found.probe:.0%} (shuffled {found.probe_shuffled:.0%}), {found.classes} classes"
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
+
+
+def _looks(label: str, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """How the points of each class are drawn, in the order of the legend."""
+    if label == "answer":
+        right = {"marker": "o", "s": 14, "facecolors": "none", "edgecolors": GOOD, "linewidths": 0.7}
+        wrong = {"marker": "x", "s": 26, "color": BAD, "linewidths": 1.4}
+        return {"right": right, "wrong": wrong}
+    if label == "step":
+        return {
+            name: {
+                "marker": MARKERS[place % len(MARKERS)],
+                "s": 16,
+                "color": _STEP_COLOURS[min(place, 4)],
+                "linewidths": 0.3,
+                "edgecolors": "#16234f",
+            }
+            for place, name in enumerate(sorted(classes, key=int))
+        }
+    if label == "operator":
+        shown = [name for name in _OPERATORS if name in classes]
+        signs = {"several": "*", "÷": r"$\div$", "×": "x", "−": "_", "+": "+"}
+        return {
+            name: {"marker": signs[name], "s": 34, "color": _OPERATORS[name], "linewidths": 1.1}
+            for name in shown
+        }
+    return {
+        name: {
+            "marker": f"${name}$",
+            "s": 26 + 22 * (len(name) - 1),
+            "color": COLOURS[place % len(COLOURS)],
+            "linewidths": 0.0,
+        }
+        for place, name in enumerate(sorted(classes, key=float))
+    }
