@@ -14,13 +14,9 @@ import torch
 from latentplan.modeling.latents import unroll_from
 from latentplan.rollout.engine import generate
 from latentplan.rollout.sampling import Sampling
+from latentplan.training.advantages import group_advantages, no_deviation
 from latentplan.training.estimators import ESTIMATORS
-from latentplan.training.objectives import (
-    clipped_surrogate,
-    group_advantages,
-    masked_trajectory_mean,
-    no_deviation,
-)
+from latentplan.training.objectives import clipped_surrogate, masked_trajectory_mean
 
 HIDDEN, NODES, GROUP, GROUPS, BATCHES = 4, 9, 8, 128, 24
 SAMPLING = Sampling(max_new_tokens=1)

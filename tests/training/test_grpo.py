@@ -78,7 +78,7 @@ def test_sizes_that_do_not_divide_are_refused(settings, message, grpo_config, tm
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"estimator": "guess"}, r"estimator must be one of \['pathwise', .*'value'\], got 'guess'"),
+        ({"estimator": "guess"}, r"estimator must be one of \['answers', .*'value'\], got 'guess'"),
         ({"loss_type": "l2"}, "loss_type must be one of"),
         ({"scale_rewards": "all"}, "scale_rewards must be one of"),
         ({"latent_logprob": "max"}, "latent_logprob must be one of"),

@@ -200,7 +200,8 @@ class GRPOConfig(RunConfig):
     num_iterations: int = _setting(1, "passes over each rollout")
     estimator: str = _setting(
         "score_function",
-        "gradient of the latents: score_function (paper), pathwise, or value (Latent RL: of a value head)",
+        "gradient of the latents: score_function (paper), pathwise, answers (none: answer tokens only), "
+        "value (Latent RL: of a value head), likelihood or log_likelihood (of the answers of the data)",
     )
     value_learning_rate: float = _setting(1e-4, "learning rate of the value head, where there is one")
     value_warmup_steps: int = _setting(
@@ -226,6 +227,24 @@ class GRPOConfig(RunConfig):
     epsilon_high: float | None = _setting(None, "upper clipping range; absent: epsilon")
     max_log_ratio: float = _setting(3.0, "the log-ratio is clamped to ± this")
     scale_rewards: str = _setting("group", "what the advantage is divided by: group, batch or none")
+    baseline: str = _setting(
+        "group",
+        "what is subtracted from a reward: the group's mean, leave_one_out (the mean of the others), or none",
+    )
+    mask_invalid_samples: bool = _setting(
+        False, "trajectories that did not end enter no group's mean and get no advantage (Latent-GRPO)"
+    )
+    filter_groups: bool = _setting(
+        False, "the loss is the mean over groups whose rewards differ, not over all (DAPO)"
+    )
+    first_slot_of_best: bool = _setting(
+        False,
+        "of a question's better chains only the likeliest moves the first latent (Latent-GRPO); for "
+        "estimator score_function",
+    )
+    learning_rate_factors: dict | None = _setting(
+        None, "learning rates of parts, as factors: {latent_head: 3, stop_head: 0.1, backbone: 1}"
+    )
     loss_type: str = _setting("grpo", "how per-action losses are averaged: grpo, bnpo or dr_grpo")
     mask_truncated_completions: bool = _setting(False, "leave answers that did not finish out of the loss")
     log_completions: bool = _setting(

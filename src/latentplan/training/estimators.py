@@ -3,8 +3,9 @@
 `score_function` is the published one (ATP-Latent, arXiv:2601.21598; CoLaR, arXiv:2505.16552, averages over
 dimensions): latents, stops and answer tokens are actions. In `pathwise` the latents are functions of the
 parameters and of recorded noise, z = μ + σ·ε, so the objective of the answer tokens flows back through them;
-only the stop remains an action of its own. `value` (Latent RL, arXiv:2512.11816) asks a value head about such
-latents instead of sampled answers (`latent_rl`).
+only the stop remains an action of its own. `answers`, a control, teaches the answer tokens alone. `value`
+(Latent RL, arXiv:2512.11816) asks a value head about such latents instead of sampled answers (`latent_rl`),
+and `likelihood` how likely they make the right answer (`likelihood`).
 """
 
 from __future__ import annotations
@@ -86,6 +87,13 @@ def stop_actions(
     return stop_log_probs, trajectories.stop_mask
 
 
+def no_actions(
+    latent_log_probs: torch.Tensor, stop_log_probs: torch.Tensor, trajectories: Trajectories
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Nothing in a chain of latents is an action, `[chains, 0]`."""
+    return latent_log_probs[:, :0], trajectories.slot_mask[:, :0]
+
+
 def replay_own_noise(model: LatentReasoner, trajectories: Trajectories, sampling: Sampling) -> Scores:
     """The latents computed again from the noise that the rollout used."""
     noise = trajectories.latents
@@ -97,5 +105,8 @@ def replay_own_noise(model: LatentReasoner, trajectories: Trajectories, sampling
 ESTIMATORS: dict[str, Estimator] = {
     "score_function": Estimator(score, slot_actions),
     "pathwise": Estimator(replay_own_noise, stop_actions),
+    "answers": Estimator(score, no_actions),
     "value": Estimator(replay_own_noise, stop_actions),
+    "likelihood": Estimator(replay_own_noise, stop_actions),
+    "log_likelihood": Estimator(replay_own_noise, stop_actions),
 }

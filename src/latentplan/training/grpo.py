@@ -31,15 +31,17 @@ from latentplan.rollout.sampling import Sampling, log_softmax
 from latentplan.rollout.solve import Solution, question_batch, read_solutions
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.rollout.variance import VarianceSplit, measure_variance
+from latentplan.training.advantages import (
+    BASELINES,
+    SCALE_REWARDS,
+    first_action_of_the_best,
+    group_advantages,
+    only_groups_with_contrast,
+)
 from latentplan.training.arguments import GRPOConfig
 from latentplan.training.estimators import ESTIMATORS, Actions
-from latentplan.training.objectives import (
-    LOSS_TYPES,
-    SCALE_REWARDS,
-    clipped_surrogate,
-    group_advantages,
-    token_kl,
-)
+from latentplan.training.learning_rates import check_factors, give_factors
+from latentplan.training.objectives import LOSS_TYPES, clipped_surrogate, token_kl
 from latentplan.training.plan import shuffled
 from latentplan.training.sharding import same_everywhere, whole_weights
 from latentplan.training.spread import latent_spread
@@ -182,8 +184,11 @@ class GRPOTrainer(LatentTrainer):
         self.estimator = _choose("estimator", ESTIMATORS, config.estimator)
         self.loss_type = _choose("loss_type", LOSS_TYPES, config.loss_type)
         self.scale_rewards = _choose("scale_rewards", SCALE_REWARDS, config.scale_rewards)
+        self.baseline = _choose("baseline", BASELINES, config.baseline)
         scales = {"sum": 1.0, "mean": 1.0 / model.reasoner.config.hidden_size}
         self.latent_scale = _choose("latent_logprob", scales, config.latent_logprob)
+        self.factors = dict(config.learning_rate_factors or {})
+        check_factors(model.reasoner, self.factors)
         self.sampling = Sampling(config.temperature, config.latent_temperature, config.max_completion_length)
         system = self.build_system(model)
         if model.step_decoder is not None:
@@ -206,6 +211,12 @@ class GRPOTrainer(LatentTrainer):
     def build_system(self, model: LoadedModel) -> LatentSystem:
         """What is trained."""
         return LatentSystem(model.reasoner, model.step_decoder, objectives={})
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """With `learning_rate_factors`, groups of their own for the parts that they name."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        give_factors(optimizer, self.model.reasoner, self.factors, self.args.learning_rate)
+        return optimizer
 
     def max_new_tokens(self) -> int:
         """As in the rollouts of training."""
@@ -263,18 +274,27 @@ class GRPOTrainer(LatentTrainer):
                 answers=self.args.answers_per_latent,
             )
             solutions = read_solutions(self.loaded, trajectories)
-        self.count_flops(_tokens_read(trajectories) * self.reasoner_flops.forward)
+        self.count_flops_of(trajectories, self.reasoner_flops.forward)
         rewards = self._reward(problems, solutions, trajectories).to(ids.device)
         self._record_rollout(trajectories, rewards)
-        advantages = self._advantages(rewards)
-        size, group = len(problems) // self.minibatches, self.args.num_generations
+        advantages = self._advantages(rewards, trajectories.finished)
+        return self.split(trajectories, advantages)
+
+    def split(self, trajectories: Trajectories, advantages: torch.Tensor) -> list[Minibatch]:
+        """A rollout's minibatches, each of whole groups."""
+        questions = trajectories.question_ids.shape[0]
+        size, group = questions // self.minibatches, advantages.shape[0] // questions
         return [
             Minibatch(
                 trajectories.select(slice(start, start + size)),
                 advantages[start * group : (start + size) * group],
             )
-            for start in range(0, len(problems), size)
+            for start in range(0, questions, size)
         ]
+
+    def count_flops_of(self, trajectories: Trajectories, flops: float) -> None:
+        """Adds `flops` for each position of these trajectories."""
+        self.count_flops(_tokens_read(trajectories) * flops)
 
     def _alike(self, minibatches: list[Minibatch]) -> list[Minibatch]:
         """The minibatches, of one size on all devices of a sharded run: all then take equally many passes."""
@@ -288,10 +308,19 @@ class GRPOTrainer(LatentTrainer):
             alike.append(replace(minibatch, trajectories=trajectories))
         return alike
 
-    def _advantages(self, rewards: torch.Tensor) -> torch.Tensor:
+    def _advantages(self, rewards: torch.Tensor, finished: torch.Tensor) -> torch.Tensor:
         """Advantages of this device's trajectories; a deviation over the batch is one over all devices."""
+        valid = finished if self.args.mask_invalid_samples else torch.ones_like(finished)
         everywhere = self.accelerator.gather(rewards)
-        advantages = group_advantages(everywhere, self.args.num_generations, self.scale_rewards)
+        advantages = group_advantages(
+            everywhere,
+            self.args.num_generations,
+            self.scale_rewards,
+            baseline=self.baseline,
+            counted=self.accelerator.gather(valid.float()),
+        )
+        if self.args.filter_groups:
+            advantages = only_groups_with_contrast(advantages, self.args.num_generations)
         start = self.args.process_index * rewards.shape[0]
         return advantages[start : start + rewards.shape[0]]
 
@@ -392,7 +421,7 @@ class GRPOTrainer(LatentTrainer):
         questions = int(trajectories.question_mask.sum())
         self.count_tokens(questions + int(trajectories.num_tokens.sum()))
         passes = self.reasoner_flops.training + (self.reasoner_flops.forward if self.reference else 0.0)
-        self.count_flops(_tokens_read(trajectories) * passes)
+        self.count_flops_of(trajectories, passes)
         return (loss, {}) if return_outputs else loss
 
     def _loss(self, system: LatentSystem, batch: Minibatch) -> torch.Tensor:
@@ -415,6 +444,10 @@ class GRPOTrainer(LatentTrainer):
         counted = counted.unflatten(0, (rows, -1))
         advantages = (batch.advantages.unflatten(0, (rows, -1)) * counted).sum(dim=1)
         advantages = advantages / counted.sum(dim=1).clamp(min=1)
+        if self.args.first_slot_of_best and actions.name == "latents":
+            advantages = first_action_of_the_best(
+                advantages, actions.old_log_probs, actions.mask, batch.trajectories.draws
+            )
         mask = actions.mask * (counted.sum(dim=1, keepdim=True) > 0)
         surrogate = clipped_surrogate(
             actions.log_probs,

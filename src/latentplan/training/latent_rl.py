@@ -17,6 +17,7 @@ from latentplan.methods.system import LatentSystem
 from latentplan.modeling.heads import ValueHead
 from latentplan.modeling.loading import LoadedModel
 from latentplan.training.grpo import GRPOTrainer, Minibatch
+from latentplan.training.learning_rates import give_rate
 from latentplan.training.sharding import is_sharded
 
 
@@ -67,21 +68,14 @@ class LatentRLTrainer(GRPOTrainer):
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The value head in a group of its own, with its own learning rate."""
         optimizer = super().create_optimizer(*args, **kwargs)
-        mine = {id(parameter) for parameter in self._value_head().parameters()}
-        for group in list(optimizer.param_groups):
-            moved = [each for each in group["params"] if id(each) in mine]
-            if moved:
-                group["params"] = [each for each in group["params"] if id(each) not in mine]
-                rate = {"lr": self.args.value_learning_rate}
-                optimizer.add_param_group({**group, **rate, "params": moved})
-        optimizer.param_groups = [group for group in optimizer.param_groups if group["params"]]
+        give_rate(optimizer, self._value_head().parameters(), self.args.value_learning_rate)
         return optimizer
 
     def _value_head(self) -> ValueHead:
         assert self.model.value_head is not None
         return self.model.value_head
 
-    def _advantages(self, rewards: torch.Tensor) -> torch.Tensor:
+    def _advantages(self, rewards: torch.Tensor, finished: torch.Tensor) -> torch.Tensor:
         """The rewards themselves, from 0 to 1: what the value head is to foresee."""
         return rewards.clamp(0, 1)
 

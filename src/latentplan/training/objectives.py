@@ -1,4 +1,4 @@
-"""The mathematics of the RL stage: advantages, clipped surrogates and means over actions.
+"""The mathematics of the RL stage: clipped surrogates and means over actions.
 
 Pure functions of tensors, computed in float32 whatever comes in. An action is a latent slot, a stop decision
 or an answer token; `mask` is 1 for actions that were taken and 0 for padding. GRPO is arXiv:2402.03300, Dr.
@@ -13,63 +13,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-
-def group_deviation(rewards: Tensor, eps: float) -> Tensor:
-    """Divide by each group's own deviation, as GRPO does: `[groups, G]` to `[groups, 1]`."""
-    return rewards.std(dim=1, keepdim=True) + eps
-
-
-def batch_deviation(rewards: Tensor, eps: float) -> Tensor:
-    """Divide by the deviation of all rewards of the batch, as arXiv:2508.08221 proposes: a scalar."""
-    return rewards.std() + eps
-
-
-def no_deviation(rewards: Tensor, eps: float) -> Tensor:
-    """Do not divide, as Dr. GRPO proposes: it favours questions that are nearly always or never solved."""
-    return torch.ones((), device=rewards.device)
-
-
-SCALE_REWARDS: dict[str, Callable[[Tensor, float], Tensor]] = {
-    "group": group_deviation,
-    "batch": batch_deviation,
-    "none": no_deviation,
-}
-"""TRL's `scale_rewards`: what a centred reward is divided by."""
-
-
-def group_advantages(
-    rewards: Tensor,
-    num_generations: int | None = None,
-    scale_rewards: Callable[[Tensor, float], Tensor] = group_deviation,
-    eps: float = 1e-4,
-) -> Tensor:
-    """A = (R − mean_G)/(std_G + ε): how much better a trajectory is than the others of its question.
-
-    GRPO, section 4.1.2 of arXiv:2402.03300; the deviation has G − 1 in the denominator, as in TRL. A group
-    whose rewards are all equal gets 0.
-
-    Args:
-        rewards: `[groups, G]`, or `[groups·G]` with the trajectories of a question next to each other.
-        num_generations: G; needed for rewards of one dimension.
-        scale_rewards: one of the values of `SCALE_REWARDS`.
-        eps: keeps the quotient finite.
-
-    Returns:
-        Advantages in the shape of `rewards`, float32.
-
-    Raises:
-        ValueError: the rewards do not fall into groups of G, or G is below 2.
-    """
-    size = rewards.shape[-1] if num_generations is None and rewards.dim() == 2 else num_generations
-    if size is None or size < 2 or rewards.numel() % size:
-        raise ValueError(
-            f"rewards of shape {list(rewards.shape)} do not fall into groups of num_generations={size}; "
-            "a group needs 2 or more trajectories"
-        )
-    grouped = rewards.float().reshape(-1, size)
-    centred = grouped - grouped.mean(dim=1, keepdim=True)
-    return (centred / scale_rewards(grouped, eps)).reshape(rewards.shape)
 
 
 class Surrogate(NamedTuple):

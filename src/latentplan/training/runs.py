@@ -31,6 +31,7 @@ from latentplan.training.health import RL_RULES, SFT_RULES, Situation
 from latentplan.training.hub import check_repository, push_run
 from latentplan.training.initialise import choose_trained_weights, initialise_system, load_start
 from latentplan.training.latent_rl import LatentRLTrainer
+from latentplan.training.likelihood import VALUES, LikelihoodTrainer
 from latentplan.training.model_card import base_model, write_model_card
 from latentplan.training.run_directory import MetricsFile, RunDirectory, weights_fingerprint
 from latentplan.training.sft import SFTTrainer, make_curriculum
@@ -40,7 +41,10 @@ from latentplan.training.trainer import LatentTrainer
 from latentplan.training.validation import load_validation
 from latentplan.training.watching import Watcher
 
-TRAINERS: dict[str, type[GRPOTrainer]] = {"value": LatentRLTrainer}
+TRAINERS: dict[str, type[GRPOTrainer]] = {
+    "value": LatentRLTrainer,
+    **dict.fromkeys(VALUES, LikelihoodTrainer),
+}
 """Estimators that are trained otherwise than by `GRPOTrainer`."""
 PROBED_PROBLEMS = 128
 """Training problems by which the decoder is judged before RL starts."""

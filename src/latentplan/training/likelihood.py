@@ -1,0 +1,132 @@
+"""The likelihood of the right answer as the objective: latents are sampled, answers are not.
+
+Given its latents a chain makes the right answer likely to some degree, and that degree, or its logarithm, is
+differentiable in the latents: what sampling answers estimates with noise is known here. VeriFree
+(arXiv:2505.21493) and JEPO (arXiv:2503.19618) do the same for written chains, whose tokens need a score
+function; latents z = μ + σ·ε need none, and only stops keep theirs. Answers have to be written as in the
+data: another spelling of the right answer counts as wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from latentplan.encoding.encoder import pad_right
+from latentplan.methods.system import LatentSystem
+from latentplan.modeling import noise
+from latentplan.modeling.loading import LoadedModel
+from latentplan.rollout.engine import generate
+from latentplan.rollout.log_probs import Scores
+from latentplan.rollout.solve import question_batch
+from latentplan.rollout.trajectories import Trajectories
+from latentplan.training.advantages import group_advantages, mean_of_the_others, no_deviation
+from latentplan.training.arguments import GRPOConfig
+from latentplan.training.grpo import GRPOTrainer, Minibatch
+from latentplan.training.objectives import clipped_surrogate
+from latentplan.training.sharding import whole_weights
+
+Value = Callable[[torch.Tensor], torch.Tensor]
+"""From log-likelihoods of answers, `[chains]`, to what is maximised."""
+
+VALUES: dict[str, Value] = {"likelihood": torch.exp, "log_likelihood": lambda log_likelihood: log_likelihood}
+
+
+def with_answers(trajectories: Trajectories, answers: list[list[int]], pad_token_id: int) -> Trajectories:
+    """Chains with given answers in the place of sampled ones, one for each question, eos included."""
+    lengths = [len(answer) for answer in answers]
+    ids = pad_right(answers, pad_token_id).to(trajectories.answer_ids.device)
+    mask = torch.arange(ids.shape[1])[None] < torch.tensor(lengths)[:, None]
+    ids = ids.repeat_interleave(trajectories.draws, dim=0)
+    mask = mask.long().to(ids.device).repeat_interleave(trajectories.draws, dim=0)
+    return replace(
+        trajectories,
+        answer_ids=ids,
+        answer_mask=mask,
+        answer_log_probs=torch.zeros_like(mask, dtype=torch.float32),
+        finished=torch.ones(len(ids), dtype=torch.bool, device=ids.device),
+    )
+
+
+def expected_value(
+    scores: Scores, trajectories: Trajectories, value: Value, **clipping: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Minus the mean of `value` over chains, with the score function of their stops, and the values.
+
+    Args:
+        scores: of the trajectories, the latents being functions of the parameters.
+        trajectories: with the right answers.
+        value: what is maximised of each log-likelihood.
+        clipping: `epsilon`, `epsilon_high`, `max_log_ratio` of the stops' ratios.
+
+    Returns:
+        a scalar, and `[chains]` without gradients.
+    """
+    values = value((scores.answers * trajectories.answer_mask).sum(dim=1))
+    loss = -values.mean()
+    if trajectories.stop_mask.shape[1]:
+        advantages = group_advantages(
+            values.detach(), trajectories.draws, no_deviation, baseline=mean_of_the_others
+        )
+        stops = clipped_surrogate(
+            scores.stops, trajectories.stop_log_probs, advantages, trajectories.stop_mask, **clipping
+        )
+        loss = loss + stops.loss.sum(dim=1).mean()
+    return loss, values.detach()
+
+
+class LikelihoodTrainer(GRPOTrainer):
+    """GRPO's chains of latents; the loss is how unlikely they make the answers of the data.
+
+    Raises:
+        ValueError: the model has no latents, or a setting makes no sense without sampled answers.
+    """
+
+    def __init__(self, model: LoadedModel, config: GRPOConfig, *args: Any, **kwargs: Any):
+        name = config.estimator
+        if not model.reasoner.config.num_slots:
+            raise ValueError(f"estimator {name} moves latents, and {model.reasoner.config.method} has none")
+        if config.answers_per_latent != 1 or config.beta:
+            raise ValueError(
+                f"estimator {name} samples no answers: set answers_per_latent to 1 and beta to 0"
+            )
+        self.value = VALUES[name]
+        super().__init__(model, config, *args, **kwargs)
+
+    def _roll_out(self, places: list[int], rollout: int) -> list[Minibatch]:
+        problems = [self.problems[place % len(self.problems)] for place in places]
+        ids, mask = question_batch(self.loaded, [problem.question for problem in problems])
+        with whole_weights(self), self.compute_loss_context_manager():
+            trajectories = generate(
+                self.loaded.reasoner,
+                ids,
+                mask,
+                torch.tensor(places, device=ids.device),
+                seed=int(noise.fold(self.args.seed, rollout)),
+                sampling=replace(self.sampling, max_new_tokens=1),
+                draws=self.args.num_generations,
+            )
+        self.count_flops_of(trajectories, self.reasoner_flops.forward)
+        self.record(**{"latents/mean_length": trajectories.slot_mask.sum(dim=1).float().mean()})
+        answers = [encoded.answer for encoded in self.loaded.encoder.encode_all(problems)]
+        padding = self.loaded.tokenizer.pad_token_id
+        return self.split(with_answers(trajectories, answers, padding), torch.zeros(len(answers)))
+
+    def _loss(self, system: LatentSystem, batch: Minibatch) -> torch.Tensor:
+        trajectories = batch.trajectories
+        scores = self.estimator.scores(system.reasoner, trajectories, self.sampling)
+        loss, values = expected_value(
+            scores,
+            trajectories,
+            self.value,
+            epsilon=self.args.epsilon,
+            epsilon_high=self.args.epsilon_high,
+            max_log_ratio=self.args.max_log_ratio,
+        )
+        groups = values.unflatten(0, (-1, trajectories.draws))
+        self.record(reward=values.mean(), reward_std=groups.std(dim=1).mean())
+        self._record_scores(scores, trajectories)
+        return loss

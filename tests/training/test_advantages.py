@@ -1,0 +1,126 @@
+"""Baselines, invalid samples, groups without contrast, and whose first action learns, by hand."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latentplan.modeling.loading import load_model
+from latentplan.training.advantages import (
+    BASELINES,
+    SCALE_REWARDS,
+    first_action_of_the_best,
+    group_advantages,
+    only_groups_with_contrast,
+)
+
+PLAIN = {"scale_rewards": SCALE_REWARDS["none"]}
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, torch.tensor(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_leave_one_out_subtracts_the_mean_of_the_others():
+    # 1 − (0 + 5)/2, 0 − (1 + 5)/2, 5 − (1 + 0)/2
+    close(
+        group_advantages(torch.tensor([[1.0, 0, 5]]), baseline=BASELINES["leave_one_out"], **PLAIN),
+        [[-1.5, -3, 4.5]],
+    )
+
+
+def test_without_a_baseline_rewards_are_the_advantages():
+    rewards = torch.tensor([[1.0, 0, 1]])
+    torch.testing.assert_close(group_advantages(rewards, baseline=BASELINES["none"], **PLAIN), rewards)
+
+
+def test_what_does_not_count_enters_no_mean_and_gets_nothing():
+    rewards, counted = torch.tensor([[1.0, 3, 100], [2, 7, 9]]), torch.tensor([[1, 1, 0], [1, 0, 0]])
+    close(group_advantages(rewards, counted=counted, **PLAIN), [[-1.0, 1, 0], [0, 0, 0]])
+    # Of 1 and 3 the deviation is √2.
+    close(group_advantages(rewards, counted=counted, eps=0.0)[:1], [[-0.70711, 0.70711, 0]])
+    out = group_advantages(rewards, counted=counted, baseline=BASELINES["leave_one_out"], **PLAIN)
+    close(out[:1], [[-2.0, 2, 0]])
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.floats(-5, 5, width=32), min_size=8, max_size=8),
+    st.sampled_from(sorted(BASELINES)),
+    st.sampled_from(sorted(SCALE_REWARDS)),
+)
+def test_counting_all_is_the_default_and_nothing_is_infinite(rewards, baseline, scale):
+    rewards = torch.tensor(rewards)
+    parts = {"baseline": BASELINES[baseline], "scale_rewards": SCALE_REWARDS[scale]}
+    plain = group_advantages(rewards, 4, **parts)
+    torch.testing.assert_close(group_advantages(rewards, 4, counted=torch.ones(8), **parts), plain)
+    for counted in (torch.zeros(8), torch.eye(8)[3]):
+        assert torch.isfinite(group_advantages(rewards, 4, counted=counted, **parts)).all()
+
+
+def test_the_mean_over_all_groups_becomes_that_over_groups_with_contrast():
+    advantages = torch.tensor([1.0, -1, 0, 0, 0, 0, 0.5, -0.5])
+    close(only_groups_with_contrast(advantages, 2), [2.0, -2, 0, 0, 0, 0, 1, -1])
+    assert torch.equal(only_groups_with_contrast(torch.zeros(4), 2), torch.zeros(4))
+
+
+def test_the_first_action_learns_from_the_likeliest_good_chain():
+    # The first question has two good chains, of mean log-probability −2 and −1; the second none.
+    advantages = torch.tensor([1.0, 0.5, -1, -0.5, -0.5, -0.5])
+    log_probs = torch.tensor([[-2.0, -2], [-1, 0], [-0.1, -0.1], [-1, -1], [-1, -1], [-1, -1]])
+    mask = torch.tensor([[1, 1], [1, 0], [1, 1], [1, 1], [1, 1], [1, 1]])
+    found = first_action_of_the_best(advantages, log_probs, mask, draws=3)
+    close(found, [[0.0, 1], [0.5, 0.5], [0, -1], [-0.5, -0.5], [-0.5, -0.5], [-0.5, -0.5]])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"baseline": "median"}, "baseline must be one of"),
+        (
+            {"learning_rate_factors": {"heads": 2}},
+            "among backbone, latent_head, stop_head, got 'heads'",
+        ),
+        ({"learning_rate_factors": {"stop_head": -1}}, "stop_head needs a number from 0 on, got -1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message, run_grpo, trained, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run_grpo(tmp_path / "run", trained("atp_latent"), **settings)
+
+
+def test_parts_learn_at_their_own_rates(run_grpo, trained, tmp_path):
+    start = trained("atp_latent")
+    run = run_grpo(
+        tmp_path / "run", start, max_steps=2, learning_rate_factors={"latent_head": 0, "stop_head": 2.0}
+    )
+    before, after = (dict(load_model(each).reasoner.named_parameters()) for each in (start, run.path))
+    moved = {name: float((after[name] - value).detach().abs().max()) for name, value in before.items()}
+    assert all(change == 0 for name, change in moved.items() if name.startswith("latent_head"))
+    backbone = max(change for name, change in moved.items() if name.startswith("backbone"))
+    stop = max(change for name, change in moved.items() if name.startswith("stop_head"))
+    assert 0 < backbone < stop, "Adam's first steps are as long as the learning rate"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"estimator": "answers"},
+        {"mask_invalid_samples": True, "filter_groups": True, "baseline": "leave_one_out"},
+        {"estimator": "score_function", "first_slot_of_best": True},
+        {"baseline": "none", "scale_rewards": "none"},
+    ],
+)
+def test_every_schedule_trains(settings, run_grpo, trained, tmp_path):
+    assert run_grpo(tmp_path / "run", trained("atp_latent"), max_steps=2, **settings).finished
+
+
+def test_answers_alone_leave_the_heads_as_they_are(run_grpo, trained, tmp_path):
+    start = trained("atp_latent")
+    run = run_grpo(tmp_path / "run", start, max_steps=2, estimator="answers")
+    before, after = (load_model(each).reasoner for each in (start, run.path))
+    for head in ("latent_head", "stop_head"):
+        old, new = getattr(before, head).state_dict(), getattr(after, head).state_dict()
+        assert all(torch.equal(old[name], new[name]) for name in old), head
+    old, new = before.backbone.state_dict(), after.backbone.state_dict()
+    assert any(not torch.equal(old[name], new[name]) for name in old)
