@@ -163,6 +163,12 @@ def test_a_run_that_never_trained_does_not_stand_in_the_way(run_sft, sft_setting
 GRPO = {
     "score_function": {"estimator": "score_function", "log_completions": True},
     "pathwise": {"estimator": "pathwise", "answers_per_latent": 2, "num_iterations": 2},
+    "plans": {
+        "estimator": "pathwise",
+        "plan_temperature": 1.0,
+        "learning_rate_factors": {"latent_head": 2.0},
+    },
+    "likelihood": {"estimator": "likelihood"},
     "accumulated": {"gradient_accumulation_steps": 2, "beta": 0.1},
 }
 

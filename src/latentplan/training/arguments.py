@@ -213,6 +213,11 @@ class GRPOConfig(RunConfig):
     )
     temperature: float = _setting(1.0, "temperature of answer tokens and of the stop head")
     latent_temperature: float = _setting(1.0, "scale of σ when latents are sampled; 0 uses μ")
+    plan_temperature: float = _setting(
+        0.0,
+        "above 0, plans are drawn from the step decoder at this temperature, and their tokens are actions "
+        "that teach the latents (estimator pathwise); 0 decodes them greedily",
+    )
     max_completion_length: int = _setting(64, "answer tokens at most")
     reward_funcs: list[str] | None = _setting(
         None,

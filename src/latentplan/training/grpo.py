@@ -27,6 +27,7 @@ from latentplan.rewards import RewardSet
 from latentplan.rewards.combine import Rewarded
 from latentplan.rollout.engine import generate
 from latentplan.rollout.log_probs import Scores, score
+from latentplan.rollout.plan_tokens import MAX_STEP_TOKENS, PlanTokens, sample_plans, score_plans
 from latentplan.rollout.sampling import Sampling, log_softmax
 from latentplan.rollout.solve import Solution, question_batch, read_solutions
 from latentplan.rollout.trajectories import Trajectories
@@ -54,10 +55,11 @@ VARIANCE_PROBLEMS = 64
 
 @dataclass
 class Minibatch:
-    """Trajectories with their advantages, `[trajectories]`."""
+    """Trajectories, their advantages `[trajectories]`, and the plans of the chains where these are drawn."""
 
     trajectories: Trajectories
     advantages: torch.Tensor
+    plans: PlanTokens | None = None
 
 
 def latent_divergence(chain: LatentChain, reference: LatentChain, temperature: float) -> torch.Tensor:
@@ -187,6 +189,13 @@ class GRPOTrainer(LatentTrainer):
         self.baseline = _choose("baseline", BASELINES, config.baseline)
         scales = {"sum": 1.0, "mean": 1.0 / model.reasoner.config.hidden_size}
         self.latent_scale = _choose("latent_logprob", scales, config.latent_logprob)
+        if config.plan_temperature and (
+            model.step_decoder is None or config.estimator != "pathwise" or config.plan_temperature < 0
+        ):
+            raise ValueError(
+                f"plan_temperature={config.plan_temperature} teaches latents through the step decoder: it "
+                "needs a number above 0, estimator pathwise, and a model with a step decoder"
+            )
         self.factors = dict(config.learning_rate_factors or {})
         check_factors(model.reasoner, self.factors)
         self.sampling = Sampling(config.temperature, config.latent_temperature, config.max_completion_length)
@@ -273,21 +282,38 @@ class GRPOTrainer(LatentTrainer):
                 draws=self.args.num_generations // self.args.answers_per_latent,
                 answers=self.args.answers_per_latent,
             )
-            solutions = read_solutions(self.loaded, trajectories)
+            solutions, plans = self._read(trajectories)
         self.count_flops_of(trajectories, self.reasoner_flops.forward)
         rewards = self._reward(problems, solutions, trajectories).to(ids.device)
         self._record_rollout(trajectories, rewards)
         advantages = self._advantages(rewards, trajectories.finished)
-        return self.split(trajectories, advantages)
+        return self.split(trajectories, advantages, plans)
 
-    def split(self, trajectories: Trajectories, advantages: torch.Tensor) -> list[Minibatch]:
+    def _read(self, trajectories: Trajectories) -> tuple[list[Solution], PlanTokens | None]:
+        """The trajectories as text; with `plan_temperature`, plans are drawn and their tokens kept."""
+        if not self.args.plan_temperature:
+            return read_solutions(self.loaded, trajectories), None
+        assert self.loaded.step_decoder is not None
+        plans, tokens = sample_plans(
+            self.loaded.step_decoder, self.loaded.tokenizer, trajectories, self.args.plan_temperature
+        )
+        solutions = read_solutions(self.loaded, trajectories, with_plans=False)
+        by_chain = [plan for plan in plans for _ in range(trajectories.answers)]
+        return [
+            replace(solution, plan=plan) for solution, plan in zip(solutions, by_chain, strict=True)
+        ], tokens
+
+    def split(
+        self, trajectories: Trajectories, advantages: torch.Tensor, plans: PlanTokens | None = None
+    ) -> list[Minibatch]:
         """A rollout's minibatches, each of whole groups."""
-        questions = trajectories.question_ids.shape[0]
+        questions, draws = trajectories.question_ids.shape[0], trajectories.draws
         size, group = questions // self.minibatches, advantages.shape[0] // questions
         return [
             Minibatch(
                 trajectories.select(slice(start, start + size)),
                 advantages[start * group : (start + size) * group],
+                plans and plans.select(slice(start * draws, (start + size) * draws)),
             )
             for start in range(0, questions, size)
         ]
@@ -427,14 +453,21 @@ class GRPOTrainer(LatentTrainer):
     def _loss(self, system: LatentSystem, batch: Minibatch) -> torch.Tensor:
         trajectories = batch.trajectories
         scores = self.estimator.scores(system.reasoner, trajectories, self.sampling)
-        losses = [
-            self._surrogate(actions, batch)
-            for actions in self.estimator.actions(scores, trajectories, self.latent_scale)
-        ]
+        actions = self.estimator.actions(scores, trajectories, self.latent_scale)
+        if batch.plans is not None:
+            actions.append(self._plan_actions(system, scores, batch.plans))
+        losses = [self._surrogate(each, batch) for each in actions]
         if self.reference is not None:
             losses.append(self.args.beta * self._kl(scores, trajectories))
         self._record_scores(scores, trajectories)
         return torch.stack(losses).sum()
+
+    def _plan_actions(self, system: LatentSystem, scores: Scores, plans: PlanTokens) -> Actions:
+        """The tokens of drawn plans, which the latents make likelier or less likely."""
+        assert system.step_decoder is not None
+        temperature = self.args.plan_temperature
+        log_probs = score_plans(system.step_decoder, scores.chain.latents, plans, temperature)
+        return Actions("plans", log_probs.flatten(1), plans.log_probs.flatten(1), plans.mask.flatten(1))
 
     def _surrogate(self, actions: Actions, batch: Minibatch) -> torch.Tensor:
         rows = actions.mask.shape[0]
@@ -467,7 +500,8 @@ class GRPOTrainer(LatentTrainer):
 
     def _average(self, loss: torch.Tensor, mask: torch.Tensor, name: str) -> torch.Tensor:
         """`loss_type`, with the most actions of a kind that any trajectory can have as its constant."""
-        longest = {"latents": self.loaded.reasoner.config.num_slots + 1}
+        slots, size = self.loaded.reasoner.config.num_slots, self.loaded.reasoner.config.latents_per_step
+        longest = {"latents": slots + 1, "plans": slots // size * MAX_STEP_TOKENS}
         return self.loss_type(loss, mask, max_length=longest.get(name, self.args.max_completion_length))
 
     def _kl(self, scores: Scores, trajectories: Trajectories) -> torch.Tensor:

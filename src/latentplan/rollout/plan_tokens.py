@@ -1,0 +1,115 @@
+"""Plans that are sampled from the step decoder, so that their tokens are actions of the policy.
+
+A reward that is read off the plan, such as coherence, does not depend on the answer's tokens, and a pathwise
+gradient could not reach the latents from it. Where the decoder draws the plan, the latents decide how likely
+each of its tokens is, and the frozen decoder is what the gradient goes through.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from latentplan.modeling import noise
+from latentplan.modeling.backbones import finish_logits
+from latentplan.modeling.step_decoder import StepDecoder
+from latentplan.modeling.vocabulary import at_places, from_places, places, token_log_probs
+from latentplan.rollout.plans import Plan
+from latentplan.rollout.sampling import choose
+from latentplan.rollout.trajectories import Trajectories
+
+_PLAN = 5
+MAX_STEP_TOKENS = 64
+
+
+@dataclass
+class PlanTokens:
+    """The tokens of the plans of a batch of chains.
+
+    Attributes:
+        ids: `[chains, steps, tokens]`, eos included.
+        mask: `[chains, steps, tokens]`, 1 where a token was drawn.
+        log_probs: `[chains, steps, tokens]`, when they were drawn.
+    """
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    log_probs: torch.Tensor
+
+    def select(self, chains: slice) -> PlanTokens:
+        """Of a range of chains."""
+        return PlanTokens(*(getattr(self, item.name)[chains] for item in fields(self)))
+
+
+def sample_plans(
+    decoder: StepDecoder,
+    tokenizer: PreTrainedTokenizerBase,
+    trajectories: Trajectories,
+    temperature: float,
+    max_new_tokens: int = MAX_STEP_TOKENS,
+) -> tuple[list[Plan], PlanTokens]:
+    """One plan of each chain, drawn at `temperature` with noise that follows from the chain's key.
+
+    Args:
+        decoder: the step decoder.
+        tokenizer: of the decoder's text.
+        trajectories: with the chains of latents.
+        temperature: of the decoder's tokens, above 0.
+        max_new_tokens: tokens of a step at most.
+
+    Returns:
+        the decoded steps of each chain, and their tokens.
+    """
+    size = decoder.config.latents_per_step
+    by_step = trajectories.latents.unflatten(1, (-1, size))
+    used = trajectories.slot_mask[:, ::size].bool()
+    row, step = used.nonzero(as_tuple=True)
+    keys = noise.fold(trajectories.chain_keys[row], _PLAN, step)
+    uniform = noise.uniform(keys, max_new_tokens)
+    log_probs = torch.zeros_like(uniform, dtype=torch.float32)
+
+    def pick(logits: torch.Tensor, at: torch.Tensor | slice, place: int) -> torch.Tensor:
+        logits = finish_logits(decoder.backbone.config, logits)
+        token, log_probs[at, place] = choose(logits, uniform[at, place], temperature)
+        return token
+
+    ids, mask = decoder.write(by_step[row, step], pick, max_new_tokens)
+    tokens = PlanTokens(
+        *(
+            values.new_zeros(*used.shape, ids.shape[1]).index_put((row, step), values)
+            for values in (ids, mask, log_probs[:, : ids.shape[1]] * mask)
+        )
+    )
+    texts = tokenizer.batch_decode(ids, skip_special_tokens=True) if len(row) else []
+    plans: list[Plan] = [[] for _ in range(used.shape[0])]
+    for chain, text in zip(row.tolist(), texts, strict=True):
+        plans[chain].append(text.strip())
+    return plans, tokens
+
+
+def score_plans(
+    decoder: StepDecoder, latents: torch.Tensor, tokens: PlanTokens, temperature: float
+) -> torch.Tensor:
+    """Log-probabilities of drawn plans, as functions of the latents: `[chains, steps, tokens]`.
+
+    Args:
+        decoder: the step decoder, whose weights stay as they are.
+        latents: `[chains, slots, hidden]`.
+        tokens: the plans.
+        temperature: at which they were drawn.
+    """
+    by_step = latents.unflatten(1, (-1, decoder.config.latents_per_step))
+    row, step = tokens.mask.any(dim=2).nonzero(as_tuple=True)
+    if not len(row):
+        # Where the decoder is spread over devices, all of them must run it.
+        unread = decoder(by_step[:1, 0], tokens.ids.new_zeros(1, 1))
+        return 0.0 * unread.sum() + latents.new_zeros(tokens.ids.shape, dtype=torch.float32)
+    ids, mask = tokens.ids[row, step], tokens.mask[row, step]
+    where = places(mask)
+    hidden = decoder.hidden_states(by_step[row, step], ids)
+    chosen = token_log_probs(decoder, at_places(hidden, where), at_places(ids, where), temperature)
+    return latents.new_zeros(tokens.ids.shape, dtype=torch.float32).index_put(
+        (row, step), from_places(chosen, where, mask)
+    )
