@@ -14,8 +14,9 @@ from latentplan.rollout.engine import chain_noise
 from latentplan.rollout.log_probs import replay, score
 from latentplan.rollout.sampling import Sampling
 from latentplan.training.arguments import ModelArguments
-from latentplan.training.grpo import GRPOTrainer, QuestionSampler, check_batches
+from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.plan import shuffled
+from latentplan.training.question_order import QuestionSampler, check_batches
 from latentplan.training.runs import train_grpo
 
 

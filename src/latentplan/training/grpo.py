@@ -8,19 +8,16 @@ one accumulated part of it), num_iterations times over.
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import TrainerCallback
 
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling import noise
-from latentplan.modeling.gaussians import gaussian_kl
-from latentplan.modeling.latents import LatentChain
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
 from latentplan.rewards import RewardSet
@@ -28,7 +25,7 @@ from latentplan.rewards.combine import Rewarded
 from latentplan.rollout.engine import generate
 from latentplan.rollout.log_probs import Scores, score
 from latentplan.rollout.plan_tokens import MAX_STEP_TOKENS, PlanTokens, sample_plans, score_plans
-from latentplan.rollout.sampling import Sampling, log_softmax
+from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import Solution, question_batch, read_solutions
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.rollout.variance import VarianceSplit, measure_variance
@@ -39,18 +36,22 @@ from latentplan.training.advantages import (
     group_advantages,
     only_groups_with_contrast,
 )
+from latentplan.training.agreement import agreement, gradients
 from latentplan.training.arguments import GRPOConfig
+from latentplan.training.divergence import latent_divergence, stop_divergence
 from latentplan.training.estimators import ESTIMATORS, Actions
-from latentplan.training.learning_rates import check_factors, give_factors
+from latentplan.training.learning_rates import PARTS, check_factors, give_factors
 from latentplan.training.objectives import LOSS_TYPES, clipped_surrogate, token_kl
-from latentplan.training.plan import shuffled
-from latentplan.training.sharding import same_everywhere, whole_weights
+from latentplan.training.question_order import Indices, QuestionSampler, as_batch, check_batches
+from latentplan.training.sharding import is_sharded, same_everywhere, whole_weights
 from latentplan.training.spread import latent_spread
 from latentplan.training.trainer import LatentTrainer
 from latentplan.training.validation import ValidationSet, means_of
 
 VARIANCE_PROBLEMS = 64
 """Problems that the variance of rewards is taken apart on."""
+AGREEMENT_PROBLEMS = 256
+"""Problems, half against half, on which the signal in the gradient is measured."""
 
 
 @dataclass
@@ -62,101 +63,20 @@ class Minibatch:
     plans: PlanTokens | None = None
 
 
-def latent_divergence(chain: LatentChain, reference: LatentChain, temperature: float) -> torch.Tensor:
-    """KL of each slot's Gaussian to the reference's, both σ scaled by `temperature`, `[chains, slots]`."""
-    assert chain.log_variance is not None
-    assert reference.log_variance is not None
-    scale = 2 * math.log(temperature or 1.0)
-    return gaussian_kl(
-        chain.mean, chain.log_variance + scale, reference.mean, reference.log_variance + scale
-    ).sum(dim=-1)
+@dataclass(frozen=True)
+class Sampled:
+    """A rollout: the problems, a group of trajectories of each, their texts, and drawn plans if any."""
 
+    problems: Sequence[Problem]
+    trajectories: Trajectories
+    solutions: Sequence[Solution]
+    plans: PlanTokens | None = None
 
-def stop_divergence(logits: torch.Tensor, reference: torch.Tensor, temperature: float) -> torch.Tensor:
-    """KL of each decision of the stop head to the reference's, `[chains, steps, 2]` to `[chains, steps]`."""
-    log_probs, others = log_softmax(logits, temperature), log_softmax(reference, temperature)
-    return (log_probs.exp() * (log_probs - others)).sum(dim=-1)
-
-
-def check_batches(config: GRPOConfig) -> tuple[int, int]:
-    """Minibatches of a rollout, and questions of a rollout on each device.
-
-    Raises:
-        ValueError: the sizes do not divide; the message says which.
-    """
-    minibatches = config.steps_per_generation or config.gradient_accumulation_steps
-    group = config.num_generations
-    if group % config.answers_per_latent:
-        raise ValueError(
-            f"num_generations={group} must be a multiple of answers_per_latent={config.answers_per_latent}"
-        )
-    if config.per_device_train_batch_size % group:
-        raise ValueError(
-            f"per_device_train_batch_size={config.per_device_train_batch_size} counts trajectories "
-            f"and must be a multiple of num_generations={group}"
-        )
-    if (minibatches * config.num_iterations) % config.gradient_accumulation_steps:
-        raise ValueError(
-            f"steps_per_generation·num_iterations={minibatches * config.num_iterations} must be "
-            f"a multiple of gradient_accumulation_steps={config.gradient_accumulation_steps}"
-        )
-    if config.loss_type == "bnpo" and config.gradient_accumulation_steps * config.world_size > 1:
-        raise ValueError(
-            "loss_type bnpo averages over all actions of a batch and needs it in one piece: use one device "
-            "and gradient_accumulation_steps 1, or loss_type grpo"
-        )
-    updates = minibatches * config.num_iterations // config.gradient_accumulation_steps
-    # The best checkpoint is saved where it is found.
-    setting = "eval_steps" if config.save_strategy == "best" else "save_steps"
-    if config.save_strategy != "no" and getattr(config, setting) % updates:
-        raise ValueError(
-            f"{setting}={getattr(config, setting)} must be a multiple of the {updates} optimisation steps of "
-            "a rollout, so that a resumed run rolls out with the same weights"
-        )
-    return minibatches, minibatches * config.per_device_train_batch_size // group
-
-
-class QuestionSampler(Sampler[int]):
-    """Shuffled questions; those of a rollout come again for each of its minibatches.
-
-    Yields pass · num_problems + question, so that a question that comes again has other noise.
-    """
-
-    def __init__(self, num_problems: int, per_rollout: int, repeats: int, rollouts: int, seed: int):
-        if num_problems < 1:
-            raise ValueError("there is no problem to train on")
-        self.num_problems, self.per_rollout = num_problems, per_rollout
-        self.repeats, self.rollouts, self.seed = repeats, rollouts, seed
-
-    def __len__(self) -> int:
-        return self.per_rollout * self.repeats * self.rollouts
-
-    def __iter__(self) -> Iterator[int]:
-        order: list[int] = []
-        passes = 0
-        for _ in range(self.rollouts):
-            while len(order) < self.per_rollout:
-                first = passes * self.num_problems
-                order += [first + index for index in shuffled(self.num_problems, self.seed, passes)]
-                passes += 1
-            questions, order = order[: self.per_rollout], order[self.per_rollout :]
-            for _ in range(self.repeats):
-                yield from questions
-
-
-class _Indices(Dataset):
-    def __init__(self, count: int):
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> int:
-        return index
-
-
-def _as_batch(indices: Sequence[int]) -> dict[str, torch.Tensor]:
-    return {"indices": torch.tensor(indices)}
+    @property
+    def repeated(self) -> list[Problem]:
+        """The problem of each trajectory."""
+        group = len(self.solutions) // len(self.problems)
+        return [problem for problem in self.problems for _ in range(group)]
 
 
 class GRPOTrainer(LatentTrainer):
@@ -208,8 +128,8 @@ class GRPOTrainer(LatentTrainer):
         super().__init__(
             model=system,
             args=config,
-            train_dataset=_Indices(len(problems)),
-            data_collator=_as_batch,
+            train_dataset=Indices(len(problems)),
+            data_collator=as_batch,
             processing_class=model.tokenizer,
             callbacks=list(callbacks),
             validation=validation,
@@ -238,7 +158,7 @@ class GRPOTrainer(LatentTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """Batches of question indices, one a minibatch."""
         return self._get_dataloader(
-            dataset=_Indices(len(self.problems)),
+            dataset=Indices(len(self.problems)),
             description="Training",
             batch_size=self.questions_per_device,
             sampler_fn=self._get_train_sampler,
@@ -270,24 +190,30 @@ class GRPOTrainer(LatentTrainer):
     def _roll_out(self, places: list[int], rollout: int) -> list[Minibatch]:
         """Samples, scores and splits one rollout of questions, given as `QuestionSampler` yields them."""
         problems = [self.problems[place % len(self.problems)] for place in places]
-        ids, mask = question_batch(self.loaded, [problem.question for problem in problems])
         with whole_weights(self), self.compute_loss_context_manager():
-            trajectories = generate(
-                self.loaded.reasoner,
-                ids,
-                mask,
-                torch.tensor(places, device=ids.device),
-                seed=int(noise.fold(self.args.seed, rollout)),
-                sampling=self.sampling,
-                draws=self.args.num_generations // self.args.answers_per_latent,
-                answers=self.args.answers_per_latent,
-            )
-            solutions, plans = self._read(trajectories)
-        self.count_flops_of(trajectories, self.reasoner_flops.forward)
-        rewards = self._reward(problems, solutions, trajectories).to(ids.device)
-        self._record_rollout(trajectories, rewards)
-        advantages = self._advantages(rewards, trajectories.finished)
-        return self.split(trajectories, advantages, plans)
+            sampled = self.sample(problems, places, int(noise.fold(self.args.seed, rollout)))
+        self.count_flops_of(sampled.trajectories, self.reasoner_flops.forward)
+        rewarded = self.rewarded(sampled.repeated, sampled.solutions, sampled.trajectories)
+        self.record(**self.rewards.metrics(rewarded.table))
+        self._write_samples(sampled.repeated, sampled.solutions, rewarded.totals)
+        rewards = torch.tensor(rewarded.totals, dtype=torch.float32, device=self.args.device)
+        self._record_rollout(sampled.trajectories, rewards)
+        return self.split(sampled, self._advantages(rewards, sampled.trajectories.finished), self.minibatches)
+
+    def sample(self, problems: Sequence[Problem], places: Sequence[int], seed: int) -> Sampled:
+        """A group of trajectories of each problem; their noise follows from `seed` and the `places`."""
+        ids, mask = question_batch(self.loaded, [problem.question for problem in problems])
+        trajectories = generate(
+            self.loaded.reasoner,
+            ids,
+            mask,
+            torch.tensor(places, device=ids.device),
+            seed=seed,
+            sampling=self.sampling,
+            draws=self.args.num_generations // self.args.answers_per_latent,
+            answers=self.args.answers_per_latent,
+        )
+        return Sampled(problems, trajectories, *self._read(trajectories))
 
     def _read(self, trajectories: Trajectories) -> tuple[list[Solution], PlanTokens | None]:
         """The trajectories as text; with `plan_temperature`, plans are drawn and their tokens kept."""
@@ -303,12 +229,11 @@ class GRPOTrainer(LatentTrainer):
             replace(solution, plan=plan) for solution, plan in zip(solutions, by_chain, strict=True)
         ], tokens
 
-    def split(
-        self, trajectories: Trajectories, advantages: torch.Tensor, plans: PlanTokens | None = None
-    ) -> list[Minibatch]:
-        """A rollout's minibatches, each of whole groups."""
+    def split(self, sampled: Sampled, advantages: torch.Tensor, parts: int) -> list[Minibatch]:
+        """Minibatches of whole groups, all of one size."""
+        trajectories, plans = sampled.trajectories, sampled.plans
         questions, draws = trajectories.question_ids.shape[0], trajectories.draws
-        size, group = questions // self.minibatches, advantages.shape[0] // questions
+        size, group = questions // parts, advantages.shape[0] // questions
         return [
             Minibatch(
                 trajectories.select(slice(start, start + size)),
@@ -350,15 +275,11 @@ class GRPOTrainer(LatentTrainer):
         start = self.args.process_index * rewards.shape[0]
         return advantages[start : start + rewards.shape[0]]
 
-    def _reward(
-        self, problems: Sequence[Problem], solutions: Sequence[Solution], trajectories: Trajectories
-    ) -> torch.Tensor:
-        """Total reward of each trajectory, `[trajectories]`; the parts are recorded for the log."""
-        repeated = [problem for problem in problems for _ in range(self.args.num_generations)]
-        rewarded = self.rewarded(repeated, solutions, trajectories)
-        self.record(**self.rewards.metrics(rewarded.table))
-        self._write_samples(repeated, solutions, rewarded.totals)
-        return torch.tensor(rewarded.totals, dtype=torch.float32)
+    def learnable(self, sampled: Sampled) -> torch.Tensor:
+        """The advantages of sampled trajectories, nothing being recorded."""
+        totals = self.rewarded(sampled.repeated, sampled.solutions, sampled.trajectories).totals
+        rewards = torch.tensor(totals, dtype=torch.float32, device=self.args.device)
+        return self._advantages(rewards, sampled.trajectories.finished)
 
     def rewarded(
         self, problems: Sequence[Problem], solutions: Sequence[Solution], trajectories: Trajectories
@@ -391,15 +312,42 @@ class GRPOTrainer(LatentTrainer):
             first=first,
         )
 
-    def objective_means(self, places: range) -> dict[str, float]:
-        """Each part's share of the reward's variance within a question's samples.
+    def agreement(self, problems: Sequence[Problem], first: int = 0) -> dict[str, float]:
+        """How much two halves of these problems' samples agree on where to move the policy: cosines.
 
-        Not of the problems at `places`: processes share the first of the validation problems, so that their
-        number changes nothing.
+        For each kind of action (`latents`, `answers`, `plans`) over all parameters, and for each part
+        (`backbone`, `latent_head`, `stop_head`) over all kinds. Nothing is trained, recorded or counted.
+        """
+        with self.unrecorded(), torch.enable_grad():
+            with torch.no_grad():
+                sampled = self.sample(problems, range(first, first + len(problems)), self.args.seed)
+                halves = self.split(sampled, self.learnable(sampled), 2)
+            one, other = (gradients(self.losses(self.model, half), self.model.reasoner) for half in halves)
+        return agreement(one, other, PARTS)
+
+    def objective_means(self, places: range) -> dict[str, float]:
+        """Where rewards differ from, and how much of the gradient is signal, on the first problems.
+
+        Not on those at `places`: the number of processes is to change nothing.
         """
         assert self.validation is not None
         if not self.loaded.reasoner.config.num_slots:
             return {}
+        return {**self._variance_shares(), **self._agreement_shares()}
+
+    def _agreement_shares(self) -> dict[str, float]:
+        """All processes look at the same problems; where weights are spread over devices, none does."""
+        if is_sharded(self.accelerator):
+            return {}
+        chosen = self.validation.problems[:AGREEMENT_PROBLEMS]  # type: ignore[union-attr]
+        chosen = chosen[: len(chosen) // 2 * 2]
+        return (
+            {f"agreement/{name}": value for name, value in self.agreement(chosen).items()} if chosen else {}
+        )
+
+    def _variance_shares(self) -> dict[str, float]:
+        """Each part's share of the reward's variance within a question's samples."""
+        assert self.validation is not None
         chosen = ValidationSet(self.validation.problems[:VARIANCE_PROBLEMS], [])
         mine = chosen.part(self.args.process_index, self.args.world_size)
         problems = [chosen.problems[place] for place in mine]
@@ -451,16 +399,20 @@ class GRPOTrainer(LatentTrainer):
         return (loss, {}) if return_outputs else loss
 
     def _loss(self, system: LatentSystem, batch: Minibatch) -> torch.Tensor:
+        return torch.stack(list(self.losses(system, batch).values())).sum()
+
+    def losses(self, system: LatentSystem, batch: Minibatch) -> dict[str, torch.Tensor]:
+        """What each kind of action teaches, and `kl` with `beta`: scalars, whose sum is the loss."""
         trajectories = batch.trajectories
         scores = self.estimator.scores(system.reasoner, trajectories, self.sampling)
         actions = self.estimator.actions(scores, trajectories, self.latent_scale)
         if batch.plans is not None:
             actions.append(self._plan_actions(system, scores, batch.plans))
-        losses = [self._surrogate(each, batch) for each in actions]
+        losses = {each.name: self._surrogate(each, batch) for each in actions}
         if self.reference is not None:
-            losses.append(self.args.beta * self._kl(scores, trajectories))
+            losses["kl"] = self.args.beta * self._kl(scores, trajectories)
         self._record_scores(scores, trajectories)
-        return torch.stack(losses).sum()
+        return losses
 
     def _plan_actions(self, system: LatentSystem, scores: Scores, plans: PlanTokens) -> Actions:
         """The tokens of drawn plans, which the latents make likelier or less likely."""

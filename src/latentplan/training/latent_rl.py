@@ -79,7 +79,8 @@ class LatentRLTrainer(GRPOTrainer):
         """The rewards themselves, from 0 to 1: what the value head is to foresee."""
         return rewards.clamp(0, 1)
 
-    def _loss(self, system: LatentSystem, batch: Minibatch) -> torch.Tensor:
+    def losses(self, system: LatentSystem, batch: Minibatch) -> dict[str, torch.Tensor]:
+        """The value head's loss, and minus what it says of the latents; `kl` with `beta`."""
         assert system.value_head is not None
         trajectories = batch.trajectories
         scores = self.estimator.scores(system.reasoner, trajectories, self.sampling)
@@ -99,5 +100,7 @@ class LatentRLTrainer(GRPOTrainer):
             }
         )
         follows = self.state.global_step >= self.args.value_warmup_steps
-        loss = judged - value * float(follows)
-        return loss if self.reference is None else loss + self.args.beta * self._kl(scores, trajectories)
+        losses = {"value_head": judged, "latents": -value * float(follows)}
+        if self.reference is not None:
+            losses["kl"] = self.args.beta * self._kl(scores, trajectories)
+        return losses

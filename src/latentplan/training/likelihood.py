@@ -9,7 +9,7 @@ data: another spelling of the right answer counts as wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,13 +19,14 @@ from latentplan.encoding.encoder import pad_right
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling import noise
 from latentplan.modeling.loading import LoadedModel
+from latentplan.problems.problem import Problem
 from latentplan.rollout.engine import generate
 from latentplan.rollout.log_probs import Scores
 from latentplan.rollout.solve import question_batch
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.advantages import group_advantages, mean_of_the_others, no_deviation
 from latentplan.training.arguments import GRPOConfig
-from latentplan.training.grpo import GRPOTrainer, Minibatch
+from latentplan.training.grpo import GRPOTrainer, Minibatch, Sampled
 from latentplan.training.objectives import clipped_surrogate
 from latentplan.training.sharding import whole_weights
 
@@ -98,24 +99,36 @@ class LikelihoodTrainer(GRPOTrainer):
 
     def _roll_out(self, places: list[int], rollout: int) -> list[Minibatch]:
         problems = [self.problems[place % len(self.problems)] for place in places]
-        ids, mask = question_batch(self.loaded, [problem.question for problem in problems])
         with whole_weights(self), self.compute_loss_context_manager():
-            trajectories = generate(
-                self.loaded.reasoner,
-                ids,
-                mask,
-                torch.tensor(places, device=ids.device),
-                seed=int(noise.fold(self.args.seed, rollout)),
-                sampling=replace(self.sampling, max_new_tokens=1),
-                draws=self.args.num_generations,
-            )
+            sampled = self.sample(problems, places, int(noise.fold(self.args.seed, rollout)))
+        trajectories = sampled.trajectories
         self.count_flops_of(trajectories, self.reasoner_flops.forward)
         self.record(**{"latents/mean_length": trajectories.slot_mask.sum(dim=1).float().mean()})
-        answers = [encoded.answer for encoded in self.loaded.encoder.encode_all(problems)]
-        padding = self.loaded.tokenizer.pad_token_id
-        return self.split(with_answers(trajectories, answers, padding), torch.zeros(len(answers)))
+        return self.split(sampled, self.learnable(sampled), self.minibatches)
 
-    def _loss(self, system: LatentSystem, batch: Minibatch) -> torch.Tensor:
+    def sample(self, problems: Sequence[Problem], places: Sequence[int], seed: int) -> Sampled:
+        """Chains of latents, with the answers of the data behind them; nothing is read as text."""
+        ids, mask = question_batch(self.loaded, [problem.question for problem in problems])
+        trajectories = generate(
+            self.loaded.reasoner,
+            ids,
+            mask,
+            torch.tensor(places, device=ids.device),
+            seed=seed,
+            sampling=replace(self.sampling, max_new_tokens=1),
+            draws=self.args.num_generations,
+        )
+        answers = [encoded.answer for encoded in self.loaded.encoder.encode_all(problems)]
+        return Sampled(
+            problems, with_answers(trajectories, answers, self.loaded.tokenizer.pad_token_id), solutions=[]
+        )
+
+    def learnable(self, sampled: Sampled) -> torch.Tensor:
+        """Zeros `[chains]`: what a chain is worth is known only when it is scored."""
+        return sampled.trajectories.answer_log_probs.new_zeros(len(sampled.trajectories.latents))
+
+    def losses(self, system: LatentSystem, batch: Minibatch) -> dict[str, torch.Tensor]:
+        """Minus the expected value of the right answer, stops included."""
         trajectories = batch.trajectories
         scores = self.estimator.scores(system.reasoner, trajectories, self.sampling)
         loss, values = expected_value(
@@ -129,4 +142,4 @@ class LikelihoodTrainer(GRPOTrainer):
         groups = values.unflatten(0, (-1, trajectories.draws))
         self.record(reward=values.mean(), reward_std=groups.std(dim=1).mean())
         self._record_scores(scores, trajectories)
-        return loss
+        return {"answers": loss}

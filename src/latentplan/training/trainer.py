@@ -8,7 +8,8 @@ import os
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,6 +65,16 @@ class LatentTrainer(EvaluatingTrainer):
             self.loss_parts[name] = number
             self._sums[name] = self._sums[name] + torch.where(finite, number, torch.zeros_like(number))
             self._counts[name] = self._counts[name] + finite
+
+    @contextmanager
+    def unrecorded(self) -> Iterator[None]:
+        """Forgets what is recorded inside."""
+        kept = self._sums, self._counts, self.loss_parts
+        self._sums, self._counts, self.loss_parts = defaultdict(float), defaultdict(int), {}
+        try:
+            yield
+        finally:
+            self._sums, self._counts, self.loss_parts = kept
 
     def leave_out_of_clock(self, seconds: float) -> None:
         """Has the seconds of an evaluation not count as training."""

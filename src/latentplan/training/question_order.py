@@ -1,0 +1,95 @@
+"""How trajectories fall into minibatches, and which questions each rollout has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from latentplan.training.arguments import GRPOConfig
+from latentplan.training.plan import shuffled
+
+
+def check_batches(config: GRPOConfig) -> tuple[int, int]:
+    """Minibatches of a rollout, and questions of a rollout on each device.
+
+    Raises:
+        ValueError: the sizes do not divide; the message says which.
+    """
+    minibatches = config.steps_per_generation or config.gradient_accumulation_steps
+    group = config.num_generations
+    if group % config.answers_per_latent:
+        raise ValueError(
+            f"num_generations={group} must be a multiple of answers_per_latent={config.answers_per_latent}"
+        )
+    if config.per_device_train_batch_size % group:
+        raise ValueError(
+            f"per_device_train_batch_size={config.per_device_train_batch_size} counts trajectories "
+            f"and must be a multiple of num_generations={group}"
+        )
+    if (minibatches * config.num_iterations) % config.gradient_accumulation_steps:
+        raise ValueError(
+            f"steps_per_generation·num_iterations={minibatches * config.num_iterations} must be "
+            f"a multiple of gradient_accumulation_steps={config.gradient_accumulation_steps}"
+        )
+    if config.loss_type == "bnpo" and config.gradient_accumulation_steps * config.world_size > 1:
+        raise ValueError(
+            "loss_type bnpo averages over all actions of a batch and needs it in one piece: use one device "
+            "and gradient_accumulation_steps 1, or loss_type grpo"
+        )
+    updates = minibatches * config.num_iterations // config.gradient_accumulation_steps
+    # The best checkpoint is saved where it is found.
+    setting = "eval_steps" if config.save_strategy == "best" else "save_steps"
+    if config.save_strategy != "no" and getattr(config, setting) % updates:
+        raise ValueError(
+            f"{setting}={getattr(config, setting)} must be a multiple of the {updates} optimisation steps of "
+            "a rollout, so that a resumed run rolls out with the same weights"
+        )
+    return minibatches, minibatches * config.per_device_train_batch_size // group
+
+
+class QuestionSampler(Sampler[int]):
+    """Shuffled questions; those of a rollout come again for each of its minibatches.
+
+    Yields pass · num_problems + question, so that a question that comes again has other noise.
+    """
+
+    def __init__(self, num_problems: int, per_rollout: int, repeats: int, rollouts: int, seed: int):
+        if num_problems < 1:
+            raise ValueError("there is no problem to train on")
+        self.num_problems, self.per_rollout = num_problems, per_rollout
+        self.repeats, self.rollouts, self.seed = repeats, rollouts, seed
+
+    def __len__(self) -> int:
+        return self.per_rollout * self.repeats * self.rollouts
+
+    def __iter__(self) -> Iterator[int]:
+        order: list[int] = []
+        passes = 0
+        for _ in range(self.rollouts):
+            while len(order) < self.per_rollout:
+                first = passes * self.num_problems
+                order += [first + index for index in shuffled(self.num_problems, self.seed, passes)]
+                passes += 1
+            questions, order = order[: self.per_rollout], order[self.per_rollout :]
+            for _ in range(self.repeats):
+                yield from questions
+
+
+class Indices(Dataset):
+    """The numbers from 0 up to `count`."""
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def as_batch(indices: Sequence[int]) -> dict[str, torch.Tensor]:
+    """Numbers as a batch, `[questions]`."""
+    return {"indices": torch.tensor(indices)}
