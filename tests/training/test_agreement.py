@@ -61,6 +61,7 @@ def test_a_run_measures_it_at_the_start_and_at_evaluations(run_grpo, trained, tm
     rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     evaluated = [row for row in rows if "eval_agreement/answers" in row]
     assert len(evaluated) == 3
+    assert evaluated[0]["eval_latents/drift"] > 0
     kept = [{k: v for k, v in row.items() if k != "seconds"} for row in rows if "loss" in row]
     lines = (plain.path / "metrics.jsonl").read_text().splitlines()
     assert kept == [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]

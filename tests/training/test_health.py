@@ -140,3 +140,16 @@ def test_silent_latents_are_told_where_their_log_probabilities_are_learned_from(
     nothing = [{"step": 0, "variance/latents": 0.0, "variance/stops": 0.0, "variance/answers": 0.0}]
     assert RL_RULES["silent_latents"](nothing, scored) is None
     assert RL_RULES["silent_latents"]([], scored) is None
+
+
+def test_a_gradient_of_noise_is_told_with_the_part_that_it_moves():
+    rule, situation = RL_RULES["noisy_gradient"], Situation(num_slots=4)
+
+    def rows(*cosines):
+        return [{"step": step, "eval_agreement/latent_head": each} for step, each in enumerate(cosines)]
+
+    message = rule(rows(0.5, 0.03, -0.01), situation)
+    assert message.startswith("two halves of 256 questions agree by 0.01 on where to move the latent_head")
+    assert rule(rows(0.5, 0.03, 0.02), situation) is None
+    assert rule(rows(0.0), situation) is None, "one evaluation is not enough"
+    assert rule([], situation) is None

@@ -10,6 +10,10 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 EVALUATES = {"eval_strategy": "steps", "eval_steps": 2, "eval_dataset_size": 8, "save_strategy": "no"}
 
 
+def many_letters(prompts, completions, **kwargs):
+    return [float(len(completion)) for completion in completions]
+
+
 def first_column(heading):
     table = DOCUMENT.read_text().split(heading, 1)[1].split("| --- |", 1)[1]
     rows = []
@@ -29,7 +33,8 @@ def logged_by(run):
 
 def test_the_table_names_what_is_logged(run_sft, run_grpo, trained, tmp_path):
     sft = run_sft(tmp_path / "sft", curriculum_steps=[1], on_nonfinite="skip", **EVALUATES)
-    grpo = run_grpo(tmp_path / "grpo", trained("atp_latent"), max_steps=2, beta=0.1, **EVALUATES)
+    drawn = {"estimator": "pathwise", "plan_temperature": 1.0, "reward_funcs": [f"{__name__}:many_letters"]}
+    grpo = run_grpo(tmp_path / "grpo", trained("atp_latent"), max_steps=2, beta=0.1, **drawn, **EVALUATES)
     latent_rl = run_grpo(tmp_path / "latent_rl", trained("coconut"), max_steps=2, estimator="value")
     assert logged_by(sft) | logged_by(grpo) | logged_by(latent_rl) == first_column("## Metrics")
 

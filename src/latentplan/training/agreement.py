@@ -30,6 +30,12 @@ def gradients(losses: Mapping[str, torch.Tensor], module: nn.Module) -> dict[str
     return found
 
 
+def add_to(total: Gradient, more: Gradient) -> None:
+    """Adds gradients to those in `total`, in place; those that it lacks are put there."""
+    for name, value in more.items():
+        total[name] = total[name] + value if name in total else value
+
+
 def agreement(
     first: Mapping[str, Gradient], second: Mapping[str, Gradient], parts: Sequence[str]
 ) -> dict[str, float]:

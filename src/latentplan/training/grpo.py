@@ -36,9 +36,10 @@ from latentplan.training.advantages import (
     group_advantages,
     only_groups_with_contrast,
 )
-from latentplan.training.agreement import agreement, gradients
+from latentplan.training.agreement import Gradient, add_to, agreement, gradients
 from latentplan.training.arguments import GRPOConfig
 from latentplan.training.divergence import latent_divergence, stop_divergence
+from latentplan.training.drift import Drift
 from latentplan.training.estimators import ESTIMATORS, Actions
 from latentplan.training.learning_rates import PARTS, check_factors, give_factors
 from latentplan.training.objectives import LOSS_TYPES, clipped_surrogate, token_kl
@@ -123,6 +124,7 @@ class GRPOTrainer(LatentTrainer):
         if model.step_decoder is not None:
             model.step_decoder.requires_grad_(False)
         self.reference = copy.deepcopy(model.reasoner).requires_grad_(False).eval() if config.beta else None
+        self.drift: Drift | None = None
         self._buffer: list[Minibatch] = []
         self._micro_step: int | None = None
         super().__init__(
@@ -312,38 +314,53 @@ class GRPOTrainer(LatentTrainer):
             first=first,
         )
 
-    def agreement(self, problems: Sequence[Problem], first: int = 0) -> dict[str, float]:
+    def agreement(self, problems: Sequence[Problem]) -> dict[str, float]:
         """How much two halves of these problems' samples agree on where to move the policy: cosines.
 
         For each kind of action (`latents`, `answers`, `plans`) over all parameters, and for each part
-        (`backbone`, `latent_head`, `stop_head`) over all kinds. Nothing is trained, recorded or counted.
+        (`backbone`, `latent_head`, `stop_head`) over all kinds. A minibatch of training at a time; nothing is
+        trained, recorded or counted. Empty where there are fewer problems than two minibatches, and where
+        weights are spread over devices.
         """
-        with self.unrecorded(), torch.enable_grad():
-            with torch.no_grad():
-                sampled = self.sample(problems, range(first, first + len(problems)), self.args.seed)
-                halves = self.split(sampled, self.learnable(sampled), 2)
-            one, other = (gradients(self.losses(self.model, half), self.model.reasoner) for half in halves)
+        at_once = max(1, self.args.per_device_train_batch_size // self.args.num_generations)
+        parts = min(len(problems), AGREEMENT_PROBLEMS) // at_once // 2 * 2
+        if not parts or is_sharded(self.accelerator):
+            return {}
+        chosen = problems[: parts * at_once]
+        with self.unrecorded(), torch.no_grad():
+            sampled = self.sample(chosen, range(len(chosen)), self.args.seed)
+            minibatches = self.split(sampled, self.learnable(sampled), parts)
+            one, other = (self._gradients(minibatches[half::2]) for half in (0, 1))
         return agreement(one, other, PARTS)
 
-    def objective_means(self, places: range) -> dict[str, float]:
-        """Where rewards differ from, and how much of the gradient is signal, on the first problems.
+    def _gradients(self, minibatches: Sequence[Minibatch]) -> dict[str, Gradient]:
+        """What each kind of action would teach the reasoner, summed over minibatches."""
+        total: dict[str, Gradient] = {}
+        for minibatch in minibatches:
+            with torch.enable_grad():
+                losses = self.losses(self.model, minibatch)
+                losses.pop("kl", None)
+                found = gradients(losses, self.model.reasoner)
+            for kind, gradient in found.items():
+                add_to(total.setdefault(kind, {}), gradient)
+        return total
 
-        Not on those at `places`: the number of processes is to change nothing.
+    def objective_means(self, places: range) -> dict[str, float]:
+        """Where rewards differ from, how much of the gradient is signal, and how far the latents have moved.
+
+        On the first validation problems, not on those at `places`: the number of processes is to change
+        nothing.
         """
         assert self.validation is not None
         if not self.loaded.reasoner.config.num_slots:
             return {}
-        return {**self._variance_shares(), **self._agreement_shares()}
-
-    def _agreement_shares(self) -> dict[str, float]:
-        """All processes look at the same problems; where weights are spread over devices, none does."""
-        if is_sharded(self.accelerator):
-            return {}
-        chosen = self.validation.problems[:AGREEMENT_PROBLEMS]  # type: ignore[union-attr]
-        chosen = chosen[: len(chosen) // 2 * 2]
-        return (
-            {f"agreement/{name}": value for name, value in self.agreement(chosen).items()} if chosen else {}
-        )
+        agreed = self.agreement(self.validation.problems)
+        moved = None if self.drift is None else self.drift.measure(self.loaded)
+        return {
+            **self._variance_shares(),
+            **{f"agreement/{name}": value for name, value in agreed.items()},
+            **({} if moved is None else {"latents/drift": moved}),
+        }
 
     def _variance_shares(self) -> dict[str, float]:
         """Each part's share of the reward's variance within a question's samples."""

@@ -23,6 +23,7 @@ EMPTY, FULL, MAX_UNFINISHED, LENGTH_LINES = 0.02, 0.98, 0.25, 5
 SPIKE, SPIKE_LINES = 3.0, 10
 STOP_MARGIN = 0.2
 MIN_SIGNAL = 0.02
+MIN_AGREEMENT, AGREEMENT_LINES = 0.02, 2
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,19 @@ def silent_latents(rows: Sequence[Row], situation: Situation) -> str | None:
     )
 
 
+def noisy_gradient(rows: Sequence[Row], situation: Situation) -> str | None:
+    """Two halves of a batch do not agree on where to move the latent head or the backbone."""
+    for part in ("latent_head", "backbone"):
+        cosines = newest(rows, f"eval_agreement/{part}", AGREEMENT_LINES)
+        if cosines and fmean(cosines) < MIN_AGREEMENT:
+            return (
+                f"two halves of 256 questions agree by {fmean(cosines):.2f} on where to move the {part} (1: "
+                "all signal, 0: all noise): take estimator: pathwise, more questions a step, or more answers "
+                "for each chain (answers_per_latent)"
+            )
+    return None
+
+
 def loss_spike(rows: Sequence[Row], situation: Situation) -> str | None:
     """The loss is far above what it was on the lines before it at the same stage."""
     if not rows or "loss" not in rows[-1]:
@@ -198,4 +212,5 @@ RL_RULES: dict[str, Rule] = {
     "collapsed_latents": collapsed_latents,
     "runaway_lengths": runaway_lengths,
     "silent_latents": silent_latents,
+    "noisy_gradient": noisy_gradient,
 }

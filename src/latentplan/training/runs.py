@@ -25,8 +25,9 @@ from latentplan.training.arguments import (
 )
 from latentplan.training.checkpoints import last_checkpoint, remove_unfinished
 from latentplan.training.data import common_modulus, encode_problems, load_training_problems
+from latentplan.training.drift import STARTING_LATENTS, Drift
 from latentplan.training.estimators import ESTIMATORS, slot_actions
-from latentplan.training.grpo import AGREEMENT_PROBLEMS, VARIANCE_PROBLEMS, GRPOTrainer
+from latentplan.training.grpo import VARIANCE_PROBLEMS, GRPOTrainer
 from latentplan.training.health import RL_RULES, SFT_RULES, Situation
 from latentplan.training.hub import check_repository, push_run
 from latentplan.training.initialise import choose_trained_weights, initialise_system, load_start
@@ -35,12 +36,7 @@ from latentplan.training.likelihood import VALUES, LikelihoodTrainer
 from latentplan.training.model_card import base_model, write_model_card
 from latentplan.training.run_directory import MetricsFile, RunDirectory, weights_fingerprint
 from latentplan.training.sft import SFTTrainer, make_curriculum
-from latentplan.training.sharding import (
-    full_state_dict,
-    is_sharded,
-    make_models_whole,
-    whole_weights,
-)
+from latentplan.training.sharding import full_state_dict, make_models_whole, whole_weights
 from latentplan.training.trackers import usable_trackers
 from latentplan.training.trainer import LatentTrainer
 from latentplan.training.validation import load_validation
@@ -51,6 +47,8 @@ TRAINERS: dict[str, type[GRPOTrainer]] = {
     **dict.fromkeys(VALUES, LikelihoodTrainer),
 }
 """Estimators that are trained otherwise than by `GRPOTrainer`."""
+DRIFT_PROBLEMS = 64
+"""Validation problems whose latents are followed."""
 PROBED_PROBLEMS = 128
 """Training problems by which the decoder is judged before RL starts."""
 
@@ -141,6 +139,8 @@ def train_grpo(
     trainer = TRAINERS.get(config.estimator, GRPOTrainer)(
         loaded, config, problems, rewards, [MetricsFile(run), watcher], validation
     )
+    if validation is not None:
+        trainer.drift = Drift(run.path / STARTING_LATENTS, validation.problems[:DRIFT_PROBLEMS])
     trainer.add_callback(_DecoderProbe(run, trainer, problems, watcher))
     trainer.add_callback(_SignalProbe(run, trainer, problems, watcher))
     return _train(run, trainer, trainer.model, loaded.tokenizer)
@@ -260,8 +260,9 @@ class _SignalProbe(TrainerCallback):
         self.trainer.model.eval()
         with whole_weights(self.trainer), self.trainer.compute_loss_context_manager():
             split = self.trainer.variance_split(self.problems[:VARIANCE_PROBLEMS])
-        halves = self.problems[: min(AGREEMENT_PROBLEMS, len(self.problems)) // 2 * 2]
-        agreed = {} if is_sharded(self.trainer.accelerator) or not halves else self.trainer.agreement(halves)
+            agreed = self.trainer.agreement(self.problems)
+            if self.trainer.drift is not None:
+                self.trainer.drift.start(self.trainer.loaded, writes=self.run.writes)
         if state.is_world_process_zero:
             self.run.update(starting_variance=vars(split), starting_agreement=agreed)
             shares = {f"variance/{name}": share for name, share in split.shares().items()}
