@@ -34,3 +34,17 @@ def test_runs_without_either_have_neither(tmp_path):
     page = build_report(tmp_path, [ReportEntry("cot", "CoT", run)]).read_text()
     assert "Validation while training" not in page
     assert "of training:" not in page
+
+
+def test_what_carries_signal_in_rl_is_drawn(tmp_path):
+    rows = [
+        {"step": step, "loss": 0.1}
+        | {"eval_variance/latents": 0.25, "eval_variance/answers": 0.75}
+        | {"eval_agreement/latent_head": step / 20, "eval_latents/drift": step / 10}
+        for step in (10, 20)
+    ]
+    run = write_run(tmp_path / "rl", [{"step": 5, "reward": 0.1}, *rows], kind="grpo")
+    page = build_report(tmp_path, [ReportEntry("rl", "RL", run)]).read_text()
+    assert "latents: 0.25 at step 10, 0.25 at step 20; answers: 0.75 at step 10" in page
+    assert "Signal in the gradient: agreement of two halves of a batch. latent head: 0.5 at step 10" in page
+    assert "Distance of the latents&#39; means from the start, in σ. RL: 1 at step 10, 2 at step 20." in page

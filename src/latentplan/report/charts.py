@@ -24,7 +24,12 @@ _HEALTH = (
     "latents/mean_length",
     "latents/sigma",
     "latents/spread",
+    "eval_latents/drift",
 )
+_SIGNAL = {
+    "Where the rewards of a question's samples differ from": "eval_variance/",
+    "Signal in the gradient: agreement of two halves of a batch": "eval_agreement/",
+}
 _VALIDATION = ("eval_loss", "eval_accuracy", "eval_coherence", "eval_reconstruction", "eval_tokens")
 _VALIDATION_SHARES = ("eval_accuracy", "eval_coherence", "eval_reconstruction")
 _SHARES = Axis(limits=(0.0, 1.0), ticks=(0, 0.25, 0.5, 0.75, 1), write=lambda value: f"{100 * value:.0f}%")
@@ -128,6 +133,23 @@ def health_curves(runs: Sequence[Run]) -> list[Figure]:
     """What tells whether RL is still healthy: contrast within groups, entropy, clipping, lengths, noise."""
     figures = (_curve(runs, key, smooth=True) for key in _HEALTH)
     return [figure for figure in figures if figure]
+
+
+def signal_curves(runs: Sequence[Run]) -> list[Figure]:
+    """For each run what its rewards depend on, and how much of its gradient is signal, part by part."""
+    return [figure for run in runs for title in _SIGNAL if (figure := _parts(run, title, _SIGNAL[title]))]
+
+
+def _parts(run: Run, title: str, prefix: str) -> Figure | None:
+    """All metrics of a run that begin alike, a line each."""
+    keys = dict.fromkeys(key for row in run.metrics for key in row if key.startswith(prefix))
+    named = [(key.removeprefix(prefix).replace("_", " "), run.series(key)) for key in keys]
+    lines = [Series(name, slot, points, marked=True) for slot, (name, points) in enumerate(named) if points]
+    if not lines:
+        return None
+    across = Axis("step", limits=(0, max(x for line in lines for x, _ in line.points)))
+    told = "; ".join(f"{line.label}: {_ends(line.points)}" for line in lines)
+    return Figure(title, line_chart(lines, across, Axis(), alt=f"{title}. {told}."), run)
 
 
 def validation_curves(runs: Sequence[Run]) -> list[Figure]:

@@ -28,6 +28,7 @@ _METRICS = {
     "learning_rate": "Learning rate",
     "grad_norm": "Gradient norm",
     "reward": "Reward",
+    "eval_latents/drift": "Distance of the latents' means from the start, in σ",
     "reward_std": "Reward, spread within a group",
     "rewards/accuracy/mean": "Reward part: accuracy",
     "rewards/format/mean": "Reward part: format",

@@ -60,7 +60,7 @@ def _figures(runs: Sequence[Run]) -> dict[str, Any]:
         "upkeep": charts.upkeep_curves(runs),
         "rl": rl,
         "reward_figures": charts.reward_curves(rl),
-        "health_figures": charts.health_curves(rl),
+        "health_figures": [*charts.health_curves(rl), *charts.signal_curves(rl)],
     }
 
 
