@@ -6,6 +6,7 @@ them: passes with gradients use transformers' own cache, which concatenates.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -74,6 +75,27 @@ class GrowingLayer(DynamicLayer):
             other.keys.copy_(keys)
             other.values.copy_(values)
         return other
+
+    @classmethod
+    def gathered(cls, parts: Sequence[tuple[GrowingLayer, torch.Tensor, int]]) -> GrowingLayer:
+        """Rows of several layers, each from a column on, with their last columns side by side.
+
+        Zeros stand before the shorter ones, not whatever the memory held: see `put_back`.
+        """
+        like, width = parts[0][0].keys, max(layer.keys.shape[-2] - start for layer, _, start in parts)
+        rows = sum(len(chosen) for _, chosen, _ in parts)
+        new = cls()
+        # Of the first entry alone: what is expanded takes no memory.
+        new.lazy_initialization(*(like[:1, :, :1].expand(rows, -1, width, -1) for _ in range(2)))
+        new._show(width)
+        done = 0
+        for layer, chosen, start in parts:
+            those, missing = slice(done, done + len(chosen)), width - (layer.keys.shape[-2] - start)
+            for mine, theirs in ((new.keys, layer.keys), (new.values, layer.values)):
+                mine[those, :, :missing] = 0
+                mine[those, :, missing:] = theirs[chosen, :, start:]
+            done += len(chosen)
+        return new
 
     def put_back(self, rows: torch.Tensor, other: GrowingLayer) -> None:
         """Writes what `other`, once these rows, has read since; all other rows hold zeros there.

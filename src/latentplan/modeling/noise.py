@@ -40,6 +40,11 @@ def uniform(keys: torch.Tensor, *shape: int) -> torch.Tensor:
     return ((_shift_right(bits, 12).double() + 0.5) * 2.0**-52).reshape(*keys.shape, *shape)
 
 
+def uniform_at(keys: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """The numbers of `uniform(keys, n)` at one place a row, `[rows]` from keys and places `[rows]`."""
+    return uniform(keys + places * _GOLDEN, 1)[:, 0]
+
+
 def gaussian(keys: torch.Tensor, *shape: int) -> torch.Tensor:
     """Standard normal numbers, float32, `[*keys.shape, *shape]`, by Box and Muller's transform."""
     count = math.prod(shape)

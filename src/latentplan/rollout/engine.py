@@ -22,11 +22,10 @@ from latentplan.modeling.latents import LatentChain
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.vocabulary import ends
 from latentplan.rollout.budget import cache_bytes, free_bytes, pieces, vocabulary_bytes
+from latentplan.rollout.keys import AGAIN, LATENT, STOP, TOKEN
 from latentplan.rollout.log_probs import latent_log_prob
 from latentplan.rollout.sampling import Sampling, choose, draw, log_softmax
 from latentplan.rollout.trajectories import Trajectories
-
-_LATENT, _STOP, _TOKEN, _AGAIN = 0, 1, 2, 3
 
 
 def trajectory_keys(seed: int, problem_ids: torch.Tensor, samples: int) -> torch.Tensor:
@@ -116,7 +115,7 @@ def _roll_out(
     draws, chain_keys = keys.shape[1] * stops, keys.flatten().repeat_interleave(stops)
     again = torch.arange(stops, device=keys.device).repeat(keys.numel())
     # The first decisions are those of a rollout with one.
-    stop_keys = torch.where(again == 0, chain_keys, noise.fold(chain_keys, _AGAIN, again))
+    stop_keys = torch.where(again == 0, chain_keys, noise.fold(chain_keys, AGAIN, again))
     context = model.start(question_ids, question_mask)
     hidden = context.read()[:, -1].repeat_interleave(draws, dim=0)
     context = captured(context.repeat(draws), model.config.num_slots + 1 + sampling.max_new_tokens)
@@ -149,7 +148,7 @@ def _roll_out(
 
 def chain_noise(model: LatentReasoner, chain_keys: torch.Tensor) -> torch.Tensor:
     """The standard normal noise `[chains, slots, hidden]` that a rollout with these keys used."""
-    return noise.slots(noise.fold(chain_keys, _LATENT), model.config.num_slots, model.config.hidden_size)
+    return noise.slots(noise.fold(chain_keys, LATENT), model.config.num_slots, model.config.hidden_size)
 
 
 @dataclass
@@ -195,7 +194,7 @@ def _latents(
         stop_log_probs=latents.new_zeros(rows, steps),
     )
     epsilon: torch.Tensor | None = None
-    uniform = noise.uniform(noise.fold(stop_keys, _STOP), max(1, steps))
+    uniform = noise.uniform(noise.fold(stop_keys, STOP), max(1, steps))
     alive, active = keys.new_ones(rows), ActiveRows(context)
     for slot in range(slots):
         if slot:
@@ -234,7 +233,7 @@ def _answers(
 ) -> _Answers:
     """Token after token until every row has written eos."""
     longest, rows = sampling.max_new_tokens, keys.shape[0]
-    uniform = noise.uniform(noise.fold(keys, _TOKEN), longest)
+    uniform = noise.uniform(noise.fold(keys, TOKEN), longest)
     ids = torch.full((rows, longest), cast(int, model.config.pad_token_id), device=keys.device)
     mask, log_probs = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.float32)
     alive, active = keys.new_ones(rows), ActiveRows(context)

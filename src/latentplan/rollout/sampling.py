@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,3 +58,22 @@ def choose(
     log_probs = log_softmax(logits, temperature)
     token = draw(log_probs, uniform, temperature)
     return token, log_probs.gather(1, token.unsqueeze(1)).squeeze(1)
+
+
+def choose_each(
+    logits: torch.Tensor, temperatures: Sequence[float], uniform: Callable[[list[int]], torch.Tensor]
+) -> torch.Tensor:
+    """One class a row, `[batch]`, each at a temperature of its own; see `draw`.
+
+    Args:
+        logits: `[batch, classes]`.
+        temperatures: of each row; 0 takes the most probable.
+        uniform: gives the numbers in (0, 1) of some rows, `[n]`; asked only for those that are drawn.
+    """
+    chosen = logits.float().argmax(dim=-1)
+    warm = [row for row, temperature in enumerate(temperatures) if temperature]
+    if warm:
+        scale = torch.tensor([[temperatures[row]] for row in warm], device=logits.device)
+        log_probs = torch.log_softmax(logits[warm].float() / scale, dim=-1)
+        chosen[warm] = draw(log_probs, uniform(warm), 1.0)
+    return chosen

@@ -50,11 +50,16 @@ class Solution:
     finished: bool
 
 
-def question_batch(model: LoadedModel, questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Left-padded ids and mask `[questions, longest]` on the model's device."""
+def question_row(model: LoadedModel, question: str) -> list[int]:
+    """A question's ids, with what tells a latent model to begin."""
     config = model.reasoner.config
     frame = [model.encoder.start_latent] * (config.compression_factor or 1) if config.num_slots else []
-    rows = [model.encoder.question(question) + frame for question in questions]
+    return model.encoder.question(question) + frame
+
+
+def question_batch(model: LoadedModel, questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Left-padded ids and mask `[questions, longest]` on the model's device."""
+    rows = [question_row(model, question) for question in questions]
     ids, mask = pad_left(rows, model.tokenizer.pad_token_id)
     return ids.to(model.reasoner.device), mask.to(model.reasoner.device)
 
