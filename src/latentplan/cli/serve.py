@@ -7,6 +7,8 @@ latentplan serve runs/sft runs/rl --name before --name after --port 8080 --api_k
 from __future__ import annotations
 
 import math
+import signal
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -91,18 +93,31 @@ def serve(
         names = model_names(models, name or [])
     except ValueError as error:
         fail(error)
-    # Before the models are opened, which may take long.
+    # What may fail at once comes before the models, which may take long to open.
     create_app, uvicorn = _server_parts()
+    listening = _bound(host, port)
     opened = [open_model(folder, device, torch_threads) for folder in models]
-    app = create_app(dict(zip(names, opened, strict=True)), settings, dict(zip(names, models, strict=True)))
-    _announce(dict(zip(names, opened, strict=True)), host, settings)
-    uvicorn.run(
-        app,
-        host=host,
-        port=port,
-        log_level="warning",
-        timeout_graceful_shutdown=math.ceil(settings.request_timeout),
-    )
+    named = dict(zip(names, opened, strict=True))
+    app = create_app(named, settings, dict(zip(names, models, strict=True)))
+    patience = math.ceil(settings.request_timeout) + 1
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=patience))
+    _announce(named, listening, settings)
+    # uvicorn finishes what is running, then raises the signal again; by then there is nothing left to do.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    server.run([listening])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket at this address that does not listen yet; else the command ends."""
+    try:
+        (family, kind, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        bound = socket.socket(family, kind)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        fail(f"cannot listen at {host}, port {port}: {error.strerror}; choose another with --host and --port")
+    return bound
 
 
 def model_names(folders: Sequence[Path], names: Sequence[str]) -> list[str]:
@@ -139,12 +154,14 @@ def _server_parts() -> tuple[Any, Any]:
     return create_app, uvicorn
 
 
-def _announce(models: dict[str, LoadedModel], host: str, settings: ServeSettings) -> None:
+def _announce(models: dict[str, LoadedModel], listening: socket.socket, settings: ServeSettings) -> None:
     console = Console(soft_wrap=True, highlight=False)
     for name, model in models.items():
         config = model.reasoner.config
-        console.print(Text(f"{name}: {config.method} on {model.reasoner.device}", style="bold"))
-    if host not in ("127.0.0.1", "localhost", "::1") and settings.api_key is None:
-        console.print(
-            Text(f"anyone who reaches {host} may ask: set --api_key to change that", style="yellow")
-        )
+        console.print(Text(f"{name}: {config.method} on {model.reasoner.device}"))
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{port}"
+    console.print(Text(f"in a browser {address}/, for OpenAI clients {address}/v1; Ctrl-C ends it", "bold"))
+    if host not in ("127.0.0.1", "::1") and settings.api_key is None:
+        console.print(Text("anyone who reaches this machine may ask: --api_key changes that", style="yellow"))

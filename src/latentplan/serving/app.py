@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 
 from latentplan import __version__
 from latentplan.modeling.loading import LoadedModel
 from latentplan.serving.access import RequireKey
+from latentplan.serving.completions import Completions, find_model
 from latentplan.serving.errors import add_error_handlers
 from latentplan.serving.inspector.routes import add_inspector
 from latentplan.serving.inspector.subjects import Subject, subject_of
+from latentplan.serving.metrics import CountRequests, Metrics
 from latentplan.serving.served import ServedModel
 from latentplan.serving.settings import ServeSettings
 
@@ -38,8 +41,8 @@ def create_app(
     """
     if not models:
         raise ValueError("there is no model to serve")
-    settings = settings or ServeSettings()
-    served = {name: ServedModel(name, model, settings) for name, model in models.items()}
+    settings, metrics = settings or ServeSettings(), Metrics()
+    served = {name: ServedModel(name, model, settings, metrics) for name, model in models.items()}
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -49,15 +52,14 @@ def create_app(
 
     # No page of FastAPI's own: it would load scripts from elsewhere.
     app = FastAPI(title="latentplan", version=__version__, lifespan=lifespan, openapi_url=None)
-    app.state.served, app.state.settings = served, settings
+    app.state.served, app.state.settings, app.state.metrics = served, settings, metrics
     add_error_handlers(app)
     if settings.api_key is not None:
         app.add_middleware(RequireKey, api_key=settings.api_key)
-
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
-
+    app.add_middleware(CountRequests, metrics=metrics)
+    _add_answers(app, Completions(served, settings))
+    _add_models(app, served)
+    _add_health(app, served, metrics)
     folders = folders or {}
     subjects = {
         name: subject_of(name, model, folders[name]) if name in folders else Subject(name, model)
@@ -65,3 +67,52 @@ def create_app(
     }
     add_inspector(app, subjects, served)
     return app
+
+
+def _add_answers(app: FastAPI, completions: Completions) -> None:
+    # Not FastAPI's own reading of bodies: errors are to be in OpenAI's format, and sizes limited.
+    app.add_route("/v1/chat/completions", completions.chat, methods=["POST"])
+    app.add_route("/v1/completions", completions.complete, methods=["POST"])
+
+
+def _add_models(app: FastAPI, served: Mapping[str, ServedModel]) -> None:
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [_described(each) for each in served.values()]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        return _described(find_model(served, name))
+
+
+def _described(served: ServedModel) -> dict[str, Any]:
+    config = served.model.reasoner.config
+    return {
+        "id": served.name,
+        "object": "model",
+        "created": served.created,
+        "owned_by": "latentplan",
+        "latentplan": {
+            "method": config.method,
+            "max_latents": config.num_slots,
+            "plans": served.model.step_decoder is not None or config.written_steps,
+        },
+    }
+
+
+def _add_health(app: FastAPI, served: Mapping[str, ServedModel], metrics: Metrics) -> None:
+    @app.get("/health")
+    @app.get("/health/ready")
+    async def ready(response: Response) -> dict[str, str]:
+        if all(each.ready for each in served.values()):
+            return {"status": "ok"}
+        response.status_code = 503
+        return {"status": "closing"}
+
+    @app.get("/health/live")
+    async def live() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/metrics")
+    async def measured() -> Response:
+        return metrics.response()

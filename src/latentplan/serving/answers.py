@@ -1,0 +1,141 @@
+"""Solutions as OpenAI's clients read them: whole answers, and the chunks of a stream."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from latentplan import __version__
+from latentplan.problems.answers import extract_answer
+from latentplan.rewards.coherence import strict_coherence
+from latentplan.serving.jobs import Ended
+
+
+def usage(prompt_tokens: int, endings: Iterable[Ended]) -> dict[str, Any]:
+    """Tokens of questions and answers; latents are the reasoning tokens."""
+    solutions = [ended.solution for ended in endings]
+    completion = sum(solution.num_tokens for solution in solutions)
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion,
+        "total_tokens": prompt_tokens + completion,
+        "completion_tokens_details": {
+            "reasoning_tokens": sum(solution.num_latents for solution in solutions)
+        },
+    }
+
+
+def extension(ended: Ended, with_plan: bool) -> dict[str, Any]:
+    """The field `latentplan` of a choice."""
+    solution = ended.solution
+    answer = extract_answer(solution.completion)
+    values: dict[str, Any] = {"answer": answer, "num_latents": solution.num_latents}
+    if with_plan:
+        plan = solution.plan
+        values |= {"plan": plan, "coherence": None if plan is None else strict_coherence(plan, answer)}
+    return values
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is called how: chat or plain completions.
+
+    Attributes:
+        prefix: of ids.
+        whole, chunk: names of the objects.
+        chat: whether text stands in messages.
+    """
+
+    prefix: str
+    whole: str
+    chunk: str
+    chat: bool
+
+
+CHAT = Shape("chatcmpl-", "chat.completion", "chat.completion.chunk", True)
+COMPLETION = Shape("cmpl-", "text_completion", "text_completion", False)
+
+
+@dataclass
+class Answer:
+    """The answer to one request.
+
+    Args:
+        shape: chat or plain.
+        model: its name.
+        seed: of the noise.
+        with_plan: whether plans were asked for.
+        prompt_tokens: of all questions.
+    """
+
+    shape: Shape
+    model: str
+    seed: int
+    with_plan: bool
+    prompt_tokens: int
+    created: int = field(default_factory=lambda: int(time.time()))
+    number: str = field(default_factory=lambda: secrets.token_hex(12))
+
+    def whole(self, endings: Sequence[Ended]) -> dict[str, Any]:
+        """All of it, from its trajectories in their order."""
+        choices = []
+        for ended in endings:
+            text = ended.solution.completion
+            said: dict[str, Any] = {"text": text}
+            if self.shape.chat:
+                said = {"message": {"role": "assistant", "content": text, "refusal": None}}
+            choices.append(self._choice(ended.index, said, ended))
+        return {**self._head(self.shape.whole, choices), "usage": usage(self.prompt_tokens, endings)}
+
+    def opening(self, index: int) -> bytes:
+        """The first chunk of a choice."""
+        return self._chunk([self._choice(index, self._said("", role="assistant"))])
+
+    def piece(self, index: int, text: str) -> bytes:
+        """A chunk with more text."""
+        return self._chunk([self._choice(index, self._said(text))])
+
+    def ending(self, ended: Ended) -> bytes:
+        """The last chunk of a choice."""
+        said: dict[str, Any] = {"delta": {}} if self.shape.chat else {"text": ""}
+        return self._chunk([self._choice(ended.index, said, ended)])
+
+    def closing(self, endings: Sequence[Ended], include_usage: bool) -> bytes:
+        """The end of a stream."""
+        done = b"data: [DONE]\n\n"
+        if not include_usage:
+            return done
+        return self._chunk([], usage=usage(self.prompt_tokens, endings)) + done
+
+    def _said(self, text: str, **more: str) -> dict[str, Any]:
+        return {"delta": {**more, "content": text}} if self.shape.chat else {"text": text}
+
+    def _choice(self, index: int, said: dict[str, Any], ended: Ended | None = None) -> dict[str, Any]:
+        choice: dict[str, Any] = {"index": index, **said, "logprobs": None, "finish_reason": None}
+        if ended is not None:
+            choice["finish_reason"] = ended.finish_reason
+            choice["latentplan"] = extension(ended, self.with_plan)
+        return choice
+
+    def _head(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": self.shape.prefix + self.number,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": f"latentplan-{__version__}",
+            "choices": choices,
+            "latentplan": {"seed": self.seed},
+        }
+
+    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
+        return event({**self._head(self.shape.chunk, choices), **more})
+
+
+def event(data: Any) -> bytes:
+    """JSON as one server-sent event."""
+    return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"

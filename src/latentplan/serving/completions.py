@@ -1,0 +1,265 @@
+"""The two endpoints that answer: from a request's body to its answer, whole or streamed."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+import torch
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.requests import ClientDisconnect
+
+from latentplan.rollout.rolling import Row, rows_of
+from latentplan.rollout.sampling import Sampling
+from latentplan.serving.answers import CHAT, COMPLETION, Answer, Shape, event
+from latentplan.serving.errors import ApiError
+from latentplan.serving.jobs import Ended, Event, Job, Piece
+from latentplan.serving.questions import Questions, question_of
+from latentplan.serving.requests import ChatRequest, CompletionRequest, parse
+from latentplan.serving.requests import Request as Asked
+from latentplan.serving.served import ServedModel
+from latentplan.serving.settings import ServeSettings
+
+_LARGEST_BODY, _BODY_SECONDS = 2**20, 30.0
+_CLIENT_LEFT = 499
+_STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+class Completions:
+    """Answers requests for completions.
+
+    Args:
+        served: the models by name.
+        settings: limits and defaults.
+    """
+
+    def __init__(self, served: Mapping[str, ServedModel], settings: ServeSettings):
+        self.served, self.settings = served, settings
+        self._questions = {name: Questions(each.model, settings) for name, each in served.items()}
+
+    async def chat(self, request: Request) -> Response:
+        """`/v1/chat/completions`."""
+        asked = parse(await read_body(request), ChatRequest)
+        served = find_model(self.served, asked.model)
+        prompt = served.model.reasoner.config.system_prompt
+        question = question_of(asked.messages, prompt, self.settings.last_message_only)
+        param = f"messages[{len(asked.messages) - 1}].content"
+        return await self._answer(request, asked, served, [(question, param)], CHAT)
+
+    async def complete(self, request: Request) -> Response:
+        """`/v1/completions`."""
+        asked = parse(await read_body(request), CompletionRequest)
+        served = find_model(self.served, asked.model)
+        prompts = [(prompt, f"prompt[{place}]") for place, prompt in enumerate(asked.prompt)]
+        return await self._answer(request, asked, served, prompts, COMPLETION)
+
+    async def _answer(
+        self,
+        request: Request,
+        asked: Asked,
+        served: ServedModel,
+        prompts: Sequence[tuple[str, str]],
+        shape: Shape,
+    ) -> Response:
+        seed = secrets.randbelow(2**31) if asked.seed is None else asked.seed
+        rows = self._rows(asked, served, prompts, seed)
+        answer = Answer(
+            shape,
+            served.name,
+            seed,
+            asked.latentplan.plan,
+            prompt_tokens=sum(len(row.question_ids) for row in rows[:: asked.n]),
+        )
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        job = Job(rows, asked.stop, asked.latentplan.plan, asked.stream, _into(events))
+        served.submit(job)
+        if asked.stream:
+            stream = self._stream(served, job, answer, events, asked.include_usage)
+            return StreamingResponse(stream, media_type="text/event-stream", headers=_STREAM_HEADERS)
+        return await self._whole(request, served, job, answer, events)
+
+    def _rows(
+        self, asked: Asked, served: ServedModel, prompts: Sequence[tuple[str, str]], seed: int
+    ) -> list[Row]:
+        """A row for each trajectory. Raises ApiError for what is over the limits."""
+        count = len(prompts) * asked.n
+        if count > self.settings.max_samples:
+            raise ApiError(
+                400,
+                f"{count} answers are asked for; this server gives at most {self.settings.max_samples} to "
+                "one request (--max_samples)",
+                param="n",
+            )
+        temperature = self.settings.temperature if asked.temperature is None else asked.temperature
+        latent = asked.latentplan.latent_temperature
+        latent = temperature if latent is None else latent
+        if asked.n > 1 and temperature == latent == 0:
+            raise ApiError(
+                400, f"{asked.n} greedy answers are all the same: set temperature above 0", param="n"
+            )
+        length = self._length(asked, served)
+        questions, rows = self._questions[served.name], []
+        for place, (prompt, param) in enumerate(prompts):
+            ids = questions.read(prompt, param)
+            sampling = Sampling(temperature, latent, min(length, questions.room(ids)))
+            rows += rows_of(ids, seed, place, asked.n, sampling)
+        for row in rows:
+            row.max_tokens = asked.max_completion_tokens
+        return rows
+
+    def _length(self, asked: Asked, served: ServedModel) -> int:
+        """Text tokens of a trajectory at most. Raises ApiError if more are asked for than there may be."""
+        longest = self.settings.max_new_tokens
+        latents = served.model.reasoner.config.num_slots
+        limits = [("max_tokens", asked.max_tokens, longest)]
+        limits += [("max_completion_tokens", asked.max_completion_tokens, longest + latents)]
+        for name, wanted, allowed in limits:
+            if wanted is not None and wanted > allowed:
+                raise ApiError(
+                    400,
+                    f"{name} is {wanted}; this server writes at most {longest} tokens (--max_new_tokens)",
+                    param=name,
+                )
+        given = [limit for _, limit, _ in limits if limit is not None]
+        return min(*(given or [self.settings.default_new_tokens]), longest)
+
+    async def _whole(
+        self,
+        request: Request,
+        served: ServedModel,
+        job: Job,
+        answer: Answer,
+        events: asyncio.Queue[Event],
+    ) -> Response:
+        gathering = asyncio.ensure_future(_gather(events, len(job.rows)))
+        leaving = asyncio.ensure_future(_client_leaves(request))
+        try:
+            await asyncio.wait(
+                {gathering, leaving}, timeout=self._left(job), return_when=asyncio.FIRST_COMPLETED
+            )
+            if gathering.done():
+                return JSONResponse(answer.whole(gathering.result()))
+            if leaving.done():
+                return Response(status_code=_CLIENT_LEFT)
+            raise self._too_late()
+        finally:
+            if not gathering.done():
+                served.cancel(job)
+                gathering.cancel()
+            leaving.cancel()
+
+    async def _stream(
+        self,
+        served: ServedModel,
+        job: Job,
+        answer: Answer,
+        events: asyncio.Queue[Event],
+        include_usage: bool,
+    ) -> AsyncIterator[bytes]:
+        endings: list[Ended] = []
+        try:
+            if answer.shape.chat:
+                yield b"".join(answer.opening(index) for index in range(len(job.rows)))
+            while len(endings) < len(job.rows):
+                told = await asyncio.wait_for(events.get(), self._left(job))
+                if isinstance(told, Piece):
+                    yield answer.piece(told.index, told.text)
+                elif isinstance(told, Ended):
+                    endings.append(told)
+                    yield answer.ending(told)
+                else:
+                    raise _failure(told)
+            yield answer.closing(endings, include_usage)
+        except TimeoutError:
+            yield event(self._too_late().body())
+        except ApiError as error:
+            yield event(error.body())
+        finally:
+            if len(endings) < len(job.rows):
+                served.cancel(job)
+
+    def _left(self, job: Job) -> float:
+        """Seconds until the job is too late."""
+        return max(0.0, job.since + self.settings.request_timeout - time.monotonic())
+
+    def _too_late(self) -> ApiError:
+        return ApiError(
+            504,
+            f"no answer within {self.settings.request_timeout:g} seconds (--request_timeout): ask for fewer "
+            "or shorter answers, or later",
+            code="timeout",
+        )
+
+
+def find_model(served: Mapping[str, ServedModel], name: str | None) -> ServedModel:
+    """The model of this name; without a name the only one. Raises ApiError if there is none."""
+    if name is None and len(served) == 1:
+        return next(iter(served.values()))
+    known = ", ".join(served)
+    if name is None:
+        raise ApiError(400, f"model is missing; there are {known}", "model", "missing_parameter")
+    if name not in served:
+        raise ApiError(404, f"there is no model {name!r}; there are {known}", "model", "model_not_found")
+    return served[name]
+
+
+async def read_body(request: Request) -> bytes:
+    """A request's body.
+
+    Raises:
+        ApiError: it is too large, comes too slowly, or the client has gone.
+    """
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > _LARGEST_BODY:
+                    raise ApiError(413, f"the body is larger than {_LARGEST_BODY} bytes")
+    except TimeoutError as error:
+        raise ApiError(408, f"the body did not come within {_BODY_SECONDS:g} seconds") from error
+    except ClientDisconnect as error:
+        raise ApiError(_CLIENT_LEFT, "the client has gone") from error
+    return bytes(body)
+
+
+def _into(events: asyncio.Queue[Event]) -> Callable[[Event], None]:
+    """Puts events into a queue of this event loop, from any thread."""
+    loop = asyncio.get_running_loop()
+
+    def deliver(told: Event) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(events.put_nowait, told)
+
+    return deliver
+
+
+async def _gather(events: asyncio.Queue[Event], count: int) -> list[Ended]:
+    """The endings of all trajectories, in their order. Raises ApiError if the computation failed."""
+    endings: list[Ended] = []
+    while len(endings) < count:
+        told = await events.get()
+        if isinstance(told, Ended):
+            endings.append(told)
+        elif isinstance(told, Exception):
+            raise _failure(told)
+    return sorted(endings, key=lambda ended: ended.index)
+
+
+async def _client_leaves(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _failure(error: Exception) -> ApiError:
+    if isinstance(error, torch.OutOfMemoryError):
+        return ApiError(
+            503,
+            "the device's memory is full: ask for fewer answers, or lower --max_batch_size",
+            code="out_of_memory",
+            headers={"Retry-After": "5"},
+        )
+    return ApiError(500, "the computation failed; the server's log says where", code="internal_error")
