@@ -26,6 +26,9 @@ def first_entries(chain):
         (Edit("splice", (2,)), [[11, 12], [-2, -2], [31, 32]]),
         (Edit("splice", (3,), from_step=1), [[11, 12], [21, 22], [-1, -1]]),
         (Edit("splice"), [[-1, -1], [-2, -2]]),
+        (Edit("move", share=0.5), [[5, 5.5], [9.5, 10], [31, 32]]),
+        (Edit("move", (2,), share=1.0), [[11, 12], [-2, -2], [31, 32]]),
+        (Edit("move", share=0.0), [[11, 12], [21, 22], [31, 32]]),
     ],
 )
 def test_edits_by_hand(chain, edit, expected):
@@ -65,7 +68,13 @@ def test_splice_from_a_step_that_is_not_there(chain):
         apply(chain, Edit("splice", (3,)), chain[:1])
 
 
+def test_move_between_latents_of_different_shapes_is_refused(chain):
+    with pytest.raises(ValueError, match="are 2 of width 4 and 1 of width 4: there is no way"):
+        apply(chain, Edit("move"), chain[:, :1])
+
+
 def test_edits_in_words():
+    assert in_words(Edit("move", model="rl", share=0.25)) == "all steps moved 25% towards rl"
     assert in_words(Edit("zero", (1,))) == "step 1 set to zero"
     assert in_words(Edit("delete", (1, 2, 3))) == "steps 1, 2 and 3 deleted"
     assert in_words(Edit("swap", (1, 2), think_on=True)) == (

@@ -139,9 +139,9 @@ def test_edits_show_what_becomes_of_the_answer(page, learnt_problems):
     page.click("button[value=all]")
     learnt = column(page, "whatif", "learnt")
     learnt.locator(".every").wait_for()
-    assert learnt.locator(".every tbody tr").count() == 5
-    assert learnt.locator(".every tbody td").count() == 15
-    assert "of 14 edits" in learnt.locator(".every caption").inner_text()
+    assert learnt.locator(".every tbody tr").count() == 6
+    assert learnt.locator(".every tbody td").count() == 18
+    assert "of 17 edits" in learnt.locator(".every caption").inner_text()
     assert page.locator("#whatif-columns .column").count() == 2
     page.fill("#other", short.question)
     page.click("button[value=splice-all]")
@@ -192,7 +192,11 @@ def test_text_of_a_model_or_a_question_is_never_html(page, learnt_problems):
     reading = {"text": attack, "true": None, "grounded": None, "used": None, "notes": [attack]}
     done = {"event": "done", "completion": attack, "answer": attack, "correct": None, "written": None}
     done |= {
-        "plan": {"steps": [reading], "links": [{"start": 0, "end": None, "value": attack}], "scores": None}
+        "plan": {
+            "steps": [reading],
+            "links": [{"start": 0, "end": None, "value": attack, "strength": 1}],
+            "scores": {},
+        }
     }
     done |= {"answer_probability": 1, "num_latents": 1, "num_tokens": 2, "finished": True, "seconds": 0.1}
     lines = "".join(json.dumps(event) + "\n" for event in (step, {"event": "token", "text": attack}, done))

@@ -30,7 +30,6 @@ def test_every_flaw_is_named():
     ]
     assert [step.true for step in plan.steps] == [False, None, False]
     assert plan.links == ()
-    assert plan.scores is not None
     assert plan.scores["plan"] == 0
 
 
@@ -62,7 +61,16 @@ def test_steps_marked_as_used_are_those_that_the_strict_coherence_counts(steps, 
     assert {link.start for link in plan.links} == {i for i, step in enumerate(plan.steps) if step.used}
 
 
-def test_plan_in_sentences_is_not_judged():
-    plan = read_plan(["Every cat is a pet.", "Tom is a cat."], "yes", "Is Tom a pet?")
-    assert plan.scores is None
-    assert all(step == plan.steps[0] and step.true is None and not step.notes for step in plan.steps)
+def test_plan_in_sentences_is_read_as_sentences():
+    question = "Every terp is a brim. Every brim is a lem. Tom is a terp. Is Tom a lem or a dax?"
+    steps = ["Tom is a terp.", "Every terp is a brim.", "Every brim is a lem."]
+    plan = read_plan(steps, "Tom is a lem.", question)
+    assert plan.scores == {"coherence_natural": 1}
+    assert [(link.start, link.end) for link in plan.links] == [(0, 1), (1, 2), (2, None)]
+    assert all(step.true is None and step.score == 1 and step.notes == () for step in plan.steps)
+    repeated = read_plan([steps[0], steps[0]], "Tom is a lem.", question)
+    assert repeated.steps[1].notes == ("repeats an earlier step",)
+
+
+def test_unreadable_equations_are_not_taken_for_sentences():
+    assert read_plan(["<<7+=>>"], "7", QUESTION).steps[0].notes == ("not an equation",)

@@ -4,13 +4,14 @@ import pytest
 from fastapi.testclient import TestClient
 
 from latentplan.serving.app import create_app
-from latentplan.serving.inspector import routes
+from latentplan.serving.inspector import desk, routes
 from latentplan.serving.settings import ServeSettings
 
 
 @pytest.fixture(scope="module")
 def models(learnt, make_subject):
-    return {"learnt": learnt.model, "cot": make_subject("cot").model}
+    other = make_subject("atp_latent", seed=7).model
+    return {"learnt": learnt.model, "cot": make_subject("cot").model, "other": other}
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,7 @@ def test_setup_lists_models_and_limits(client):
     assert [(facts["name"], facts["method"]) for facts in setup["models"]] == [
         ("learnt", "atp_latent"),
         ("cot", "cot"),
+        ("other", "atp_latent"),
     ]
     assert setup["limits"] == {"max_question_tokens": 40, "max_samples": 32, "max_edits": 64}
     assert setup["examples"] == []
@@ -83,7 +85,7 @@ def test_sampling_and_intervening_answer_in_one_request(client, question):
         ("ask", {"question": "  "}, 400, "The question is empty."),
         ("ask", {"question": "the " * 60}, 400, "too long: 61 tokens, this server takes 40"),
         ("ask", {"question": "zebra ?"}, 400, "does not know: zebra"),
-        ("ask", {"model": "gpt"}, 404, "there is no model 'gpt'; there are: learnt, cot"),
+        ("ask", {"model": "gpt"}, 404, "there is no model 'gpt'; there are: learnt, cot, other"),
         ("ask", {"surprise": 1}, 400, "surprise: Extra inputs are not permitted"),
         ("sample", {"count": 33}, 400, "33 samples are too many: this server draws 32"),
         ("sample", {"count": 0}, 400, "count: Input should be greater than or equal to 1"),
@@ -92,6 +94,8 @@ def test_sampling_and_intervening_answer_in_one_request(client, question):
         ("intervene", {"edits": [{"kind": "zero", "steps": [9]}]}, 400, "there is no step 9"),
         ("intervene", {"edits": [{"kind": "melt"}]}, 400, "edits.0.kind"),
         ("intervene", {"edits": [{"kind": "splice", "question": "zebra"}]}, 400, "does not know: zebra"),
+        ("intervene", {"edits": [{"kind": "move", "model": "cot"}]}, 400, "cot has no latents to move"),
+        ("intervene", {"edits": [{"kind": "move"}]}, 400, "move needs another model"),
         ("intervene", {"model": "cot", "edits": [{"kind": "zero", "steps": [1]}]}, 400, "has no latents"),
     ],
 )
@@ -100,6 +104,16 @@ def test_what_cannot_be_done_is_refused_in_words(client, question, path, change,
     answer = client.post(f"/inspect/{path}", json=body)
     assert answer.status_code == status
     assert message in answer.json()["error"]["message"]
+
+
+def test_latents_are_moved_towards_those_of_another_model(client, question):
+    edits = [{"kind": "move", "model": "other", "share": share} for share in (0, 1)]
+    body = {"model": "learnt", "question": question, "edits": edits}
+    unmoved, moved = client.post("/inspect/intervene", json=body).json()["outcomes"]
+    assert unmoved["label"] == "all steps moved 0% towards other"
+    result = client.post("/inspect/intervene", json={**body, "edits": edits[:1]}).json()
+    assert unmoved["completion"] == result["intact"]["completion"]
+    assert moved["plan"] != unmoved["plan"]
 
 
 def test_text_that_is_no_json_is_refused(client):
@@ -113,7 +127,7 @@ def test_fault_while_streaming_is_the_last_line(client, question, monkeypatch):
         yield {"event": "step"}
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr(routes, "ask", broken)
+    monkeypatch.setattr(desk, "ask", broken)
     events = lines_of(client.post("/inspect/ask", json={"model": "learnt", "question": question}))
     assert [event["event"] for event in events] == ["step", "error"]
     assert events[-1]["status"] == 500
@@ -140,3 +154,14 @@ def test_slow_question_ends_with_words(models, question):
         answer = slow.post("/inspect/sample", json=body)
         assert answer.status_code == 504
         assert "--request_timeout" in answer.json()["error"]["message"]
+
+
+def test_more_actions_than_may_be_under_way_are_refused(client, question, monkeypatch):
+    monkeypatch.setattr(desk, "MAX_AT_ONCE", 1)
+    body = {"model": "learnt", "question": question}
+    for _ in range(3):  # One after the other: each gives its place back.
+        assert client.post("/inspect/sample", json={**body, "temperature": 9}).status_code == 400
+        assert lines_of(client.post("/inspect/ask", json=body))[-1]["event"] == "done"
+    monkeypatch.setattr(desk, "MAX_AT_ONCE", 0)
+    answer = client.post("/inspect/ask", json=body)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

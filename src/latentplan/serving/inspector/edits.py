@@ -21,10 +21,12 @@ class Edit:
 
     Attributes:
         kind: a name in `EDITS`.
-        steps: which steps; for `keep` how many. None where a splice takes the whole other chain.
+        steps: which steps; for `keep` how many. Empty where a splice or a move is of the whole chain.
         seed: of the noise.
         question: `splice`: whose steps are put in.
         from_step: `splice`: which of them; None takes the step of the same number.
+        model: `move`: towards whose latents for the same question.
+        share: `move`: how far, from 0 (not at all) to 1 (all the way).
         think_on: whether the model thinks the steps after the last edited one again, by itself.
     """
 
@@ -33,6 +35,8 @@ class Edit:
     seed: int = 0
     question: str | None = None
     from_step: int | None = None
+    model: str | None = None
+    share: float = 1.0
     think_on: bool = False
 
 
@@ -95,6 +99,23 @@ def splice(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch
     return changed
 
 
+def move(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.Tensor:
+    """With steps moved towards those of another model's chain; what only one of the two has stays.
+
+    Raises ValueError where there is no other chain, or its latents have another shape.
+    """
+    if other is None:
+        raise ValueError("move needs another model, towards whose latents it goes")
+    if other.shape[1:] != chain.shape[1:]:
+        sizes = " and ".join(f"{each.shape[1]} of width {each.shape[2]}" for each in (chain, other))
+        raise ValueError(f"the latents of a step are {sizes}: there is no way from one model to the other")
+    changed = chain.clone()
+    for place in _places(chain, edit.steps or range(1, len(chain) + 1)) if len(chain) else ():
+        if place < len(other):
+            changed[place] += edit.share * (other[place].to(chain) - chain[place])
+    return changed
+
+
 EDITS: dict[str, Edited] = {
     "delete": delete,
     "zero": zero,
@@ -102,6 +123,7 @@ EDITS: dict[str, Edited] = {
     "swap": swap,
     "keep": keep,
     "splice": splice,
+    "move": move,
 }
 
 
@@ -111,7 +133,7 @@ def apply(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None = None) ->
     Args:
         chain: `[steps, latents_per_step, hidden]`.
         edit: what to do.
-        other: the chain of `edit.question`, for a splice.
+        other: for a splice the chain of `edit.question`, for a move that of `edit.model`.
 
     Raises:
         ValueError: there is no such edit or no such step.
@@ -127,6 +149,8 @@ def in_words(edit: Edit) -> str:
     if edit.kind == "keep":
         (count,) = edit.steps or (0,)
         words = f"only the first {_count(count)} kept" if count else "no step kept"
+    elif edit.kind == "move":
+        words = f"{which if edit.steps else 'all steps'} moved {edit.share:.0%} towards {edit.model}"
     elif edit.kind == "splice" and not edit.steps:
         words = "all steps from the other question"
     elif edit.kind == "splice":

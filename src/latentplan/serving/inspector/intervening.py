@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from latentplan.serving.inspector.edits import Edit, apply, in_words
 from latentplan.serving.inspector.subjects import Subject
 from latentplan.serving.inspector.walk import LatentStep, walk
 
-_THINKING_ON = ("zero", "noise", "swap", "splice")
+_THINKING_ON = ("zero", "noise", "swap", "splice", "move")
 
 
 def intervene(
@@ -25,10 +25,19 @@ def intervene(
     question: str,
     edits: Sequence[Edit],
     *,
+    of_models: Mapping[str, torch.Tensor] | None = None,
     max_new_tokens: int = 128,
     reference: str | None = None,
 ) -> dict[str, Any]:
     """The greedy answer with the chain as it is, and after each edit.
+
+    Args:
+        subject: the model.
+        question: in words.
+        edits: each made to the intact chain.
+        of_models: the chains of other models for this question, by name, for `move`.
+        max_new_tokens: of text, at most.
+        reference: the right answer, where it is known.
 
     Returns:
         `intact` and `outcomes`, in the order of the edits: `label`, `num_steps`, and what `asking.judged`
@@ -41,8 +50,9 @@ def intervene(
         raise ValueError(f"{subject.name} has no latents that could be changed: it writes its steps, or none")
     questions = list(dict.fromkeys([question, *(edit.question for edit in edits if edit.question)]))
     chains = dict(zip(questions, greedy_chains(subject.model, questions), strict=True))
+    others = {**chains, **(of_models or {})}
     edited = [
-        _edited(subject, question, chains[question], edit, chains.get(edit.question or ""), max_new_tokens)
+        _edited(subject, question, chains[question], edit, others.get(edit.question or edit.model or ""))
         for edit in edits
     ]
     asked = [question] * (1 + len(edits)) + questions[1:]
@@ -82,7 +92,6 @@ def _edited(
     chain: torch.Tensor,
     edit: Edit,
     other: torch.Tensor | None,
-    max_new_tokens: int,
 ) -> torch.Tensor:
     changed = apply(chain, edit, other)
     if not edit.think_on:

@@ -3,7 +3,8 @@
     <<7+3=10>>            true    7 and 3 stand in the question     goes into step 2
     <<10*2=21>>           false: it is 20                           goes into the answer
 
-The rules are those of the rewards (`rewards.coherence`, strict, and `rewards.plan`), step by step.
+The rules are those of the rewards, step by step: `rewards.coherence` (strict) and `rewards.plan` for
+equations, `rewards.natural` for sentences.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from fractions import Fraction
 from latentplan.problems.answers import numbers_match, parse_number
 from latentplan.problems.equations import Equation, evaluate
 from latentplan.rewards.coherence import paper_coherence, strict_coherence
+from latentplan.rewards.natural import read_natural
 from latentplan.rewards.plan import CONSTANTS, grounding, numbers_of_question, validity
 from latentplan.rewards.steps import equations_of
 
@@ -26,12 +28,14 @@ class Link:
     Attributes:
         start: the step that the number comes from, counted from 0.
         end: the step that it goes into; None for the answer.
-        value: the number, as the earlier step writes it.
+        value: the number, as the earlier step writes it; in sentences the words that are carried on.
+        strength: in (0, 1]; 1 between equations.
     """
 
     start: int
     end: int | None
     value: str
+    strength: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,14 @@ class StepReading:
         grounded: whether each operand is known by then.
         used: whether its results are operands of later steps, or the answer.
         notes: what is wrong, in words.
+        score: of a sentence, its natural coherence in [0, 1].
     """
 
     true: bool | None
     grounded: bool | None
     used: bool | None
     notes: tuple[str, ...]
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -58,13 +64,13 @@ class PlanReading:
     Attributes:
         steps: one for each step.
         links: from results to where they are used.
-        scores: coherence (strict and the paper's), validity, grounding and their product `plan`, in [0, 1];
-            None for a plan in sentences, which these rules cannot judge.
+        scores: by name, in [0, 1]: coherence (strict), coherence_paper, validity, grounding and `plan`; of a
+            plan in sentences coherence_natural alone.
     """
 
     steps: tuple[StepReading, ...]
     links: tuple[Link, ...]
-    scores: dict[str, float] | None
+    scores: dict[str, float]
 
 
 def read_plan(
@@ -78,8 +84,8 @@ def read_plan(
         question: in words.
         modulus: of the arithmetic; None for ordinary numbers.
     """
-    if steps and not any("=" in step for step in steps):
-        return PlanReading(tuple(StepReading(None, None, None, ()) for _ in steps), (), None)
+    if steps and not any(equations_of(step) or "<<" in step for step in steps):
+        return _read_sentences(steps, answer, question, modulus)
     readings, known = [], set(numbers_of_question(question) | CONSTANTS)
     for place, step in enumerate(steps):
         readings.append(_read_step(step, _is_used(place, steps, answer), known, modulus))
@@ -99,6 +105,18 @@ def links(steps: Sequence[str], answer: str | None) -> list[Link]:
         if _equals(equation, answer):
             found[Link(place, None, equation.result_text)] = None
     return list(found)
+
+
+def _read_sentences(
+    steps: Sequence[str], answer: str | None, question: str, modulus: int | None
+) -> PlanReading:
+    found = read_natural(steps, answer, question, modulus)
+    readings = (
+        StepReading(None, None, None, (remark,) if remark else (), score)
+        for score, remark in zip(found.steps, found.remarks, strict=True)
+    )
+    carried = (Link(each.source, each.target, ", ".join(each.things), each.strength) for each in found.links)
+    return PlanReading(tuple(readings), tuple(carried), {"coherence_natural": found.score})
 
 
 def _read_step(step: str, used: bool, known: set[Fraction], modulus: int | None) -> StepReading:

@@ -61,6 +61,7 @@ class Subject:
             "num_parameters": self.model.reasoner.num_parameters(),
             "latents": config.num_slots > 0,
             "latents_per_step": config.latents_per_step,
+            "hidden_size": config.hidden_size,
             "max_latent_steps": config.max_latent_steps if config.num_slots else 0,
             "decoder": self.model.step_decoder is not None,
             "gaussian": getattr(self.model.reasoner.latent_head, "log_variance", None) is not None,

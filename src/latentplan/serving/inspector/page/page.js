@@ -121,6 +121,9 @@ function prepareEdits(models, columns) {
   const most = Math.max(0, ...latent.map((facts) => columns.get(facts.name).steps.length));
   const box = (step) => el("label", { class: "chip" }, el("input", { type: "checkbox", name: "step", value: step, checked: step === 1 }), el("span", {}, String(step)));
   byId("edit-steps").replaceChildren(byId("edit-steps").firstElementChild, ...numbers(1, most).map(box));
+  const alike = latent.filter((facts) => facts.hidden_size === latent.at(-1).hidden_size && facts.latents_per_step === latent.at(-1).latents_per_step);
+  byId("move-row").hidden = alike.length < 2;
+  byId("towards").replaceChildren(...alike.map((facts) => el("option", { value: facts.name, selected: facts === alike.at(-1) }, facts.name)));
   const longest = Math.max(1, ...latent.map((facts) => facts.max_latent_steps));
   byId("from-step").replaceChildren(el("option", { value: "" }, "the same"), ...numbers(1, longest).map((step) => el("option", { value: step }, String(step))));
 }
@@ -139,6 +142,8 @@ async function sample() {
   byId("samples-columns").replaceChildren(...state.asked.filter((facts) => found.has(facts.name)).map((facts) => found.get(facts.name)));
 }
 
+const SHARES = [0.25, 0.5, 0.75, 1];
+
 function editsOf(action) {
   const steps = [...document.querySelectorAll("input[name=step]:checked")].map((input) => Number(input.value));
   const other = byId("other").value.trim(), from = byId("from-step").value;
@@ -146,20 +151,22 @@ function editsOf(action) {
   if (action === "keep") return [{ kind: "keep", steps: [Math.max(...steps)] }];
   if (action === "splice-all") return [{ kind: "splice", steps: [], question: other, think_on: on }];
   if (action === "splice") return [{ kind: "splice", steps, question: other, from_step: from ? Number(from) : null, think_on: on }];
+  if (action === "move") return SHARES.map((share) => ({ kind: "move", model: byId("towards").value, share, think_on: on }));
   return [{ kind: action, steps, think_on: on && action !== "delete" }];
 }
 
 async function edit(action) {
-  const columns = [...state.whatif.values()];
-  const needsSteps = !["all", "splice-all"].includes(action);
+  const columns = [...state.whatif.values()].filter((column) => action !== "move" || column.facts.name !== byId("towards").value);
+  const needsSteps = !["all", "splice-all", "move"].includes(action);
   if (needsSteps && !document.querySelector("input[name=step]:checked")) return alert(byId("edit-error"), "Choose a step first.");
   if (action.startsWith("splice") && !byId("other").value.trim()) return alert(byId("edit-error"), "The other question is empty.");
   await forEach(columns, byId("edit-error"), async (column) => {
     if (!column.length && action !== "splice-all") return column.failed("This chain has no steps to change.");
-    const edits = action === "all" ? everyEdit(column.length, state.setup.limits.max_edits) : editsOf(action);
+    const every = action === "all" ? everyEdit(column.length, state.setup.limits.max_edits) : null;
+    const edits = every ? every.map((each) => each.edit) : editsOf(action);
     try {
       const result = await fetchJson("intervene", body(column.facts, { edits }));
-      if (action === "all") column.addEvery(result, edits);
+      if (every) column.addEvery(result, every);
       else column.add(result);
     } catch (error) {
       if (!(error instanceof Refused) || error.status === 0 || error.status === 401) throw error;
@@ -178,6 +185,7 @@ byId("ask").addEventListener("submit", (event) => { event.preventDefault(); askN
 byId("question").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); askNow(); }
 });
+byId("question").addEventListener("input", () => { byId("examples").value = ""; });
 byId("examples").addEventListener("change", (event) => {
   if (event.target.value !== "") byId("question").value = state.setup.examples[Number(event.target.value)].question;
 });

@@ -81,13 +81,13 @@ export class Thought {
       const y0 = end(from) - 10 - 6 * started[link.start]++;
       const y1 = top(to) + 14 + 6 * (ended.get(to) ?? 0);
       ended.set(to, (ended.get(to) ?? 0) + 1);
-      labels[link.start].add(link.value);
+      labels[link.start].add(link.value.length > 7 ? `${link.value.slice(0, 6)}…` : link.value);
       this.arcs.append(
-        svg("path", { class: kind, d: `M ${left} ${y0} C ${left + reach} ${y0} ${left + reach} ${y1} ${left + 4} ${y1}` }),
+        svg("path", { class: kind, "stroke-opacity": 0.35 + 0.65 * link.strength, d: `M ${left} ${y0} C ${left + reach} ${y0} ${left + reach} ${y1} ${left + 4} ${y1}` }),
         svg("path", { class: `${kind} head`, d: `M ${left + 7} ${y1 - 3.5} L ${left + 1} ${y1} L ${left + 7} ${y1 + 3.5} Z` }));
     }
     labels.forEach((values, place) => values.size && this.arcs.append(
-      svg("text", { class: "arc", x: left + 6, y: end(this.steps[place]) - 14 - 6 * (started[place] - 1) }, [...values].join(", "))));
+      svg("text", { class: "arc", x: left + 6, y: end(this.steps[place]) - 14 - 6 * (started[place] - 1) }, [...values][0] + (values.size > 1 ? " …" : ""))));
   }
 }
 
@@ -115,8 +115,8 @@ function sureness(decoded) {
 }
 
 function nextWords(words) {
-  const first = words[0].map((word) => `${word.text.trim() || "␣"} ${percent(word.probability)}`).join(", ");
-  return el("span", { class: "unread" }, "would have written ", el("code", {}, first));
+  const shown = words[0].map((word) => el("span", { class: "word" }, el("code", {}, word.text.trim() || "␣"), ` ${percent(word.probability)} `));
+  return el("span", { class: "unread" }, "next word: ", shown);
 }
 
 function gauges(event, facts) {
@@ -134,6 +134,7 @@ export function checks(step) {
   say(step.true, "true");
   say(step.grounded, "grounded");
   say(step.used, "used");
+  if (step.score) marks.push(el("span", {}, `coherence ${percent(step.score)}`));
   for (const note of step.notes) marks.push(el("span", { class: "bad" }, `✗ ${note}`));
   return el("p", { class: "checks" }, marks);
 }
@@ -159,11 +160,16 @@ function noSteps(facts) {
   return facts.written_steps ? "No step was written." : "This model answers at once: it has no latents and writes no steps.";
 }
 
+const SCORES = { coherence: "coherence", coherence_natural: "coherence of the sentences", validity: "validity", grounding: "grounding", plan: "plan score" };
+
+/** A plan's scores in words. */
+export const scoresOf = (plan) => Object.entries(SCORES).filter(([name]) => name in plan.scores)
+  .map(([name, words]) => `${words} ${percent(plan.scores[name])}`).join(" · ");
+
 function scoreWords(event, facts) {
   const written = event.num_tokens - event.num_latents;
   const cost = `${event.num_latents ? `${counted(event.num_latents, "latent")} + ` : ""}${counted(written, "text token")}`;
-  const scores = event.plan?.scores;
-  const judged = scores ? `coherence ${percent(scores.coherence)} · validity ${percent(scores.validity)} · grounding ${percent(scores.grounding)} · plan score ${percent(scores.plan)} · `
+  const judged = event.plan ? `${scoresOf(event.plan)} · `
     : facts.latents && !facts.decoder ? "No step decoder: the latents cannot be read as steps. " : "";
   return `${judged}${cost} · ${short(event.seconds)} s`;
 }

@@ -1,7 +1,7 @@
 // One model's column under "Sampled plans".
 
 import { bar, counted, el, percent } from "./dom.js";
-import { checks, title, verdict } from "./thought.js";
+import { checks, scoresOf, title, verdict } from "./thought.js";
 
 const SHOWN = 6;
 
@@ -38,8 +38,8 @@ function planItem(plan, count) {
     ? el("ol", {}, plan.steps.map((step) => el("li", {}, el("code", {}, step.text || "reads as nothing"), step.notes.length ? checks({ notes: step.notes }) : null)))
     : el("p", { class: "none" }, "no steps");
   const led = plan.answers.map((vote) => (plan.answers.length > 1 ? `${vote.answer ?? "none"} (${vote.votes})` : vote.answer ?? "none")).join(", ");
-  const score = plan.scores ? `plan score ${percent(plan.scores.plan)}` : "";
+  const score = "plan" in plan.scores ? `plan score ${percent(plan.scores.plan)}` : scoresOf(plan);
   return el("li", { class: "plan" },
     el("p", { class: "share" }, bar(plan.votes / count, `${plan.votes} of ${count}`, "vote"), el("b", {}, `${plan.votes} of ${count}`), ` answer ${led}`),
-    steps, score ? el("p", { class: "sure" }, score) : null);
+    steps, el("p", { class: "sure" }, score));
 }

@@ -3,19 +3,22 @@
 import { counted, el } from "./dom.js";
 import { title, verdict } from "./thought.js";
 
-const SINGLE = {
-  zero: ["set to zero", (step) => [step]],
-  noise: ["noise", (step) => [step]],
-  delete: ["deleted", (step) => [step]],
-  swap: ["exchanged with the next", (step) => [step, step + 1]],
-  keep: ["chain ends before it", (step) => [step - 1]],
-};
+// Each row of the table of every edit: its name, and for step `step` of `length` the edit, or nothing.
+const ROWS = [
+  ["set to zero", (step) => ({ kind: "zero", steps: [step] })],
+  ["noise", (step) => ({ kind: "noise", steps: [step] })],
+  ["deleted", (step) => ({ kind: "delete", steps: [step] })],
+  ["exchanged with the next", (step, length) => step < length && { kind: "swap", steps: [step, step + 1] }],
+  ["chain ends before it", (step) => ({ kind: "keep", steps: [step - 1] })],
+  ["kept alone", (step, length) => length > 1 && { kind: "delete", steps: upTo(length).filter((other) => other !== step) }],
+];
 
-/** Every edit of one step of a chain of `length` steps, `most` at most. */
+const upTo = (length) => Array.from({ length }, (_, place) => place + 1);
+
+/** Every edit of one step of a chain of `length` steps, `most` at most: `[{row, step, edit}]`. */
 export function everyEdit(length, most) {
-  const edits = Object.entries(SINGLE).flatMap(([kind, [, stepsOf]]) =>
-    Array.from({ length: kind === "swap" ? length - 1 : length }, (_, place) => ({ kind, steps: stepsOf(place + 1) })));
-  return edits.slice(0, most);
+  return ROWS.flatMap(([row, editOf]) => upTo(length).map((step) => ({ row, step, edit: editOf(step, length) })))
+    .filter(({ edit }) => edit).slice(0, most);
 }
 
 /** The column of a model; `add` takes the answers of `inspect/intervene`, `addEvery` that of `everyEdit`. */
@@ -39,18 +42,16 @@ export class WhatIf {
     this.rows.prepend(...result.outcomes.map((outcome) => row(outcome, result.intact, result.others)), ...others);
   }
 
-  addEvery(result, edits) {
+  addEvery(result, tried) {
     this.show(result);
     const changed = result.outcomes.filter((outcome) => outcome.answer !== result.intact.answer).length;
-    const numbers = Array.from({ length: this.length }, (_, place) => place + 1);
-    const rows = Object.entries(SINGLE).map(([kind, [name]]) => {
-      const mine = result.outcomes.filter((_, place) => edits[place].kind === kind);
-      return mine.length && el("tr", {}, el("th", { scope: "row" }, name), numbers.map((_, place) => cell(mine[place], result.intact)));
-    });
+    const found = (row, step) => result.outcomes[tried.findIndex((each) => each.row === row && each.step === step)];
+    const steps = upTo(this.length);
+    const rows = ROWS.map(([row]) => el("tr", {}, el("th", { scope: "row" }, row), steps.map((step) => cell(found(row, step), result.intact))));
     this.every.replaceChildren(el("div", { class: "scroll" }, el("table", { class: "every" },
       el("caption", {}, `The answer after each single edit; it changed after ${changed} of ${counted(result.outcomes.length, "edit")}.`),
-      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "step"), numbers.map((step) => el("th", { scope: "col" }, String(step))))),
-      el("tbody", {}, rows.filter(Boolean)))));
+      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "step"), steps.map((step) => el("th", { scope: "col" }, String(step))))),
+      el("tbody", {}, rows))));
   }
 
   show(result) {
