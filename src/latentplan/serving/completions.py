@@ -74,7 +74,7 @@ class Completions:
             prompt_tokens=sum(len(row.question_ids) for row in rows[:: asked.n]),
         )
         events: asyncio.Queue[Event] = asyncio.Queue()
-        job = Job(rows, asked.stop, asked.latentplan.plan, asked.stream, _into(events))
+        job = Job(rows, asked.stop, asked.latentplan.plan, asked.stream, into_queue(events))
         served.submit(job)
         if asked.stream:
             stream = self._stream(served, job, answer, events, asked.include_usage)
@@ -134,7 +134,7 @@ class Completions:
         answer: Answer,
         events: asyncio.Queue[Event],
     ) -> Response:
-        gathering = asyncio.ensure_future(_gather(events, len(job.rows)))
+        gathering = asyncio.ensure_future(gather(events, len(job.rows)))
         leaving = asyncio.ensure_future(_client_leaves(request))
         try:
             await asyncio.wait(
@@ -226,7 +226,7 @@ async def read_body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _into(events: asyncio.Queue[Event]) -> Callable[[Event], None]:
+def into_queue(events: asyncio.Queue[Event]) -> Callable[[Event], None]:
     """Puts events into a queue of this event loop, from any thread."""
     loop = asyncio.get_running_loop()
 
@@ -237,7 +237,7 @@ def _into(events: asyncio.Queue[Event]) -> Callable[[Event], None]:
     return deliver
 
 
-async def _gather(events: asyncio.Queue[Event], count: int) -> list[Ended]:
+async def gather(events: asyncio.Queue[Event], count: int) -> list[Ended]:
     """The endings of all trajectories, in their order. Raises ApiError if the computation failed."""
     endings: list[Ended] = []
     while len(endings) < count:

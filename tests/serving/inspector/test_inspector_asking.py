@@ -5,11 +5,10 @@ from latentplan.encoding.tokenizers import train_byte_level_bpe
 from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import solve
 from latentplan.serving.inspector.asking import ask
-from latentplan.serving.inspector.checks import check_question
 from latentplan.serving.inspector.decoded import decode_steps, texts_of
 from latentplan.serving.inspector.edits import Edit
 from latentplan.serving.inspector.intervening import greedy_chains, intervene
-from latentplan.serving.inspector.sampling import sample, votes
+from latentplan.serving.inspector.sampling import tally, votes
 from latentplan.serving.inspector.subjects import Subject
 from latentplan.serving.inspector.walk import LatentStep, Token, walk
 
@@ -135,8 +134,8 @@ def test_thinking_on_after_a_deletion_is_refused(learnt, learnt_problems):
 def test_votes_add_up_and_are_those_of_the_samples(learnt, learnt_problems):
     _, long = learnt_problems
     sampling = Sampling(1.5, 4.0, 8)
-    result = sample(learnt, long.question, sampling, count=24, seed=3, reference=long.answer)
     (solutions,) = solve(learnt.model, [long.question], sampling, seed=3, num_generations=24)
+    result = tally(learnt, long.question, solutions, long.answer)
     assert result["answers"] == votes(solutions, long.answer)
     assert sum(vote["votes"] for vote in result["answers"]) == 24
     assert sum(plan["votes"] for plan in result["plans"]) == 24
@@ -145,30 +144,12 @@ def test_votes_add_up_and_are_those_of_the_samples(learnt, learnt_problems):
     assert numbers == sorted(numbers, reverse=True)
 
 
-def test_samples_at_temperature_0_are_refused(learnt):
-    with pytest.raises(ValueError, match="all samples are the same"):
-        sample(learnt, QUESTION, Sampling.greedy(), count=2, seed=0)
-
-
 def test_models_without_a_readable_plan_have_votes_but_no_plans(make_subject):
-    result = sample(make_subject("coconut"), QUESTION, Sampling(max_new_tokens=4), count=4, seed=0)
+    coconut = make_subject("coconut")
+    (solutions,) = solve(coconut.model, [QUESTION], Sampling(max_new_tokens=4), num_generations=4)
+    result = tally(coconut, QUESTION, solutions)
     assert result["plans"] is None
     assert sum(vote["votes"] for vote in result["answers"]) == 4
-
-
-@pytest.mark.parametrize(
-    ("question", "message"),
-    [
-        (" \n ", "is empty"),
-        ("the counter shows 2 . " * 20, "too long: .* tokens, this server takes 32"),
-        ("shows " * 10_000, "too long: 60000 characters"),
-        ("the zebra shows 2 and the quagga too ?", "does not know: zebra, and, quagga, too"),
-    ],
-)
-def test_question_that_cannot_be_read_is_refused_in_words(learnt, question, message):
-    with pytest.raises(ValueError, match=message):
-        check_question(learnt.model, question, 32)
-    check_question(learnt.model, QUESTION, 32)
 
 
 def test_tokens_within_a_character_wait_until_it_is_whole():

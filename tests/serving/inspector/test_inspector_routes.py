@@ -3,8 +3,12 @@ import json
 import pytest
 from fastapi.testclient import TestClient
 
+from latentplan.rollout.sampling import Sampling
+from latentplan.rollout.solve import solve
 from latentplan.serving.app import create_app
 from latentplan.serving.inspector import desk, routes
+from latentplan.serving.inspector.sampling import tally
+from latentplan.serving.inspector.subjects import Subject
 from latentplan.serving.settings import ServeSettings
 
 
@@ -66,10 +70,14 @@ def test_asking_streams_steps_then_tokens_then_the_whole(client, learnt_problems
     assert (events[-1]["answer"], events[-1]["correct"]) == (learnt_problems[1].answer, False)
 
 
-def test_sampling_and_intervening_answer_in_one_request(client, question):
+def test_sampling_and_intervening_answer_in_one_request(client, learnt, question):
     body = {"model": "learnt", "question": question}
-    votes = client.post("/inspect/sample", json={**body, "count": 8}).json()
-    assert sum(vote["votes"] for vote in votes["answers"]) == 8
+    sampling = Sampling(1.0, 3.0, 24)
+    settings = {"count": 8, "seed": 5, "latent_temperature": 3}
+    tallied = client.post("/inspect/sample", json={**body, **settings}).json()
+    (solutions,) = solve(learnt.model, [question], sampling, seed=5, num_generations=8)
+    bare = Subject("learnt", learnt.model)
+    assert tallied == json.loads(json.dumps(tally(bare, question, solutions)))
     edits = [{"kind": "zero", "steps": [1]}, {"kind": "splice", "question": question}]
     result = client.post("/inspect/intervene", json={**body, "edits": edits}).json()
     assert [row["label"] for row in result["outcomes"]] == [
@@ -82,10 +90,10 @@ def test_sampling_and_intervening_answer_in_one_request(client, question):
 @pytest.mark.parametrize(
     ("path", "change", "status", "message"),
     [
-        ("ask", {"question": "  "}, 400, "The question is empty."),
-        ("ask", {"question": "the " * 60}, 400, "too long: 61 tokens, this server takes 40"),
-        ("ask", {"question": "zebra ?"}, 400, "does not know: zebra"),
-        ("ask", {"model": "gpt"}, 404, "there is no model 'gpt'; there are: learnt, cot, other"),
+        ("ask", {"question": "  "}, 400, "the question is empty"),
+        ("ask", {"question": "the " * 60}, 400, "too long: 62 tokens"),
+        ("ask", {"question": "zebra ?"}, 400, "has no word for 'zebra'"),
+        ("ask", {"model": "gpt"}, 404, "there is no model 'gpt'; there are learnt, cot, other"),
         ("ask", {"surprise": 1}, 400, "surprise: Extra inputs are not permitted"),
         ("sample", {"count": 33}, 400, "33 samples are too many: this server draws 32"),
         ("sample", {"count": 0}, 400, "count: Input should be greater than or equal to 1"),
@@ -93,7 +101,7 @@ def test_sampling_and_intervening_answer_in_one_request(client, question):
         ("intervene", {"edits": []}, 400, "edits: List should have at least 1 item"),
         ("intervene", {"edits": [{"kind": "zero", "steps": [9]}]}, 400, "there is no step 9"),
         ("intervene", {"edits": [{"kind": "melt"}]}, 400, "edits.0.kind"),
-        ("intervene", {"edits": [{"kind": "splice", "question": "zebra"}]}, 400, "does not know: zebra"),
+        ("intervene", {"edits": [{"kind": "splice", "question": "zebra"}]}, 400, "has no word for 'zebra'"),
         ("intervene", {"edits": [{"kind": "move", "model": "cot"}]}, 400, "cot has no latents to move"),
         ("intervene", {"edits": [{"kind": "move"}]}, 400, "move needs another model"),
         ("intervene", {"model": "cot", "edits": [{"kind": "zero", "steps": [1]}]}, 400, "has no latents"),

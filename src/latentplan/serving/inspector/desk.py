@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -13,14 +13,19 @@ from typing import Any, TypeVar
 import torch
 
 from latentplan.modeling.loading import LoadedModel
+from latentplan.rollout.rolling import Row, rows_of
 from latentplan.rollout.sampling import Sampling
+from latentplan.rollout.solve import Solution
+from latentplan.serving.completions import find_model, gather, into_queue
 from latentplan.serving.errors import ApiError
 from latentplan.serving.inspector.asking import Event, ask
 from latentplan.serving.inspector.bodies import MAX_EDITS, AskBody, InterveneBody, SampleBody
-from latentplan.serving.inspector.checks import check_question
 from latentplan.serving.inspector.intervening import greedy_chains, intervene
-from latentplan.serving.inspector.sampling import sample
+from latentplan.serving.inspector.sampling import tally
 from latentplan.serving.inspector.subjects import Subject
+from latentplan.serving.jobs import Event as Told
+from latentplan.serving.jobs import Job
+from latentplan.serving.questions import Questions
 from latentplan.serving.served import ServedModel
 from latentplan.serving.settings import ServeSettings
 
@@ -45,6 +50,7 @@ class Desk:
         served: Mapping[str, ServedModel],
     ):
         self._settings, self._subjects, self._served = settings, subjects, served
+        self._questions = {name: Questions(each.model, settings) for name, each in served.items()}
         self._under_way = 0
 
     def setup(self) -> dict[str, Any]:
@@ -62,32 +68,49 @@ class Desk:
 
     def ask(self, body: AskBody) -> AsyncIterator[str]:
         """Lines of JSON, see `asking`. Raises ApiError."""
-        subject = self._subject(body.model, body.question)
-        limit = self._settings.default_new_tokens
-        return self._lines(
-            subject, ask(subject, body.question, max_new_tokens=limit, reference=body.reference)
-        )
+        subject, ids = self._read(body.model, body.question)
+        length = self._length(subject, ids)
+        events = ask(subject, body.question, max_new_tokens=length, reference=body.reference)
+        return self._lines(subject, events)
 
     async def sample(self, body: SampleBody) -> dict[str, Any]:
-        """See `sampling.sample`. Raises ApiError."""
-        subject = self._subject(body.model, body.question)
+        """See `sampling.tally`; the samples are drawn in the model's running batch. Raises ApiError."""
+        subject, ids = self._read(body.model, body.question)
         most = self._settings.max_samples
         if body.count > most:
             message = f"{body.count} samples are too many: this server draws {most} at most"
             raise ApiError(400, message, "count")
-        sampling = Sampling(body.temperature, body.latent_temperature, self._settings.default_new_tokens)
-        settings: dict[str, Any] = {"count": body.count, "seed": body.seed, "reference": body.reference}
-        return await self._answer(subject, partial(sample, subject, body.question, sampling, **settings))
+        if body.count > 1 and body.temperature == body.latent_temperature == 0:
+            message = "at temperature 0 all samples are the same: set it above 0"
+            raise ApiError(400, message, "temperature")
+        sampling = Sampling(body.temperature, body.latent_temperature, self._length(subject, ids))
+        rows = rows_of(ids, body.seed, 0, body.count, sampling)
+        solutions = await self._roll_out(self._served[subject.name], rows)
+        return tally(subject, body.question, solutions, body.reference)
+
+    async def _roll_out(self, served: ServedModel, rows: Sequence[Row]) -> list[Solution]:
+        events: asyncio.Queue[Told] = asyncio.Queue()
+        job = Job(rows, (), with_plans=True, streams=False, deliver=into_queue(events))
+        try:
+            async with self._turn():
+                served.submit(job)
+                return [ended.solution for ended in await gather(events, len(rows))]
+        except TimeoutError:
+            raise ApiError(504, self._too_slow()) from None
+        finally:
+            served.cancel(job)
 
     async def intervene(self, body: InterveneBody) -> dict[str, Any]:
         """See `intervening.intervene`. Raises ApiError."""
-        subject = self._subject(body.model, body.question)
+        subject, ids = self._read(body.model, body.question)
+        lengths = [self._length(subject, ids)]
         for other in {edit.question for edit in body.edits if edit.question is not None}:
-            self._subject(body.model, other, "edits.question")
+            _, other_ids = self._read(body.model, other, "edits.question")
+            lengths.append(self._length(subject, other_ids))
         edits = [edit.edit() for edit in body.edits]
         settings: dict[str, Any] = {
             "of_models": await self._chains(body),
-            "max_new_tokens": self._settings.default_new_tokens,
+            "max_new_tokens": min(lengths),
             "reference": body.reference,
         }
         return await self._answer(subject, partial(intervene, subject, body.question, edits, **settings))
@@ -96,26 +119,23 @@ class Desk:
         """The chains of the other models that edits name."""
         found = {}
         for name in dict.fromkeys(edit.model for edit in body.edits if edit.model):
-            other = self._subject(name, body.question, "edits.model")
+            other, _ = self._read(name, body.question)
             if not other.model.reasoner.config.num_slots:
                 raise ApiError(400, f"{name} has no latents to move towards", "edits.model")
             (found[name],) = await self._answer(other, partial(greedy_chains, other.model, [body.question]))
         return found
 
-    def _subject(self, name: str, question: str, field: str = "question") -> Subject:
-        """The model that is asked, if it is there and can read the question, and if there is time for it."""
+    def _read(self, name: str, question: str, field: str = "question") -> tuple[Subject, list[int]]:
+        """The model that is asked and the question's ids. Raises ApiError, also where there is no time."""
         if self._under_way >= MAX_AT_ONCE:
             message = f"{MAX_AT_ONCE} actions are under way already: try again in a moment"
             raise ApiError(503, message, headers={"Retry-After": "1"})
-        if name not in self._subjects:
-            there = ", ".join(self._subjects)
-            raise ApiError(404, f"there is no model {name!r}; there are: {there}", "model", "model_not_found")
-        subject = self._subjects[name]
-        try:
-            check_question(subject.model, question, self._settings.max_question_tokens)
-        except ValueError as error:
-            raise ApiError(400, str(error), field) from error
-        return subject
+        find_model(self._served, name)
+        return self._subjects[name], self._questions[name].read(question, field)
+
+    def _length(self, subject: Subject, ids: Sequence[int]) -> int:
+        """Text tokens that may be written after a question."""
+        return min(self._settings.default_new_tokens, self._questions[subject.name].room(ids))
 
     async def _run(self, subject: Subject, function: Callable[[], Result]) -> Result:
         """Calls the function in the model's thread."""
@@ -152,6 +172,8 @@ class Desk:
                     yield json.dumps(event, ensure_ascii=False) + "\n"
         except TimeoutError:
             yield _failed(504, self._too_slow())
+        except ApiError as error:
+            yield _failed(error.status, error.message)
         except Exception:
             logging.getLogger(__name__).exception("asking %s failed", subject.name)
             yield _failed(500, "The server failed at this question; its log says where.")

@@ -8,39 +8,26 @@ from typing import Any
 
 from latentplan.evaluation.predictions import are_correct
 from latentplan.problems.answers import extract_answer
-from latentplan.rollout.sampling import Sampling
-from latentplan.rollout.solve import Solution, solve
+from latentplan.rollout.solve import Solution
 from latentplan.serving.inspector.asking import plan_json
 from latentplan.serving.inspector.reading import read_plan
 from latentplan.serving.inspector.subjects import Subject
 
 
-def sample(
-    subject: Subject,
-    question: str,
-    sampling: Sampling,
-    *,
-    count: int,
-    seed: int,
-    reference: str | None = None,
+def tally(
+    subject: Subject, question: str, solutions: Sequence[Solution], reference: str | None = None
 ) -> dict[str, Any]:
-    """`count` trajectories, counted.
+    """The samples, counted.
 
     Returns:
         `answers`: each different answer (None: no answer) with its votes, most first; `plans`: each different
         plan likewise, with its answers, None for a model whose steps cannot be read; `num_tokens`: mean.
-
-    Raises:
-        ValueError: the samples would all be the same.
     """
-    if count > 1 and sampling.temperature == sampling.latent_temperature == 0:
-        raise ValueError("at temperature 0 all samples are the same: set it above 0")
-    solutions = solve(subject.model, [question], sampling, seed=seed, num_generations=count)[0]
     return {
-        "count": count,
+        "count": len(solutions),
         "answers": votes(solutions, reference),
         "plans": _plans(subject, question, solutions),
-        "num_tokens": sum(solution.num_tokens for solution in solutions) / count,
+        "num_tokens": sum(solution.num_tokens for solution in solutions) / len(solutions),
         "num_unfinished": sum(not solution.finished for solution in solutions),
     }
 

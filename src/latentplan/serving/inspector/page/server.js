@@ -45,7 +45,7 @@ async function why(response) {
   try {
     const { error, detail } = await response.json();
     const message = error?.message ?? (typeof detail === "string" ? detail : null);
-    if (message) return message;
+    if (message) return message[0].toUpperCase() + message.slice(1);
   } catch { /* no JSON: the status has to do */ }
   return `The server answered ${response.status} ${response.statusText}.`.replace(" .", ".");
 }
@@ -77,7 +77,7 @@ export async function fetchEvents(path, body, onEvent) {
     rest = lines.pop();
     for (const line of lines) {
       last = JSON.parse(line);
-      if (last.event === "error") throw new Refused(last.message, last.status);
+      if (last.event === "error") throw new Refused(last.message[0].toUpperCase() + last.message.slice(1), last.status);
       onEvent(last);
     }
   }
