@@ -12,6 +12,7 @@ from latentplan.cli import (
     diagnose,
     estimate,
     evaluate,
+    lm_eval,
     push,
     quickstart,
     report,
@@ -33,6 +34,7 @@ app.command(context_settings=estimate.PASS_THROUGH)(estimate.estimate)
 app.command()(evaluate.evaluate)
 app.command()(diagnose.diagnose)
 app.command()(compare.compare)
+app.command("lm_eval", context_settings=lm_eval.PASS_THROUGH)(lm_eval.lm_eval)
 app.command()(ask.ask)
 app.command()(serve.serve)
 app.command()(visualize.visualize)

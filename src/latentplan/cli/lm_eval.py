@@ -1,0 +1,59 @@
+"""`latentplan lm_eval`: EleutherAI's lm-evaluation-harness, with latentplan's models and tasks registered.
+
+latentplan lm_eval --model_args pretrained=runs/NAME --tasks latentplan_svamp
+
+Every argument goes to `lm_eval`, whose plain command knows no packages but its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import typer
+
+from latentplan.cli.opening import fail
+from latentplan.evaluation.lm_harness import TASKS
+
+PASS_THROUGH = {
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+    "help_option_names": [],
+}
+
+
+def lm_eval(context: typer.Context) -> None:
+    """Run lm-evaluation-harness on a latentplan model; arguments are those of `lm_eval run`."""
+    try:
+        harness = importlib.import_module("lm_eval.__main__")
+        importlib.import_module("lm_eval.models")
+    except ImportError as error:
+        fail(f"lm-evaluation-harness is missing ({error}): pip install 'latentplan[lm-eval]'")
+    importlib.import_module("latentplan.evaluation.lm_harness.model")
+    before, sys.argv = sys.argv, ["lm_eval", *completed(context.args)]
+    try:
+        harness.cli_evaluate()
+    except (FileNotFoundError, NotImplementedError, ValueError) as error:
+        fail(error)
+    finally:
+        sys.argv = before
+
+
+def completed(arguments: list[str]) -> list[str]:
+    """The arguments of `lm_eval`, with latentplan's model, tasks and batch size unless they name others."""
+    words = list(arguments)
+    if not words or set(words) & {"-h", "--help"}:
+        return words
+    is_run = words[0] == "run" or words[0].startswith("-")
+    for names, value in _DEFAULTS if is_run else _DEFAULTS[:1]:
+        if not any(word == name or word.startswith(f"{name}=") for word in words for name in names):
+            words += [names[0], value]
+    return words
+
+
+# `ls` and `validate` know the first alone. One trajectory at a time, the default there, would only be slow.
+_DEFAULTS = (
+    (("--include_path",), str(TASKS)),
+    (("--model", "-M"), "latentplan"),
+    (("--batch_size", "-b"), "128"),
+)

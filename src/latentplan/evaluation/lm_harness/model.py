@@ -1,0 +1,145 @@
+"""A latentplan model for lm-evaluation-harness, registered as `latentplan` when this module is imported.
+
+It answers generating tasks; tasks that compare likelihoods of given texts do not fit a model whose reasoning
+is no text. Needs lm-eval (the extra `lm-eval`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from lm_eval.api.model import LM
+from lm_eval.api.registry import register_model
+from tqdm import tqdm
+
+from latentplan.evaluation.rollouts import evaluation_mode
+from latentplan.modeling.loading import load_model
+from latentplan.rollout.sampling import Sampling
+from latentplan.rollout.solve import solve
+
+logger = logging.getLogger(__name__)
+
+_KNOWN = {"until", "max_gen_toks", "max_new_tokens", "do_sample", "temperature"}
+_DEFAULT_BATCH = 128
+
+
+@register_model("latentplan")
+class LatentplanLM(LM):
+    """A trained model in a run or model folder.
+
+    Args:
+        pretrained: the folder.
+        batch_size: trajectories at a time, which changes no result; "auto" is 128.
+        device: such as cuda:0; the CPU where there is no GPU.
+        max_new_tokens: text tokens of an answer at most, where a task does not say.
+        latent_temperature: scale of σ; as the temperature if absent.
+        seed: of the noise, where a task samples.
+        max_batch_size: of the harness; not used.
+
+    Raises:
+        FileNotFoundError: the folder holds no latentplan model.
+    """
+
+    def __init__(
+        self,
+        pretrained: str,
+        batch_size: int | str | None = None,
+        device: str | None = None,
+        max_new_tokens: int = 128,
+        latent_temperature: float | None = None,
+        seed: int = 0,
+        max_batch_size: int | None = None,
+    ):
+        super().__init__()
+        self.model = load_model(pretrained)
+        self.batch_size = int(str(batch_size)) if str(batch_size).isdigit() else _DEFAULT_BATCH
+        self.max_new_tokens = int(max_new_tokens)
+        self.latent_temperature = latent_temperature
+        self.seed = int(seed)
+        target = _device(device)
+        for part in (self.model.reasoner, self.model.step_decoder):
+            if part is not None:
+                part.to(target)  # type: ignore[arg-type]
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """The completion of each request, in their order, cut before the first text of its `until`.
+
+        The noise of a sampled answer follows from the seed and the request's place in its task.
+
+        Raises:
+            ValueError: a request asks for a setting that latentplan does not have, such as `top_p`.
+        """
+        together: dict[tuple[Any, Sampling], list[int]] = defaultdict(list)
+        for place, request in enumerate(requests):
+            sampling = self._sampling(request.args[1])
+            together[request.task_name, sampling].append(place)
+        texts = [""] * len(requests)
+        with (
+            tqdm(total=len(requests), disable=disable_tqdm, desc="latentplan") as bar,
+            evaluation_mode(self.model),
+        ):
+            for (_, sampling), places in together.items():
+                solved = solve(
+                    self.model,
+                    [requests[place].args[0] for place in places],
+                    sampling,
+                    seed=self.seed,
+                    batch_size=self.batch_size,
+                    on_progress=bar.update,
+                )
+                for place, (solution,) in zip(places, solved, strict=True):
+                    texts[place] = cut(solution.completion, requests[place].args[1].get("until"))
+        for request, text in zip(requests, texts, strict=True):
+            self.cache_hook.add_partial("generate_until", request.args, text)
+        return texts
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+        """Not answered. Raises NotImplementedError."""
+        raise NotImplementedError(
+            "latentplan models answer tasks that generate; this task compares likelihoods of given texts"
+        )
+
+    def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
+        """Not answered. Raises NotImplementedError."""
+        raise NotImplementedError("latentplan models answer tasks that generate, not rolling likelihoods")
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Not needed. Raises NotImplementedError."""
+        raise NotImplementedError(
+            "a latentplan model that was trained with a chat template applies it itself: "
+            "leave out --apply_chat_template"
+        )
+
+    def _sampling(self, settings: Mapping[str, Any]) -> Sampling:
+        unknown = sorted(set(settings) - _KNOWN)
+        if unknown:
+            known = ", ".join(sorted(_KNOWN))
+            raise ValueError(f"latentplan has no generation setting {', '.join(unknown)}; it has {known}")
+        longest = settings.get("max_gen_toks") or settings.get("max_new_tokens") or self.max_new_tokens
+        temperature = float(settings.get("temperature") or 0.0)
+        if settings.get("do_sample") is False:
+            temperature = 0.0
+        elif settings.get("do_sample") and "temperature" not in settings:
+            temperature = 1.0
+        latents = temperature if self.latent_temperature is None else float(self.latent_temperature)
+        return Sampling(temperature, latents, int(longest))
+
+
+def cut(text: str, until: str | Sequence[str] | None) -> str:
+    """The text before the first of the `until` texts that it holds; empty ones hold nothing."""
+    stops = [until] if isinstance(until, str) else list(until or ())
+    ends = [text.find(stop) for stop in stops if stop and stop in text]
+    return text[: min(ends)] if ends else text
+
+
+def _device(name: str | None) -> torch.device:
+    if name and name.startswith("cuda") and not torch.cuda.is_available():
+        logger.warning("there is no GPU here: %s becomes cpu", name)
+        return torch.device("cpu")
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -1,0 +1,48 @@
+"""What the task files in `tasks/` call: problems through latentplan's readers, answers by its comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from latentplan.evaluation.predictions import are_correct
+from latentplan.problems.benchmarks import parse_benchmark_argument
+from latentplan.problems.problem import DataError
+
+
+def load(benchmark: str, files: Mapping[str, str] | None = None, **metadata: Any) -> dict[str, Any]:
+    """A benchmark's test problems as `{"test": Dataset}` with the columns question and answer.
+
+    Args:
+        benchmark: its name.
+        files: files by benchmark, from `--metadata '{"files": {"svamp": "SVAMP.json"}}'`; the hub otherwise.
+        metadata: what else the harness passes, the model's arguments among it.
+
+    Raises:
+        DataError: the file cannot be read, or `files` is no mapping of names to files.
+    """
+    from datasets import Dataset
+
+    if files is not None and not isinstance(files, Mapping):
+        raise DataError(f'"files" must be a mapping such as {{"svamp": "SVAMP.json"}}, got {files!r}')
+    file = (files or {}).get(benchmark)
+    argument = parse_benchmark_argument(benchmark if file is None else f"{benchmark}={file}")
+    rows = [{"question": problem.question, "answer": problem.answer} for problem in argument.load()]
+    if not rows:
+        raise DataError(f"{file or benchmark!r} holds no problems")
+    return {"test": Dataset.from_list(rows)}
+
+
+def question(row: Mapping[str, str]) -> str:
+    """The prompt: the question as it stands, which a template would trim."""
+    return row["question"]
+
+
+def answer(row: Mapping[str, str]) -> str:
+    """The right answer."""
+    return row["answer"]
+
+
+def accuracy(row: Mapping[str, str], completions: Sequence[str]) -> dict[str, float]:
+    """Whether the marked answer is right, as `latentplan evaluate` decides it."""
+    return {"accuracy": float(are_correct([completions[0]], [row["answer"]])[0])}
