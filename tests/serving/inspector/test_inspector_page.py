@@ -198,7 +198,7 @@ def test_text_of_a_model_or_a_question_is_never_html(page, learnt_problems):
             "scores": {},
         }
     }
-    done |= {"answer_probability": 1, "num_latents": 1, "num_tokens": 2, "finished": True, "seconds": 0.1}
+    done |= {"answer_probability": 1, "num_latents": 1, "num_tokens": 2, "finished": True}
     lines = "".join(json.dumps(event) + "\n" for event in (step, {"event": "token", "text": attack}, done))
     page.route("**/inspect/ask", lambda route: route.fulfill(body=lines))
     ask(page, learnt_problems[0].question)

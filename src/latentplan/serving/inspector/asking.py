@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -35,7 +34,6 @@ def ask(
         max_new_tokens: of text, at most.
         reference: the right answer, where it is known.
     """
-    started = time.perf_counter()
     plan: list[str] = []
     tokens: list[Token] = []
     num_latents = num_steps = 0
@@ -61,7 +59,6 @@ def ask(
         "num_latents": num_latents,
         "num_tokens": num_latents + len(words),
         "finished": bool(tokens) and tokens[-1].last,
-        "seconds": time.perf_counter() - started,
     }
 
 

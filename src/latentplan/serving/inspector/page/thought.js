@@ -171,5 +171,5 @@ function scoreWords(event, facts) {
   const cost = `${event.num_latents ? `${counted(event.num_latents, "latent")} + ` : ""}${counted(written, "text token")}`;
   const judged = event.plan ? `${scoresOf(event.plan)} · `
     : facts.latents && !facts.decoder ? "No step decoder: the latents cannot be read as steps. " : "";
-  return `${judged}${cost} · ${short(event.seconds)} s`;
+  return judged + cost;
 }
