@@ -136,15 +136,17 @@ def collect_pairs(subject: Subject) -> Pairs:
 def _edited_steps(
     subject: Subject, places: Sequence[int], own: GreedyChains, foreign: GreedyChains
 ) -> list[int | None]:
-    """By the decoded plans where there are, else by the labelled chains."""
+    """By the plans that the decoder reads, if there is one, else by the labelled chains."""
     if not subject.counts_steps:
         return [None] * len(places)
     edited: list[int | None] = []
     for row, place in enumerate(places):
         partner = subject.partners[place]
         assert partner is not None
-        mine: Sequence[str] = own.plans[row] or subject.problems[place].steps
-        theirs: Sequence[str] = foreign.plans[row] or partner.steps
+        mine: Sequence[str] = subject.problems[place].steps
+        theirs: Sequence[str] = partner.steps
+        if subject.model.step_decoder is not None:
+            mine, theirs = own.plans[row] or (), foreign.plans[row] or ()
         equal = torch.equal(own.slot_mask[row], foreign.slot_mask[row]) and len(mine) == len(theirs)
         differing = [step for step, pair in enumerate(zip(mine, theirs, strict=False)) if pair[0] != pair[1]]
         edited.append(differing[0] if equal and differing else None)
@@ -231,6 +233,8 @@ def _verdict(status: str, spliced: Sequence[Figure], steps: Sequence[Figure]) ->
     parts = [
         f"{start}: it becomes the partner's in {moved.text}, stays in {stayed.text} of {moved.count} pairs"
     ]
+    if status == FAILED:
+        return parts[0]
     by_name = {figure.name: figure for figure in steps}
     last = by_name.get(f"{_LAST}: {STAYED}")
     if last is not None and at_least(last, thresholds.COMPUTED_WHILE_ANSWERING) == SOUND:
