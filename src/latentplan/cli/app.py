@@ -16,6 +16,7 @@ from latentplan.cli import (
     push,
     quickstart,
     report,
+    select,
     serve,
     train,
     visualize,
@@ -33,6 +34,7 @@ app.command(context_settings=train.PASS_THROUGH)(train.grpo)
 app.command(context_settings=estimate.PASS_THROUGH)(estimate.estimate)
 app.command()(evaluate.evaluate)
 app.command()(diagnose.diagnose)
+app.command()(select.select)
 app.command()(compare.compare)
 app.command("lm_eval", context_settings=lm_eval.PASS_THROUGH)(lm_eval.lm_eval)
 app.command()(ask.ask)

@@ -1,0 +1,171 @@
+"""`latentplan select`: one answer from several samples of a question, chosen without its label.
+
+latentplan select runs/latent runs/cot --benchmark minigsm:quickstart
+latentplan select runs/latent --benchmark svamp=SVAMP.json --num_generations 64 --temperature 0.7
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.text import Text
+
+from latentplan.cli.evaluate import evaluation_folder, file_stem, load_benchmarks
+from latentplan.cli.opening import fail, open_model
+from latentplan.cli.options import (
+    BatchSize,
+    Columns,
+    Device,
+    LatentTemperature,
+    MaxNewTokens,
+    Seed,
+    TorchThreads,
+    column_map,
+)
+from latentplan.evaluation.harness import versions
+from latentplan.evaluation.results import SamplingSettings
+from latentplan.evaluation.selection.measure import Sampled, beside, sample_model
+from latentplan.evaluation.selection.results import SelectionResult
+from latentplan.evaluation.selection.table import render, to_markdown
+from latentplan.modeling.loading import LoadedModel
+from latentplan.problems.files import write_atomically
+from latentplan.problems.fingerprint import question_fingerprint
+from latentplan.problems.problem import Problem
+from latentplan.report.selection_plot import draw
+from latentplan.rollout.sampling import Sampling
+
+
+def select(
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Runs or model folders; one that writes its steps is what the others stand beside."
+        ),
+    ],
+    benchmark: Annotated[str, typer.Option("--benchmark", help="One, as for evaluate.")],
+    num_problems: Annotated[
+        int, typer.Option("--num_problems", "--limit", min=1, help="Problems at most.")
+    ] = 500,
+    split: Annotated[str, typer.Option(help="Which part to take from the hub or from minigsm.")] = "test",
+    dataset_columns: Columns = None,
+    num_generations: Annotated[
+        int,
+        typer.Option("--num_generations", min=2, max=1024, help="Samples of each question: the largest k."),
+    ] = 16,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, help="Of stops and text tokens; above 0.")
+    ] = 1.0,
+    latent_temperature: LatentTemperature = None,
+    max_new_tokens: MaxNewTokens = 128,
+    batch_size: BatchSize = 512,
+    seed: Seed = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", help="Folder of the results; selection/ in the first model's run by default."
+        ),
+    ] = None,
+    device: Device = None,
+    torch_threads: TorchThreads = None,
+) -> None:
+    """Choose among samples by vote or plan: accuracy against tokens, as tables, files and a plot."""
+    latents = temperature if latent_temperature is None else latent_temperature
+    if temperature == latents == 0:
+        fail("all samples of a question are the same at temperature 0: set --temperature above 0")
+    sampling = Sampling(temperature, latents, max_new_tokens)
+    try:
+        columns = column_map(dataset_columns)
+        ((label, problems),) = load_benchmarks(
+            [benchmark], num_problems, split=split, columns=columns
+        ).items()
+        names = names_of(models)
+    except ValueError as error:
+        fail(error)
+    loaded = [open_model(model, device, torch_threads) for model in models]
+    console = Console(highlight=False)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        sampled = []
+        for name, model in zip(names, loaded, strict=True):
+            task = progress.add_task(name, total=2 * len(problems))
+            sampled.append(
+                sample_model(
+                    model,
+                    problems,
+                    name=name,
+                    sampling=sampling,
+                    num_generations=num_generations,
+                    seed=seed,
+                    batch_size=batch_size,
+                    on_progress=lambda solved, task=task: progress.advance(task, solved),  # type: ignore[misc]
+                )
+            )
+    settings = SamplingSettings(temperature, latents, max_new_tokens)
+    result = compare(label, problems, settings, seed, sampled, loaded)
+    console.print(render(result))
+    stem = (output or evaluation_folder(models[0]).with_name("selection")) / file_stem(
+        label, sampling, num_generations, seed
+    )
+    for file in write(result, stem):
+        console.print(Text(str(file)), soft_wrap=True)
+
+
+def compare(
+    benchmark: str,
+    problems: Sequence[Problem],
+    sampling: SamplingSettings,
+    seed: int,
+    sampled: Sequence[Sampled],
+    models: Sequence[LoadedModel],
+) -> SelectionResult:
+    """All models' curves, beside the first of them that writes its steps and has no latents."""
+    written = [
+        each
+        for each, model in zip(sampled, models, strict=True)
+        if model.reasoner.config.written_steps and not model.reasoner.config.num_slots
+    ]
+    reference = written[0] if written else None
+    return SelectionResult(
+        benchmark=benchmark,
+        data_fingerprint=question_fingerprint(problems),
+        num_problems=len(problems),
+        num_generations=len(sampled[0].samples[0].right),
+        sampling=sampling,
+        seed=seed,
+        reference=None if reference is None else reference.curves.name,
+        models=[
+            each.curves if reference is None or each is reference else beside(each, reference)
+            for each in sampled
+        ],
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        device=str(models[0].reasoner.device),
+        versions=versions(),
+    )
+
+
+def write(result: SelectionResult, stem: Path) -> list[Path]:
+    """Writes STEM.json and STEM.md, and the plot where matplotlib is installed."""
+    files = [result.save(stem.with_name(f"{stem.name}.json"))]
+    files.append(write_atomically(stem.with_name(f"{stem.name}.md"), to_markdown(result)))
+    return [*files, *draw(result, stem)]
+
+
+def names_of(models: Sequence[Path]) -> list[str]:
+    """The runs' folders, with as many of those above them as tell them apart.
+
+    Raises:
+        ValueError: one is given twice.
+    """
+    runs = [model.resolve() for model in models]
+    runs = [run.parent if run.name == "model" else run for run in runs]
+    if len(set(runs)) < len(runs):
+        raise ValueError("the same model is given twice")
+    depth = 1
+    while len({run.parts[-depth:] for run in runs}) < len(runs):
+        depth += 1
+    return ["/".join(run.parts[-depth:]) for run in runs]

@@ -1,0 +1,1 @@
+"""Several samples of a question, one answer: which, how good, and for how many tokens."""
