@@ -50,7 +50,7 @@ def plan_coverage(subject: Subject) -> Finding:
         NAME,
         status,
         _verdict(status, explained, sampled),
-        f"at least {thresholds.VALID_PLANS:.0%} of the right answers must have a valid plan",
+        f"at least {thresholds.VALID_PLANS:.0%} of the right answers must come with a valid plan",
         [
             explained,
             figures.share("greedy plan: the labelled one", as_labelled),
@@ -121,11 +121,11 @@ def _sampled(
 
 def _verdict(status: str, explained: Figure, sampled: Sequence[Figure]) -> str:
     text = {
-        SOUND: f"the plan explains the answer: {explained.text} of the right answers have a valid one",
+        SOUND: f"the plan explains the answer: {explained.text} of the right answers come with a valid one",
         FAILED: "the plan does not explain the answer: only "
-        f"{explained.text} of the right answers have a valid "
+        f"{explained.text} of the right answers come with a valid "
         "one",
-    }.get(status, f"not decided: {explained.text} of the right answers have a valid plan")
+    }.get(status, f"not decided: {explained.text} of the right answers come with a valid plan")
     if explained.estimate is None:
         text = "no answer is right, so no plan can explain one"
     if not sampled:
