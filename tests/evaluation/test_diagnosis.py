@@ -1,10 +1,13 @@
 """Diagnoses of small models: what applies to whom, fixed noise for latents, verdicts from given answers."""
 
+import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from latentplan.evaluation.diagnosis.collapse import posterior_collapse
 from latentplan.evaluation.diagnosis.edits import MOVED, NEITHER, STAYED, collect_pairs
 from latentplan.evaluation.diagnosis.examine import FINDINGS, examine
 from latentplan.evaluation.diagnosis.findings import FAILED, NOT_APPLICABLE, SOUND, UNCLEAR
@@ -12,6 +15,7 @@ from latentplan.evaluation.diagnosis.plans import plan_coverage
 from latentplan.evaluation.diagnosis.silent_failure import silent_failure
 from latentplan.evaluation.diagnosis.stops import decisions
 from latentplan.evaluation.diagnosis.subject import Subject
+from latentplan.modeling.latents import LatentChain
 from latentplan.problems.counterfactuals import Counterfactual, counterfactuals
 from latentplan.problems.problem import Problem
 from latentplan.rollout.solve import Solution
@@ -197,3 +201,29 @@ def test_plan_coverage_counts_labelled_valid_and_other_plans(tiny_model, problem
     assert shares["greedy plan: another valid one"] == pytest.approx(2 / 5)
     assert shares["greedy plan: none of them"] == pytest.approx(2 / 5)
     assert shares["right answers with a valid plan"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.02])
+def test_collapse_by_hand_in_the_head_s_own_units(scale):
+    # 40 questions, one slot: the first dimension is ±1 with σ = 1/4, the second always 0 with σ = 1.
+    mean = torch.tensor([[[1.0, 0.0]], [[-1.0, 0.0]]]).repeat(20, 1, 1) * scale
+    log_variance = torch.tensor([1 / 16, 1.0]).log().expand(40, 1, 2) + 2 * math.log(scale)
+    subject = SimpleNamespace(
+        has_latents=True,
+        distributions=LatentChain(mean, mean, log_variance, torch.ones(40, 1)),
+        model=SimpleNamespace(reasoner=SimpleNamespace(latent_head=SimpleNamespace(output_scale=scale))),
+    )
+    finding = posterior_collapse(subject)
+    variance = 40 / 39
+    assert finding.figure("slot 1: active units").estimate == 0.5
+    assert finding.figure("slot 1: information, bits at most").estimate == pytest.approx(
+        0.5 * math.log2(1 + 16 * variance), rel=1e-4
+    )
+    assert finding.figure("slot 1: KL to the prior, nats").estimate == pytest.approx(
+        0.5 * (1 + 1 / 16 - 1 + math.log(16)), rel=1e-4
+    )
+    assert finding.figure("slot 1: effective rank").estimate == pytest.approx(1)
+    assert finding.status == SOUND
+    wider = replace(subject.distributions, log_variance=log_variance + math.log(64))
+    subject.distributions = wider  # σ = 2 beside ±1: a sixth of a bit
+    assert posterior_collapse(subject).status == FAILED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -21,7 +22,7 @@ def posterior_collapse(subject: Subject) -> Finding:
     """What varies with the question, slot by slot, over the questions whose chain uses it."""
     if not subject.has_latents:
         return not_applicable(NAME, f"{subject.model.reasoner.config.method} has no latents")
-    chain = subject.distributions
+    chain = _in_units(subject.distributions, getattr(subject.model.reasoner.latent_head, "output_scale", 1.0))
     used = [slot for slot in range(chain.mask.shape[1]) if int(chain.mask[:, slot].sum()) >= _FEWEST]
     if not used:
         return not_applicable(NAME, f"no slot is used by {_FEWEST} questions, too few to compare")
@@ -34,6 +35,12 @@ def posterior_collapse(subject: Subject) -> Finding:
         _threshold(chain.log_variance is not None),
         [figure for found in groups.values() for figure in found.values()],
     )
+
+
+def _in_units(chain: LatentChain, scale: float) -> LatentChain:
+    """The chain in the units that the head computes in: CoLaR's latents are as small as embeddings."""
+    log_variance = None if chain.log_variance is None else chain.log_variance - 2 * math.log(scale)
+    return replace(chain, latents=chain.latents / scale, mean=chain.mean / scale, log_variance=log_variance)
 
 
 def _slot_figures(chain: LatentChain, slot: int) -> dict[str, Figure]:

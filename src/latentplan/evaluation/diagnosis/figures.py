@@ -51,7 +51,7 @@ def resampled(
         return Figure(name, None, unit=unit, count=len(rows))
     draws = np.random.default_rng(seed).integers(len(rows), size=(_RESAMPLES, len(rows)))
     found = [each for each in (statistic(rows[draw]) for draw in draws) if each is not None]
-    low, high = np.quantile(found, [0.025, 0.975])
+    low, high = np.quantile(found, [0.025, 0.975]) if found else (value, value)
     return Figure(name, float(value), float(low), float(high), unit=unit, count=len(rows))
 
 

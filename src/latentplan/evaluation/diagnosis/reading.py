@@ -25,6 +25,7 @@ from latentplan.evaluation.interventions import (
 )
 
 NAME = "reading"
+_MOST_CUTS = 12
 
 
 def reading(subject: Subject) -> Finding:
@@ -64,15 +65,17 @@ def reading(subject: Subject) -> Finding:
 def _truncated(subject: Subject, right: Sequence[bool], steps: Sequence[int]) -> list[Figure]:
     """Accuracy of chains of n steps with the first j kept, for each n and j."""
     size = subject.model.reasoner.config.latents_per_step
-    found = {
-        count: subject.judge(subject.completions(first_steps(count, size))) for count in range(max(steps))
-    }
+    longest = max(steps)
+    cuts = min(longest, _MOST_CUTS)
+    counts = [place * longest // cuts for place in range(cuts)]
+    found = {count: subject.judge(subject.completions(first_steps(count, size))) for count in counts}
     table: list[Figure] = []
     for length in sorted(set(steps) - {0}):
         rows = [row for row, used in enumerate(steps) if used == length]
         table += [
             figures.share(f"chains of {length}: first {count} kept", _of(found[count], rows))
-            for count in range(length)
+            for count in counts
+            if count < length
         ]
         table.append(figures.share(f"chains of {length}: all kept", _of(right, rows)))
     return table

@@ -123,20 +123,20 @@ class Subject:
     @torch.no_grad()
     def distributions(self) -> LatentChain:
         """Means and log-variances of the greedy chains, `[questions, slots, hidden]`, on the CPU."""
-        parts = []
+        means: list[torch.Tensor] = []
+        log_variances: list[torch.Tensor] = []
         for start in range(0, len(self.asked), self.batch_size):
             rows = slice(start, start + self.batch_size)
             ids, mask = question_batch(self.model, [problem.question for problem in self.asked[rows]])
             slot_mask = self.chains.slot_mask[rows].to(ids.device)
             reasoner = self.model.reasoner
-            parts.append(unroll(reasoner, reasoner.start(ids, mask), slot_mask, noise_keys=None))
-        log_variances = [part.log_variance for part in parts if part.log_variance is not None]
-        return LatentChain(
-            latents=torch.cat([part.latents.float().cpu() for part in parts]),
-            mean=torch.cat([part.mean.float().cpu() for part in parts]),
-            log_variance=torch.cat(log_variances).float().cpu() if log_variances else None,
-            mask=self.chains.slot_mask,
-        )
+            chain = unroll(reasoner, reasoner.start(ids, mask), slot_mask, noise_keys=None)
+            means.append(chain.mean.float().cpu())
+            if chain.log_variance is not None:
+                log_variances.append(chain.log_variance.float().cpu())
+        mean = torch.cat(means)
+        log_variance = torch.cat(log_variances) if log_variances else None
+        return LatentChain(mean, mean, log_variance, self.chains.slot_mask)
 
 
 def roll_out_greedily(subject: Subject, questions: Sequence[str]) -> Greedy:
