@@ -93,6 +93,29 @@ def test_plan_scores():
     assert mean_coherence(scores).strict == pytest.approx(1 / 3)
 
 
+def test_chains_in_sentences_have_a_coherence_of_their_own():
+    question = "Every terp is a brim. Tom is a terp. Bob is a fim. Is Tom a brim or fim?"
+    problem = Problem(question, ("Tom is a terp.", "Every terp is a brim."), "Tom is a brim.")
+    good = Solution("### Tom is a brim.", list(problem.steps), 2, 7, True)
+    half = Solution("### Tom is a brim.", ["Tom is a terp.", "Tom is a terp."], 2, 7, True)
+    bare = Solution("### Tom is a brim.", None, 0, 7, True)
+    rows = predictions_of(0, problem, [good, half, bare])
+    scores = plan_scores([problem], rows)
+    assert scores.coherence_natural == [1, 0, None]
+    assert scores.coherence == scores.coherence_natural
+    assert mean_coherence(scores) == Coherence(strict=0.0, paper=1.0, natural=0.5)
+    assert plan_scores(PROBLEMS, predictions()).coherence_natural == [None] * 3
+    text = rendered(full_result(coherence=Coherence(0.0, 0.5, 0.25)))
+    assert "25.0%" in next(line for line in text.splitlines() if "of sentences" in line)
+    assert "of sentences" not in rendered(full_result())
+
+
+def test_results_of_before_the_natural_coherence_are_read():
+    row = full_result().to_json()
+    del row["coherence"]["natural"]
+    assert EvaluationResult.from_json(row).coherence.natural is None
+
+
 def test_by_steps():
     rows = predictions()
     groups = group_by_steps(rows, plan_scores(PROBLEMS, rows).coherence_strict)

@@ -13,7 +13,7 @@ import typer
 
 from latentplan.cli.report import report
 from latentplan.report import ReportEntry, build_report
-from latentplan.report.examples import Step, example_groups, marked_steps, modulus_of
+from latentplan.report.examples import Step, example_groups, marked_sentences, marked_steps, modulus_of
 from latentplan.report.formats import duration, run_title
 from latentplan.report.runs import load_runs
 from latentplan.report.svg import Axis, Series, line_chart, round_ticks, thinned
@@ -204,6 +204,13 @@ def test_examples_are_grouped_and_their_counts_add_up(runs) -> None:
 def test_steps_are_marked(plan: list[str], answer: str | None, modulus: int | None, flaws: list[str]) -> None:
     expected = [Step(text, flaw) for text, flaw in zip(plan, flaws, strict=True)]
     assert marked_steps(plan, answer, modulus) == expected
+
+
+def test_steps_in_sentences_show_why_they_earn_nothing():
+    question = "Every terp is a brim. Tom is a terp. Is Tom a brim or fim?"
+    plan = ["Tom is a terp.", "Tom is a terp.", "Every terp is a brim.", "Every brim is a fim."]
+    flaws = [step.flaw for step in marked_sentences(plan, "Tom is a brim.", question)]
+    assert flaws == ["", "repeats an earlier step", "", "follows from nothing before it"]
 
 
 def test_the_modulus_is_that_of_the_data(copied, page: Page) -> None:

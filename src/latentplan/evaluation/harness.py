@@ -211,7 +211,7 @@ def _result(
         reconstruction=diagnostics.reconstruction,
         latent_use=diagnostics.latent_use,
         stop=diagnostics.stop,
-        by_steps=group_by_steps(predictions, scores.coherence_strict),
+        by_steps=group_by_steps(predictions, scores.coherence),
         warnings=[*_contamination(settings.trained_on, len(problems)), *diagnostics.warnings],
         trained_on=settings.trained_on,
     )

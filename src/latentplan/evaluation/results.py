@@ -48,10 +48,11 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Coherence:
-    """Mean coherence of the plans, as `rewards.coherence` defines the two kinds."""
+    """Mean coherence of the plans, as `rewards.coherence` and, for sentences, `rewards.natural` define it."""
 
     strict: float
     paper: float
+    natural: float | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from latentplan.evaluation.results import Coherence, Estimate, StepGroup, Tokens
 from latentplan.evaluation.statistics import mean_interval, pass_at_k, wilson_interval
 from latentplan.problems.problem import Problem
 from latentplan.rewards import BUILT_IN
+from latentplan.rewards.steps import in_sentences
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,23 @@ class PlanScores:
 
     coherence_strict: Sequence[float | None]
     coherence_paper: Sequence[float | None]
+    coherence_natural: Sequence[float | None]
     validity: Sequence[float | None]
     grounding: Sequence[float | None]
     plan: Sequence[float | None]
 
+    @property
+    def coherence(self) -> Sequence[float | None]:
+        """The coherence that fits the chains: `coherence_natural` for sentences, else `coherence_strict`."""
+        natural = any(score is not None for score in self.coherence_natural)
+        return self.coherence_natural if natural else self.coherence_strict
+
 
 def plan_scores(problems: Sequence[Problem], predictions: Sequence[Prediction]) -> PlanScores:
-    """The scores of `latentplan.rewards` for each prediction, of the problem at its `index`."""
+    """The scores of `latentplan.rewards` for each prediction, of the problem at its `index`.
+
+    `coherence_natural` is scored where the labelled chains are sentences, or are missing and the plans are.
+    """
     of = [problems[prediction.index] for prediction in predictions]
     columns = {
         "prompts": [problem.question for problem in of],
@@ -37,7 +48,12 @@ def plan_scores(problems: Sequence[Problem], predictions: Sequence[Prediction]) 
         "modulus": [problem.modulus for problem in of],
         "decoded_steps": [prediction.plan for prediction in predictions],
     }
-    return PlanScores(**{name: BUILT_IN[name](**columns) for name in PlanScores.__dataclass_fields__})
+    labelled = [step for problem in problems for step in problem.steps]
+    planned = [step for prediction in predictions for step in prediction.plan or ()]
+    scores = {name: BUILT_IN[name](**columns) for name in PlanScores.__dataclass_fields__}
+    if not in_sentences(labelled or planned):
+        scores["coherence_natural"] = [None] * len(predictions)
+    return PlanScores(**scores)
 
 
 def mean_of(scores: Iterable[float | None]) -> float | None:
@@ -47,9 +63,13 @@ def mean_of(scores: Iterable[float | None]) -> float | None:
 
 
 def mean_coherence(scores: PlanScores) -> Coherence | None:
-    """Both coherences over the predictions with a plan; None where there are none."""
+    """The coherences over the predictions with a plan; None where there are none."""
     strict, paper = mean_of(scores.coherence_strict), mean_of(scores.coherence_paper)
-    return None if strict is None or paper is None else Coherence(strict, paper)
+    return (
+        None
+        if strict is None or paper is None
+        else Coherence(strict, paper, mean_of(scores.coherence_natural))
+    )
 
 
 def accuracy_estimate(predictions: Sequence[Prediction]) -> Estimate:

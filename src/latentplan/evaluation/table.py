@@ -43,6 +43,7 @@ def _rows(results: Sequence[EvaluationResult]) -> list[tuple[str, Cell]]:
         ("  latent + text", lambda result: f"{result.tokens.latents:.1f} + {result.tokens.text:.1f}"),
         ("finished", lambda result: _percent(result.finished)),
         ("coherence", lambda result: result.coherence and _percent(result.coherence.strict)),
+        ("  of sentences", lambda result: result.coherence and _percent(result.coherence.natural)),
         ("  the paper's", lambda result: result.coherence and _percent(result.coherence.paper)),
         ("validity", lambda result: _percent(result.validity)),
         ("grounding", lambda result: _percent(result.grounding)),

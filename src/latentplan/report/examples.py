@@ -12,7 +12,8 @@ from latentplan.problems.minigsm.config import PRESETS
 from latentplan.report.compare import Prediction, by_problem
 from latentplan.report.runs import Run, rl_pairs
 from latentplan.rewards.coherence import strict_coherence
-from latentplan.rewards.steps import equations_of
+from latentplan.rewards.natural import read_natural
+from latentplan.rewards.steps import equations_of, in_sentences
 
 _PER_GROUP = 2
 
@@ -115,7 +116,12 @@ def _example(
 def _answer(run: Run, row: Prediction) -> Answer:
     answer, plan = row.get("answer"), row.get("plan")
     modulus = row.get("modulus") or modulus_of(run)
-    steps = None if plan is None else marked_steps(plan, answer, modulus)
+    if plan is None:
+        steps = None
+    elif in_sentences(row.get("steps") or plan):
+        steps = marked_sentences(plan, answer, row["question"], modulus)
+    else:
+        steps = marked_steps(plan, answer, modulus)
     shown = "no answer" if answer is None else str(answer)
     return Answer(run, shown, bool(row.get("correct")), row.get("num_latents"), row.get("num_tokens"), steps)
 
@@ -149,6 +155,15 @@ def marked_steps(plan: Iterable[Any], answer: str | None, modulus: int | None = 
         return [Step(text) for text in texts]
     used = _used(texts, answer)
     return [Step(text, _flaw(text, is_used, modulus)) for text, is_used in zip(texts, used, strict=True)]
+
+
+def marked_sentences(
+    plan: Iterable[Any], answer: str | None, question: str, modulus: int | None = None
+) -> list[Step]:
+    """Each step with its flaw: why it earns nothing of the natural coherence."""
+    texts = [str(step) for step in plan]
+    reading = read_natural(texts, answer, question, modulus)
+    return [Step(text, remark) for text, remark in zip(texts, reading.remarks, strict=True)]
 
 
 def _flaw(text: str, is_used: bool, modulus: int | None) -> str:

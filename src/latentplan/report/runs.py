@@ -106,6 +106,12 @@ class Run:
         return [(row["step"], row[key]) for row in self.metrics if is_number(row.get(key))]
 
 
+def coherence_of(result: Any) -> Any:
+    """The coherence in an evaluation that fits its plans: of sentences where they are, else the strict."""
+    natural = dig(result, "coherence", "natural")
+    return dig(result, "coherence", "strict") if natural is None else natural
+
+
 def dig(value: Any, *path: str) -> Any:
     """The value at a path of keys, None where one of them is absent."""
     for key in path:

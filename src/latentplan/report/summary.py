@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from latentplan.problems.files import write_atomically
-from latentplan.report.runs import ReportEntry, Run, benchmarks_of, dig, load_runs, rl_pairs
+from latentplan.report.runs import ReportEntry, Run, benchmarks_of, coherence_of, dig, load_runs, rl_pairs
 
 
 def summarise(parent: Path, entries: Sequence[ReportEntry], seconds: float | None = None) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def _method(run: Run) -> dict[str, Any]:
         "interval": _interval(run.measured("accuracy")),
         "accuracy_sampled": run.measured_sampled("accuracy", "estimate"),
         "tokens": run.measured("tokens", "mean"),
-        "coherence": run.measured("coherence", "strict"),
+        "coherence": coherence_of(run.greedy),
         "seconds": run.recorded("seconds"),
     }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from latentplan.report.compare import Comparison, compare
 from latentplan.report.formats import count, decimal, p_value, percent
-from latentplan.report.runs import Run, is_number, rl_pairs
+from latentplan.report.runs import Run, coherence_of, is_number, rl_pairs
 
 _LATENT_MARGIN = 0.02
 
@@ -100,7 +100,7 @@ def _sampled_change(before: Run, after: Run) -> Iterator[str]:
 
 
 def _coherence_change(before: Run, after: Run) -> Iterator[str]:
-    values = [run.measured("coherence", "strict") for run in (before, after)]
+    values = [coherence_of(run.greedy) for run in (before, after)]
     if all(map(is_number, values)):
         old, new = (decimal(value, 3) for value in values)
         same = f"stayed at {old}" if old == new else f"went from {old} to {new}"

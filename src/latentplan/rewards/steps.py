@@ -6,6 +6,7 @@ A chain longer than the K latent steps puts its rest into the last of them, so w
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 from latentplan.problems.equations import Equation, find_equations, parse_equation
@@ -19,3 +20,9 @@ def equations_of(step: str) -> tuple[Equation, ...]:
     """
     equation = parse_equation(step)
     return tuple(find_equations(step)) if equation is None else (equation,)
+
+
+def in_sentences(steps: Iterable[str]) -> bool:
+    """Whether most of these steps hold no equation in `<<...>>`, nor are one: chains in sentences do."""
+    readable = [bool(equations_of(step)) for step in steps]
+    return bool(readable) and 2 * sum(readable) < len(readable)

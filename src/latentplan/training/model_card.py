@@ -120,7 +120,9 @@ def _evaluation_row(result: dict[str, Any]) -> str:
     drawn = f"{result['num_generations']} at temperature {sampling['temperature']:g}"
     low, high = accuracy.get("low"), accuracy.get("high")
     interval = "–" if low is None or high is None else f"{low:.1%} to {high:.1%}"
-    coherence = "–" if not result.get("coherence") else f"{result['coherence']['strict']:.1%}"
+    measured = result.get("coherence") or {}
+    coherent = measured.get("strict") if measured.get("natural") is None else measured["natural"]
+    coherence = "–" if coherent is None else f"{coherent:.1%}"
     cells = [
         result["benchmark"],
         f"{result['num_problems']:,}",

@@ -19,6 +19,7 @@ from latentplan.problems.minigsm import generate
 from latentplan.problems.overlap import refuse_overlap
 from latentplan.problems.problem import Problem
 from latentplan.rewards import BUILT_IN
+from latentplan.rewards.steps import in_sentences
 from latentplan.rollout.reconstruction import teacher_share
 from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import Solution, solve
@@ -146,10 +147,12 @@ def rollout_sums(
         "answer": [problem.answer or None for problem in problems],
         "decoded_steps": [solution.plan for solution in solutions],
     }
+    in_words = in_sentences(step for problem in problems for step in problem.steps)
+    coherence = "coherence_natural" if in_words else "coherence_strict"
     sums = {
         "accuracy": sum_of(BUILT_IN["accuracy"](**columns)),
         "tokens": sum_of([solution.num_tokens for solution in solutions]),
-        "coherence": sum_of(BUILT_IN["coherence_strict"](**columns)),
+        "coherence": sum_of(BUILT_IN[coherence](**columns)),
         "reconstruction": (0.0, 0.0),
     }
     config = model.reasoner.config

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from latentplan.evaluation.statistics import mean_interval
-from latentplan.report.runs import dig, is_number
+from latentplan.report.runs import coherence_of, dig, is_number
 
 Json = dict[str, Any]
 
@@ -151,6 +151,11 @@ def mean(values: Any) -> float | None:
 def over_seeds(row: Row, benchmark: str, *path: str) -> float | None:
     """The mean of a value of the greedy evaluations."""
     return mean(dig(run.results.get(benchmark), *path) for run in row.runs)
+
+
+def coherence(row: Row, benchmark: str) -> float | None:
+    """The mean coherence of the plans in the greedy evaluations, of the kind that fits them."""
+    return mean(coherence_of(run.results.get(benchmark)) for run in row.runs)
 
 
 def accuracy(row: Row, benchmark: str) -> tuple[float | None, float | None, float | None]:
