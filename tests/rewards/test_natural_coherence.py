@@ -44,6 +44,13 @@ CASES = {
     "numbers that are only stated": (CLIPS, ["Nat sold 24 clips in May.", SUM], "72", 3 / 4),
     "the answer only stated": (CLIPS, ["Nat sold 72 clips."], "72", 1 / 2),
     "the answer beside a constant": (CLIPS, ["1 and 100 make 72."], "72", 0),
+    "arithmetic that cannot be read": (CLIPS, ["48 and 48 and 24 = 72"], "72", (2 / 3) / 2),
+    "units, dashes and full stops": (
+        CLIPS,
+        ["48 clips/month – 24 clips/month = 24.", SUM],
+        "72",
+        (1 / 2 + 3 / 4) / 2,
+    ),
     "a step without arithmetic": (CLIPS, ["First find May.", HALF, SUM], "72", 2 / 3),
     # Repetitions, and steps that say nothing.
     "no steps": (CLIPS, [], "72", 0),

@@ -26,8 +26,9 @@ from latentplan.rewards.things import (
 )
 
 STATED_WEIGHT = 0.5
-"""How far a word or a number that a statement brings in makes a link: nothing says where it comes from. Two
-make a whole one, as does the result of a calculation, the end of a relation, or a reference."""
+"""How far a word or a number that is merely stated makes a link, since nothing says where it comes from; the
+result of a calculation that cannot be read likewise. Two make a whole link, as does that of one that can
+be read, the end of a relation, or a reference."""
 ANSWER = -1
 """The place that stands for the answer, after all clauses."""
 
@@ -163,7 +164,8 @@ class Chain:
             flaw = "says nothing new"
         known = (operand in CONSTANTS or self._known.get(operand, 0.0) for operand in operands)
         support = sum(known) / len(operands)
-        return Carried(step, Counter(operands), frozenset(clause.results), support, flaw)
+        weight = 1.0 if clause.equations else STATED_WEIGHT
+        return Carried(step, Counter(operands), frozenset(clause.results), support, flaw, weight=weight)
 
     def _relation(self, step: int, clause: Relation) -> Carried:
         ends: Counter[Thing] = Counter([clause.subject])

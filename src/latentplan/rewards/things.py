@@ -36,11 +36,12 @@ STOP_WORDS = frozenset(_STOP_WORDS.split())
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _REFERENCE = re.compile(r"#\s*([0-9]{1,3})(?![0-9])")
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
-_FIRST_NUMBER = re.compile(r"[0-9][0-9,.]*%?|\.[0-9]+%?")
+_FIRST_NUMBER = re.compile(r"[0-9](?:[0-9,]*[0-9])?(?:\.[0-9]+)?%?|\.[0-9]+%?")
 _GOES_ON = re.compile(r"\s*[-+*/×÷x(]\s*[$(]?\s*\.?[0-9]", re.IGNORECASE)
 _TIMES = re.compile(r"(?<![^\W\d_])[xX×·](?![^\W\d_])")
 _OF = re.compile(r"(?<=[0-9%])\s*\bof\b\s*(?=[$0-9])", re.IGNORECASE)
-_WORDS_AROUND = re.compile(r"-?[^\W\d_][\w'’-]*")
+_MINUS = str.maketrans("−–—", "---")
+_WORDS_AROUND = re.compile(r"[-/]?[^\W\d_][\w'’-]*")
 _NO_ARITHMETIC = re.compile(r"[^-+*/÷()0-9.,%]|[.,](?![0-9])")
 _NEXT_NUMBER = re.compile(r"(?<=[0-9)%])\s+(?=[0-9(.])")
 _SENTENCE_END = re.compile(r"[.!?;]+(?=\D|$)")
@@ -167,7 +168,7 @@ def _calculation(left: str, result: str) -> Calculation:
 
 def _arithmetic(text: str) -> str:
     """The arithmetic that a text ends with, its units left out: `6 tubs * 2 tubes a tub` gives `6 * 2`."""
-    text = _WORDS_AROUND.sub(" ", _OF.sub("*", _TIMES.sub("*", text)))
+    text = _WORDS_AROUND.sub(" ", _OF.sub("*", _TIMES.sub("*", text.translate(_MINUS))))
     return _NEXT_NUMBER.split(_NO_ARITHMETIC.sub(" ", text))[-1].strip()
 
 
