@@ -13,7 +13,7 @@ from latentplan.serving.inspector.subjects import Subject
 from latentplan.serving.inspector.walk import LatentStep, Token, walk
 
 QUESTION = "the counter shows 2 . it is tripled . what does it show ?"
-METHODS = ["atp_latent", "coconut", "cot", "no_cot", "colar", "pause"]
+METHODS = ["atp_latent", "coconut", "codi", "cot", "no_cot", "colar", "pause"]
 
 
 @pytest.mark.parametrize("method", METHODS)

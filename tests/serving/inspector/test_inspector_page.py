@@ -76,10 +76,16 @@ def page(browser, url):
     assert complaints == []
 
 
+def rest(page) -> None:
+    """Waits until nothing is under way."""
+    page.wait_for_selector("#status:empty", state="attached")
+
+
 def ask(page, question: str) -> None:
     page.fill("#question", question)
     page.press("#question", "Enter")
     page.wait_for_selector("#thought-columns .column:last-child .scores:not(:empty)")
+    rest(page)
 
 
 def column(page, section: str, name: str):
@@ -178,6 +184,25 @@ def test_edit_that_does_not_fit_is_said(page, learnt_problems):
     page.uncheck("input[name=step][value='1']")
     page.click("button[value=zero]")
     assert page.inner_text("#edit-error") == "Choose a step first."
+
+
+def test_one_model_that_fails_leaves_the_others_standing(page, learnt_problems):
+    refusal = json.dumps({"error": {"message": "the queue is full"}})
+    page.route(
+        "**/inspect/ask",
+        lambda route: (
+            route.fulfill(status=503, body=refusal) if "cot" in route.request.post_data else route.fallback()
+        ),
+    )
+    page.uncheck("input[value=coconut]")
+    page.fill("#question", learnt_problems[0].question)
+    page.press("#question", "Enter")
+    error = column(page, "thought", "cot").locator(".error")
+    error.wait_for()
+    rest(page)
+    assert error.inner_text() == "The queue is full"
+    assert column(page, "thought", "learnt").locator(".answer").inner_text() == learnt_problems[0].answer
+    assert not page.is_visible("#error")
 
 
 def test_text_of_a_model_or_a_question_is_never_html(page, learnt_problems):

@@ -127,7 +127,9 @@ def test_latents_are_moved_towards_those_of_another_model(client, question):
 def test_text_that_is_no_json_is_refused(client):
     answer = client.post("/inspect/ask", content="{", headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
-    assert answer.json()["error"]["message"] == "JSON decode error"
+    assert "Invalid JSON" in answer.json()["error"]["message"]
+    large = client.post("/inspect/ask", content=b" " * (2**20 + 1))
+    assert large.status_code == 413
 
 
 def test_fault_while_streaming_is_the_last_line(client, question, monkeypatch):

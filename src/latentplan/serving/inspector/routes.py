@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
+from pydantic import ValidationError
 
+from latentplan.serving.completions import read_body
 from latentplan.serving.errors import ApiError
 from latentplan.serving.inspector.bodies import AskBody, InterveneBody, SampleBody
 from latentplan.serving.inspector.desk import Desk
@@ -36,6 +37,9 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+_UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+Body = TypeVar("Body", bound=AskBody)
 
 
 def add_inspector(app: FastAPI, subjects: Mapping[str, Subject], served: Mapping[str, ServedModel]) -> None:
@@ -58,22 +62,27 @@ def add_inspector(app: FastAPI, subjects: Mapping[str, Subject], served: Mapping
         return desk.setup()
 
     @app.post("/inspect/ask")
-    async def ask(body: AskBody) -> StreamingResponse:
-        return StreamingResponse(desk.ask(body), media_type="application/x-ndjson")
+    async def ask(request: Request) -> StreamingResponse:
+        lines = desk.ask(await _body(request, AskBody))
+        return StreamingResponse(lines, media_type="application/x-ndjson", headers=_UNBUFFERED)
 
     @app.post("/inspect/sample")
-    async def sample(body: SampleBody) -> JSONResponse:
-        return JSONResponse(await desk.sample(body))
+    async def sample(request: Request) -> JSONResponse:
+        return JSONResponse(await desk.sample(await _body(request, SampleBody)))
 
     @app.post("/inspect/intervene")
-    async def intervene(body: InterveneBody) -> JSONResponse:
-        return JSONResponse(await desk.intervene(body))
+    async def intervene(request: Request) -> JSONResponse:
+        return JSONResponse(await desk.intervene(await _body(request, InterveneBody)))
 
-    @app.exception_handler(RequestValidationError)
-    async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+
+async def _body(request: Request, kind: type[Body]) -> Body:
+    """What was sent, of a limited size. Raises ApiError where it is something else."""
+    try:
+        return kind.model_validate_json(await read_body(request))
+    except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:] if first["type"] != "json_invalid")
-        return ApiError(400, f"{where}: {first['msg']}" if where else first["msg"], where or None).response()
+        where = ".".join(map(str, first["loc"]))
+        raise ApiError(400, f"{where}: {first['msg']}" if where else first["msg"], where or None) from error
 
 
 class _Files(StaticFiles):

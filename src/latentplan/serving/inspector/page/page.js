@@ -101,13 +101,20 @@ async function ask() {
   byId("samples-columns").replaceChildren();
   for (const id of ["sample-error", "edit-error"]) alert(byId(id), "");
   for (const id of ["thought", "samples", "whatif"]) byId(id).hidden = false;
-  const errors = await forEach(models, byId("error"), (facts) =>
-    fetchEvents("ask", body(facts), (event) => columns.get(facts.name).add(event)));
-  if (errors.length === models.length && [...columns.values()].every((column) => !column.steps.length)) {
-    for (const id of ["thought", "samples", "whatif"]) byId(id).hidden = true;
-    return;
-  }
-  prepareEdits(models, columns);
+  let refused = 0;
+  await forEach(models, byId("error"), async (facts) => {
+    const column = columns.get(facts.name);
+    try {
+      await fetchEvents("ask", body(facts), (event) => column.add(event));
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      column.failed(error.message);
+      refused += 1;
+      if (refused === models.length || error.status === 401) throw error;
+    }
+  });
+  if (refused === models.length) for (const id of ["thought", "samples", "whatif"]) byId(id).hidden = true;
+  else prepareEdits(models, columns);
 }
 
 const body = (facts, more = {}) => ({ model: facts.name, question: state.question, reference: state.reference, ...more });
