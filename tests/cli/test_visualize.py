@@ -120,6 +120,25 @@ def test_latents_that_are_all_the_same(runs, tmp_path):
     assert not list(tmp_path.glob("*.png"))
 
 
+def test_models_of_different_width_share_no_plane(runs, tmp_path):
+    torch.manual_seed(0)
+    problems = list(generate(PRESETS["clock"], split="train", count=40, seed=0))
+    config = SFTConfig(output_dir=str(tmp_path), method="coconut", max_latent_steps=3, use_cpu=True)
+    wide = ModelArguments(backbone_config={**BACKBONE, "hidden_size": 32})
+    system, tokenizer = initialise_system(wide, config, problems)
+    system.save_pretrained(tmp_path / "wide", tokenizer)
+    result = invoke(runs / "coconut", tmp_path / "wide", "--projection", "pca", "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "latents of Wide: a step has 64 numbers, of Coconut 32" in result.output
+
+
+def test_a_folder_that_cannot_be_written(runs, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = invoke(runs / "coconut", "--projection", "pca", "--output", tmp_path / "file")
+    assert result.exit_code == 2
+    assert "the pictures cannot be written there" in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

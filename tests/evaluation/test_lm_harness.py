@@ -168,5 +168,7 @@ def test_data_that_cannot_be_read(tmp_path):
     empty.write_text("")
     with pytest.raises(DataError, match=r"empty\.jsonl"):
         problems.load("svamp", files={"svamp": str(empty)})
+    with pytest.raises(DataError, match=r"here with --metadata .*mawps-asdiv.*FILE"):
+        problems.load("mawps-asdiv")
     with pytest.raises(DataError, match="must be a mapping"):
         problems.load("svamp", files="SVAMP.json")

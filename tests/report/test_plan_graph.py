@@ -63,6 +63,11 @@ def test_no_step_has_this_answer(answer):
     assert plan_graph(["<<7+3=10>>"], ASKED, answer).answering is None
 
 
+def test_sentences_stand_in_their_order():
+    graph = plan_graph(["Ann is a wump.", "Every wump is a zorp."], "Is Ann a zorp?", "yes")
+    assert [(node.column, node.sources, node.flaw) for node in graph.nodes] == [(0, (), ""), (1, (), "")]
+
+
 def test_no_steps():
     assert plan_graph([], ASKED, "9").nodes == ()
 

@@ -183,7 +183,10 @@ def _command() -> str:
 
 def _draw(request: Request, folder: Path, left_out: list[LeftOut], console: Console) -> None:
     with console.status("drawing") as status:
-        files, gone = draw_pictures(request, folder, lambda name: status.update(f"drawing: {name}"))
+        try:
+            files, gone = draw_pictures(request, folder, lambda name: status.update(f"drawing: {name}"))
+        except OSError as error:
+            fail(f"{folder}: the pictures cannot be written there ({error}); see --output")
     for file in files:
         console.print(Text(str(file)), soft_wrap=True)
     for name, reason in [*left_out, *gone]:

@@ -27,7 +27,14 @@ def load(benchmark: str, files: Mapping[str, str] | None = None, **metadata: Any
         raise DataError(f'"files" must be a mapping such as {{"svamp": "SVAMP.json"}}, got {files!r}')
     file = (files or {}).get(benchmark)
     argument = parse_benchmark_argument(benchmark if file is None else f"{benchmark}={file}")
-    rows = [{"question": problem.question, "answer": problem.answer} for problem in argument.load()]
+    try:
+        found = argument.load()
+    except DataError as error:
+        if file is not None:
+            raise
+        hint = f"""--metadata '{{"files": {{"{benchmark}": "FILE"}}}}'"""
+        raise DataError(f"{error} (here with {hint})") from error
+    rows = [{"question": problem.question, "answer": problem.answer} for problem in found]
     if not rows:
         raise DataError(f"{file or benchmark!r} holds no problems")
     return {"test": Dataset.from_list(rows)}

@@ -134,9 +134,17 @@ def _pictures(request: Request, folder: Path, on_picture: OnPicture) -> Iterator
 
 def _latents(request: Request, folder: Path, on_picture: OnPicture) -> Iterator[_Picture | LeftOut]:
     small = {title: fewer_rows(table, request.seed) for title, table in request.models.items()}
-    flat = [title for title, table in small.items() if _cannot_project(table)]
-    yield from (LeftOut(f"latents of {title}", _cannot_project(small[title])) for title in flat)
-    small = {title: table for title, table in small.items() if title not in flat}
+    reasons = {title: _cannot_project(table) for title, table in small.items()}
+    drawable = {title: table for title, table in small.items() if not reasons[title]}
+    width = next((table.vectors.shape[1] for table in drawable.values()), 0)
+    for title, table in drawable.items():
+        if table.vectors.shape[1] != width:
+            reasons[title] = (
+                f"a step has {table.vectors.shape[1]} numbers, of {next(iter(drawable))} {width}: no plane "
+                "holds both, draw it in a call of its own"
+            )
+    yield from (LeftOut(f"latents of {title}", reason) for title, reason in reasons.items() if reason)
+    small = {title: table for title, table in small.items() if not reasons[title]}
     if not small:
         return
     on_picture("probes")

@@ -30,8 +30,8 @@ def operator_of(text: str | None) -> str | None:
 
 
 def shown_number(value: Fraction) -> str:
-    """A number as readers write it, with four digits at most where it is broken."""
-    return str(value.numerator) if value.denominator == 1 else f"{float(value):.4g}"
+    """A number as readers write it, with six digits at most where it is broken."""
+    return str(value.numerator) if value.denominator == 1 else f"{float(value):.6g}"
 
 
 LABELS: Mapping[str, Callable[[LatentRow], str | None]] = {

@@ -3,7 +3,8 @@
     <<7+3=10>> <<10*2=9>>    7, 3 → step 0 → step 1 ← 2,  step 1 → answer
 
 An operand is taken for the latest earlier result of its value, each result once in an equation; else for a
-number of the question; else for one that comes from nowhere.
+number of the question; else for one that comes from nowhere. Steps that are sentences stand in their order,
+without arrows.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class StepNode:
         flaw: what is wrong with it; empty: nothing.
         sources: places of the earlier nodes whose results it uses.
         given: its other operands.
-        column: 0 for a step that uses no other, else one more than the latest that it uses.
+        column: 0 for a step that uses no other, else one more than the latest that it uses; of a step without
+            an equation one more than all before it.
         row: its place among the nodes of its column.
     """
 
@@ -72,7 +74,9 @@ def plan_graph(
     results: list[Fraction | None] = []
     for equation, text, flaw in parts:
         sources, given = _operands(equation, results, numbers)
-        column = 1 + max((nodes[source].column for source in sources), default=-1)
+        # Of a step without an equation nothing is known but its place.
+        before = nodes if equation is None else [nodes[source] for source in sources]
+        column = 1 + max((node.column for node in before), default=-1)
         row = sum(node.column == column for node in nodes)
         shown = _stripped(text) if equation is None else f"{equation.expression} = {equation.result_text}"
         nodes.append(StepNode(shown, flaw, sources, given, column, row))

@@ -62,7 +62,7 @@ class _Drawing:
     def of(cls, solved: SolvedProblem) -> _Drawing:
         plan = (solved.plan or [])[:_MAX_STEPS]
         graph = plan_graph(plan, solved.question, solved.answer, solved.modulus)
-        longest = max((len(_shown(node)) for node in graph.nodes), default=0)
+        longest = max(map(_longest_line, graph.nodes), default=0)
         return cls(solved, graph, max(1.15, 0.55 + 0.085 * longest))
 
     @property
@@ -72,7 +72,7 @@ class _Drawing:
     @property
     def size(self) -> tuple[float, float]:
         rows = 1 + max((node.row for node in self.graph.nodes), default=0)
-        return self.spacing * self.columns + 1.3, _ROW + 1.15 * (rows - 1)
+        return self.spacing * (self.columns + 0.5) + 0.75, _ROW + 1.15 * (rows - 1)
 
     def place(self, node: StepNode) -> tuple[float, float]:
         """Of a node, seen from the first column and the middle row."""
@@ -104,7 +104,7 @@ def draw_plans(tables: Mapping[str, LatentTable]) -> Any:
         sheet.write(0.0, _TEXT, "\n".join(lines), fontsize=9, color=SOFT)
         sheet.top -= height
         for column, drawing in enumerate(row):
-            _draw_one(sheet.panel(column * width, width, height), drawing)
+            _draw_one(sheet.panel(column * width, width, height, drawing.spacing / 2), drawing)
     return sheet.figure
 
 
@@ -122,12 +122,12 @@ class _Sheet:
         self.figure.text((left + 0.15) / self.width, at / self.height, text, va="top", **style)
         self.top -= height if left == 0 else 0.0
 
-    def panel(self, left: float, width: float, height: float) -> Any:
-        """An empty panel right above `top`, one inch a unit, its origin in the first node."""
+    def panel(self, left: float, width: float, height: float, margin: float) -> Any:
+        """An empty panel right above `top`, one inch a unit, its origin `margin` from the left."""
         frame = (left / self.width, self.top / self.height, width / self.width, height / self.height)
         panel = self.figure.add_axes(frame)
         room = (height - _ROW) / 2
-        panel.set(xlim=(-0.6, width - 0.6), ylim=(-0.85 - room, 0.5 + room))
+        panel.set(xlim=(-margin, width - margin), ylim=(-0.85 - room, 0.5 + room))
         panel.axis("off")
         return panel
 
@@ -143,7 +143,7 @@ def _draw_one(panel: Any, drawing: _Drawing) -> None:
     end = (drawing.spacing * drawing.columns, 0.0)
     for node, (x, y) in zip(graph.nodes, places, strict=True):
         for source in node.sources:
-            _arrow(panel, places[source], (x, y), drawing.spacing)
+            _arrow(panel, places[source], (x, y), drawing.spacing, 9 + 2.9 * _longest_line(node))
         _givens(panel, node, x, y)
     if graph.answering is not None:
         _arrow(panel, places[graph.answering], end, drawing.spacing)
@@ -154,21 +154,27 @@ def _draw_one(panel: Any, drawing: _Drawing) -> None:
     _answer(panel, drawing.solved, end)
 
 
-def _arrow(panel: Any, start: tuple[float, float], end: tuple[float, float], spacing: float) -> None:
+def _arrow(
+    panel: Any, start: tuple[float, float], end: tuple[float, float], spacing: float, before: float = 25.0
+) -> None:
+    """From box to box; it ends `before` points from the middle of the second, or closer from another row."""
+    level = start[1] == end[1]
     # One that skips a column goes over what stands between.
     bend = 0.0 if end[0] - start[0] < 1.5 * spacing else -0.3
     panel.annotate(
         "", xy=end, xytext=start,
         arrowprops={
-            "arrowstyle": "-|>", "color": SOFT, "linewidth": 1.2, "shrinkA": 10, "shrinkB": 25,
-            "connectionstyle": f"arc3,rad={bend}", "zorder": 1,
+            "arrowstyle": "-|>", "color": SOFT, "linewidth": 1.2, "shrinkA": 10,
+            "shrinkB": before if level else min(before, 20.0), "zorder": 1,
+            "connectionstyle": f"arc3,rad={bend}",
         },
     )  # fmt: skip
 
 
 def _givens(panel: Any, node: StepNode, x: float, y: float) -> None:
+    gap = 0.36 + 0.08 * max((len(given.text) - 2 for given in node.given), default=0)
     for place, given in enumerate(node.given):
-        at = (x + 0.36 * (place - (len(node.given) - 1) / 2), y - 0.58)
+        at = (x + gap * (place - (len(node.given) - 1) / 2), y - 0.58)
         panel.annotate(
             "", xy=(x, y - 0.1), xytext=at,
             arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.9, "shrinkA": 6, "shrinkB": 2},
@@ -187,8 +193,13 @@ def _step(panel: Any, node: StepNode, x: float, y: float) -> None:
     panel.text(x, y, _shown(node), ha="center", va="center", fontsize=9, color=INK, bbox=frame)
 
 
+def _longest_line(node: StepNode) -> int:
+    return max(map(len, _shown(node).split("\n")))
+
+
 def _shown(node: StepNode) -> str:
-    return node.text if len(node.text) <= 22 else node.text[:21] + "…"
+    """The step in at most three lines: sentences are longer than equations."""
+    return "\n".join(textwrap.wrap(node.text, 22, max_lines=3, placeholder=" …"))
 
 
 def _answer(panel: Any, solved: SolvedProblem, at: tuple[float, float]) -> None:
