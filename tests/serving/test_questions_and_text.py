@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from latentplan.serving.answers import coherence
 from latentplan.serving.errors import ApiError
 from latentplan.serving.questions import Questions, question_of
 from latentplan.serving.requests import Message
@@ -94,3 +95,12 @@ def test_a_stop_sequence_that_stays_unfinished_is_text():
 def test_the_first_of_several_stop_sequences_counts():
     _, written = pieces("abcd", ["d", "cd", "bx"])
     assert written.text == "ab"
+
+
+def test_coherence_of_equations_and_of_sentences():
+    assert coherence(["<<3+4=7>>", "<<7*2=14>>"], "14", "") == 1.0
+    # Equations that lead nowhere are not read as sentences.
+    assert coherence(["<<3+4=7>>", "soon"], "14", "") == 0.0
+    chain = ["Tom is a terp.", "Every terp is a brim.", "Every brim is a lem."]
+    question = "Every terp is a brim. Every brim is a lem. Tom is a terp. Is Tom a lem?"
+    assert coherence(chain, "Tom is a lem.", question) == 1.0

@@ -93,7 +93,7 @@ class GrowingLayer(DynamicLayer):
             those, missing = slice(done, done + len(chosen)), width - (layer.keys.shape[-2] - start)
             for mine, theirs in ((new.keys, layer.keys), (new.values, layer.values)):
                 mine[those, :, :missing] = 0
-                mine[those, :, missing:] = theirs[chosen, :, start:]
+                torch.index_select(theirs[:, :, start:], 0, chosen, out=mine[those, :, missing:])
             done += len(chosen)
         return new
 

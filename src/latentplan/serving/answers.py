@@ -12,6 +12,8 @@ from typing import Any
 from latentplan import __version__
 from latentplan.problems.answers import extract_answer
 from latentplan.rewards.coherence import strict_coherence
+from latentplan.rewards.natural import natural_coherence
+from latentplan.rewards.steps import equations_of
 from latentplan.serving.jobs import Ended
 
 
@@ -29,15 +31,23 @@ def usage(prompt_tokens: int, endings: Iterable[Ended]) -> dict[str, Any]:
     }
 
 
-def extension(ended: Ended, with_plan: bool) -> dict[str, Any]:
+def extension(ended: Ended, question: str, with_plan: bool) -> dict[str, Any]:
     """The field `latentplan` of a choice."""
     solution = ended.solution
     answer = extract_answer(solution.completion)
     values: dict[str, Any] = {"answer": answer, "num_latents": solution.num_latents}
     if with_plan:
         plan = solution.plan
-        values |= {"plan": plan, "coherence": None if plan is None else strict_coherence(plan, answer)}
+        score = None if plan is None else coherence(plan, answer, question)
+        values |= {"plan": plan, "coherence": score}
     return values
+
+
+def coherence(plan: Sequence[str], answer: str | None, question: str) -> float:
+    """`strict_coherence` where a step holds an equation, else that of sentences, `natural_coherence`."""
+    if any(map(equations_of, plan)):
+        return strict_coherence(plan, answer)
+    return natural_coherence(plan, answer, question)
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,7 @@ class Answer:
     Args:
         shape: chat or plain.
         model: its name.
+        questions: of each trajectory.
         seed: of the noise.
         with_plan: whether plans were asked for.
         prompt_tokens: of all questions.
@@ -74,6 +85,7 @@ class Answer:
 
     shape: Shape
     model: str
+    questions: Sequence[str]
     seed: int
     with_plan: bool
     prompt_tokens: int
@@ -118,7 +130,7 @@ class Answer:
         choice: dict[str, Any] = {"index": index, **said, "logprobs": None, "finish_reason": None}
         if ended is not None:
             choice["finish_reason"] = ended.finish_reason
-            choice["latentplan"] = extension(ended, self.with_plan)
+            choice["latentplan"] = extension(ended, self.questions[ended.index], self.with_plan)
         return choice
 
     def _head(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:

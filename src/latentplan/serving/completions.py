@@ -6,15 +6,16 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 
 import torch
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from starlette.requests import ClientDisconnect
 
 from latentplan.rollout.rolling import Row, rows_of
 from latentplan.rollout.sampling import Sampling
 from latentplan.serving.answers import CHAT, COMPLETION, Answer, Shape, event
+from latentplan.serving.clients import CLIENT_LEFT, client_leaves, read_body
 from latentplan.serving.errors import ApiError
 from latentplan.serving.jobs import Ended, Event, Job, Piece
 from latentplan.serving.questions import Questions, question_of
@@ -23,8 +24,6 @@ from latentplan.serving.requests import Request as Asked
 from latentplan.serving.served import ServedModel
 from latentplan.serving.settings import ServeSettings
 
-_LARGEST_BODY, _BODY_SECONDS = 2**20, 30.0
-_CLIENT_LEFT = 499
 _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -69,6 +68,7 @@ class Completions:
         answer = Answer(
             shape,
             served.name,
+            [prompt for prompt, _ in prompts for _ in range(asked.n)],
             seed,
             asked.latentplan.plan,
             prompt_tokens=sum(len(row.question_ids) for row in rows[:: asked.n]),
@@ -135,7 +135,7 @@ class Completions:
         events: asyncio.Queue[Event],
     ) -> Response:
         gathering = asyncio.ensure_future(gather(events, len(job.rows)))
-        leaving = asyncio.ensure_future(_client_leaves(request))
+        leaving = asyncio.ensure_future(client_leaves(request))
         try:
             await asyncio.wait(
                 {gathering, leaving}, timeout=self._left(job), return_when=asyncio.FIRST_COMPLETED
@@ -143,7 +143,7 @@ class Completions:
             if gathering.done():
                 return JSONResponse(answer.whole(gathering.result()))
             if leaving.done():
-                return Response(status_code=_CLIENT_LEFT)
+                return Response(status_code=CLIENT_LEFT)
             raise self._too_late()
         finally:
             if not gathering.done():
@@ -206,32 +206,12 @@ def find_model(served: Mapping[str, ServedModel], name: str | None) -> ServedMod
     return served[name]
 
 
-async def read_body(request: Request) -> bytes:
-    """A request's body.
-
-    Raises:
-        ApiError: it is too large, comes too slowly, or the client has gone.
-    """
-    body = bytearray()
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for part in request.stream():
-                body += part
-                if len(body) > _LARGEST_BODY:
-                    raise ApiError(413, f"the body is larger than {_LARGEST_BODY} bytes")
-    except TimeoutError as error:
-        raise ApiError(408, f"the body did not come within {_BODY_SECONDS:g} seconds") from error
-    except ClientDisconnect as error:
-        raise ApiError(_CLIENT_LEFT, "the client has gone") from error
-    return bytes(body)
-
-
 def into_queue(events: asyncio.Queue[Event]) -> Callable[[Event], None]:
     """Puts events into a queue of this event loop, from any thread."""
     loop = asyncio.get_running_loop()
 
     def deliver(told: Event) -> None:
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
             loop.call_soon_threadsafe(events.put_nowait, told)
 
     return deliver
@@ -247,11 +227,6 @@ async def gather(events: asyncio.Queue[Event], count: int) -> list[Ended]:
         elif isinstance(told, Exception):
             raise _failure(told)
     return sorted(endings, key=lambda ended: ended.index)
-
-
-async def _client_leaves(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _failure(error: Exception) -> ApiError:

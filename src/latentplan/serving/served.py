@@ -74,6 +74,8 @@ class ServedModel:
             self._refuse_if_full(len(self._waiting) + len(job.rows))
             self._waiting.extend(Place.of(job, self.model.tokenizer))
             self._changed.notify()
+        questions = {id(row.question_ids): row.question_ids for row in job.rows}  # samples share theirs
+        self._metrics.tokens.labels(self.name, "question").inc(sum(map(len, questions.values())))
 
     def cancel(self, job: Job) -> None:
         """Gives up a job: its trajectories leave queue and batch, and nothing more is delivered."""
@@ -228,8 +230,6 @@ class ServedModel:
         metrics.latents.labels(name).observe(ended.solution.num_latents)
         metrics.tokens.labels(name, "latent").inc(ended.solution.num_latents)
         metrics.tokens.labels(name, "text").inc(ended.solution.num_tokens - ended.solution.num_latents)
-        if place.index == 0:
-            metrics.tokens.labels(name, "question").inc(len(place.row.question_ids))
         place.job.deliver(ended)
 
     def _fail(self, error: Exception) -> None:
