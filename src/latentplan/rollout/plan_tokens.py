@@ -16,11 +16,11 @@ from latentplan.modeling import noise
 from latentplan.modeling.backbones import finish_logits
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.modeling.vocabulary import at_places, from_places, places, token_log_probs
+from latentplan.rollout.keys import PLAN
 from latentplan.rollout.plans import Plan
 from latentplan.rollout.sampling import choose
 from latentplan.rollout.trajectories import Trajectories
 
-_PLAN = 5
 MAX_STEP_TOKENS = 64
 
 
@@ -66,7 +66,7 @@ def sample_plans(
     by_step = trajectories.latents.unflatten(1, (-1, size))
     used = trajectories.slot_mask[:, ::size].bool()
     row, step = used.nonzero(as_tuple=True)
-    keys = noise.fold(trajectories.chain_keys[row], _PLAN, step)
+    keys = noise.fold(trajectories.chain_keys[row], PLAN, step)
     uniform = noise.uniform(keys, max_new_tokens)
     log_probs = torch.zeros_like(uniform, dtype=torch.float32)
 
