@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from latentplan.evaluation.diagnosis.collapse import posterior_collapse
-from latentplan.evaluation.diagnosis.edits import MOVED, NEITHER, STAYED, collect_pairs
+from latentplan.evaluation.diagnosis.edits import MOVED, NEITHER, STAYED, collect_pairs, edited_steps
 from latentplan.evaluation.diagnosis.examine import FINDINGS, examine
 from latentplan.evaluation.diagnosis.findings import FAILED, NOT_APPLICABLE, SOUND, UNCLEAR
 from latentplan.evaluation.diagnosis.plans import plan_coverage
 from latentplan.evaluation.diagnosis.silent_failure import silent_failure
 from latentplan.evaluation.diagnosis.stops import decisions
 from latentplan.evaluation.diagnosis.subject import Subject
+from latentplan.evaluation.rollouts import GreedyChains
 from latentplan.modeling.latents import LatentChain
 from latentplan.problems.counterfactuals import Counterfactual, counterfactuals
 from latentplan.problems.problem import Problem
@@ -227,3 +228,20 @@ def test_collapse_by_hand_in_the_head_s_own_units(scale):
     wider = replace(subject.distributions, log_variance=log_variance + math.log(64))
     subject.distributions = wider  # σ = 2 beside ±1: a sixth of a bit
     assert posterior_collapse(subject).status == FAILED
+
+
+def test_edited_and_last_step_by_the_labels_or_by_what_the_decoder_reads(tiny_model, problems):
+    one, two = ("<<1+2=3>>", "<<3+4=7>>"), ("<<1+2=3>>", "<<3+3=6>>")
+    known = [Problem("a", one, "7"), Problem("b", one, "7"), Problem("c", one, "7")]
+    partners = [Counterfactual("a'", "6", two), Counterfactual("b'", "6", one), Counterfactual("c'", "6")]
+    latents, mask = torch.zeros(3, 6, 16), torch.ones(3, 6)
+    own = GreedyChains([0, 1, 2], latents, mask, [["x", "y", "z"]] * 3)
+    foreign = GreedyChains([0, 1, 2], latents, mask, [["x", "q", "z"], ["x", "y", "z"], ["x"]])
+    by_labels = Subject(tiny_model("coconut"), known, partners)
+    assert edited_steps(by_labels, [0, 1, 2], own, foreign) == ([1, None, None], [1, 1, 1])
+    by_plans = Subject(tiny_model("atp_latent"), known, partners)
+    assert edited_steps(by_plans, [0, 1, 2], own, foreign) == ([1, None, None], [2, 2, 2])
+    by_tokens = Subject(tiny_model("colar"), known, partners)
+    assert edited_steps(by_tokens, [0, 1, 2], own, foreign)[0] == [None] * 3
+    shorter = replace(foreign, slot_mask=torch.zeros(3, 6))
+    assert edited_steps(by_plans, [0, 1, 2], own, shorter)[0] == [None] * 3

@@ -19,6 +19,7 @@ from latentplan.evaluation.diagnosis.findings import (
     Figure,
     Finding,
     at_least,
+    at_most,
     not_applicable,
 )
 from latentplan.evaluation.diagnosis.subject import Subject, roll_out_greedily
@@ -31,7 +32,7 @@ NAME = "faithfulness"
 MOVED = "the partner's answer"
 STAYED = "its own answer"
 NEITHER = "another answer"
-_FEWEST = 20
+_FEWEST, _HARDLY_ANY = 20, 0.05
 _EARLIER = "all latents spliced, an earlier step edited"
 _LAST = "all latents spliced, the last step edited"
 _HELD = "the edited step spliced, later ones held"
@@ -47,8 +48,9 @@ class Pairs:
         places: of the questions among the problems.
         own, foreign: their chains, and those of the partners.
         answers, other_answers: theirs, and those of the partners.
-        edited: the first latent step whose reading differs between the two; None where that is not known, or
-            the chains differ in length.
+        edited: the first step that differs between the two, by what the decoder reads or else by the labels;
+            None where that is not known, or the chains differ in length.
+        last: the last step of each chain; slots after it, in a model that always uses all, stand for no step.
     """
 
     questions: list[str]
@@ -58,6 +60,7 @@ class Pairs:
     answers: list[str]
     other_answers: list[str]
     edited: list[int | None]
+    last: list[int]
 
     def select(self, rows: Sequence[int]) -> Pairs:
         """Some of the rows."""
@@ -69,6 +72,7 @@ class Pairs:
             [self.answers[row] for row in rows],
             [self.other_answers[row] for row in rows],
             [self.edited[row] for row in rows],
+            [self.last[row] for row in rows],
         )
 
 
@@ -129,17 +133,17 @@ def collect_pairs(subject: Subject) -> Pairs:
         replace(foreign_chains, places=places),
         answers,
         other_answers,
-        _edited_steps(subject, places, own_chains, foreign_chains),
+        *edited_steps(subject, places, own_chains, foreign_chains),
     )
 
 
-def _edited_steps(
+def edited_steps(
     subject: Subject, places: Sequence[int], own: GreedyChains, foreign: GreedyChains
-) -> list[int | None]:
-    """By the plans that the decoder reads, if there is one, else by the labelled chains."""
-    if not subject.counts_steps:
-        return [None] * len(places)
+) -> tuple[list[int | None], list[int]]:
+    """The first step that differs, and the last one."""
     edited: list[int | None] = []
+    last: list[int] = []
+    final = subject.model.reasoner.config.max_latent_steps - 1
     for row, place in enumerate(places):
         partner = subject.partners[place]
         assert partner is not None
@@ -149,19 +153,15 @@ def _edited_steps(
             mine, theirs = own.plans[row] or (), foreign.plans[row] or ()
         equal = torch.equal(own.slot_mask[row], foreign.slot_mask[row]) and len(mine) == len(theirs)
         differing = [step for step, pair in enumerate(zip(mine, theirs, strict=False)) if pair[0] != pair[1]]
-        edited.append(differing[0] if equal and differing else None)
-    return edited
-
-
-def _used(subject: Subject, pairs: Pairs) -> list[int]:
-    """Latent steps of each chain."""
-    return (pairs.own.slot_mask.sum(dim=1) // subject.model.reasoner.config.latents_per_step).tolist()
+        known = subject.counts_steps and equal and differing
+        edited.append(min(differing[0], final) if known else None)
+        last.append(min(len(mine) - 1, final))
+    return edited, last
 
 
 def _by_place(subject: Subject, pairs: Pairs, found: Sequence[str]) -> list[Figure]:
     """The splice of all latents, apart for edits of the last step, which can be computed while answering."""
-    used = _used(subject, pairs)
-    last = [step == count - 1 for step, count in zip(pairs.edited, used, strict=True)]
+    last = [step == end for step, end in zip(pairs.edited, pairs.last, strict=True)]
     known = [step is not None for step in pairs.edited]
     groups = {_EARLIER: [a and not b for a, b in zip(known, last, strict=True)], _LAST: last}
     return [
@@ -175,13 +175,12 @@ def _by_place(subject: Subject, pairs: Pairs, found: Sequence[str]) -> list[Figu
 def _of_steps(subject: Subject, pairs: Pairs) -> list[Figure]:
     """The same for single steps, over the pairs whose edited step is not the last of the chain."""
     size = subject.model.reasoner.config.latents_per_step
-    used = _used(subject, pairs)
-    early = [row for row, step in enumerate(pairs.edited) if step is not None and step < used[row] - 1]
+    early = [row for row, step in enumerate(pairs.edited) if step is not None and step < pairs.last[row]]
     if not early:
         return []
     some = pairs.select(early)
     first = torch.tensor(some.edited)
-    last = torch.tensor([used[row] for row in early]) - 1
+    last = torch.tensor(some.last)
 
     def one_step(step: torch.Tensor) -> GreedyChains:
         here = (torch.arange(some.own.latents.shape[1]) // size) == step.unsqueeze(1)
@@ -233,7 +232,7 @@ def _verdict(status: str, spliced: Sequence[Figure], steps: Sequence[Figure]) ->
     parts = [
         f"{start}: it becomes the partner's in {moved.text}, stays in {stayed.text} of {moved.count} pairs"
     ]
-    if status == FAILED:
+    if at_most(moved, _HARDLY_ANY) == SOUND:
         return parts[0]
     by_name = {figure.name: figure for figure in steps}
     last = by_name.get(f"{_LAST}: {STAYED}")

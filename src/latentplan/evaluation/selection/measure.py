@@ -68,6 +68,7 @@ AT_K: dict[str, AtK] = {
     ),
 }
 """The probability that the answer chosen from k of a question's samples is right."""
+_SURE = 1e-9
 _NEED_PLANS = (COHERENCE, PLAN_SCORE, PLAN_SCORE_VOTE)
 
 
@@ -202,8 +203,8 @@ def _row(sampled: Sampled, reference: Sampled, selector: str, point: Point, k: i
 def _estimate(samples: Sequence[Samples], at_k: AtK, k: int) -> Estimate:
     """The mean over problems, with Student's interval, or Wilson's where each is surely right or wrong."""
     values = [at_k(each, k) for each in samples]
-    if set(values) <= {0.0, 1.0}:
-        return Estimate(*wilson_interval(int(sum(values)), len(values)))
+    if all(min(value, 1 - value) < _SURE for value in values):
+        return Estimate(*wilson_interval(round(sum(values)), len(values)))
     estimate, low, high = mean_interval(values)
     return Estimate(estimate) if isnan(low) else Estimate(estimate, max(0.0, low), min(1.0, high))
 
