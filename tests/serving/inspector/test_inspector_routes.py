@@ -1,4 +1,6 @@
 import json
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fastapi.testclient import TestClient
@@ -175,3 +177,20 @@ def test_more_actions_than_may_be_under_way_are_refused(client, question, monkey
     monkeypatch.setattr(desk, "MAX_AT_ONCE", 0)
     answer = client.post("/inspect/ask", json=body)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+def test_many_at_once_each_get_their_own_answer(running_server, models, learnt_problems):
+    kinds = {"ask": {}, "sample": {"count": 4, "temperature": 0.01, "latent_temperature": 0}}
+    kinds["intervene"] = {"edits": [{"kind": "keep", "steps": [0]}]}
+    wanted = [(kind, problem) for kind in kinds for problem in learnt_problems] * 3
+
+    def answer(url, kind, problem):
+        body = {"model": "learnt", "question": problem.question, **kinds[kind]}
+        request = urllib.request.Request(f"{url}/inspect/{kind}", json.dumps(body).encode())
+        with urllib.request.urlopen(request, timeout=60) as response:
+            told = json.loads(response.read().splitlines()[-1])
+        return (told.get("intact") or told.get("answers", [told])[0])["answer"]
+
+    with running_server(models) as url, ThreadPoolExecutor(18) as pool:
+        answers = list(pool.map(lambda each: answer(url, *each), wanted))
+    assert answers == [problem.answer for _, problem in wanted]
