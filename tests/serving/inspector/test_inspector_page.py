@@ -244,17 +244,19 @@ def test_server_that_is_gone_is_said(browser, running_server, models, learnt_pro
     page.close()
 
 
-def test_api_key_is_asked_for(browser, running_server, models, learnt_problems):
+def test_api_key_is_asked_for(browser, running_server, models, run_folder, learnt_problems):
     page = browser.new_page()
-    with running_server(models, api_key="sesame", **FEW) as url:
+    with running_server(models, {"learnt": run_folder}, api_key="sesame", **FEW) as url:
         page.goto(url)
         page.locator("#key").wait_for()
         page.fill("#question", learnt_problems[0].question)
         page.fill("#key", "sesame")
         page.click("button.main")
-        page.locator("#error").wait_for(state="hidden")
-        page.wait_for_selector("input[name=model]", state="attached")
-        ask(page, learnt_problems[0].question)
+        page.wait_for_selector("#thought-columns .column:last-child .scores:not(:empty)")
+        rest(page)
+        assert not page.is_visible("#key")
+        assert not page.is_visible("#error")
+        assert page.inner_text("#asked").startswith(learnt_problems[0].question)
         assert column(page, "thought", "learnt").locator(".answer").inner_text() == learnt_problems[0].answer
         page.close()
 

@@ -43,7 +43,7 @@ function fillExamples(examples) {
     ...sorted.map(([steps, options]) => el("optgroup", { label: counted(steps, "step") }, options)));
   if (examples.length) {
     const longest = examples.reduce((best, each) => (each.num_steps > best.num_steps ? each : best));
-    byId("question").value = longest.question;
+    byId("question").value ||= longest.question;  // what has been typed while there was no key yet stays
     byId("other").value = (examples.find((each) => each.num_steps === longest.num_steps && each !== longest) ?? examples[0]).question;
   }
 }
