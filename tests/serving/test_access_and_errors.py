@@ -88,7 +88,9 @@ def user(content):
         ({"logprobs": True}, "logprobs is not supported", "logprobs"),
         ({"top_p": 0.9}, "top_p is not supported: tokens are drawn", "top_p"),
         ({"response_format": {"type": "json_object"}}, "response_format is not supported", "response_format"),
+        ({"temperature": 1e-9}, "temperature: below 0.001 logits overflow", "temperature"),
         ({"colour": "red"}, "there is no field colour", "colour"),
+        ({"\ud800": 1}, "unable to parse raw data as a unicode string", None),
         ({"latentplan": {"plans": True}}, "there is no field latentplan.plans", "latentplan.plans"),
     ],
 )
@@ -109,6 +111,7 @@ def test_what_changes_nothing_is_accepted(server):
         "frequency_penalty": 0.0,
         "logprobs": False,
         "tools": None,
+        "messages": [{**ASKED["messages"][0], "annotations": [], "name": "me"}],
         "response_format": {"type": "text"},
     }
     assert server.send(CHAT, {**ASKED, **harmless})[0] == 200

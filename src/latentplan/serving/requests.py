@@ -53,6 +53,9 @@ UNSUPPORTED: dict[str, tuple[list[Any], str]] = {
 """Fields that are refused unless they have one of the values given here, and why."""
 
 
+_COLDEST, _HOTTEST = 1e-3, 100
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -73,7 +76,7 @@ class Extension(_Body):
     """
 
     plan: bool = False
-    latent_temperature: float | None = Field(default=None, ge=0)
+    latent_temperature: float | None = Field(default=None, ge=0, le=_HOTTEST)
 
 
 class Request(_Body):
@@ -81,7 +84,7 @@ class Request(_Body):
 
     model: str | None = None
     n: int = Field(default=1, ge=1)
-    temperature: float | None = Field(default=None, ge=0)
+    temperature: float | None = Field(default=None, ge=0, le=_HOTTEST)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
@@ -89,6 +92,13 @@ class Request(_Body):
     stream: bool = False
     stream_options: StreamOptions | None = None
     latentplan: Extension = Field(default_factory=Extension)
+
+    @field_validator("temperature")
+    @classmethod
+    def _not_almost_zero(cls, temperature: float | None) -> float | None:
+        if temperature is not None and 0 < temperature < _COLDEST:
+            raise ValueError(f"below {_COLDEST} logits overflow; 0 takes the most probable")
+        return temperature
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -122,12 +132,12 @@ class TextPart(_Body):
 
 
 class Message(_Body):
-    """One message of a conversation."""
+    """One message of a conversation; what clients note in it beside role and content is not looked at."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: list[TextPart] = Field(default_factory=list)
-    name: str | None = None
-    refusal: str | None = None
 
     @field_validator("content", mode="before")
     @classmethod

@@ -19,7 +19,7 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import ValidationError
 
-from latentplan.serving.completions import read_body
+from latentplan.serving.clients import read_body
 from latentplan.serving.errors import ApiError
 from latentplan.serving.inspector.bodies import AskBody, InterveneBody, SampleBody
 from latentplan.serving.inspector.desk import Desk
