@@ -10,7 +10,8 @@ import torch
 from latentplan.evaluation.diagnosis.collapse import posterior_collapse
 from latentplan.evaluation.diagnosis.edits import MOVED, NEITHER, STAYED, collect_pairs, edited_steps
 from latentplan.evaluation.diagnosis.examine import FINDINGS, examine
-from latentplan.evaluation.diagnosis.findings import FAILED, NOT_APPLICABLE, SOUND, UNCLEAR
+from latentplan.evaluation.diagnosis.findings import FAILED, NOT_APPLICABLE, NOTED, SOUND, UNCLEAR
+from latentplan.evaluation.diagnosis.overthinking import overthinking
 from latentplan.evaluation.diagnosis.plans import plan_coverage
 from latentplan.evaluation.diagnosis.silent_failure import silent_failure
 from latentplan.evaluation.diagnosis.stops import decisions
@@ -245,3 +246,28 @@ def test_edited_and_last_step_by_the_labels_or_by_what_the_decoder_reads(tiny_mo
     assert edited_steps(by_tokens, [0, 1, 2], own, foreign)[0] == [None] * 3
     shorter = replace(foreign, slot_mask=torch.zeros(3, 6))
     assert edited_steps(by_plans, [0, 1, 2], own, shorter)[0] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("latents", "can_stop", "status"),
+    [
+        ([1, 2, 3, 4], True, SOUND),
+        ([4, 4, 4, 4], True, FAILED),  # it could stop, and does not
+        ([4, 4, 4, 4], False, NOTED),
+        ([4, 3, 2, 1], True, FAILED),
+        ([3, 4, 5, 6], True, FAILED),  # two steps too many, whatever the question
+    ],
+)
+def test_overthinking_by_hand(latents, can_stop, status):
+    asked = [Problem("q", ("s",) * steps, "7") for steps in (1, 2, 3, 4)] * 10
+    config = SimpleNamespace(method="x", max_latent_steps=8)
+    subject = SimpleNamespace(
+        has_latents=True,
+        counts_steps=True,
+        asked=asked,
+        used_steps=latents * 10,
+        run=None,
+        greedy=SimpleNamespace(solutions=[Solution("", None, n, n + 2, True) for n in latents * 10]),
+        model=SimpleNamespace(reasoner=SimpleNamespace(config=config, stop_head=can_stop or None)),
+    )
+    assert overthinking(subject).status == status

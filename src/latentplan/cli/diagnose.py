@@ -135,7 +135,7 @@ def own_preset(run: Path | None) -> str:
     except (OSError, yaml.YAMLError):
         config = None
     if isinstance(config, dict) and config.get("dataset_name") == ["minigsm"]:
-        preset = config.get("dataset_config") or "default"
+        preset = config.get("dataset_config") or "clock"  # as training takes it
         if preset in PRESETS:
             return f"minigsm:{preset}"
     raise ValueError("which problems? name a --benchmark: the model belongs to no run on a minigsm preset")

@@ -36,7 +36,7 @@ def overthinking(subject: Subject) -> Finding:
     tokens = np.array([subject.greedy.solutions[row].num_tokens for row in rows], dtype=float)
     if len(set(difficulty)) < 2:
         return not_applicable(NAME, "all problems are equally hard, as far as labelled chains tell")
-    if len(set(latents)) == 1:
+    if len(set(latents)) == 1 and subject.model.reasoner.stop_head is None:
         text = f"every question gets {latents[0]:g} latents: their number says nothing about difficulty"
         return Finding(NAME, NOTED, text, figures=[figures.mean("latents a question", latents.tolist())])
     together = np.stack([difficulty, latents], axis=1)
@@ -48,8 +48,7 @@ def overthinking(subject: Subject) -> Finding:
         NAME,
         worst(length, surplus),
         _verdict(length, surplus, follows, excess),
-        f"the correlation must reach {thresholds.LENGTH_CORRELATION:g}, and at most "
-        f"{thresholds.EXCESS_STEPS:g} latent steps more than labelled may be used on average",
+        _threshold(excess),
         [
             follows,
             figures.resampled("latents for each labelled step more (slope)", figures.slope, together),
@@ -100,6 +99,13 @@ def _excess(subject: Subject, rows: list[int]) -> Figure:
     most = subject.model.reasoner.config.max_latent_steps
     surplus = [subject.used_steps[row] - min(len(subject.asked[row].steps), most) for row in rows]
     return figures.mean("latent steps beyond the labelled ones", surplus)
+
+
+def _threshold(excess: Figure | None) -> str:
+    text = f"the correlation must reach {thresholds.LENGTH_CORRELATION:g}"
+    if excess is None:
+        return text
+    return f"{text}, and at most {thresholds.EXCESS_STEPS:g} latent steps too many may be used on average"
 
 
 def _verdict(length: str, surplus: str, follows: Figure, excess: Figure | None) -> str:
