@@ -43,6 +43,21 @@ def test_what_does_not_count_enters_no_mean_and_gets_nothing():
     close(out[:1], [[-2.0, 2, 0]])
 
 
+@pytest.mark.parametrize("baseline", ["group", "leave_one_out"])
+def test_who_has_nobody_to_be_compared_with_gets_nothing(baseline):
+    rewards, counted = torch.tensor([[1.0, 3, 100], [2, 7, 9]]), torch.tensor([[0, 0, 1], [0, 0, 0]])
+    found = group_advantages(rewards, counted=counted, baseline=BASELINES[baseline])
+    assert torch.equal(found, torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("baseline", ["group", "leave_one_out"])
+@pytest.mark.parametrize("reward", [0.1, 1.6, 1 / 3])
+def test_rounding_is_no_contrast(reward, baseline):
+    for size in range(2, 17):
+        found = group_advantages(torch.full((1, size), reward), baseline=BASELINES[baseline])
+        assert torch.equal(found, torch.zeros(1, size)), size
+
+
 @settings(deadline=None)
 @given(
     st.lists(st.floats(-5, 5, width=32), min_size=8, max_size=8),
@@ -71,6 +86,9 @@ def test_the_first_action_learns_from_the_likeliest_good_chain():
     mask = torch.tensor([[1, 1], [1, 0], [1, 1], [1, 1], [1, 1], [1, 1]])
     found = first_action_of_the_best(advantages, log_probs, mask, draws=3)
     close(found, [[0.0, 1], [0.5, 0.5], [0, -1], [-0.5, -0.5], [-0.5, -0.5], [-0.5, -0.5]])
+    # The likeliest one has stopped before its first latent: the other good one moves it.
+    found = first_action_of_the_best(advantages[:3], log_probs[:3], torch.tensor([[1, 1], [0, 1], [1, 1]]), 3)
+    close(found[:, 0], [1.0, 0, 0])
 
 
 @pytest.mark.parametrize(

@@ -40,13 +40,29 @@ SCALE_REWARDS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 
 def group_mean(rewards: Tensor, counted: Tensor) -> Tensor:
     """The mean of the group, the trajectory itself included (GRPO): `[groups, G]` to `[groups, 1]`."""
-    return (rewards * counted).sum(dim=1, keepdim=True) / counted.sum(dim=1, keepdim=True).clamp(min=1)
+    mean = (rewards * counted).sum(dim=1, keepdim=True) / counted.sum(dim=1, keepdim=True).clamp(min=1)
+    return _within(mean, rewards, counted)
 
 
 def mean_of_the_others(rewards: Tensor, counted: Tensor) -> Tensor:
-    """The mean of the group without the trajectory (RLOO, arXiv:2402.14740): `[groups, G]` to the same."""
+    """The mean of the group without the trajectory (RLOO, arXiv:2402.14740): `[groups, G]` to the same.
+
+    The only trajectory of a group that counts is compared with itself.
+    """
     others = counted.sum(dim=1, keepdim=True) - counted
-    return ((rewards * counted).sum(dim=1, keepdim=True) - rewards * counted) / others.clamp(min=1)
+    mean = ((rewards * counted).sum(dim=1, keepdim=True) - rewards * counted) / others.clamp(min=1)
+    return _within(mean, rewards, counted)
+
+
+def _within(means: Tensor, rewards: Tensor, counted: Tensor) -> Tensor:
+    """`means` between the lowest and the highest reward of their group that counts.
+
+    So that equal rewards have exactly their own value as their mean: what rounding leaves of it would be
+    divided by a deviation of about 0.
+    """
+    lowest = rewards.masked_fill(counted == 0, torch.inf).amin(dim=1, keepdim=True)
+    highest = rewards.masked_fill(counted == 0, -torch.inf).amax(dim=1, keepdim=True)
+    return torch.where(lowest <= highest, means.clamp(min=lowest, max=highest), means)
 
 
 def no_baseline(rewards: Tensor, counted: Tensor) -> Tensor:
@@ -120,8 +136,8 @@ def first_action_of_the_best(advantages: Tensor, log_probs: Tensor, mask: Tensor
 
     Latent-GRPO's first-token selection (arXiv:2604.27998): if several good chains pull at one place, it
     comes to lie between them, where nothing valid need be. Where a question has a chain of positive
-    advantage, the one with the highest mean log-probability keeps its first action's advantage, and the
-    first actions of its other chains get 0.
+    advantage that took its first action, the one with the highest mean log-probability keeps that action's
+    advantage, and the first actions of its other chains get 0.
 
     Args:
         advantages: `[chains]`, the chains of a question next to each other.
@@ -133,7 +149,7 @@ def first_action_of_the_best(advantages: Tensor, log_probs: Tensor, mask: Tensor
         `[chains, actions]`.
     """
     likely = (log_probs * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-    better = (advantages > 0).unflatten(0, (-1, draws))
+    better = ((advantages > 0) & mask[:, 0].bool()).unflatten(0, (-1, draws))
     likely = likely.unflatten(0, (-1, draws)).masked_fill(~better, -torch.inf)
     best = torch.zeros_like(better).scatter(1, likely.argmax(dim=1, keepdim=True), True)
     keeps = best | ~better.any(dim=1, keepdim=True)
