@@ -7,7 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from latentplan.training.agreement import agreement, gradients
+from latentplan.rewards import RewardSet
+from latentplan.training.agreement import add_to, agreement, gradients
+from latentplan.training.grpo import GRPOTrainer
+from latentplan.training.instruments import gradient_agreement
 
 
 def many_letters(prompts, completions, **kwargs):
@@ -37,6 +40,14 @@ def test_gradients_are_of_what_is_trained():
     assert float(found["both"]["body.weight"]) == 2
 
 
+def test_sums_are_in_float32_whatever_the_weights_are():
+    total, ones = {}, {"weight": torch.ones(2, dtype=torch.bfloat16)}
+    for _ in range(300):  # in bfloat16 256 + 1 is 256
+        add_to(total, ones)
+    assert total["weight"].tolist() == [300.0, 300.0]
+    assert ones["weight"].tolist() == [1.0, 1.0]
+
+
 def test_cosines_by_hand():
     def halves(*values):
         return {"head.weight": torch.tensor(values[:2]), "body.weight": torch.tensor(values[2:])}
@@ -47,6 +58,44 @@ def test_cosines_by_hand():
     assert found == pytest.approx(
         {"answers": 1 / math.sqrt(2), "latents": -1, "head": 1 / math.sqrt(2), "body": -1}
     )
+
+
+@pytest.fixture
+def measured(make_system, as_loaded, grpo_config, mixed_problems, tmp_path):
+    """The agreement that a trainer with these settings measures on six problems."""
+
+    def measure(**settings):
+        config = grpo_config(tmp_path / "run", save_strategy="no", **settings)
+        loaded = as_loaded(make_system("atp_latent"))
+        trainer = GRPOTrainer(loaded, config, mixed_problems, RewardSet([many_letters]))
+        trainer.model.eval()
+        before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+        with trainer.compute_loss_context_manager():
+            found = gradient_agreement(trainer, mixed_problems[:6])
+        assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+        assert all(weight.grad is None for weight in trainer.model.parameters())
+        assert not trainer._sums
+        return found
+
+    return measure
+
+
+def test_minibatches_of_any_size_give_the_same(measured):
+    # Of three questions a half: minibatches of 1, and of 8, more than there are.
+    alone = measured(estimator="pathwise", per_device_train_batch_size=4)
+    for settings in ({"per_device_train_batch_size": 32}, {"gradient_checkpointing": True}):
+        found = measured(**{"estimator": "pathwise", "per_device_train_batch_size": 4, **settings})
+        assert found == pytest.approx(alone, abs=1e-3)
+    assert {"answers", "backbone", "latent_head"} <= set(alone)
+
+
+def test_it_can_be_left_out(measured):
+    assert measured(signal_problems=0) == measured(signal_problems=1) == {}
+
+
+def test_mixed_precision_loses_no_gradient(measured):
+    plain, mixed = measured(estimator="pathwise"), measured(estimator="pathwise", bf16=True)
+    assert mixed == pytest.approx(plain, abs=0.1)
 
 
 def test_a_run_measures_it_at_the_start_and_at_evaluations(run_grpo, trained, tmp_path):

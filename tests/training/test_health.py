@@ -149,7 +149,10 @@ def test_a_gradient_of_noise_is_told_with_the_part_that_it_moves():
         return [{"step": step, "eval_agreement/latent_head": each} for step, each in enumerate(cosines)]
 
     message = rule(rows(0.5, 0.03, -0.01), situation)
-    assert message.startswith("two halves of 256 questions agree by 0.01 on where to move the latent_head")
+    assert message.startswith("two halves of the questions agree by 0.01 on where to move the latent_head")
+    scored = rule(rows(0.03, -0.01), Situation(num_slots=4, scores_latents=True))
+    assert "pathwise" in scored
+    assert "pathwise" not in message, "no advice to those who follow it"
     assert rule(rows(0.5, 0.03, 0.02), situation) is None
     assert rule(rows(0.0), situation) is None, "one evaluation is not enough"
     assert rule([], situation) is None

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.heads import ValueHead
 from latentplan.rewards import RewardSet
-from latentplan.training.grpo import Minibatch
 from latentplan.training.latent_rl import LatentRLTrainer, mean_value, value_loss
+from latentplan.training.rollouts import Minibatch
 
 LOGITS = torch.tensor([[0.0, math.log(3)], [-math.log(3), 9.0]])  # probabilities 1/2, 3/4; 1/4, unused
 MASK = torch.tensor([[1, 1], [1, 0]])

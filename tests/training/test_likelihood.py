@@ -2,14 +2,17 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from latentplan.modeling.latents import LatentChain
+from latentplan.rewards import RewardSet
 from latentplan.rollout.log_probs import Scores
 from latentplan.rollout.trajectories import Trajectories
-from latentplan.training.likelihood import VALUES, expected_value, with_answers
+from latentplan.training.likelihood import VALUES, LikelihoodTrainer, expected_value, with_answers
+from latentplan.training.validation import ValidationSet
 
 
 @pytest.fixture
@@ -85,3 +88,20 @@ def test_settings_of_sampled_answers_are_refused(settings, message, run_grpo, tr
 def test_a_model_without_latents_is_refused(run_grpo, trained, tmp_path):
     with pytest.raises(ValueError, match="cot has none"):
         run_grpo(tmp_path / "run", trained("cot"), estimator="likelihood")
+
+
+@pytest.mark.parametrize("where", ["training", "validation"])
+def test_a_problem_without_an_answer_is_named(
+    where, make_system, as_loaded, grpo_config, mixed_problems, tmp_path
+):
+    problems = {"training": mixed_problems[:2], "validation": mixed_problems[2:4]}
+    problems[where] = [replace(problems[where][0], answer="", question="How many?"), problems[where][1]]
+    config = grpo_config(tmp_path / "run", estimator="likelihood")
+    with pytest.raises(ValueError, match=r"estimator likelihood needs answers, .* none to 'How many\?'"):
+        LikelihoodTrainer(
+            as_loaded(make_system("atp_latent")),
+            config,
+            problems["training"],
+            RewardSet(["format"]),
+            validation=ValidationSet(problems["validation"], []),
+        )

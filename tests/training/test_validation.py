@@ -13,7 +13,7 @@ from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.problems.overlap import find_overlap
 from latentplan.rewards import RewardSet
 from latentplan.rollout.reconstruction import teacher_share
-from latentplan.training import grpo, runs
+from latentplan.training import instruments, runs
 from latentplan.training.arguments import GRPOConfig
 from latentplan.training.data import encode_problems
 from latentplan.training.grpo import GRPOTrainer
@@ -292,9 +292,9 @@ def test_two_processes_take_the_variance_of_rewards_apart_as_one_does(
     trainer = GRPOTrainer(
         loaded, config, mixed_problems, rewards, validation=ValidationSet(mixed_problems, [])
     )
-    monkeypatch.setattr(grpo, "VARIANCE_PROBLEMS", 5)
+    monkeypatch.setattr(instruments, "VARIANCE_PROBLEMS", 5)
     found = []
-    monkeypatch.setattr(trainer, "_everywhere", lambda sums: found.append(sums) or sums)
+    monkeypatch.setattr(trainer, "everywhere", lambda sums: found.append(sums) or sums)
     for process, processes in ((0, 1), (0, 2), (1, 2)):
         monkeypatch.setattr(GRPOConfig, "process_index", process)
         monkeypatch.setattr(GRPOConfig, "world_size", processes)

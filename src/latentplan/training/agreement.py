@@ -6,7 +6,8 @@ gradient and n the variance of a half's: 1 is all signal, 0 all noise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -31,9 +32,12 @@ def gradients(losses: Mapping[str, torch.Tensor], module: nn.Module) -> dict[str
 
 
 def add_to(total: Gradient, more: Gradient) -> None:
-    """Adds gradients to those in `total`, in place; those that it lacks are put there."""
+    """Adds gradients to those in `total`, in place and in float32; those that it lacks are put there."""
     for name, value in more.items():
-        total[name] = total[name] + value if name in total else value
+        if name in total:
+            total[name] += value
+        else:
+            total[name] = value.to(torch.float32, copy=True)
 
 
 def agreement(
@@ -51,19 +55,31 @@ def agreement(
         one value for each loss (over all parameters) and each part; those with a gradient of 0 are left out.
     """
     shared = [name for name in first if name in second]
-    pairs = {name: (_flat(first[name], ""), _flat(second[name], "")) for name in shared}
+    pairs = {name: _pairs([first[name]], [second[name]], "") for name in shared}
     for part in parts:
-        if any(name.startswith(part) for loss in shared for name in first[loss]):
-            pairs[part] = (
-                torch.stack([_flat(first[name], part) for name in shared]).sum(dim=0),
-                torch.stack([_flat(second[name], part) for name in shared]).sum(dim=0),
-            )
-    return {
-        name: float(torch.cosine_similarity(one, other, dim=0))
-        for name, (one, other) in pairs.items()
-        if float(one.norm()) and float(other.norm())
-    }
+        pairs[part] = _pairs([first[name] for name in shared], [second[name] for name in shared], f"{part}.")
+    found = {name: _cosine(each) for name, each in pairs.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def _flat(gradient: Gradient, part: str) -> torch.Tensor:
-    return torch.cat([value.flatten().float() for name, value in gradient.items() if name.startswith(part)])
+def _pairs(
+    first: Sequence[Gradient], second: Sequence[Gradient], beginning: str
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The sums over losses of both halves, one parameter after another: whole gradients would be copies."""
+    for name in first[0] if first else ():
+        if name.startswith(beginning):
+            yield _sum(each[name] for each in first), _sum(each[name] for each in second)
+
+
+def _sum(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Of tensors of one shape, in float32."""
+    return torch.stack([each.float() for each in tensors]).sum(dim=0)
+
+
+def _cosine(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float | None:
+    """Over all parameters; None where one side is 0."""
+    product = one = other = 0.0
+    for first, second in pairs:
+        product += float((first * second).sum())
+        one, other = one + float(first.square().sum()), other + float(second.square().sum())
+    return max(-1.0, min(1.0, product / math.sqrt(one * other))) if one and other else None

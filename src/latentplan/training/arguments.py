@@ -247,6 +247,11 @@ class GRPOConfig(RunConfig):
         "of a question's better chains only the likeliest moves the first latent (Latent-GRPO); for "
         "estimator score_function",
     )
+    signal_problems: int = _setting(
+        256,
+        "problems, half against half, on which the signal in the gradient is measured before RL and at each "
+        "evaluation; 0 leaves it out",
+    )
     learning_rate_factors: dict | None = _setting(
         None, "learning rates of parts, as factors: {latent_head: 3, stop_head: 0.1, backbone: 1}"
     )

@@ -119,9 +119,9 @@ class EvaluatingTrainer(WatchedTrainer):
                 on_progress=on_progress,
             )
         self._write_solutions(validation, solutions[:SHOWN_SAMPLES])
-        return {**self.objective_means(places), **means_of(self._everywhere(sums))}
+        return {**self.objective_means(places), **means_of(self.everywhere(sums))}
 
-    def _everywhere(self, sums: Sums) -> Sums:
+    def everywhere(self, sums: Sums) -> Sums:
         """Sums and counts added over all processes."""
         if self.args.world_size == 1:
             return sums

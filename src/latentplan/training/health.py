@@ -155,10 +155,11 @@ def noisy_gradient(rows: Sequence[Row], situation: Situation) -> str | None:
     for part in ("latent_head", "backbone"):
         cosines = newest(rows, f"eval_agreement/{part}", AGREEMENT_LINES)
         if cosines and fmean(cosines) < MIN_AGREEMENT:
+            other = "estimator: pathwise, " if situation.scores_latents else ""
             return (
-                f"two halves of 256 questions agree by {fmean(cosines):.2f} on where to move the {part} (1: "
-                "all signal, 0: all noise): take estimator: pathwise, more questions a step, or more answers "
-                "for each chain (answers_per_latent)"
+                f"two halves of the questions agree by {fmean(cosines):.2f} on where to move the {part} (1: "
+                f"all signal, 0: all noise): take {other}more questions a step, or more answers for each "
+                "chain (answers_per_latent)"
             )
     return None
 

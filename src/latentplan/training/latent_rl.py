@@ -16,8 +16,9 @@ from torch.func import functional_call
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.heads import ValueHead
 from latentplan.modeling.loading import LoadedModel
-from latentplan.training.grpo import GRPOTrainer, Minibatch
+from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.learning_rates import give_rate
+from latentplan.training.rollouts import Minibatch
 from latentplan.training.sharding import is_sharded
 
 
@@ -83,14 +84,14 @@ class LatentRLTrainer(GRPOTrainer):
         """The value head's loss, and minus what it says of the latents; `kl` with `beta`."""
         assert system.value_head is not None
         trajectories = batch.trajectories
-        scores = self.estimator.scores(system.reasoner, trajectories, self.sampling)
+        scores = self.policy_loss.scores(system, trajectories)
         latents, mask = scores.chain.latents, trajectories.slot_mask
         labels = batch.advantages.unflatten(0, (latents.shape[0], -1)).mean(dim=1)
         logits = system.value_head(latents.detach())
         judged = value_loss(logits, labels, mask, self.args.value_positive_weight)
         frozen = {name: weight.detach() for name, weight in system.value_head.named_parameters()}
         value = mean_value(functional_call(system.value_head, frozen, (latents,)), mask)
-        self._record_scores(scores, trajectories)
+        self.policy_loss.record_scores(scores, trajectories)
         error = (logits.detach().sigmoid() - labels.unsqueeze(1)).square() * mask
         self.record(
             **{
@@ -101,6 +102,4 @@ class LatentRLTrainer(GRPOTrainer):
         )
         follows = self.state.global_step >= self.args.value_warmup_steps
         losses = {"value_head": judged, "latents": -value * float(follows)}
-        if self.reference is not None:
-            losses["kl"] = self.args.beta * self._kl(scores, trajectories)
-        return losses
+        return {**losses, **self.penalties(scores, trajectories)}

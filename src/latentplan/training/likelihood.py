@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -26,8 +27,9 @@ from latentplan.rollout.solve import question_batch
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.advantages import group_advantages, mean_of_the_others, no_deviation
 from latentplan.training.arguments import GRPOConfig
-from latentplan.training.grpo import GRPOTrainer, Minibatch, Sampled
+from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.objectives import clipped_surrogate
+from latentplan.training.rollouts import Minibatch, Sampled, split
 from latentplan.training.sharding import whole_weights
 
 Value = Callable[[torch.Tensor], torch.Tensor]
@@ -83,7 +85,8 @@ class LikelihoodTrainer(GRPOTrainer):
     """GRPO's chains of latents; the loss is how unlikely they make the answers of the data.
 
     Raises:
-        ValueError: the model has no latents, or a setting makes no sense without sampled answers.
+        ValueError: the model has no latents, a setting makes no sense without sampled answers, or a problem
+            has no answer.
     """
 
     def __init__(self, model: LoadedModel, config: GRPOConfig, *args: Any, **kwargs: Any):
@@ -96,6 +99,10 @@ class LikelihoodTrainer(GRPOTrainer):
             )
         self.value = VALUES[name]
         super().__init__(model, config, *args, **kwargs)
+        known = [] if self.validation is None else self.validation.problems
+        for problem in chain(self.problems, known):
+            if not problem.answer:
+                raise ValueError(f"estimator {name} needs answers, and there is none to {problem.question!r}")
 
     def _roll_out(self, places: list[int], rollout: int) -> list[Minibatch]:
         problems = [self.problems[place % len(self.problems)] for place in places]
@@ -104,7 +111,7 @@ class LikelihoodTrainer(GRPOTrainer):
         trajectories = sampled.trajectories
         self.count_flops_of(trajectories, self.reasoner_flops.forward)
         self.record(**{"latents/mean_length": trajectories.slot_mask.sum(dim=1).float().mean()})
-        return self.split(sampled, self.learnable(sampled), self.minibatches)
+        return split(sampled, self.learnable(sampled), self.minibatches)
 
     def sample(self, problems: Sequence[Problem], places: Sequence[int], seed: int) -> Sampled:
         """Chains of latents, with the answers of the data behind them; nothing is read as text."""
@@ -130,7 +137,7 @@ class LikelihoodTrainer(GRPOTrainer):
     def losses(self, system: LatentSystem, batch: Minibatch) -> dict[str, torch.Tensor]:
         """Minus the expected value of the right answer, stops included."""
         trajectories = batch.trajectories
-        scores = self.estimator.scores(system.reasoner, trajectories, self.sampling)
+        scores = self.policy_loss.scores(system, trajectories)
         loss, values = expected_value(
             scores,
             trajectories,
@@ -141,5 +148,5 @@ class LikelihoodTrainer(GRPOTrainer):
         )
         groups = values.unflatten(0, (-1, trajectories.draws))
         self.record(reward=values.mean(), reward_std=groups.std(dim=1).mean())
-        self._record_scores(scores, trajectories)
+        self.policy_loss.record_scores(scores, trajectories)
         return {"answers": loss}

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, set_seed
+from transformers import set_seed
 
 from latentplan.methods.system import LatentSystem, make_encoder, save_finished
 from latentplan.problems.fingerprint import fingerprint
 from latentplan.problems.problem import Problem
 from latentplan.problems.trained_questions import TrainedQuestions
 from latentplan.rewards import LABELLED_WEIGHTS, RewardSet
-from latentplan.rollout.reconstruction import teacher_share
 from latentplan.training.arguments import (
     DataArguments,
     GRPOConfig,
@@ -27,16 +26,17 @@ from latentplan.training.checkpoints import last_checkpoint, remove_unfinished
 from latentplan.training.data import common_modulus, encode_problems, load_training_problems
 from latentplan.training.drift import STARTING_LATENTS, Drift
 from latentplan.training.estimators import ESTIMATORS, slot_actions
-from latentplan.training.grpo import VARIANCE_PROBLEMS, GRPOTrainer
+from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.health import RL_RULES, SFT_RULES, Situation
 from latentplan.training.hub import check_repository, push_run
 from latentplan.training.initialise import choose_trained_weights, initialise_system, load_start
 from latentplan.training.latent_rl import LatentRLTrainer
 from latentplan.training.likelihood import VALUES, LikelihoodTrainer
 from latentplan.training.model_card import base_model, write_model_card
+from latentplan.training.probes import DecoderProbe, SignalProbe
 from latentplan.training.run_directory import MetricsFile, RunDirectory, weights_fingerprint
 from latentplan.training.sft import SFTTrainer, make_curriculum
-from latentplan.training.sharding import full_state_dict, make_models_whole, whole_weights
+from latentplan.training.sharding import full_state_dict, make_models_whole
 from latentplan.training.trackers import usable_trackers
 from latentplan.training.trainer import LatentTrainer
 from latentplan.training.validation import load_validation
@@ -49,8 +49,6 @@ TRAINERS: dict[str, type[GRPOTrainer]] = {
 """Estimators that are trained otherwise than by `GRPOTrainer`."""
 DRIFT_PROBLEMS = 64
 """Validation problems whose latents are followed."""
-PROBED_PROBLEMS = 128
-"""Training problems by which the decoder is judged before RL starts."""
 
 
 def train_sft(
@@ -141,8 +139,8 @@ def train_grpo(
     )
     if validation is not None:
         trainer.drift = Drift(run.path / STARTING_LATENTS, validation.problems[:DRIFT_PROBLEMS])
-    trainer.add_callback(_DecoderProbe(run, trainer, problems, watcher))
-    trainer.add_callback(_SignalProbe(run, trainer, problems, watcher))
+    trainer.add_callback(DecoderProbe(run, trainer, problems, watcher))
+    trainer.add_callback(SignalProbe(run, trainer, problems, watcher))
     return _train(run, trainer, trainer.model, loaded.tokenizer)
 
 
@@ -218,55 +216,6 @@ def _train(run: RunDirectory, trainer: LatentTrainer, system: LatentSystem, toke
         repository = check_repository(trainer.args.hub_model_id)
         push_run(run.path, repository, trainer.args.hub_private_repo, trainer.args.hub_token)
     return run
-
-
-class _DecoderProbe(TrainerCallback):
-    """How well the decoder reads the latents that RL starts from, on some training problems.
-
-    Asked when training starts: only then does a model that is spread over devices lie on them.
-    """
-
-    def __init__(
-        self, run: RunDirectory, trainer: GRPOTrainer, problems: Sequence[Problem], watcher: Watcher
-    ):
-        self.run, self.trainer, self.watcher = run, trainer, watcher
-        self.labelled = [problem for problem in problems[:PROBED_PROBLEMS] if problem.steps]
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Asks, on all processes, unless training goes on from a checkpoint."""
-        loaded = self.trainer.loaded
-        if state.global_step or loaded.step_decoder is None or not self.labelled:
-            return
-        self.trainer.model.eval()
-        with whole_weights(self.trainer), self.trainer.compute_loss_context_manager():
-            share = teacher_share(loaded, self.labelled, batch_size=PROBED_PROBLEMS).value
-        if share is not None and state.is_world_process_zero:
-            self.run.update(starting_reconstruction=share)
-            self.watcher.look({"step": 0, "reconstruction": share})
-
-
-class _SignalProbe(TrainerCallback):
-    """Where the rewards of the starting policy differ from, and how much of its gradient is signal."""
-
-    def __init__(
-        self, run: RunDirectory, trainer: GRPOTrainer, problems: Sequence[Problem], watcher: Watcher
-    ):
-        self.run, self.trainer, self.problems, self.watcher = run, trainer, problems, watcher
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Asks, on all processes, unless training goes on from a checkpoint."""
-        if state.global_step or not self.trainer.loaded.reasoner.config.num_slots:
-            return
-        self.trainer.model.eval()
-        with whole_weights(self.trainer), self.trainer.compute_loss_context_manager():
-            split = self.trainer.variance_split(self.problems[:VARIANCE_PROBLEMS])
-            agreed = self.trainer.agreement(self.problems)
-            if self.trainer.drift is not None:
-                self.trainer.drift.start(self.trainer.loaded, writes=self.run.writes)
-        if state.is_world_process_zero:
-            self.run.update(starting_variance=vars(split), starting_agreement=agreed)
-            shares = {f"variance/{name}": share for name, share in split.shares().items()}
-            self.watcher.look({"step": 0, **shares})
 
 
 def _count_parameters(module: torch.nn.Module | None) -> int:

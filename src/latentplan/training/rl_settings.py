@@ -1,0 +1,62 @@
+"""Settings of RL that do not go together, or that an estimator would not read, are refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from latentplan.modeling.loading import LoadedModel
+from latentplan.training.arguments import GRPOConfig
+
+_OF_LATENTS = ("latent_logprob", "first_slot_of_best")
+_OF_ADVANTAGES = (
+    "baseline",
+    "scale_rewards",
+    "mask_invalid_samples",
+    "filter_groups",
+    "mask_truncated_completions",
+)
+_OF_RATIOS = ("epsilon", "epsilon_high", "max_log_ratio")
+_OF_LIKELIHOOD = (*_OF_LATENTS, *_OF_ADVANTAGES, "loss_type")
+UNREAD: dict[str, tuple[str, ...]] = {
+    "pathwise": _OF_LATENTS,
+    "answers": _OF_LATENTS,
+    "value": (*_OF_LATENTS, *_OF_ADVANTAGES, *_OF_RATIOS),
+    "likelihood": _OF_LIKELIHOOD,
+    "log_likelihood": _OF_LIKELIHOOD,
+}
+"""The settings that have no meaning under an estimator."""
+
+
+def choose(setting: str, table: dict[str, Any], name: str) -> Any:
+    """The entry `name` of `table`. Raises ValueError that lists the names where there is none."""
+    if name not in table:
+        raise ValueError(f"{setting} must be one of {sorted(table)}, got {name!r}")
+    return table[name]
+
+
+def check_settings(config: GRPOConfig, model: LoadedModel) -> None:
+    """Raises ValueError for settings that mean nothing together or for this model; says what to change."""
+    if config.num_generations < 2 and config.estimator != "value":
+        raise ValueError(
+            f"num_generations must be 2 or more, got {config.num_generations}: a trajectory is compared with "
+            "others of its question"
+        )
+    defaults = {each.name: each.default for each in fields(config)}
+    for name in UNREAD.get(config.estimator, ()):
+        if getattr(config, name) != defaults[name]:
+            raise ValueError(
+                f"estimator {config.estimator} does not read {name}, which is {getattr(config, name)!r}: "
+                f"leave it at {defaults[name]!r}"
+            )
+    if config.baseline == "none" and config.scale_rewards != "none":
+        raise ValueError(
+            "baseline none needs scale_rewards none: without a baseline equal rewards, whose deviation is 0, "
+            "would be divided by it"
+        )
+    needs_plans = model.step_decoder is not None and config.estimator == "pathwise"
+    if config.plan_temperature < 0 or (config.plan_temperature and not needs_plans):
+        raise ValueError(
+            f"plan_temperature={config.plan_temperature} teaches latents through the step decoder: it "
+            "needs a number above 0, estimator pathwise, and a model with a step decoder"
+        )

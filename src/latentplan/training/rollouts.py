@@ -1,0 +1,115 @@
+"""What RL learns from: rollouts with their texts, split into minibatches of whole groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import Trainer
+
+from latentplan.modeling.loading import LoadedModel
+from latentplan.problems.problem import Problem
+from latentplan.rewards import RewardSet
+from latentplan.rewards.combine import Rewarded
+from latentplan.rollout.plan_tokens import PlanTokens, sample_plans
+from latentplan.rollout.solve import Solution, read_solutions
+from latentplan.rollout.trajectories import Trajectories
+from latentplan.training.sharding import same_everywhere
+
+
+@dataclass
+class Minibatch:
+    """Trajectories, their advantages `[trajectories]`, and the plans of the chains where these are drawn."""
+
+    trajectories: Trajectories
+    advantages: torch.Tensor
+    plans: PlanTokens | None = None
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A rollout: the problems, a group of trajectories of each, their texts, and drawn plans if any."""
+
+    problems: Sequence[Problem]
+    trajectories: Trajectories
+    solutions: Sequence[Solution]
+    plans: PlanTokens | None = None
+
+    @property
+    def repeated(self) -> list[Problem]:
+        """The problem of each trajectory."""
+        group = len(self.solutions) // len(self.problems)
+        return [problem for problem in self.problems for _ in range(group)]
+
+
+def read_with_plans(
+    model: LoadedModel, trajectories: Trajectories, plan_temperature: float
+) -> tuple[list[Solution], PlanTokens | None]:
+    """The trajectories as text; with a `plan_temperature` each chain's plan is drawn and its tokens kept."""
+    if not plan_temperature:
+        return read_solutions(model, trajectories), None
+    assert model.step_decoder is not None
+    plans, tokens = sample_plans(model.step_decoder, model.tokenizer, trajectories, plan_temperature)
+    solutions = read_solutions(model, trajectories, with_plans=False)
+    by_chain = [plan for plan in plans for _ in range(trajectories.answers)]
+    pairs = zip(solutions, by_chain, strict=True)
+    return [replace(solution, plan=plan) for solution, plan in pairs], tokens
+
+
+def reward(
+    rewards: RewardSet,
+    problems: Sequence[Problem],
+    solutions: Sequence[Solution],
+    trajectories: Trajectories,
+) -> Rewarded:
+    """What the rewards say of trajectories, given the problem of each."""
+    plans = [solution.plan for solution in solutions]
+    used = trajectories.slot_mask.bool()
+    latents = [row[mask] for row, mask in zip(trajectories.latents, used, strict=True)]
+    return rewards(
+        prompts=[problem.question for problem in problems],
+        completions=[solution.completion for solution in solutions],
+        question=[problem.question for problem in problems],
+        answer=[problem.answer for problem in problems],
+        modulus=[problem.modulus for problem in problems],
+        decoded_steps=None if plans[0] is None else plans,
+        latents=[row for row in latents for _ in range(trajectories.answers)],
+        num_latents=[solution.num_latents for solution in solutions],
+        num_tokens=[solution.num_tokens for solution in solutions],
+        finished=[solution.finished for solution in solutions],
+    )
+
+
+def split(sampled: Sampled, advantages: torch.Tensor, parts: int) -> list[Minibatch]:
+    """Minibatches of whole groups, all of one size."""
+    trajectories, plans = sampled.trajectories, sampled.plans
+    questions, draws = trajectories.question_ids.shape[0], trajectories.draws
+    size, group = questions // parts, advantages.shape[0] // questions
+    return [
+        Minibatch(
+            trajectories.select(slice(start, start + size)),
+            advantages[start * group : (start + size) * group],
+            plans and plans.select(slice(start * draws, (start + size) * draws)),
+        )
+        for start in range(0, questions, size)
+    ]
+
+
+def alike(trainer: Trainer, minibatches: Sequence[Minibatch]) -> list[Minibatch]:
+    """The minibatches, of one size on all devices of a sharded run: all then take equally many passes."""
+    found = []
+    for minibatch in minibatches:
+        trajectories = minibatch.trajectories
+        sizes = trajectories.slot_mask.shape[1], trajectories.answer_mask.shape[1]
+        largest = same_everywhere(trainer, *sizes)
+        if largest != sizes:
+            trajectories = trajectories.padded(*largest)
+        found.append(replace(minibatch, trajectories=trajectories))
+    return found
+
+
+def positions(trajectories: Trajectories) -> int:
+    """Positions that the policy reads: questions and chains of latents once, however many share them."""
+    masks = (trajectories.question_mask, trajectories.slot_mask, trajectories.answer_mask)
+    return sum(int(mask.sum()) for mask in masks)
