@@ -42,14 +42,17 @@ def fixed_noise(make_system, make_batch, mixed_problems, overfit, as_loaded):
 
 
 def test_latents_of_fixed_noise_are_a_silent_failure(fixed_noise, mixed_problems):
-    found = examine(fixed_noise, mixed_problems, [None] * 6, **SHORT)
+    # Seven times the six that it knows: of six alone nothing could be said.
+    found = examine(fixed_noise, mixed_problems * 7, [None] * 42, **SHORT)
     assert found.accuracy.estimate == 1
     silent = found.finding("silent_failure")
     assert silent.status == FAILED
     assert silent.figure("accuracy: another question's").estimate == 1
     assert silent.figure("lost: another question's").estimate == 0
     assert silent.figure("answers that change: another question's").estimate == 0
-    assert found.failed == ["silent_failure"]  # of six problems no slot is judged
+    assert found.failed == ["silent_failure", "posterior_collapse"]
+    few = examine(fixed_noise, mixed_problems, [None] * 6, **SHORT)
+    assert few.finding("silent_failure").status == UNCLEAR
 
 
 def test_latents_of_fixed_noise_have_collapsed(fixed_noise, clock_problems):

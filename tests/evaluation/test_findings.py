@@ -78,8 +78,13 @@ def test_drop_is_paired():
     found = figures.drop("x", before, after)
     assert found.estimate == pytest.approx((4 - 1) / 10)
     assert found.low < found.estimate < found.high
+    # Where all are the same a bootstrap would be certain; exact is 1 - 0.025^(1/10) = 0.3085.
     nothing = figures.drop("x", before, before)
-    assert (nothing.estimate, nothing.low, nothing.high) == (0, 0, 0)
+    assert (nothing.estimate, nothing.low, nothing.high) == pytest.approx((0, -0.3085, 0.3085), abs=1e-4)
+    everything = figures.drop("x", [True] * 10, [False] * 10)
+    assert (everything.low, everything.high) == pytest.approx((0.6915, 1), abs=1e-4)
+    gained = figures.drop("x", [False] * 10, [True] * 10)
+    assert (gained.estimate, gained.low, gained.high) == pytest.approx((-1, -1, -0.6915), abs=1e-4)
     assert figures.share("x", []).estimate is None
     assert figures.drop("x", [], []).estimate is None
 
@@ -100,6 +105,8 @@ def test_resampled_interval_holds_the_estimate():
     assert found.estimate == 0.5
     assert 0.35 < found.low < 0.45 < 0.55 < found.high < 0.65
     assert figures.resampled("x", figures.slope, np.empty((0, 2))).estimate is None
+    perfect = figures.resampled("x", figures.ratio, np.array([[3.0, 3.0]] * 10), unit="share")
+    assert (perfect.estimate, perfect.low, perfect.high) == pytest.approx((1, 0.6915, 1), abs=1e-4)
 
 
 def test_calibration_error_by_hand():
