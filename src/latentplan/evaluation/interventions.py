@@ -38,11 +38,8 @@ def zero(chains: GreedyChains, rows: slice, seed: int) -> Chains:
 
 def same_norm_noise(chains: GreedyChains, rows: slice, seed: int) -> Chains:
     """In each slot, Gaussian noise of the latent's own norm, from the seed and the question's place."""
-    latents = chains.latents[rows]
     keys = noise.fold(seed, torch.tensor(chains.places[rows]), _NOISE)
-    random = noise.gaussian(keys, *latents.shape[1:])
-    length = latents.norm(dim=-1, keepdim=True) / random.norm(dim=-1, keepdim=True)
-    return random * length, chains.slot_mask[rows]
+    return noise.of_same_norm(keys, chains.latents[rows]), chains.slot_mask[rows]
 
 
 def of_another_question(chains: GreedyChains, rows: slice, seed: int) -> Chains:

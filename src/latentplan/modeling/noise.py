@@ -61,6 +61,12 @@ def slots(keys: torch.Tensor, num_slots: int, hidden_size: int) -> torch.Tensor:
     return gaussian(fold(keys.unsqueeze(1), torch.arange(num_slots, device=keys.device)), hidden_size)
 
 
+def of_same_norm(keys: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+    """Gaussian noise `[rows, slots, hidden]`, each slot with the norm of the latent there; keys `[rows]`."""
+    drawn = gaussian(keys, *latents.shape[1:])
+    return drawn * (latents.norm(dim=-1, keepdim=True) / drawn.norm(dim=-1, keepdim=True))
+
+
 def _shift_right(values: torch.Tensor, bits: int) -> torch.Tensor:
     """Logical shift: torch's own shifts in the sign bit."""
     return (values >> bits) & ((1 << (64 - bits)) - 1)

@@ -58,12 +58,9 @@ def zero(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.T
 
 def random(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.Tensor:
     """With Gaussian noise of each latent's own norm, a function of (seed, step)."""
-    changed = chain.clone()
-    for place in _places(chain, edit.steps):
-        key = noise.fold(edit.seed, torch.tensor(place, device=chain.device), _NOISE)
-        drawn = noise.gaussian(key, *chain.shape[1:])
-        length = chain[place].norm(dim=-1, keepdim=True) / drawn.norm(dim=-1, keepdim=True)
-        changed[place] = drawn * length
+    changed, places = chain.clone(), _places(chain, edit.steps)
+    keys = noise.fold(edit.seed, torch.tensor(places, device=chain.device), _NOISE)
+    changed[places] = noise.of_same_norm(keys, chain[places])
     return changed
 
 
