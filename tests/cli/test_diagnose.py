@@ -85,6 +85,14 @@ def test_what_is_wrong_is_said(runs, options, message):
     assert message in result.output
 
 
+def test_a_model_that_is_not_there_is_said_first(tmp_path):
+    result = invoke(tmp_path / "nothing")
+    assert result.exit_code == 2
+    assert "there is no such folder" in result.output.replace("\n", " ")
+    (tmp_path / "run.json").write_text("{}")
+    assert "the run has not ended" in invoke(tmp_path).output.replace("\n", " ")
+
+
 def test_without_a_run_the_problems_have_to_be_named(runs, tmp_path):
     assert own_preset(runs / "cot") == "minigsm:clock"
     (tmp_path / "config.yaml").write_text("dataset_name: [gsm8k]\n")

@@ -127,6 +127,11 @@ def test_answers_come_in_the_order_of_the_requests(model):
     assert model.generate_until(mixed, disable_tqdm=True) == alone
 
 
+def test_no_folder_is_named():
+    with pytest.raises(ValueError, match="--model_args pretrained=runs/NAME"):
+        LatentplanLM()
+
+
 def test_until_cuts(model):
     assert cut("### 9\n\nQ", ["Q", "\n"]) == "### 9"
     assert cut("### 9", "#") == ""

@@ -32,6 +32,7 @@ from latentplan.cli.options import (
 from latentplan.evaluation.diagnosis.examine import FINDINGS, examine
 from latentplan.evaluation.diagnosis.findings import Diagnosis
 from latentplan.evaluation.diagnosis.table import render, to_markdown
+from latentplan.modeling.loading import find_model
 from latentplan.problems.counterfactuals import counterfactuals
 from latentplan.problems.files import write_atomically
 from latentplan.problems.minigsm import PRESETS
@@ -86,10 +87,11 @@ def diagnose(
     run = _run_of(model)
     try:
         watched = _names(fail_on)
+        find_model(model)
         arguments = benchmark or [own_preset(run)]
         columns = column_map(dataset_columns)
         problems = load_benchmarks(arguments, num_problems, split=split, columns=columns)
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         fail(error)
     loaded = open_model(model, device, torch_threads, compression_factor)
     folder = output or evaluation_folder(model).with_name("diagnosis")

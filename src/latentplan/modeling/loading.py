@@ -33,22 +33,36 @@ def is_latent_checkpoint(folder: str | os.PathLike) -> bool:
     return config.is_file() and f'"{LatentReasonerConfig.model_type}"' in config.read_text()
 
 
+def find_model(folder: str | os.PathLike) -> Path:
+    """The folder itself, or the `model` folder of a run.
+
+    Raises:
+        FileNotFoundError: neither holds a latentplan model; the message says what is there instead.
+    """
+    folder = Path(folder)
+    for each in (folder, folder / "model"):
+        if is_latent_checkpoint(each):
+            return each
+    wanted = "(a folder with config.json and model.safetensors, such as runs/NAME/model)"
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder} holds no latentplan model {wanted}: there is no such folder")
+    if (folder / "run.json").is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no latentplan model yet: the run has not ended; the same `latentplan sft` or "
+            "`latentplan grpo` command goes on with it if it was interrupted"
+        )
+    raise FileNotFoundError(
+        f"{folder} holds no latentplan model {wanted}: train one with `latentplan sft` first"
+    )
+
+
 def load_model(folder: str | os.PathLike, **options: Any) -> LoadedModel:
     """Loads what `LatentSystem.save_pretrained` wrote; `options` go to the reasoner's `from_pretrained`.
 
     Raises:
         FileNotFoundError: the folder holds no latentplan model; the message says where one may be.
     """
-    folder = Path(folder)
-    if not is_latent_checkpoint(folder):
-        inside = folder / "model"
-        if is_latent_checkpoint(inside):
-            folder = inside
-        else:
-            raise FileNotFoundError(
-                f"{folder} holds no latentplan model (a folder with config.json and model.safetensors, "
-                "such as runs/NAME/model): train one with `latentplan sft` first"
-            )
+    folder = find_model(folder)
     hf_logging.disable_progress_bar()
     reasoner = LatentReasoner.from_pretrained(folder, **options)
     decoder_folder = folder / "step_decoder"

@@ -42,11 +42,12 @@ class LatentplanLM(LM):
 
     Raises:
         FileNotFoundError: the folder holds no latentplan model.
+        ValueError: no folder is named.
     """
 
     def __init__(
         self,
-        pretrained: str,
+        pretrained: str = "",
         batch_size: int | str | None = None,
         device: str | None = None,
         max_new_tokens: int = 128,
@@ -55,6 +56,8 @@ class LatentplanLM(LM):
         max_batch_size: int | None = None,
     ):
         super().__init__()
+        if not pretrained:
+            raise ValueError("which model? name a run or a model folder: --model_args pretrained=runs/NAME")
         self.model = load_model(pretrained)
         self.batch_size = int(str(batch_size)) if str(batch_size).isdigit() else _DEFAULT_BATCH
         self.max_new_tokens = int(max_new_tokens)
