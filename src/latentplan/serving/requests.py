@@ -56,6 +56,13 @@ UNSUPPORTED: dict[str, tuple[list[Any], str]] = {
 _COLDEST, _HOTTEST = 1e-3, 100
 
 
+def not_almost_zero(temperature: float | None) -> float | None:
+    """The temperature, where logits can be divided by it; 0 and None are no divisors. Raises ValueError."""
+    if temperature is not None and 0 < temperature < _COLDEST:
+        raise ValueError(f"below {_COLDEST} logits overflow; 0 takes the most probable")
+    return temperature
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -93,12 +100,7 @@ class Request(_Body):
     stream_options: StreamOptions | None = None
     latentplan: Extension = Field(default_factory=Extension)
 
-    @field_validator("temperature")
-    @classmethod
-    def _not_almost_zero(cls, temperature: float | None) -> float | None:
-        if temperature is not None and 0 < temperature < _COLDEST:
-            raise ValueError(f"below {_COLDEST} logits overflow; 0 takes the most probable")
-        return temperature
+    _not_almost_zero = field_validator("temperature")(not_almost_zero)
 
     @field_validator("stop", mode="before")
     @classmethod

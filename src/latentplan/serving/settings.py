@@ -10,7 +10,7 @@ class ServeSettings:
     """Settings of a server; those that count trajectories or questions hold for each model.
 
     Attributes:
-        api_key: what clients send as `Authorization: Bearer KEY`; None lets everybody in.
+        api_key: what clients send as `Authorization: Bearer KEY`, in ASCII; None lets everybody in.
         max_batch_size: trajectories that are computed together at most.
         max_wait_ms: how long a question may wait for company before it joins a batch that is running.
         max_queue: trajectories that wait for a place at most; further requests are refused with 503.
@@ -52,3 +52,7 @@ class ServeSettings:
             )
         if self.api_key is not None and not self.api_key.strip():
             raise ValueError("the API key is empty")
+        if self.api_key is not None and not all("!" <= sign <= "~" for sign in self.api_key):
+            raise ValueError(
+                "the API key may hold ASCII letters, digits and signs only, no space: it is sent in a header"
+            )

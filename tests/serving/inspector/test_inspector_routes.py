@@ -100,6 +100,7 @@ def test_sampling_and_intervening_answer_in_one_request(client, learnt, question
         ("sample", {"count": 33}, 400, "33 samples are too many: this server draws 32"),
         ("sample", {"count": 0}, 400, "count: Input should be greater than or equal to 1"),
         ("sample", {"temperature": 0, "latent_temperature": 0}, 400, "all samples are the same"),
+        ("sample", {"temperature": 1e-30}, 400, "temperature: Value error, below 0.001 logits overflow"),
         ("intervene", {"edits": []}, 400, "edits: List should have at least 1 item"),
         ("intervene", {"edits": [{"kind": "zero", "steps": [9]}]}, 400, "there is no step 9"),
         ("intervene", {"edits": [{"kind": "melt"}]}, 400, "edits.0.kind"),

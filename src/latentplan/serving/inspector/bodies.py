@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from latentplan.serving.inspector.edits import Edit
+from latentplan.serving.requests import not_almost_zero
 
 MAX_EDITS = 64
 _SEED = Field(default=0, ge=0, lt=2**31)
@@ -31,6 +32,8 @@ class SampleBody(AskBody):
     temperature: float = Field(default=1.0, ge=0, le=5)
     latent_temperature: float = Field(default=1.0, ge=0, le=10)
     seed: int = _SEED
+
+    _not_almost_zero = field_validator("temperature")(not_almost_zero)
 
 
 class EditBody(_Body):
