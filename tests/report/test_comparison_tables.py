@@ -140,3 +140,17 @@ def test_what_is_missing_is_said(folder):
     assert "Not (wholly) evaluated: A_latent & one, seeds 8." in (folder / "table.md").read_text()
     with pytest.raises(ValueError, match="holds no comparison"):
         build_comparison(folder / "8")
+
+
+def test_a_learning_rate_at_the_edge_of_those_tried_is_named(folder):
+    plan = json.loads((folder / "compare.json").read_text())
+    plan["learning_rates"] = "x0.5,x1,x2"
+    tried = {"benchmark": "clock", "num_problems": 4, "split": "validation", "seed": 7}
+    low = {**tried, "chosen": 0.1, "accuracies": {"0.1": 0.9, "0.2": 0.8, "0.4": 0.1}}
+    level = {**tried, "chosen": 0.1, "accuracies": {"0.1": 0.9, "0.2": 0.9, "0.4": 0.1}}
+    plan["entries"]["cot"]["sweep"], plan["entries"]["latent_one"]["sweep"] = level, low
+    write(folder / "compare.json", plan)
+    build_comparison(folder)
+    said = json.loads((folder / "comparison.json").read_text())["notes"]
+    (edge,) = [each for each in said if "smallest or the largest" in each]
+    assert edge.endswith("for: A_latent & one."), "where two rates do equally well, neither is an edge"

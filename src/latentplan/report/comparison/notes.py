@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from latentplan.report.comparison.columns import NumberRow
 from latentplan.report.comparison.measures import Comparison, Row, is_close
@@ -84,10 +85,29 @@ def _sweep(comparison: Comparison) -> list[str]:
     first = comparison.rows[0].entry["sweep"] or {}
     where = f"{first.get('num_problems')} problems of {first.get('benchmark')}, split {first.get('split')}"
     which = "each recipe's own times these" if "x" in rates else "the same"
+    at_edge = [row.title for row in comparison.rows if _is_at_edge(row.entry["sweep"] or {})]
+    edges = (
+        [
+            "The best learning rate was the smallest or the largest that was tried, so that another might do "
+            f"better, for: {', '.join(at_edge)}."
+        ]
+        if at_edge
+        else []
+    )
     return [
         f"Learning rates, tried for every row ({which}: {rates}) on seed {first.get('seed')} and chosen by "
-        f"accuracy on {where}: {'; '.join(told)}."
+        f"accuracy on {where}: {'; '.join(told)}.",
+        *edges,
     ]
+
+
+def _is_at_edge(sweep: Mapping[str, Any]) -> bool:
+    """Whether the chosen rate is one of the outer ones, and better than the others."""
+    reached = {float(rate): value for rate, value in sweep.get("accuracies", {}).items()}
+    if len(reached) < 2:
+        return False
+    best = [rate for rate, value in reached.items() if value == max(reached.values())]
+    return len(best) == 1 and best[0] in (min(reached), max(reached))
 
 
 def _missing(comparison: Comparison) -> list[str]:
