@@ -181,6 +181,8 @@ def test_the_best_learning_rate_on_validation_data_is_taken(recipes, commands, t
     )
     assert again.exit_code == 0
     assert commands == []
+    asked = ["--learning_rates", "1e-3,1e-2", "--num_validation", "5", "--seeds", "2", "--plan_only"]
+    assert "to do" not in compare(output, recipes["cot"], *asked).output
     mine = tmp_path / "mine.jsonl"
     mine.write_text(json.dumps({"question": "two and two ?", "steps": ["<<2+2=4>>"], "answer": "4"}) + "\n")
     tested = compare(output, recipes["cot"], "--learning_rates", "1e-3", "--benchmark", mine)

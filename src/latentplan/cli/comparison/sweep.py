@@ -99,7 +99,7 @@ class Sweep:
             Job(
                 name,
                 f"{entry.title}, rate {rate:g}",
-                run=self.folder(entry.name, rate),
+                run=self._place(entry.name, rate),
                 log=self.runs.output / "logs" / f"sweep-{entry.name}-lr{rate:g}.log",
                 pending=lambda rate=rate: self.pending(entry, rate),  # type: ignore[misc]
                 needs=needs,
@@ -110,8 +110,12 @@ class Sweep:
         ]
 
     def folder(self, name: str, rate: float) -> Path:
-        """The run of an entry with a learning rate."""
+        """The run of an entry with a learning rate, as long as none is chosen."""
         return self.runs.output / "sweep" / f"{name}-lr{rate:g}"
+
+    def _place(self, name: str, rate: float) -> Path:
+        """Where that run is now: the chosen one has become that of the first seed."""
+        return self.runs.folder(self.seed, name) if rate == self.chosen(name) else self.folder(name, rate)
 
     def pending(self, entry: Entry, rate: float) -> Commands:
         """What is left to do for one rate; nothing where the choice has been made."""
