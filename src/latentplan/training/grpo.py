@@ -229,12 +229,13 @@ class GRPOTrainer(LatentTrainer):
 
     def _record_rollout(self, trajectories: Trajectories, rewards: torch.Tensor) -> None:
         groups = rewards.unflatten(0, (-1, self.args.num_generations))
+        equal = groups.amax(dim=1) == groups.amin(dim=1)  # a deviation of equal rewards is 0 up to rounding
         finished = trajectories.finished.float().mean()
         self.record(
             **{
                 "reward": rewards.mean(),
                 "reward_std": groups.std(dim=1).mean(),
-                "frac_reward_zero_std": (groups.std(dim=1) == 0).float().mean(),
+                "frac_reward_zero_std": equal.float().mean(),
                 "completions/mean_length": trajectories.answer_mask.sum(dim=1).float().mean(),
                 "completions/clipped_ratio": 1 - finished,
                 "latents/mean_length": trajectories.slot_mask.sum(dim=1).float().mean(),
