@@ -8,7 +8,8 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from latentplan.cli.diagnose import diagnose, own_preset
+from latentplan.cli.diagnose import diagnose
+from latentplan.cli.own_problems import own_preset
 from latentplan.evaluation.diagnosis.findings import Diagnosis
 from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.training.arguments import ModelArguments, SFTConfig

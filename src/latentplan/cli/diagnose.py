@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
@@ -29,13 +28,13 @@ from latentplan.cli.options import (
     TorchThreads,
     column_map,
 )
+from latentplan.cli.own_problems import own_preset, run_of
 from latentplan.evaluation.diagnosis.examine import FINDINGS, examine
 from latentplan.evaluation.diagnosis.findings import Diagnosis
 from latentplan.evaluation.diagnosis.table import render, to_markdown
 from latentplan.modeling.loading import find_model
 from latentplan.problems.counterfactuals import counterfactuals
 from latentplan.problems.files import write_atomically
-from latentplan.problems.minigsm import PRESETS
 from latentplan.rollout.sampling import Sampling
 
 SOMETHING_FAILED = 3
@@ -84,7 +83,7 @@ def diagnose(
     torch_threads: TorchThreads = None,
 ) -> None:
     """Say whether a model's latents matter, and how: verdicts here, and files of figures (JSON, Markdown)."""
-    run = _run_of(model)
+    run = run_of(model)
     try:
         watched = _names(fail_on)
         find_model(model)
@@ -124,28 +123,6 @@ def write(diagnosis: Diagnosis, stem: Path) -> Path:
     diagnosis.save(stem.with_name(f"{stem.name}.json"))
     write_atomically(stem.with_name(f"{stem.name}.md"), to_markdown(diagnosis))
     return stem
-
-
-def own_preset(run: Path | None) -> str:
-    """`minigsm:PRESET` that a run was trained on.
-
-    Raises:
-        ValueError: there is no run around the model, or it was trained on something else.
-    """
-    try:
-        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) if run else None
-    except (OSError, yaml.YAMLError):
-        config = None
-    if isinstance(config, dict) and config.get("dataset_name") == ["minigsm"]:
-        preset = config.get("dataset_config") or "clock"  # as training takes it
-        if preset in PRESETS:
-            return f"minigsm:{preset}"
-    raise ValueError("which problems? name a --benchmark: the model belongs to no run on a minigsm preset")
-
-
-def _run_of(model: Path) -> Path | None:
-    """The run directory that a model belongs to."""
-    return next((each for each in (model, model.parent) if (each / "config.yaml").is_file()), None)
 
 
 def _names(fail_on: str) -> set[str]:

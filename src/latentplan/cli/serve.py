@@ -75,7 +75,7 @@ def serve(
     device: Device = None,
     torch_threads: TorchThreads = None,
 ) -> None:
-    """Serve models over HTTP, as OpenAI's interface has it, until the command is ended."""
+    """Serve models over HTTP: OpenAI's interface, and a page that shows what they think."""
     try:
         settings = ServeSettings(
             api_key=api_key,

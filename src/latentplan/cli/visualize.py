@@ -31,6 +31,7 @@ from latentplan.cli.options import (
     TorchThreads,
     column_map,
 )
+from latentplan.cli.own_problems import own_preset, run_of
 from latentplan.evaluation.latent_rows import collect_latents
 from latentplan.evaluation.latent_table import LatentTable
 from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint
@@ -49,9 +50,13 @@ def visualize(
         list[Path], typer.Argument(help="Runs or model folders; several are drawn beside each other.")
     ],
     benchmark: Annotated[
-        str,
-        typer.Option("--benchmark", help="NAME, FILE, NAME=FILE, owner/name of the hub, or minigsm:PRESET."),
-    ] = "minigsm:quickstart",
+        str | None,
+        typer.Option(
+            "--benchmark",
+            help="NAME, FILE, NAME=FILE, owner/name of the hub, or minigsm:PRESET; by default the minigsm "
+            "preset that the last run was trained on.",
+        ),
+    ] = None,
     num_problems: Annotated[
         int, typer.Option("--num_problems", "--limit", min=1, help="Problems that are solved.")
     ] = 400,
@@ -85,7 +90,10 @@ def visualize(
     console = Console(highlight=False)
     try:
         problems = load_benchmarks(
-            [benchmark], num_problems, split=split, columns=column_map(dataset_columns)
+            [benchmark or own_preset(run_of(models[-1]))],
+            num_problems,
+            split=split,
+            columns=column_map(dataset_columns),
         )
     except ValueError as error:
         fail(error)
