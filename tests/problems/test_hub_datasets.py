@@ -74,7 +74,9 @@ def test_data_check_reads_a_hub_set(hub_folder):
 
 
 @pytest.mark.parametrize("name", ["data/missing.jsonl", "a/b/c", "owner/", "../x", "owner/name:"])
-def test_names_that_are_no_hub_set(name):
+def test_names_that_are_no_hub_set(name, monkeypatch, tmp_path):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")  # ../x may be a folder elsewhere
     with pytest.raises(DataError, match="neither a file, nor NAME"):
         parse_benchmark_argument(name)
 
