@@ -7,14 +7,11 @@ A measure that does not apply to a model, such as coherence without readable pla
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from latentplan.problems.files import write_atomically
+from latentplan.evaluation.saved_json import SavedJson
 
 FORMAT_VERSION = 1
 
@@ -105,7 +102,7 @@ class StepGroup:
 
 
 @dataclass(frozen=True)
-class EvaluationResult:
+class EvaluationResult(SavedJson):
     """One model on one benchmark.
 
     Attributes:
@@ -132,6 +129,8 @@ class EvaluationResult:
         trained_on: how many of the questions the model was trained on; None where that is not known.
         format_version: of this file.
     """
+
+    called: ClassVar[str] = "an evaluation result"
 
     model: str
     method: str
@@ -161,43 +160,10 @@ class EvaluationResult:
     trained_on: int | None = None
     format_version: int = FORMAT_VERSION
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, numbers and strings; the format version comes first."""
-        return {"format_version": self.format_version, **asdict(self)}
-
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> EvaluationResult:
-        """The inverse of `to_json`.
-
-        Raises:
-            ValueError: the row is no such result, or one of another format version; the message says which.
-        """
-        version = row.get("format_version")
-        if version != FORMAT_VERSION:
-            raise ValueError(
-                f"format_version is {version!r}; this version of latentplan reads {FORMAT_VERSION}"
-            )
-        unknown = set(row) - {item.name for item in fields(cls)}
-        if unknown:
-            raise ValueError(f"an evaluation result has no {', '.join(sorted(unknown))}")
-        try:
-            parts = {name: _read(name, value) for name, value in row.items()}
-            return cls(**parts)
-        except TypeError as error:
-            raise ValueError(f"not an evaluation result: {error}") from error
-
-    def save(self, file: str | os.PathLike[str]) -> Path:
-        """Writes the JSON file in one move, so that no reader ever sees half of it; makes its folder."""
-        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-        return write_atomically(Path(file), text + "\n")
-
-    @classmethod
-    def load(cls, file: str | os.PathLike[str]) -> EvaluationResult:
-        """The result in a file that `save` wrote. Raises ValueError, naming the file, if it holds none."""
-        try:
-            return cls.from_json(json.loads(Path(file).read_text(encoding="utf-8")))
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{os.fspath(file)}: {error}") from error
+    def read_parts(cls, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a row, with dataclasses in the place of dictionaries."""
+        return {name: _read(name, value) for name, value in row.items()}
 
 
 _PARTS: dict[str, type] = {

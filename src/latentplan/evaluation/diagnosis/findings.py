@@ -6,15 +6,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from latentplan.evaluation.results import Estimate
-from latentplan.problems.files import write_atomically
+from latentplan.evaluation.saved_json import SavedJson
 
 FORMAT_VERSION = 1
 
@@ -90,7 +87,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(SavedJson):
     """All findings about one model on one set of problems.
 
     Attributes:
@@ -108,6 +105,8 @@ class Diagnosis:
         versions: of Python and the libraries.
         format_version: of this file.
     """
+
+    called: ClassVar[str] = "a diagnosis"
 
     model: str
     method: str
@@ -135,43 +134,11 @@ class Diagnosis:
         """Names of the findings that failed."""
         return [finding.name for finding in self.findings if finding.status == FAILED]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, numbers and strings; the format version comes first."""
-        return {"format_version": self.format_version, **asdict(self)}
-
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Diagnosis:
-        """The inverse of `to_json`.
-
-        Raises:
-            ValueError: the row is no diagnosis, or one of another format version; the message says which.
-        """
-        version = row.get("format_version")
-        if version != FORMAT_VERSION:
-            raise ValueError(
-                f"format_version is {version!r}; this version of latentplan reads {FORMAT_VERSION}"
-            )
-        unknown = set(row) - {item.name for item in fields(cls)}
-        if unknown:
-            raise ValueError(f"a diagnosis has no {', '.join(sorted(unknown))}")
-        try:
-            findings = [_finding(each) for each in row["findings"]]
-            return cls(**{**row, "accuracy": Estimate(**row["accuracy"]), "findings": findings})
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"not a diagnosis: {error}") from error
-
-    def save(self, file: str | os.PathLike[str]) -> Path:
-        """Writes the JSON file in one move, so that no reader ever sees half of it; makes its folder."""
-        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-        return write_atomically(Path(file), text + "\n")
-
-    @classmethod
-    def load(cls, file: str | os.PathLike[str]) -> Diagnosis:
-        """The diagnosis in a file that `save` wrote. Raises ValueError, naming the file, if it holds none."""
-        try:
-            return cls.from_json(json.loads(Path(file).read_text(encoding="utf-8")))
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{os.fspath(file)}: {error}") from error
+    def read_parts(cls, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a row, with dataclasses in the place of dictionaries."""
+        findings = [_finding(each) for each in row["findings"]]
+        return {**row, "accuracy": Estimate(**row["accuracy"]), "findings": findings}
 
 
 def _finding(row: Mapping[str, Any]) -> Finding:

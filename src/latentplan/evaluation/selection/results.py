@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from latentplan.evaluation.results import Estimate, SamplingSettings
-from latentplan.problems.files import write_atomically
+from latentplan.evaluation.saved_json import SavedJson
 
 FORMAT_VERSION = 1
 
@@ -88,7 +85,7 @@ class ModelCurves:
 
 
 @dataclass(frozen=True)
-class SelectionResult:
+class SelectionResult(SavedJson):
     """Models on one benchmark.
 
     Attributes:
@@ -104,6 +101,8 @@ class SelectionResult:
         format_version: of this file.
     """
 
+    called: ClassVar[str] = "a selection result"
+
     benchmark: str
     data_fingerprint: str
     num_problems: int
@@ -117,43 +116,11 @@ class SelectionResult:
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, numbers and strings; the format version comes first."""
-        return {"format_version": self.format_version, **asdict(self)}
-
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> SelectionResult:
-        """The inverse of `to_json`.
-
-        Raises:
-            ValueError: the row is no such result, or one of another format version; the message says which.
-        """
-        version = row.get("format_version")
-        if version != FORMAT_VERSION:
-            raise ValueError(
-                f"format_version is {version!r}; this version of latentplan reads {FORMAT_VERSION}"
-            )
-        unknown = set(row) - {item.name for item in fields(cls)}
-        if unknown:
-            raise ValueError(f"a selection result has no {', '.join(sorted(unknown))}")
-        try:
-            models = [_model(each) for each in row["models"]]
-            return cls(**{**row, "sampling": SamplingSettings(**row["sampling"]), "models": models})
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"not a selection result: {error}") from error
-
-    def save(self, file: str | os.PathLike[str]) -> Path:
-        """Writes the JSON file in one move, so that no reader ever sees half of it; makes its folder."""
-        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-        return write_atomically(Path(file), text + "\n")
-
-    @classmethod
-    def load(cls, file: str | os.PathLike[str]) -> SelectionResult:
-        """The result in a file that `save` wrote. Raises ValueError, naming the file, if it holds none."""
-        try:
-            return cls.from_json(json.loads(Path(file).read_text(encoding="utf-8")))
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{os.fspath(file)}: {error}") from error
+    def read_parts(cls, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a row, with dataclasses in the place of dictionaries."""
+        models = [_model(each) for each in row["models"]]
+        return {**row, "sampling": SamplingSettings(**row["sampling"]), "models": models}
 
 
 def _model(row: Mapping[str, Any]) -> ModelCurves:
