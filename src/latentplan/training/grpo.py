@@ -153,16 +153,21 @@ class GRPOTrainer(LatentTrainer):
 
     def _roll_out(self, places: list[int], rollout: int) -> list[Minibatch]:
         """Samples, scores and splits one rollout of questions, given as `QuestionSampler` yields them."""
-        problems = [self.problems[place % len(self.problems)] for place in places]
-        with whole_weights(self), self.compute_loss_context_manager():
-            sampled = self.sample(problems, places, int(noise.fold(self.args.seed, rollout)))
-        self.count_flops_of(sampled.trajectories, self.reasoner_flops.forward)
+        sampled = self.draw(places, rollout)
         rewarded = reward(self.rewards, sampled.repeated, sampled.solutions, sampled.trajectories)
         self.record(**self.rewards.metrics(rewarded.table))
         self._write_samples(sampled.repeated, sampled.solutions, rewarded.totals)
         rewards = torch.tensor(rewarded.totals, dtype=torch.float32, device=self.args.device)
         self._record_rollout(sampled.trajectories, rewards)
         return split(sampled, self._advantages(rewards, sampled.trajectories.finished), self.minibatches)
+
+    def draw(self, places: Sequence[int], rollout: int) -> Sampled:
+        """The samples of one rollout of training, counted."""
+        problems = [self.problems[place % len(self.problems)] for place in places]
+        with whole_weights(self), self.compute_loss_context_manager():
+            sampled = self.sample(problems, places, int(noise.fold(self.args.seed, rollout)))
+        self.count_flops_of(sampled.trajectories, self.reasoner_flops.forward)
+        return sampled
 
     def sample(self, problems: Sequence[Problem], places: Sequence[int], seed: int) -> Sampled:
         """A group of trajectories of each problem; their noise follows from `seed` and the `places`."""

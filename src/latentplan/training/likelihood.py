@@ -18,7 +18,6 @@ import torch
 
 from latentplan.encoding.encoder import pad_right
 from latentplan.methods.system import LatentSystem
-from latentplan.modeling import noise
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
 from latentplan.rollout.engine import generate
@@ -30,7 +29,6 @@ from latentplan.training.arguments import GRPOConfig
 from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.objectives import clipped_surrogate
 from latentplan.training.rollouts import Minibatch, Sampled, split
-from latentplan.training.sharding import whole_weights
 
 Value = Callable[[torch.Tensor], torch.Tensor]
 """From log-likelihoods of answers, `[chains]`, to what is maximised."""
@@ -105,12 +103,9 @@ class LikelihoodTrainer(GRPOTrainer):
                 raise ValueError(f"estimator {name} needs answers, and there is none to {problem.question!r}")
 
     def _roll_out(self, places: list[int], rollout: int) -> list[Minibatch]:
-        problems = [self.problems[place % len(self.problems)] for place in places]
-        with whole_weights(self), self.compute_loss_context_manager():
-            sampled = self.sample(problems, places, int(noise.fold(self.args.seed, rollout)))
-        trajectories = sampled.trajectories
-        self.count_flops_of(trajectories, self.reasoner_flops.forward)
-        self.record(**{"latents/mean_length": trajectories.slot_mask.sum(dim=1).float().mean()})
+        sampled = self.draw(places, rollout)
+        used = sampled.trajectories.slot_mask.sum(dim=1).float()
+        self.record(**{"latents/mean_length": used.mean()})
         return split(sampled, self.learnable(sampled), self.minibatches)
 
     def sample(self, problems: Sequence[Problem], places: Sequence[int], seed: int) -> Sampled:
