@@ -108,6 +108,11 @@ class RunConfig(TrainingArguments):
     save_total_limit: int | None = _setting(2, "checkpoints kept")
     learning_rate: float = _setting(1e-4, "peak learning rate")
     weight_decay: float = _setting(0.0, "AdamW's weight decay")
+    learning_rate_factors: dict | None = _setting(
+        None,
+        "learning rates of parts, as factors: {latent_head: 3, stop_head: 0.1}; of backbone, latent_head, "
+        "stop_head and, supervised, step_decoder; 0 leaves a part as it is",
+    )
     effective_batch_size: int | None = _setting(
         None,
         "rows (sft) or trajectories (grpo) of one optimisation step over all devices; "
@@ -251,9 +256,6 @@ class GRPOConfig(RunConfig):
         256,
         "problems, half against half, on which the signal in the gradient is measured before RL and at each "
         "evaluation; 0 leaves it out",
-    )
-    learning_rate_factors: dict | None = _setting(
-        None, "learning rates of parts, as factors: {latent_head: 3, stop_head: 0.1, backbone: 1}"
     )
     loss_type: str = _setting("grpo", "how per-action losses are averaged: grpo, bnpo or dr_grpo")
     mask_truncated_completions: bool = _setting(False, "leave answers that did not finish out of the loss")

@@ -33,7 +33,6 @@ from latentplan.training.advantages import (
 from latentplan.training.arguments import GRPOConfig
 from latentplan.training.drift import Drift
 from latentplan.training.instruments import measure_signal
-from latentplan.training.learning_rates import check_factors, give_factors
 from latentplan.training.policy_loss import PolicyLoss
 from latentplan.training.question_order import Indices, QuestionSampler, as_batch, check_batches
 from latentplan.training.rl_settings import check_settings, choose
@@ -79,8 +78,6 @@ class GRPOTrainer(LatentTrainer):
         self.policy_loss = PolicyLoss(config, model, self.record)
         self.scale_rewards = choose("scale_rewards", SCALE_REWARDS, config.scale_rewards)
         self.baseline = choose("baseline", BASELINES, config.baseline)
-        self.factors = dict(config.learning_rate_factors or {})
-        check_factors(model.reasoner, self.factors)
         self.sampling = self.policy_loss.sampling
         system = self.build_system(model)
         if model.step_decoder is not None:
@@ -104,12 +101,6 @@ class GRPOTrainer(LatentTrainer):
     def build_system(self, model: LoadedModel) -> LatentSystem:
         """What is trained."""
         return LatentSystem(model.reasoner, model.step_decoder, objectives={})
-
-    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """With `learning_rate_factors`, groups of their own for the parts that they name."""
-        optimizer = super().create_optimizer(*args, **kwargs)
-        give_factors(optimizer, self.model.reasoner, self.factors, self.args.learning_rate)
-        return optimizer
 
     def max_new_tokens(self) -> int:
         """As in the rollouts of training."""

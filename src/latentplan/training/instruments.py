@@ -13,7 +13,7 @@ import torch
 from latentplan.problems.problem import Problem
 from latentplan.rollout.variance import VarianceSplit, measure_variance
 from latentplan.training.agreement import Gradient, add_to, agreement, gradients
-from latentplan.training.learning_rates import PARTS
+from latentplan.training.learning_rates import trained_parts
 from latentplan.training.rollouts import Minibatch, reward, split
 from latentplan.training.sharding import is_sharded
 from latentplan.training.validation import ValidationSet, means_of
@@ -77,7 +77,7 @@ def gradient_agreement(trainer: GRPOTrainer, problems: Sequence[Problem]) -> dic
         return {}
     with trainer.unrecorded(), torch.no_grad():
         one, other = (_gradients(trainer, problems, range(first, 2 * half, 2)) for first in (0, 1))
-    return agreement(one, other, PARTS)
+    return agreement(one, other, list(trained_parts(trainer.model)))
 
 
 def _gradients(trainer: GRPOTrainer, problems: Sequence[Problem], places: range) -> dict[str, Gradient]:

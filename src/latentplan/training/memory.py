@@ -26,6 +26,7 @@ from latentplan.training.dry_run import (
     peak_of_supervised_step,
 )
 from latentplan.training.footprint import GATHERED_FOR_ROLLOUTS, SHARDING, Parts, Weights, size_of, weigh
+from latentplan.training.learning_rates import freeze_parts
 
 GIB = 2**30
 RUNTIME = 1 * GIB
@@ -103,8 +104,7 @@ def estimate_memory(
         raise ValueError(f"sharding must be one of {', '.join(SHARDING)}, got {sharding!r}")
     lengths = lengths or Lengths()
     system = build_system(model, built_as, backbone, decoder, spare_rows)
-    if isinstance(run, GRPOConfig) and system.step_decoder is not None:
-        system.step_decoder.requires_grad_(False)
+    _freeze(system, run)
     weights = weigh(system)
     activations = _activations(model, built_as, run, backbone, decoder, lengths, spare_rows)
     rollout: Parts = {}
@@ -139,10 +139,9 @@ def _activations(
         system = build_system(model, built_as, shape, decoder, spare_rows)
         with FakeTensorMode():
             as_if_on_a_device(system)
+            _freeze(system, run)
             if not isinstance(run, GRPOConfig):
                 return peak_of_supervised_step(system, built_as, lengths)
-            if system.step_decoder is not None:
-                system.step_decoder.requires_grad_(False)
             return peak_of_policy_step(system, run, lengths)
 
     depth = backbone.num_hidden_layers
@@ -152,6 +151,13 @@ def _activations(
     low, high = MEASURED_DEPTHS
     bottom, top = peak(_with_depth(backbone, low)), peak(_with_depth(backbone, high))
     return bottom + (top - bottom) / (high - low) * (depth - low)
+
+
+def _freeze(system: LatentSystem, run: RunConfig) -> None:
+    """What the run does not train: in RL the step decoder, and parts whose learning rate is 0."""
+    if isinstance(run, GRPOConfig) and system.step_decoder is not None:
+        system.step_decoder.requires_grad_(False)
+    freeze_parts(system, run.learning_rate_factors or {})
 
 
 def _with_depth(shape: PreTrainedConfig, layers: int) -> PreTrainedConfig:

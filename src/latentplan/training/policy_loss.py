@@ -74,12 +74,18 @@ class PolicyLoss:
             self.config.epsilon_high,
             self.config.max_log_ratio,
         )
-        clipped = surrogate.clipped.sum() / mask.sum().clamp(min=1)
-        beyond = (actions.log_probs - actions.old_log_probs).detach().abs() > self.config.max_log_ratio
-        clamped = (beyond & mask.bool()).sum() / mask.sum().clamp(min=1)
-        self.record(**{"clip_ratio/region_mean": clipped, f"clip_ratio/{actions.name}": clipped})
-        self.record(**{"clip_ratio/clamped": clamped})
+        self._record_ratios(actions, mask, surrogate.clipped)
         return self._average(surrogate.loss, mask, actions.name)
+
+    def _record_ratios(self, actions: Actions, mask: torch.Tensor, clipped: torch.Tensor) -> None:
+        """How far this kind of action has moved since it was sampled, and the share without a gradient."""
+        name, taken, count = actions.name, mask.bool(), mask.sum().clamp(min=1)
+        log_ratio = (actions.log_probs - actions.old_log_probs).detach().masked_fill(~taken, 0.0)
+        beyond = log_ratio.abs() > self.config.max_log_ratio
+        share = clipped.sum() / count
+        self.record(**{"clip_ratio/region_mean": share, f"clip_ratio/{name}": share})
+        self.record(**{"clip_ratio/clamped": beyond.sum() / count})
+        self.record(**{f"log_ratio/{name}": log_ratio.abs().sum() / count})
 
     def _advantages(self, actions: Actions, batch: Minibatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Advantages `[rows]` or `[rows, actions]`, and which rows count, `[rows]`.
@@ -114,14 +120,16 @@ class PolicyLoss:
         with torch.no_grad():
             now = replace(trajectories, latents=scores.chain.latents.detach())
             reference = score(start, now, self.sampling)
-        kl = self._average(token_kl(scores.answers, reference.answers), trajectories.answer_mask, "answers")
+        tokens = token_kl(scores.answers, reference.answers)
+        parts = {"answers": self._average(tokens, trajectories.answer_mask, "answers")}
         if scores.chain.log_variance is not None:
-            latent_kl = latent_divergence(scores.chain, reference.chain, self.sampling.latent_temperature)
-            kl = kl + self._average(latent_kl, trajectories.slot_mask, "latents")
+            latents = latent_divergence(scores.chain, reference.chain, self.sampling.latent_temperature)
+            parts["latents"] = self._average(latents, trajectories.slot_mask, "latents")
         if scores.stop_logits is not None and reference.stop_logits is not None:
-            stop_kl = stop_divergence(scores.stop_logits, reference.stop_logits, self.sampling.temperature)
-            kl = kl + self._average(stop_kl, trajectories.stop_mask, "latents")
-        self.record(kl=kl)
+            stops = stop_divergence(scores.stop_logits, reference.stop_logits, self.sampling.temperature)
+            parts["stops"] = self._average(stops, trajectories.stop_mask, "latents")
+        kl = torch.stack(list(parts.values())).sum()
+        self.record(kl=kl, **{f"kl/{name}": part for name, part in parts.items()})
         return self.config.beta * kl
 
     def record_scores(self, scores: Scores, trajectories: Trajectories) -> None:

@@ -30,6 +30,7 @@ from latentplan.training.checkpoints import (
 )
 from latentplan.training.evaluating import EvaluatingTrainer, best_checkpoint
 from latentplan.training.flops import token_flops
+from latentplan.training.learning_rates import freeze_parts, give_factors
 from latentplan.training.optimizer_state import load_optimizer, save_optimizer
 from latentplan.training.sharding import full_state_dict, make_models_whole, set_precision
 
@@ -44,6 +45,8 @@ class LatentTrainer(EvaluatingTrainer):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         make_models_whole()
+        self.factors: dict[str, float] = dict(self.args.learning_rate_factors or {})
+        freeze_parts(self.model, self.factors)
         self.model_accepts_loss_kwargs = False
         set_precision(self.accelerator, self.model)
         self._sums: dict[str, Any] = defaultdict(float)  # tensors stay on their device until a line is logged
@@ -115,6 +118,12 @@ class LatentTrainer(EvaluatingTrainer):
     def _from_all(self, value: Any) -> list[Any]:
         """The value that each process has; all processes must call this."""
         return gather_object([value]) if self.args.world_size > 1 else [value]
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """With `learning_rate_factors`, groups of their own for the parts that they name."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        give_factors(optimizer, self.model, self.factors, self.args.learning_rate)
+        return optimizer
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
