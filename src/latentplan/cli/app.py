@@ -6,6 +6,7 @@ import typer
 
 from latentplan.cli import (
     ask,
+    attribute,
     compare,
     data_check,
     data_make,
@@ -34,6 +35,7 @@ app.command(context_settings=train.PASS_THROUGH)(train.grpo)
 app.command(context_settings=estimate.PASS_THROUGH)(estimate.estimate)
 app.command()(evaluate.evaluate)
 app.command()(diagnose.diagnose)
+app.command()(attribute.attribute)
 app.command()(select.select)
 app.command()(compare.compare)
 app.command("lm_eval", context_settings=lm_eval.PASS_THROUGH)(lm_eval.lm_eval)

@@ -1,0 +1,91 @@
+"""`latentplan attribute`: whether a gain, such as that of RL, came from the latents or from the answer words.
+
+latentplan attribute runs/SFT runs/RL
+latentplan attribute runs/SFT runs/RL --benchmark gsm8k --num_problems 500
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from latentplan.cli.evaluate import evaluation_folder, load_benchmarks
+from latentplan.cli.opening import fail, open_model
+from latentplan.cli.options import BatchSize, Columns, Device, MaxNewTokens, TorchThreads, column_map
+from latentplan.cli.own_problems import own_preset, run_of
+from latentplan.evaluation.attribution import Attribution, crossed_answers, take_apart
+from latentplan.evaluation.results import Estimate
+from latentplan.problems.fingerprint import question_fingerprint
+
+
+def attribute(
+    before: Annotated[Path, typer.Argument(help="The run, or model folder, that the other started from.")],
+    after: Annotated[Path, typer.Argument(help="The run, or model folder, that is better, or worse.")],
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            "--benchmark", help="One, as for evaluate; the first run's own minigsm preset if absent."
+        ),
+    ] = None,
+    num_problems: Annotated[
+        int, typer.Option("--num_problems", "--limit", min=1, help="Problems at most.")
+    ] = 1000,
+    split: Annotated[str, typer.Option(help="Which part to take from the hub or from minigsm.")] = "test",
+    dataset_columns: Columns = None,
+    max_new_tokens: MaxNewTokens = 128,
+    batch_size: BatchSize = 128,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="Folder of the result; the second run's attribution/ by default."),
+    ] = None,
+    device: Device = None,
+    torch_threads: TorchThreads = None,
+) -> None:
+    """Exchange two models' latents: how much of a gain is the latents', and how much the answer words'?"""
+    try:
+        argument = benchmark or own_preset(run_of(before))
+        columns = column_map(dataset_columns)
+        ((label, problems),) = load_benchmarks([argument], num_problems, split=split, columns=columns).items()
+        one, other = (open_model(folder, device, torch_threads) for folder in (before, after))
+        solved = crossed_answers(one, other, problems, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    except (ValueError, FileNotFoundError) as error:
+        fail(error)
+    found = Attribution(
+        label, question_fingerprint(problems), len(problems), str(before), str(after), *take_apart(solved)
+    )
+    console = Console(highlight=False)
+    console.print(_table(found))
+    folder = output or evaluation_folder(after).with_name("attribution")
+    console.print(Text(str(found.save(folder / f"{label.replace(':', '-')}.json"))), soft_wrap=True)
+
+
+def _table(found: Attribution) -> Table:
+    table = Table(title=f"{found.benchmark}, {found.num_problems} problems, greedy", title_justify="left")
+    table.add_column("latents of")
+    table.add_column("answered by")
+    table.add_column("accuracy", justify="right")
+    for latents, answers, accuracy in (
+        ("before", "before", found.accuracy_before),
+        ("after", "before", found.accuracy_latents),
+        ("before", "after", found.accuracy_answers),
+        ("after", "after", found.accuracy_after),
+    ):
+        table.add_row(latents, answers, _shown(accuracy, "{:.1f}%"))
+    table.add_section()
+    for name, points in (
+        ("gain, points", found.gain),
+        ("of it the latents'", found.from_latents),
+        ("of it the answers'", found.from_answers),
+    ):
+        table.add_row(name, "", _shown(points, "{:+.1f}"))
+    return table
+
+
+def _shown(share: Estimate, number: str) -> str:
+    bounds = ", ".join(number.format(100 * bound) for bound in (share.low, share.high) if bound is not None)
+    return f"{number.format(100 * share.estimate)} [{bounds}]"

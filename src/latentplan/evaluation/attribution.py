@@ -1,0 +1,150 @@
+"""Where a gain came from: from better latents, or from answer words that read the same latents better.
+
+The greedy latents of each of two models, such as one before and one after RL, are answered by both. With
+x(l, a) = 1 where the latents of l, answered by a, give the right answer,
+
+    from latents = ½ [x(after, before) − x(before, before)] + ½ [x(after, after) − x(before, after)]
+
+and likewise for the answers, so that both add up to the gain (Shapley's value of two players, 1953, 'A value
+for n-person games').
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from latentplan.evaluation.interventions import completions_with, intact
+from latentplan.evaluation.paired import paired_bootstrap
+from latentplan.evaluation.predictions import are_correct
+from latentplan.evaluation.results import Estimate
+from latentplan.evaluation.rollouts import evaluation_mode, greedy_chains
+from latentplan.evaluation.saved_json import SavedJson
+from latentplan.evaluation.statistics import wilson_interval
+from latentplan.modeling.loading import LoadedModel
+from latentplan.problems.problem import Problem
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Attribution(SavedJson):
+    """A gain taken apart.
+
+    Attributes:
+        benchmark, data_fingerprint, num_problems: what was solved.
+        before, after: the folders of the two models.
+        accuracy_before: greedy accuracy of the first, latents and answers its own.
+        accuracy_latents: of the second's latents, answered by the first.
+        accuracy_answers: of the first's latents, answered by the second.
+        accuracy_after: of the second, all its own.
+        gain: the last minus the first, with the paired 95% interval over problems; likewise
+        from_latents, from_answers: the two parts that it is the sum of.
+    """
+
+    called: ClassVar[str] = "an attribution"
+
+    benchmark: str
+    data_fingerprint: str
+    num_problems: int
+    before: str
+    after: str
+    accuracy_before: Estimate
+    accuracy_latents: Estimate
+    accuracy_answers: Estimate
+    accuracy_after: Estimate
+    gain: Estimate
+    from_latents: Estimate
+    from_answers: Estimate
+    format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def read_parts(cls, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a row, with dataclasses in the place of dictionaries."""
+        return {name: Estimate(**value) if isinstance(value, dict) else value for name, value in row.items()}
+
+
+def crossed_answers(
+    before: LoadedModel,
+    after: LoadedModel,
+    problems: Sequence[Problem],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+) -> np.ndarray:
+    """Whether each problem is solved: `[latents of, answered by, problems]`, bool, `before` first.
+
+    Raises:
+        ValueError: the models' latents do not fit into each other.
+    """
+    _check(before, after)
+    questions = [problem.question for problem in problems]
+    solved = np.zeros((2, 2, len(problems)), dtype=bool)
+    for thinks, thinker in enumerate((before, after)):
+        with evaluation_mode(thinker):
+            chains = greedy_chains(thinker, questions, batch_size=batch_size)
+        references = [problems[place].answer for place in chains.places]
+        for answers, reader in enumerate((before, after)):
+            with evaluation_mode(reader):
+                completions = completions_with(
+                    reader,
+                    problems,
+                    chains,
+                    intact,
+                    seed=0,
+                    max_new_tokens=max_new_tokens,
+                    batch_size=batch_size,
+                )
+            solved[thinks, answers, chains.places] = are_correct(completions, references)
+    return solved
+
+
+class Parts(NamedTuple):
+    """The estimates of an `Attribution`."""
+
+    accuracy_before: Estimate
+    accuracy_latents: Estimate
+    accuracy_answers: Estimate
+    accuracy_after: Estimate
+    gain: Estimate
+    from_latents: Estimate
+    from_answers: Estimate
+
+
+def take_apart(solved: np.ndarray) -> Parts:
+    """The estimates from what `crossed_answers` returns."""
+    before, answered, thought, after = (
+        solved[place].astype(float) for place in ((0, 0), (0, 1), (1, 0), (1, 1))
+    )
+    return Parts(
+        accuracy_before=_share(before),
+        accuracy_latents=_share(thought),
+        accuracy_answers=_share(answered),
+        accuracy_after=_share(after),
+        gain=_difference(after - before),
+        from_latents=_difference((thought - before + after - answered) / 2),
+        from_answers=_difference((answered - before + after - thought) / 2),
+    )
+
+
+def _share(solved: np.ndarray) -> Estimate:
+    return Estimate(*wilson_interval(int(solved.sum()), len(solved)))
+
+
+def _difference(points: np.ndarray) -> Estimate:
+    return Estimate(*paired_bootstrap(points.tolist()))
+
+
+def _check(before: LoadedModel, after: LoadedModel) -> None:
+    one, other = before.reasoner.config, after.reasoner.config
+    if not one.num_slots or not other.num_slots:
+        raise ValueError("a model without latents has none to exchange: give two latent models")
+    for name in ("hidden_size", "num_slots", "latents_per_step"):
+        if getattr(one, name) != getattr(other, name):
+            raise ValueError(
+                f"latents cannot be exchanged: {name} is {getattr(one, name)} in the one model and "
+                f"{getattr(other, name)} in the other; give a run and the run that it started from"
+            )
