@@ -11,6 +11,7 @@ from latentplan.rewards import RewardSet
 from latentplan.training.agreement import add_to, agreement, gradients
 from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.instruments import gradient_agreement
+from latentplan.training.probes import spread
 
 
 def many_letters(prompts, completions, **kwargs):
@@ -114,3 +115,9 @@ def test_a_run_measures_it_at_the_start_and_at_evaluations(run_grpo, trained, tm
     kept = [{k: v for k, v in row.items() if k != "seconds"} for row in rows if "loss" in row]
     lines = (plain.path / "metrics.jsonl").read_text().splitlines()
     assert kept == [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+def test_the_start_is_asked_about_problems_from_all_over_the_data():
+    assert spread(list(range(10)), 4) == [0, 2, 5, 7]
+    assert spread(list(range(3)), 8) == [0, 1, 2]
+    assert spread([], 8) == []

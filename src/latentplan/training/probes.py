@@ -24,6 +24,12 @@ PROBED_PROBLEMS = 128
 """Training problems by which the decoder is judged before RL starts."""
 
 
+def spread(problems: Sequence[Problem], count: int) -> list[Problem]:
+    """`count` problems at equal distances, or all: the first ones may be those that were labelled."""
+    count = min(count, len(problems))
+    return [problems[place * len(problems) // count] for place in range(count)]
+
+
 @contextmanager
 def _asking(trainer: GRPOTrainer) -> Iterator[None]:
     """Inside, the policy can be asked; the time is none of the training's."""
@@ -41,7 +47,8 @@ class DecoderProbe(TrainerCallback):
         self, run: RunDirectory, trainer: GRPOTrainer, problems: Sequence[Problem], watcher: Watcher
     ):
         self.run, self.trainer, self.watcher = run, trainer, watcher
-        self.labelled = [problem for problem in problems[:PROBED_PROBLEMS] if problem.steps]
+        labelled = [problem for problem in spread(problems, 4 * PROBED_PROBLEMS) if problem.steps]
+        self.labelled = spread(labelled, PROBED_PROBLEMS)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Asks, on all processes, unless training goes on from a checkpoint."""
@@ -68,8 +75,9 @@ class SignalProbe(TrainerCallback):
         if state.global_step or not self.trainer.loaded.reasoner.config.num_slots:
             return
         with _asking(self.trainer):
-            split = reward_variance(self.trainer, self.problems[:VARIANCE_PROBLEMS])
-            agreed = gradient_agreement(self.trainer, self.problems)
+            split = reward_variance(self.trainer, spread(self.problems, VARIANCE_PROBLEMS))
+            chosen = spread(self.problems, self.trainer.args.signal_problems)
+            agreed = gradient_agreement(self.trainer, chosen)
             if self.trainer.drift is not None:
                 self.trainer.drift.start(self.trainer.loaded, writes=self.run.writes)
         if state.is_world_process_zero:
