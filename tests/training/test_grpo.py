@@ -270,6 +270,31 @@ def test_the_kl_to_the_start_is_0_at_the_start_and_grows(method, make_trainer):
     assert kl == pytest.approx(by_hand, rel=1e-2)
 
 
+def test_the_gradient_of_the_kl_goes_through_the_latents_that_the_start_is_asked_about(make_trainer):
+    trainer = make_trainer("atp_latent", beta=1.0, estimator="pathwise")
+    batch = next_minibatch(trainer)
+    start = trainer.reference.double()
+    trainer.model.double()
+    move(trainer, shift=0.05)
+    weights = [p for p in trainer.model.reasoner.parameters() if p.requires_grad]
+    generator = torch.Generator().manual_seed(0)
+    along = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in weights]
+
+    def kl(step):
+        with torch.no_grad():
+            for weight, direction in zip(weights, along, strict=True):
+                weight += step * direction
+        scores = trainer.policy_loss.scores(trainer.model, batch.trajectories)
+        return trainer.policy_loss.kl(scores, batch.trajectories, start)
+
+    gradients = torch.autograd.grad(kl(0.0), weights, allow_unused=True)
+    pairs = zip(gradients, along, strict=True)
+    slope = sum(float((each * direction).sum()) for each, direction in pairs if each is not None)
+    size = 1e-4
+    above, below = kl(size).item(), kl(-2 * size).item()
+    assert slope == pytest.approx((above - below) / (2 * size), rel=1e-2)
+
+
 DROPOUT = {"resid_pdrop": 0.5, "embd_pdrop": 0.5, "attn_pdrop": 0.5}
 
 

@@ -68,9 +68,9 @@ def token_kl(log_probs: Tensor, reference_log_probs: Tensor) -> Tensor:
     """An estimate of KL(policy‖reference) from the sampled tokens: exp(q) − q − 1, q = log π_ref − log π.
 
     Never negative and unbiased ('k3'; GRPO, arXiv:2402.03300, equation 4). `[batch, tokens]` to the same
-    shape.
+    shape. The reference is not taken as constant: its log-probabilities depend on latents.
     """
-    difference = reference_log_probs.detach().float() - log_probs.float()
+    difference = reference_log_probs.float() - log_probs.float()
     return difference.exp() - difference - 1
 
 

@@ -114,12 +114,11 @@ class PolicyLoss:
     def kl(self, scores: Scores, trajectories: Trajectories, start: LatentReasoner) -> torch.Tensor:
         """`beta` times the KL to the policy `start`: tokens by TRL's estimator, the rest in closed form.
 
-        The starting policy is asked about the latents that the policy has now, which under `pathwise` change
-        with it.
+        The starting policy is asked about the latents that the policy has now. Under `pathwise` they are
+        functions of the policy, so that what the start says of them has a gradient, too.
         """
-        with torch.no_grad():
-            now = replace(trajectories, latents=scores.chain.latents.detach())
-            reference = score(start, now, self.sampling)
+        now = replace(trajectories, latents=scores.chain.latents)
+        reference = score(start, now, self.sampling)
         tokens = token_kl(scores.answers, reference.answers)
         parts = {"answers": self._average(tokens, trajectories.answer_mask, "answers")}
         if scores.chain.log_variance is not None:
