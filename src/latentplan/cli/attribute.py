@@ -16,7 +16,16 @@ from rich.text import Text
 
 from latentplan.cli.evaluate import evaluation_folder, load_benchmarks
 from latentplan.cli.opening import fail, open_model
-from latentplan.cli.options import BatchSize, Columns, Device, MaxNewTokens, TorchThreads, column_map
+from latentplan.cli.options import (
+    BatchSize,
+    Columns,
+    Device,
+    MaxNewTokens,
+    NumProblems,
+    Split,
+    TorchThreads,
+    column_map,
+)
 from latentplan.cli.own_problems import own_preset, run_of
 from latentplan.evaluation.attribution import Attribution, crossed_answers, take_apart
 from latentplan.evaluation.results import Estimate
@@ -32,10 +41,8 @@ def attribute(
             "--benchmark", help="One, as for evaluate; the first run's own minigsm preset if absent."
         ),
     ] = None,
-    num_problems: Annotated[
-        int, typer.Option("--num_problems", "--limit", min=1, help="Problems at most.")
-    ] = 1000,
-    split: Annotated[str, typer.Option(help="Which part to take from the hub or from minigsm.")] = "test",
+    num_problems: NumProblems = 1000,
+    split: Split = "test",
     dataset_columns: Columns = None,
     max_new_tokens: MaxNewTokens = 128,
     batch_size: BatchSize = 128,

@@ -24,7 +24,9 @@ from latentplan.cli.options import (
     Device,
     MaxNewTokens,
     ModelFolder,
+    NumProblems,
     Seed,
+    Split,
     TorchThreads,
     column_map,
 )
@@ -50,10 +52,8 @@ def diagnose(
             help="As for evaluate; may be repeated. By default the run's own minigsm preset.",
         ),
     ] = None,
-    num_problems: Annotated[
-        int, typer.Option("--num_problems", "--limit", min=1, help="Problems of each benchmark at most.")
-    ] = NUM_PROBLEMS,
-    split: Annotated[str, typer.Option(help="Which part to take from the hub or from minigsm.")] = "test",
+    num_problems: NumProblems = NUM_PROBLEMS,
+    split: Split = "test",
     dataset_columns: Columns = None,
     num_generations: Annotated[
         int,

@@ -33,6 +33,10 @@ CompressionFactor = Annotated[
         help="CoLaR: tokens of the chain that a latent stands for; as the model says if absent.",
     ),
 ]
+NumProblems = Annotated[
+    int, typer.Option("--num_problems", "--limit", min=1, help="Problems of a benchmark at most.")
+]
+Split = Annotated[str, typer.Option("--split", help="Which part to take from the hub or from minigsm.")]
 BatchSize = Annotated[int, typer.Option("--batch_size", min=1, help="Trajectories at a time.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the sampling; the problems do not depend on it.")]
 Device = Annotated[

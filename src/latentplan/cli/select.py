@@ -24,7 +24,9 @@ from latentplan.cli.options import (
     Device,
     LatentTemperature,
     MaxNewTokens,
+    NumProblems,
     Seed,
+    Split,
     TorchThreads,
     column_map,
 )
@@ -49,10 +51,8 @@ def select(
         ),
     ],
     benchmark: Annotated[str, typer.Option("--benchmark", help="One, as for evaluate.")],
-    num_problems: Annotated[
-        int, typer.Option("--num_problems", "--limit", min=1, help="Problems at most.")
-    ] = 500,
-    split: Annotated[str, typer.Option(help="Which part to take from the hub or from minigsm.")] = "test",
+    num_problems: NumProblems = 500,
+    split: Split = "test",
     dataset_columns: Columns = None,
     num_generations: Annotated[
         int,

@@ -26,7 +26,9 @@ from latentplan.cli.options import (
     Device,
     LatentTemperature,
     MaxNewTokens,
+    NumProblems,
     Seed,
+    Split,
     Temperature,
     TorchThreads,
     column_map,
@@ -57,10 +59,8 @@ def visualize(
             "preset that the last run was trained on.",
         ),
     ] = None,
-    num_problems: Annotated[
-        int, typer.Option("--num_problems", "--limit", min=1, help="Problems that are solved.")
-    ] = 400,
-    split: Annotated[str, typer.Option(help="Which part to take from the hub or from minigsm.")] = "test",
+    num_problems: NumProblems = 400,
+    split: Split = "test",
     dataset_columns: Columns = None,
     projection: Annotated[
         list[str] | None,
