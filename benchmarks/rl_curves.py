@@ -57,7 +57,7 @@ def draw(curves: list[list[Point]], metric: str, stem: Path) -> None:
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     for ending in (".png", ".svg"):
-        figure.savefig(stem.with_suffix(ending), dpi=150, bbox_inches="tight")
+        figure.savefig(stem.with_name(stem.name + ending), dpi=150, bbox_inches="tight")
 
 
 def main() -> None:
@@ -75,7 +75,7 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    with arguments.output.with_suffix(".csv").open("w", newline="") as file:
+    with arguments.output.with_name(f"{arguments.output.name}.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(Point._fields)
         table.writerows(point for points in curves for point in points)

@@ -8,15 +8,17 @@ from typer.testing import CliRunner
 
 from latentplan.cli.attribute import attribute
 from latentplan.evaluation.attribution import Attribution, crossed_answers, take_apart
+from latentplan.evaluation.interventions import completions_with, intact
+from latentplan.evaluation.rollouts import greedy_chains
 from latentplan.modeling.loading import load_model
 from latentplan.problems.minigsm import PRESETS, generate
-from latentplan.rollout.sampling import Sampling
-from latentplan.rollout.solve import solve
+from latentplan.problems.problem import Problem
 from latentplan.training.arguments import ModelArguments, SFTConfig
 from latentplan.training.initialise import initialise_system
 
 BACKBONE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 PROBLEMS = list(generate(PRESETS["clock"], split="train", count=40, seed=0))
+OTHERS = [Problem("where is 1 ?", steps=[], answer="1")]
 
 runner = CliRunner()
 app = typer.Typer()
@@ -31,12 +33,14 @@ def runs(tmp_path_factory):
         "before": ("atp_latent", 2, 0),
         "after": ("atp_latent", 2, 1),
         "longer": ("atp_latent", 3, 0),
+        "other_words": ("atp_latent", 2, 0),
         "cot": ("cot", 2, 0),
     }
     for name, (method, steps, seed) in shapes.items():
         torch.manual_seed(seed)
         config = SFTConfig(output_dir=str(folder), method=method, max_latent_steps=steps, use_cpu=True)
-        system, tokenizer = initialise_system(ModelArguments(backbone_config=BACKBONE), config, PROBLEMS)
+        problems = OTHERS if name == "other_words" else PROBLEMS
+        system, tokenizer = initialise_system(ModelArguments(backbone_config=BACKBONE), config, problems)
         system.save_pretrained(folder / name / "model", tokenizer)
     return folder
 
@@ -58,38 +62,74 @@ def test_a_gain_by_hand():
     assert found.gain.low < 5 / 8 < found.gain.high
 
 
-def test_a_model_exchanged_with_itself_gains_nothing(runs):
-    model = load_model(runs / "before")
-    solved = crossed_answers(model, model, PROBLEMS, max_new_tokens=4, batch_size=16)
-    assert (solved == solved[0, 0]).all()
+@pytest.fixture
+def said(runs, monkeypatch):
+    """What each model says about latents of each, `[latents of][answered by]`; the first's own is right.
+
+    Random models never say what is right, so that what the first says is taken for it.
+    """
+    models = [load_model(runs / name) for name in ("before", "after")]
+    texts = [
+        [
+            completions_with(
+                reader,
+                PROBLEMS,
+                greedy_chains(thinker, [problem.question for problem in PROBLEMS], batch_size=64),
+                intact,
+                seed=0,
+                max_new_tokens=4,
+                batch_size=64,
+            )
+            for reader in models
+        ]
+        for thinker in models
+    ]
+    order = greedy_chains(models[0], [problem.question for problem in PROBLEMS], batch_size=64).places
+    answers = dict(zip(order, texts[0][0], strict=True))
+    problems = [replace(problem, answer=answers[place]) for place, problem in enumerate(PROBLEMS)]
+    monkeypatch.setattr(
+        "latentplan.evaluation.attribution.are_correct",
+        lambda completions, references: [a == b for a, b in zip(completions, references, strict=True)],
+    )
+    return models, problems, texts, order
+
+
+def test_a_model_exchanged_with_itself_gains_nothing(said):
+    (model, _), problems, _, _ = said
+    solved = crossed_answers(model, model, problems, max_new_tokens=4, batch_size=16)
+    assert solved.all()
     assert take_apart(solved).gain.estimate == 0
 
 
-def test_the_corners_are_what_each_model_says_by_itself(runs, monkeypatch):
-    """What random models say is never right, so what the first says is taken for right here."""
-    models = [load_model(runs / name) for name in ("before", "after")]
-    questions = [problem.question for problem in PROBLEMS]
-    said = [
-        [one.completion for (one,) in solve(model, questions, Sampling.greedy(4), batch_size=16)]
-        for model in models
-    ]
-    assert said[0] != said[1]
-    problems = [replace(problem, answer=text) for problem, text in zip(PROBLEMS, said[0], strict=True)]
-    monkeypatch.setattr(
-        "latentplan.evaluation.attribution.are_correct",
-        lambda completions, references: [
-            a.strip() == b for a, b in zip(completions, references, strict=True)
-        ],
-    )
+def test_each_corner_is_what_one_says_about_latents_of_the_other(said):
+    models, problems, texts, order = said
     solved = crossed_answers(*models, problems, max_new_tokens=4, batch_size=16)
+    for thinks in (0, 1):
+        for answers in (0, 1):
+            pairs = zip(texts[thinks][answers], texts[0][0], strict=True)
+            assert solved[thinks, answers, order].tolist() == [one == other for one, other in pairs]
     assert solved[0, 0].all()
-    assert solved[1, 1].tolist() == [a == b for a, b in zip(*said, strict=True)]
+    assert not (solved[0, 1] == solved[1, 0]).all(), "or a mistaken order would not show"
     again = crossed_answers(*models, problems, max_new_tokens=4, batch_size=7)
     assert (solved == again).all()
 
 
+def test_few_problems_are_no_certainty():
+    solved = np.zeros((2, 2, 5), dtype=bool)
+    solved[1] = True
+    found = take_apart(solved)
+    assert found.gain.estimate == found.from_latents.estimate == 1
+    assert found.gain.low == pytest.approx(0.025 ** (1 / 5))
+    assert found.from_answers.low < 0 < found.from_answers.high
+
+
 @pytest.mark.parametrize(
-    ("other", "message"), [("longer", "num_slots is 4 in the one model and 6"), ("cot", "without latents")]
+    ("other", "message"),
+    [
+        ("longer", "num_slots is 4 in the one model and 6"),
+        ("cot", "without latents"),
+        ("other_words", "different tokens"),
+    ],
 )
 def test_models_that_do_not_fit_are_refused(runs, other, message):
     result = invoke(runs / "before", runs / other)
@@ -106,7 +146,7 @@ def test_the_command_prints_and_writes(runs):
     result = invoke(runs / "before", runs / "after" / "model")
     assert result.exit_code == 0, result.output
     assert "of it the latents'" in result.output
-    found = Attribution.load(runs / "after" / "attribution" / "minigsm-clock.json")
+    found = Attribution.load(runs / "after" / "attribution" / "before-minigsm-clock.json")
     assert (found.benchmark, found.num_problems) == ("minigsm:clock", 6)
     parts = found.from_latents.estimate + found.from_answers.estimate
     assert found.gain.estimate == pytest.approx(parts)

@@ -11,7 +11,7 @@ from latentplan.rewards import RewardSet
 from latentplan.training.agreement import add_to, agreement, gradients
 from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.instruments import gradient_agreement
-from latentplan.training.probes import spread
+from latentplan.training.probes import scattered
 
 
 def many_letters(prompts, completions, **kwargs):
@@ -118,6 +118,15 @@ def test_a_run_measures_it_at_the_start_and_at_evaluations(run_grpo, trained, tm
 
 
 def test_the_start_is_asked_about_problems_from_all_over_the_data():
-    assert spread(list(range(10)), 4) == [0, 2, 5, 7]
-    assert spread(list(range(3)), 8) == [0, 1, 2]
-    assert spread([], 8) == []
+    found = scattered(range(1000), 20)
+    assert found == scattered(range(1000), 20)
+    assert len(set(found)) == 20
+    assert min(found) < 200 < 800 < max(found)
+    assert sorted(scattered(range(3), 8)) == [0, 1, 2]
+    assert scattered([], 8) == []
+
+
+def test_labelled_problems_are_found_where_they_are_few():
+    found = scattered(range(50_000), 128, lambda number: number < 400)
+    assert len(found) == 128
+    assert all(number < 400 for number in found)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from latentplan.cli.evaluate import evaluation_folder, load_benchmarks
+from latentplan.cli.evaluate import evaluation_folder, file_stem, load_benchmarks
 from latentplan.cli.opening import fail, open_model
 from latentplan.cli.options import (
     BatchSize,
@@ -27,9 +27,11 @@ from latentplan.cli.options import (
     column_map,
 )
 from latentplan.cli.own_problems import own_preset, run_of
+from latentplan.cli.select import names_of
 from latentplan.evaluation.attribution import Attribution, crossed_answers, take_apart
 from latentplan.evaluation.results import Estimate
 from latentplan.problems.fingerprint import question_fingerprint
+from latentplan.rollout.sampling import Sampling
 
 
 def attribute(
@@ -67,8 +69,9 @@ def attribute(
     )
     console = Console(highlight=False)
     console.print(_table(found))
+    stem = file_stem(label, Sampling.greedy(), 1, 0)
     folder = output or evaluation_folder(after).with_name("attribution")
-    console.print(Text(str(found.save(folder / f"{label.replace(':', '-')}.json"))), soft_wrap=True)
+    console.print(Text(str(found.save(folder / f"{names_of([before])[0]}-{stem}.json"))), soft_wrap=True)
 
 
 def _table(found: Attribution) -> Table:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from latentplan.evaluation.interventions import completions_with, intact
-from latentplan.evaluation.paired import paired_bootstrap
+from latentplan.evaluation.paired import paired_interval
 from latentplan.evaluation.predictions import are_correct
 from latentplan.evaluation.results import Estimate
 from latentplan.evaluation.rollouts import evaluation_mode, greedy_chains
@@ -85,7 +85,7 @@ def crossed_answers(
     solved = np.zeros((2, 2, len(problems)), dtype=bool)
     for thinks, thinker in enumerate((before, after)):
         with evaluation_mode(thinker):
-            chains = greedy_chains(thinker, questions, batch_size=batch_size)
+            chains = greedy_chains(thinker, questions, batch_size=batch_size, with_plans=False)
         references = [problems[place].answer for place in chains.places]
         for answers, reader in enumerate((before, after)):
             with evaluation_mode(reader):
@@ -135,14 +135,16 @@ def _share(solved: np.ndarray) -> Estimate:
 
 
 def _difference(points: np.ndarray) -> Estimate:
-    return Estimate(*paired_bootstrap(points.tolist()))
+    return Estimate(*paired_interval(points.tolist()))
 
 
 def _check(before: LoadedModel, after: LoadedModel) -> None:
     one, other = before.reasoner.config, after.reasoner.config
     if not one.num_slots or not other.num_slots:
         raise ValueError("a model without latents has none to exchange: give two latent models")
-    for name in ("hidden_size", "num_slots", "latents_per_step"):
+    if before.tokenizer.get_vocab() != after.tokenizer.get_vocab():
+        raise ValueError("latents cannot be exchanged: the two models have different tokens")
+    for name in ("method", "hidden_size", "num_slots", "latents_per_step", "compression_factor"):
         if getattr(one, name) != getattr(other, name):
             raise ValueError(
                 f"latents cannot be exchanged: {name} is {getattr(one, name)} in the one model and "

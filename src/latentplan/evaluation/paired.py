@@ -66,6 +66,28 @@ def paired_bootstrap(
     return Interval(float(values @ counts) / len(differences), float(low), float(high))
 
 
+def paired_interval(differences: Sequence[float]) -> Interval:
+    """As `paired_bootstrap` at 95%, with exact bounds where all differences are 0, or all 1, or all -1.
+
+    A bootstrap, which sees no others, would take these for certain.
+    """
+    interval = paired_bootstrap(differences)
+    mean, low, high = interval
+    if abs(mean) in (0, 1) and low == high:
+        low, high = beyond_what_was_seen(mean, len(differences))
+        low = -high if mean == 0 else low  # as many could have been lost as gained
+    return Interval(mean, low, high)
+
+
+def beyond_what_was_seen(share: float, count: int) -> tuple[float, float]:
+    """The exact 95% bounds of 0, 1 or -1 in every one of `count` problems.
+
+    Clopper & Pearson (1934), 'The use of confidence or fiducial limits', Biometrika 26:404-413.
+    """
+    others = 1 - 0.025 ** (1 / count)
+    return {0: (0.0, others), 1: (1 - others, 1.0), -1: (-1.0, others - 1)}[round(share)]
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values corrected for there being several, in their order: the chance of any false alarm stays below.
 

@@ -55,11 +55,13 @@ def evaluation_mode(model: LoadedModel) -> Iterator[None]:
             module.train(training)
 
 
-def greedy_chains(model: LoadedModel, questions: Sequence[str], *, batch_size: int) -> GreedyChains:
+def greedy_chains(
+    model: LoadedModel, questions: Sequence[str], *, batch_size: int, with_plans: bool = True
+) -> GreedyChains:
     """The chains of the most probable trajectories, for runs that sampled others; answers are not needed."""
     parts = []
     for batch in roll_out(model, questions, Sampling.greedy(1), seed=0, batch_size=batch_size):
-        solutions = read_solutions(model, batch.trajectories)
+        solutions = read_solutions(model, batch.trajectories, with_plans)
         parts.append(chains_of(batch, [solution.plan for solution in solutions]))
     return GreedyChains.join(parts)
 

@@ -100,6 +100,14 @@ class LatentSystem(nn.Module):
         loss = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
         return {"loss": loss, **{f"loss/{name}": value.detach() for name, value in values.items()}}
 
+    def train(self, mode: bool = True) -> LatentSystem:
+        """As for any module; a part of which nothing is trained stays without dropout."""
+        super().train(mode)
+        for part in (self.reasoner, self.step_decoder):
+            if part is not None and not any(each.requires_grad for each in part.parameters()):
+                part.eval()
+        return self
+
     def save_pretrained(
         self,
         folder: str | os.PathLike,

@@ -7,8 +7,9 @@ any size runs anywhere, through the same code as in training: latent passes, KV 
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from latentplan.methods.system import LatentSystem
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.recompute import recompute_layers
 from latentplan.modeling.step_decoder import StepDecoder
+from latentplan.rollout.log_probs import Scores, score
 from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.arguments import GRPOConfig, ModelArguments, RunConfig, SFTConfig
@@ -31,6 +33,7 @@ from latentplan.training.initialise import (
     decoder_config,
     reasoner_config,
 )
+from latentplan.training.learning_rates import check_loss
 from latentplan.training.ledger import AllocationLedger
 
 NEW_TOKENS = 3
@@ -119,6 +122,7 @@ def peak_of_supervised_step(system: LatentSystem, config: SFTConfig, lengths: Le
     with _counting(system, config, batch.values()) as ledger, ledger:
         with _autocast(config):
             loss = supervised_loss(system, batch)
+        check_loss(loss)
         loss.backward()
     return ledger.peak
 
@@ -169,12 +173,24 @@ def peak_of_policy_step(system: LatentSystem, config: GRPOConfig, lengths: Lengt
     trajectories = zero_trajectories(system, config, lengths)
     sampling = Sampling(config.temperature, config.latent_temperature, config.max_completion_length)
     system.eval()  # without dropout, as in training: the policy that is scored is the one that sampled
-    with _counting(system, config, vars(trajectories).values()) as ledger, ledger:
+    start = copy.deepcopy(system.reasoner).requires_grad_(False) if config.beta else None
+    held = [*vars(trajectories).values(), *([] if start is None else [*start.parameters(), *start.buffers()])]
+    with _counting(system, config, held) as ledger, ledger:
+        if start is not None and config.gradient_checkpointing:
+            recompute_layers(start.backbone)
         with _autocast(config):
             scores = ESTIMATORS[config.estimator].scores(system.reasoner, trajectories, sampling)
-            loss = scores.latents.sum() + scores.stops.sum() + scores.answers.sum()
+            loss = _everything(scores)
+            if start is not None:
+                now = replace(trajectories, latents=scores.chain.latents)
+                loss = loss + _everything(score(start, now, sampling))
+        check_loss(loss)
         loss.backward()
     return ledger.peak
+
+
+def _everything(scores: Scores) -> torch.Tensor:
+    return scores.latents.sum() + scores.stops.sum() + scores.answers.sum()
 
 
 def zero_trajectories(system: LatentSystem, config: GRPOConfig, lengths: Lengths) -> Trajectories:

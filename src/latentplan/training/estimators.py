@@ -49,6 +49,11 @@ class Estimator:
     scores: Callable[[LatentReasoner, Trajectories, Sampling], Scores]
     chain_actions: Callable[[torch.Tensor, torch.Tensor, Trajectories], tuple[torch.Tensor, torch.Tensor]]
 
+    @property
+    def attached(self) -> bool:
+        """Whether latents are functions of the parameters, so that gradients flow through them."""
+        return self.scores is replay_own_noise
+
     def actions(self, scores: Scores, trajectories: Trajectories, latent_scale: float) -> list[Actions]:
         """The actions of trajectories, new beside old; `latent_scale` multiplies those of latents."""
         new, mask = self.chain_actions(scores.latents * latent_scale, scores.stops, trajectories)

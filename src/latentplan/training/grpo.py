@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling import noise
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.recompute import recompute_layers
 from latentplan.problems.problem import Problem
 from latentplan.rewards import RewardSet
 from latentplan.rollout.engine import generate
@@ -33,6 +34,7 @@ from latentplan.training.advantages import (
 from latentplan.training.arguments import GRPOConfig
 from latentplan.training.drift import Drift
 from latentplan.training.instruments import measure_signal
+from latentplan.training.learning_rates import check_loss
 from latentplan.training.policy_loss import PolicyLoss
 from latentplan.training.question_order import Indices, QuestionSampler, as_batch, check_batches
 from latentplan.training.rl_settings import check_settings, choose
@@ -97,6 +99,8 @@ class GRPOTrainer(LatentTrainer):
         )
         if self.reference is not None:
             self.reference.to(self.args.device)  # type: ignore[arg-type]
+            if self.args.gradient_checkpointing:
+                recompute_layers(self.reference.backbone)
 
     def build_system(self, model: LoadedModel) -> LatentSystem:
         """What is trained."""
@@ -243,12 +247,15 @@ class GRPOTrainer(LatentTrainer):
     ) -> Any:
         """The clipped surrogate of each kind of action, summed, and `beta` times the KL to the start."""
         loss = model(compute=lambda system: self._loss(system, inputs))
+        check_loss(loss)
         self.watch_loss(inputs, loss)
         trajectories = inputs.trajectories
         questions = int(trajectories.question_mask.sum())
         self.count_tokens(questions + int(trajectories.num_tokens.sum()))
-        passes = self.reasoner_flops.training + (self.reasoner_flops.forward if self.reference else 0.0)
-        self.count_flops_of(trajectories, passes)
+        passes_of_reference = (2 if self.policy_loss.estimator.attached else 1) if self.reference else 0
+        self.count_flops_of(
+            trajectories, self.reasoner_flops.training + passes_of_reference * self.reasoner_flops.forward
+        )
         return (loss, {}) if return_outputs else loss
 
     def _loss(self, system: LatentSystem, batch: Minibatch) -> torch.Tensor:

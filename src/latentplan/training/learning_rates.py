@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -23,34 +24,37 @@ def give_rate(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Paramete
 
 def trained_parts(system: LatentSystem) -> dict[str, nn.Module]:
     """The parts of a system that are trained, by name: of `backbone`, the heads and `step_decoder`."""
+    parts = _parts(system).items()
+    return {name: part for name, part in parts if any(each.requires_grad for each in part.parameters())}
+
+
+def _parts(system: LatentSystem) -> dict[str, nn.Module]:
     reasoner = system.reasoner
     parts = {name: getattr(reasoner, name, None) for name in ("backbone", "latent_head", "stop_head")}
     parts["step_decoder"] = system.step_decoder
-    return {name: part for name, part in parts.items() if part is not None and _is_trained(part)}
-
-
-def _is_trained(part: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in part.parameters())
+    return {name: part for name, part in parts.items() if part is not None}
 
 
 def freeze_parts(system: LatentSystem, factors: Mapping[str, float]) -> None:
-    """Takes the parts with factor 0 out of training, so that no gradient of theirs is computed.
+    """Takes the parts with factor 0 out of training for good: no gradient of theirs is computed any more.
 
     Raises:
-        ValueError: `learning_rate_factors` names a part that is not trained, has something that is no
-            number from 0 on, or leaves nothing to train.
+        ValueError: `learning_rate_factors` names a part that is not there, gives a rate to one that is not
+            trained, has something that is no number from 0 on, or leaves nothing to train.
     """
-    parts = trained_parts(system)
+    parts, trained = _parts(system), trained_parts(system)
     for name, factor in factors.items():
         if name not in parts:
             raise ValueError(f"learning_rate_factors must be among {', '.join(parts)}, got {name!r}")
-        if not isinstance(factor, int | float) or factor < 0:
+        if not isinstance(factor, int | float) or not 0 <= factor < math.inf:
             raise ValueError(f"learning_rate_factors: {name} needs a number from 0 on, got {factor!r}")
-    for name, factor in factors.items():
-        if factor == 0:
-            parts[name].requires_grad_(False)
-    if not _is_trained(system):
+        if factor and name not in trained:
+            raise ValueError(f"learning_rate_factors: {name} is not trained in this run, it can only have 0")
+    frozen = [name for name, factor in factors.items() if factor == 0]
+    if frozen and not set(trained) - set(frozen):
         raise ValueError("learning_rate_factors is 0 for every part, so that there is nothing to train")
+    for name in frozen:
+        parts[name].requires_grad_(False)
 
 
 def give_factors(
@@ -61,3 +65,12 @@ def give_factors(
     for name, factor in factors.items():
         if name in parts:
             give_rate(optimizer, parts[name].parameters(), rate * factor)
+
+
+def check_loss(loss: torch.Tensor) -> None:
+    """Raises ValueError where gradients are wanted and nothing that is trained has a part in the loss."""
+    if torch.is_grad_enabled() and not loss.requires_grad:
+        raise ValueError(
+            "the loss depends on nothing that is trained: see learning_rate_factors and freeze_backbone, or "
+            "change the objectives or the estimator"
+        )

@@ -17,7 +17,8 @@ from latentplan.problems.files import write_atomically
 CARD = "README.md"
 _SETTINGS = """
 objectives latent_head stop_head latents_per_step max_latent_steps compression_factor curriculum_stages
-curriculum_steps curriculum_epochs effective_batch_size max_steps learning_rate lr_scheduler_type
+curriculum_steps curriculum_epochs effective_batch_size max_steps learning_rate
+learning_rate_factors lr_scheduler_type
 per_device_train_batch_size gradient_accumulation_steps num_generations answers_per_latent estimator
 reward_funcs reward_weights temperature latent_temperature beta epsilon chat_template
 system_prompt dtype bf16 freeze_backbone use_peft lora_r lora_alpha lora_target_modules seed

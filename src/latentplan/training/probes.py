@@ -5,9 +5,11 @@ Only when training starts does a model that is spread over devices lie on them.
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from transformers import TrainerCallback
@@ -22,12 +24,20 @@ from latentplan.training.watching import Watcher
 
 PROBED_PROBLEMS = 128
 """Training problems by which the decoder is judged before RL starts."""
+LOOKED_AT = 20_000
+"""Problems among which wanted ones are looked for; large data lie on disk."""
 
 
-def spread(problems: Sequence[Problem], count: int) -> list[Problem]:
-    """`count` problems at equal distances, or all: the first ones may be those that were labelled."""
-    count = min(count, len(problems))
-    return [problems[place * len(problems) // count] for place in range(count)]
+def scattered(
+    problems: Sequence[Problem], count: int, wanted: Callable[[Problem], bool] = lambda problem: True
+) -> list[Problem]:
+    """`count` of the wanted problems from all over the data: the first ones may be those that were labelled.
+
+    Always the same ones; fewer where `LOOKED_AT` problems hold no more.
+    """
+    places = random.Random(0).sample(range(len(problems)), min(len(problems), LOOKED_AT))
+    found = (problem for problem in map(problems.__getitem__, places) if wanted(problem))
+    return list(islice(found, count))
 
 
 @contextmanager
@@ -47,8 +57,7 @@ class DecoderProbe(TrainerCallback):
         self, run: RunDirectory, trainer: GRPOTrainer, problems: Sequence[Problem], watcher: Watcher
     ):
         self.run, self.trainer, self.watcher = run, trainer, watcher
-        labelled = [problem for problem in spread(problems, 4 * PROBED_PROBLEMS) if problem.steps]
-        self.labelled = spread(labelled, PROBED_PROBLEMS)
+        self.labelled = scattered(problems, PROBED_PROBLEMS, lambda problem: bool(problem.steps))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Asks, on all processes, unless training goes on from a checkpoint."""
@@ -75,8 +84,8 @@ class SignalProbe(TrainerCallback):
         if state.global_step or not self.trainer.loaded.reasoner.config.num_slots:
             return
         with _asking(self.trainer):
-            split = reward_variance(self.trainer, spread(self.problems, VARIANCE_PROBLEMS))
-            chosen = spread(self.problems, self.trainer.args.signal_problems)
+            split = reward_variance(self.trainer, scattered(self.problems, VARIANCE_PROBLEMS))
+            chosen = scattered(self.problems, self.trainer.args.signal_problems)
             agreed = gradient_agreement(self.trainer, chosen)
             if self.trainer.drift is not None:
                 self.trainer.drift.start(self.trainer.loaded, writes=self.run.writes)

@@ -14,6 +14,7 @@ from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder
 from latentplan.methods.registry import get_method
 from latentplan.methods.system import LatentSystem
 from latentplan.training.arguments import SFTConfig
+from latentplan.training.learning_rates import check_loss
 from latentplan.training.plan import PlacedProblems, PlanSampler, StageCollator
 from latentplan.training.trainer import LatentTrainer, decay
 from latentplan.training.validation import ValidationSet, validation_batches
@@ -137,6 +138,7 @@ class SFTTrainer(LatentTrainer):
         )
         # The Trainer divides by the number of micro-batches, and DDP by the number of devices.
         loss = loss * passes * self.args.world_size
+        check_loss(loss)
         self.watch_loss(inputs, loss)
         return (loss, outputs) if return_outputs else loss
 

@@ -55,6 +55,8 @@ class LatentTrainer(EvaluatingTrainer):
         self._flops = 0.0
         recomputes = bool(self.args.gradient_checkpointing)
         self.reasoner_flops = token_flops(self.model.reasoner, recomputes)
+        if not any(each.requires_grad for each in self.model.reasoner.parameters()):
+            self.reasoner_flops = self.reasoner_flops._replace(training=self.reasoner_flops.forward)
         self.decoder_flops = token_flops(self.model.step_decoder, recomputes)
         self._clock = time.perf_counter()
         self._output_dir: str | None = None

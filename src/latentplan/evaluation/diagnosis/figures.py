@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from latentplan.evaluation.diagnosis.findings import Figure
-from latentplan.evaluation.paired import paired_bootstrap
+from latentplan.evaluation.paired import beyond_what_was_seen, paired_bootstrap, paired_interval
 from latentplan.evaluation.statistics import wilson_interval
 
 _RESAMPLES = 1000
@@ -25,11 +25,7 @@ def drop(name: str, before: Sequence[bool], after: Sequence[bool]) -> Figure:
     differences = [float(bool(a)) - float(bool(b)) for a, b in zip(before, after, strict=True)]
     if not differences:
         return Figure(name, None, unit="share", count=0)
-    estimate, low, high = paired_bootstrap(differences)
-    if abs(estimate) in (0, 1) and low == high:
-        low, high = _beyond_what_was_seen(estimate, len(differences))
-        low = -high if estimate == 0 else low  # as many could have been lost as gained
-    return Figure(name, estimate, low, high, unit="share", count=len(differences))
+    return Figure(name, *paired_interval(differences), unit="share", count=len(differences))
 
 
 def mean(name: str, values: Sequence[float], unit: str = "") -> Figure:
@@ -57,17 +53,8 @@ def resampled(
     found = [each for each in (statistic(rows[draw]) for draw in draws) if each is not None]
     low, high = np.quantile(found, [0.025, 0.975]) if found else (value, value)
     if unit == "share" and value in (0, 1) and low == high:
-        return Figure(name, value, *_beyond_what_was_seen(value, len(rows)), unit=unit, count=len(rows))
+        return Figure(name, value, *beyond_what_was_seen(value, len(rows)), unit=unit, count=len(rows))
     return Figure(name, float(value), float(low), float(high), unit=unit, count=len(rows))
-
-
-def _beyond_what_was_seen(share: float, count: int) -> tuple[float, float]:
-    """The exact 95% bounds of 0, 1 or -1 in every one of `count` problems, where a bootstrap sees no others.
-
-    Clopper & Pearson (1934), 'The use of confidence or fiducial limits', Biometrika 26:404-413.
-    """
-    others = 1 - 0.025 ** (1 / count)
-    return {0: (0.0, others), 1: (1 - others, 1.0), -1: (-1.0, others - 1)}[round(share)]
 
 
 def ratio(rows: np.ndarray) -> float | None:
