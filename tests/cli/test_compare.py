@@ -262,7 +262,7 @@ def test_every_experiment_names_what_exists(name):
         curriculum = entry.settings.get("curriculum_steps")
         if entry.listed and isinstance(curriculum, list):
             steps[entry.name] = sum(curriculum)
-    assert set(steps.values()) <= {850}
+    assert len(set(steps.values())) <= 1, "rows with stages of their own are trained equally long"
 
 
 def test_an_experiment_of_one_s_own_says_what_is_wrong(tmp_path):
