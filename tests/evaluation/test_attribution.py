@@ -148,5 +148,5 @@ def test_the_command_prints_and_writes(runs):
     assert "of it the latents'" in result.output
     found = Attribution.load(runs / "after" / "attribution" / "before-minigsm-clock.json")
     assert (found.benchmark, found.num_problems) == ("minigsm:clock", 6)
-    parts = found.from_latents.estimate + found.from_answers.estimate
-    assert found.gain.estimate == pytest.approx(parts)
+    parts = found.parts
+    assert parts.gain.estimate == pytest.approx(parts.from_latents.estimate + parts.from_answers.estimate)

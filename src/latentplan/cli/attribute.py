@@ -65,7 +65,7 @@ def attribute(
     except (ValueError, FileNotFoundError) as error:
         fail(error)
     found = Attribution(
-        label, question_fingerprint(problems), len(problems), str(before), str(after), *take_apart(solved)
+        label, question_fingerprint(problems), len(problems), str(before), str(after), take_apart(solved)
     )
     console = Console(highlight=False)
     console.print(_table(found))
@@ -80,17 +80,17 @@ def _table(found: Attribution) -> Table:
     table.add_column("answered by")
     table.add_column("accuracy", justify="right")
     for latents, answers, accuracy in (
-        ("before", "before", found.accuracy_before),
-        ("after", "before", found.accuracy_latents),
-        ("before", "after", found.accuracy_answers),
-        ("after", "after", found.accuracy_after),
+        ("before", "before", found.parts.accuracy_before),
+        ("after", "before", found.parts.accuracy_latents),
+        ("before", "after", found.parts.accuracy_answers),
+        ("after", "after", found.parts.accuracy_after),
     ):
         table.add_row(latents, answers, _shown(accuracy, "{:.1f}%"))
     table.add_section()
     for name, points in (
-        ("gain, points", found.gain),
-        ("of it the latents'", found.from_latents),
-        ("of it the answers'", found.from_answers),
+        ("gain, points", found.parts.gain),
+        ("of it the latents'", found.parts.from_latents),
+        ("of it the answers'", found.parts.from_answers),
     ):
         table.add_row(name, "", _shown(points, "{:+.1f}"))
     return table

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,18 +31,35 @@ FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
+class Parts:
+    """A gain taken apart, with 95% intervals over problems, paired for differences.
+
+    Attributes:
+        accuracy_before: greedy accuracy of the first model, latents and answers its own.
+        accuracy_latents: of the second's latents, answered by the first.
+        accuracy_answers: of the first's latents, answered by the second.
+        accuracy_after: of the second, all its own.
+        gain: the last minus the first.
+        from_latents, from_answers: the two parts that it is the sum of.
+    """
+
+    accuracy_before: Estimate
+    accuracy_latents: Estimate
+    accuracy_answers: Estimate
+    accuracy_after: Estimate
+    gain: Estimate
+    from_latents: Estimate
+    from_answers: Estimate
+
+
+@dataclass(frozen=True)
 class Attribution(SavedJson):
-    """A gain taken apart.
+    """Where a gain on a benchmark came from, as a JSON file.
 
     Attributes:
         benchmark, data_fingerprint, num_problems: what was solved.
         before, after: the folders of the two models.
-        accuracy_before: greedy accuracy of the first, latents and answers its own.
-        accuracy_latents: of the second's latents, answered by the first.
-        accuracy_answers: of the first's latents, answered by the second.
-        accuracy_after: of the second, all its own.
-        gain: the last minus the first, with the paired 95% interval over problems; likewise
-        from_latents, from_answers: the two parts that it is the sum of.
+        parts: the gain taken apart.
     """
 
     called: ClassVar[str] = "an attribution"
@@ -52,19 +69,13 @@ class Attribution(SavedJson):
     num_problems: int
     before: str
     after: str
-    accuracy_before: Estimate
-    accuracy_latents: Estimate
-    accuracy_answers: Estimate
-    accuracy_after: Estimate
-    gain: Estimate
-    from_latents: Estimate
-    from_answers: Estimate
+    parts: Parts
     format_version: int = FORMAT_VERSION
 
     @classmethod
     def read_parts(cls, row: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a row, with dataclasses in the place of dictionaries."""
-        return {name: Estimate(**value) if isinstance(value, dict) else value for name, value in row.items()}
+        return {**row, "parts": Parts(**{name: Estimate(**value) for name, value in row["parts"].items()})}
 
 
 def crossed_answers(
@@ -100,18 +111,6 @@ def crossed_answers(
                 )
             solved[thinks, answers, chains.places] = are_correct(completions, references)
     return solved
-
-
-class Parts(NamedTuple):
-    """The estimates of an `Attribution`."""
-
-    accuracy_before: Estimate
-    accuracy_latents: Estimate
-    accuracy_answers: Estimate
-    accuracy_after: Estimate
-    gain: Estimate
-    from_latents: Estimate
-    from_answers: Estimate
 
 
 def take_apart(solved: np.ndarray) -> Parts:
