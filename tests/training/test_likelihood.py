@@ -11,7 +11,8 @@ from latentplan.modeling.latents import LatentChain
 from latentplan.rewards import RewardSet
 from latentplan.rollout.log_probs import Scores
 from latentplan.rollout.trajectories import Trajectories
-from latentplan.training.likelihood import VALUES, LikelihoodTrainer, expected_value, with_answers
+from latentplan.training.known_answers import KnownAnswers, instead_of_samples
+from latentplan.training.likelihood import VALUES, LikelihoodTrainer, expected_value
 from latentplan.training.validation import ValidationSet
 
 
@@ -36,12 +37,16 @@ def four_chains():
     )
 
 
+def with_answers(trajectories, answers):
+    return instead_of_samples(trajectories, KnownAnswers.of(answers, 0, torch.device("cpu")))
+
+
 def scores_of(answers, stops, chain):
     return Scores(chain, torch.zeros(4, 1), stops, answers, None, torch.zeros_like(answers))
 
 
 def test_each_chain_gets_the_answer_of_its_question(four_chains):
-    answered = with_answers(four_chains, [[5, 6, 7], [8, 9]], pad_token_id=0)
+    answered = with_answers(four_chains, [[5, 6, 7], [8, 9]])
     assert answered.answer_ids.tolist() == [[5, 6, 7], [5, 6, 7], [8, 9, 0], [8, 9, 0]]
     assert answered.answer_mask.tolist() == [[1, 1, 1], [1, 1, 1], [1, 1, 0], [1, 1, 0]]
     assert answered.finished.all()
@@ -49,7 +54,7 @@ def test_each_chain_gets_the_answer_of_its_question(four_chains):
 
 
 def test_values_and_stops_by_hand(four_chains):
-    trajectories = with_answers(four_chains, [[5, 6], [8]], pad_token_id=0)
+    trajectories = with_answers(four_chains, [[5, 6], [8]])
     answers = torch.log(torch.tensor([[0.5, 0.5], [0.5, 1.0], [0.2, 0.3], [0.4, 0.3]])).requires_grad_()
     stops = torch.full((4, 1), -0.5).requires_grad_()
     chain = LatentChain(trajectories.latents, trajectories.latents, None, trajectories.slot_mask)

@@ -110,7 +110,7 @@ class Trajectories:
         steps = slots // size if size else 0
         wide |= {"stop_mask": steps, "stops": steps, "stop_log_probs": steps}
         wide |= {"answer_ids": tokens, "answer_mask": tokens, "answer_log_probs": tokens}
-        return replace(self, **{name: _widened(getattr(self, name), width) for name, width in wide.items()})
+        return replace(self, **{name: widened(getattr(self, name), width) for name, width in wide.items()})
 
     @classmethod
     def joined(
@@ -135,7 +135,7 @@ class Trajectories:
         return cls(question_ids=question_ids, question_mask=question_mask, **values)
 
 
-def _widened(columns: torch.Tensor, width: int) -> torch.Tensor:
+def widened(columns: torch.Tensor, width: int) -> torch.Tensor:
     """`[rows, n, ...]` with zeros after the n-th column up to `width`."""
     missing = width - columns.shape[1]
     if missing <= 0:

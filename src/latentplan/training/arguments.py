@@ -223,6 +223,11 @@ class GRPOConfig(RunConfig):
         "above 0, plans are drawn from the step decoder at this temperature, and their tokens are actions "
         "that teach the latents (estimator pathwise); 0 decodes them greedily",
     )
+    likelihood_weight: float = _setting(
+        0.0,
+        "above 0, the log-likelihood of the data's answer given each chain of latents is one more objective, "
+        "with this weight (estimator pathwise)",
+    )
     max_completion_length: int = _setting(64, "answer tokens at most")
     reward_funcs: list[str] | None = _setting(
         None,

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 import torch
 
-from latentplan.encoding.encoder import pad_right
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
@@ -27,6 +25,7 @@ from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.advantages import group_advantages, mean_of_the_others, no_deviation
 from latentplan.training.arguments import GRPOConfig
 from latentplan.training.grpo import GRPOTrainer
+from latentplan.training.known_answers import KnownAnswers, check_answers, instead_of_samples
 from latentplan.training.objectives import clipped_surrogate
 from latentplan.training.rollouts import Minibatch, Sampled, split
 
@@ -34,22 +33,6 @@ Value = Callable[[torch.Tensor], torch.Tensor]
 """From log-likelihoods of answers, `[chains]`, to what is maximised."""
 
 VALUES: dict[str, Value] = {"likelihood": torch.exp, "log_likelihood": lambda log_likelihood: log_likelihood}
-
-
-def with_answers(trajectories: Trajectories, answers: list[list[int]], pad_token_id: int) -> Trajectories:
-    """Chains with given answers in the place of sampled ones, one for each question, eos included."""
-    lengths = [len(answer) for answer in answers]
-    ids = pad_right(answers, pad_token_id).to(trajectories.answer_ids.device)
-    mask = torch.arange(ids.shape[1])[None] < torch.tensor(lengths)[:, None]
-    ids = ids.repeat_interleave(trajectories.draws, dim=0)
-    mask = mask.long().to(ids.device).repeat_interleave(trajectories.draws, dim=0)
-    return replace(
-        trajectories,
-        answer_ids=ids,
-        answer_mask=mask,
-        answer_log_probs=torch.zeros_like(mask, dtype=torch.float32),
-        finished=torch.ones(len(ids), dtype=torch.bool, device=ids.device),
-    )
 
 
 def expected_value(
@@ -98,9 +81,7 @@ class LikelihoodTrainer(GRPOTrainer):
         self.value = VALUES[name]
         super().__init__(model, config, *args, **kwargs)
         known = [] if self.validation is None else self.validation.problems
-        for problem in chain(self.problems, known):
-            if not problem.answer:
-                raise ValueError(f"estimator {name} needs answers, and there is none to {problem.question!r}")
+        check_answers(f"estimator {name}", self.problems, known)
 
     def _roll_out(self, places: list[int], rollout: int) -> list[Minibatch]:
         sampled = self.draw(places, rollout)
@@ -121,9 +102,8 @@ class LikelihoodTrainer(GRPOTrainer):
             draws=self.args.num_generations,
         )
         answers = [encoded.answer for encoded in self.loaded.encoder.encode_all(problems)]
-        return Sampled(
-            problems, with_answers(trajectories, answers, self.loaded.tokenizer.pad_token_id), solutions=[]
-        )
+        known = KnownAnswers.of(answers, self.loaded.tokenizer.pad_token_id, ids.device)
+        return Sampled(problems, instead_of_samples(trajectories, known), solutions=[])
 
     def learnable(self, sampled: Sampled) -> torch.Tensor:
         """Zeros `[chains]`: what a chain is worth is known only when it is scored."""

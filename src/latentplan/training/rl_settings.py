@@ -54,6 +54,13 @@ def check_settings(config: GRPOConfig, model: LoadedModel) -> None:
             "baseline none needs scale_rewards none: without a baseline equal rewards, whose deviation is 0, "
             "would be divided by it"
         )
+    if config.likelihood_weight < 0 or (config.likelihood_weight and config.estimator != "pathwise"):
+        raise ValueError(
+            f"likelihood_weight={config.likelihood_weight} teaches latents what makes the right answer "
+            "likely: it needs a number above 0, and estimator pathwise"
+        )
+    if config.likelihood_weight and not model.reasoner.config.num_slots:
+        raise ValueError(f"likelihood_weight moves latents, and {model.reasoner.config.method} has none")
     needs_plans = model.step_decoder is not None and config.estimator == "pathwise"
     if config.plan_temperature < 0 or (config.plan_temperature and not needs_plans):
         raise ValueError(

@@ -15,26 +15,32 @@ from latentplan.rewards.combine import Rewarded
 from latentplan.rollout.plan_tokens import PlanTokens, sample_plans
 from latentplan.rollout.solve import Solution, read_solutions
 from latentplan.rollout.trajectories import Trajectories
+from latentplan.training.known_answers import KnownAnswers
 from latentplan.training.sharding import same_everywhere
 
 
 @dataclass
 class Minibatch:
-    """Trajectories, their advantages `[trajectories]`, and the plans of the chains where these are drawn."""
+    """Trajectories and their advantages `[trajectories]`.
+
+    Also the plans of the chains where these are drawn, and the right answers where they are asked about.
+    """
 
     trajectories: Trajectories
     advantages: torch.Tensor
     plans: PlanTokens | None = None
+    known: KnownAnswers | None = None
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """A rollout: the problems, a group of trajectories of each, their texts, and drawn plans if any."""
+    """A rollout: the problems, a group of trajectories of each, their texts; drawn plans, known answers."""
 
     problems: Sequence[Problem]
     trajectories: Trajectories
     solutions: Sequence[Solution]
     plans: PlanTokens | None = None
+    known: KnownAnswers | None = None
 
     @property
     def repeated(self) -> list[Problem]:
@@ -91,6 +97,7 @@ def split(sampled: Sampled, advantages: torch.Tensor, parts: int) -> list[Miniba
             trajectories.select(slice(start, start + size)),
             advantages[start * group : (start + size) * group],
             plans and plans.select(slice(start * draws, (start + size) * draws)),
+            sampled.known and sampled.known.select(slice(start, start + size)),
         )
         for start in range(0, questions, size)
     ]
@@ -105,7 +112,10 @@ def alike(trainer: Trainer, minibatches: Sequence[Minibatch]) -> list[Minibatch]
         largest = same_everywhere(trainer, *sizes)
         if largest != sizes:
             trajectories = trajectories.padded(*largest)
-        found.append(replace(minibatch, trajectories=trajectories))
+        known = minibatch.known
+        if known is not None:
+            known = known.padded(*same_everywhere(trainer, known.ids.shape[1]))
+        found.append(replace(minibatch, trajectories=trajectories, known=known))
     return found
 
 

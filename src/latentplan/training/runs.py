@@ -29,6 +29,7 @@ from latentplan.training.estimators import ESTIMATORS, slot_actions
 from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.health import RL_RULES, SFT_RULES, Situation
 from latentplan.training.hub import check_repository, push_run
+from latentplan.training.hybrid import HybridTrainer
 from latentplan.training.initialise import choose_trained_weights, initialise_system, load_start
 from latentplan.training.latent_rl import LatentRLTrainer
 from latentplan.training.likelihood import VALUES, LikelihoodTrainer
@@ -134,7 +135,7 @@ def train_grpo(
     scores_latents = scores_latents and getattr(loaded.reasoner.latent_head, "log_variance", None) is not None
     situation = Situation(parts.num_slots, parts.stop_head, scores_latents=scores_latents)
     watcher = Watcher(run, RL_RULES, situation)
-    trainer = TRAINERS.get(config.estimator, GRPOTrainer)(
+    trainer = _trainer_class(config)(
         loaded, config, problems, rewards, [MetricsFile(run), watcher], validation
     )
     if validation is not None:
@@ -142,6 +143,12 @@ def train_grpo(
     trainer.add_callback(DecoderProbe(run, trainer, problems, watcher))
     trainer.add_callback(SignalProbe(run, trainer, problems, watcher))
     return _train(run, trainer, trainer.model, loaded.tokenizer)
+
+
+def _trainer_class(config: GRPOConfig) -> type[GRPOTrainer]:
+    if config.likelihood_weight:
+        return HybridTrainer
+    return TRAINERS.get(config.estimator, GRPOTrainer)
 
 
 def _open_run(model: ModelArguments, data: DataArguments, config: RunConfig, command: str) -> RunDirectory:
