@@ -17,7 +17,9 @@ from typer.testing import CliRunner
 from latentplan.cli import jobs
 from latentplan.cli.app import app
 
-METHODS = ["cot", "no_cot", "coconut", "atp_latent_sft", "atp_latent_rl"]
+METHODS = ["cot", "no_cot", "coconut", "atp_latent_sft", "atp_latent_rl", "few_cot", "few_sft", "few_rl"]
+TITLES = ["CoT (written)", "No-CoT", "Coconut", "ATP-Latent, SFT", "ATP-Latent, RL"]
+TITLES += ["CoT, 600 chains", "ATP-Latent, SFT, 600 chains", "ATP-Latent, RL from there"]
 KEYS = ["accuracy", "interval", "accuracy_sampled", "tokens", "coherence", "seconds"]
 SMALL = ["--scale", "0.004", "--num_problems", "8"]
 
@@ -43,13 +45,16 @@ def test_quickstart_from_end_to_end_and_again(tmp_path, monkeypatch):
     for name, method in summary["methods"].items():
         assert None not in [value for key, value in method.items() if key != "coherence"], name
         settings = (output / name / "config.yaml").read_text()
-        assert "dataset_size: 2000\n" in settings
+        labelled = 600 if name in ("few_cot", "few_sft") else 2000
+        assert f"dataset_size: {labelled}\n" in settings
         record = json.loads((output / name / "run.json").read_text())
         assert record["command"].startswith(f"latentplan {'grpo' if name.endswith('rl') else 'sft'} --config")
         assert (output / f"{name}.log").read_text().count("minigsm:quickstart") >= 2
     page = (output / "report.html").read_text()
     assert "<code>latentplan quickstart --scale 0.004</code>" in page
-    for title in ("CoT (written)", "No-CoT", "Coconut", "ATP-Latent, SFT", "ATP-Latent, RL"):
+    assert "/few_cot" in (output / "few_sft" / "config.yaml").read_text()
+    assert "/few_sft" in (output / "few_rl" / "config.yaml").read_text()
+    for title in TITLES:
         assert re.search(rf"│ {re.escape(title)} +│ +\d+\.\d% │", done.output), done.output
         assert f"{title}</th>" in page
 
@@ -90,7 +95,9 @@ def test_processes_end_with_an_interruption(number, started, tmp_path, monkeypat
         assert invoke(tmp_path).exit_code == 130
     finally:
         signal.signal(signal.SIGINT, before)
-    assert [process.returncode for process in started] == [-signal.SIGTERM]
+    assert [process.returncode for process in started] == [
+        -signal.SIGTERM
+    ] * 2  # one a worker
     assert signal.getsignal(signal.SIGTERM) is handler
 
 

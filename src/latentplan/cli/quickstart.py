@@ -1,5 +1,8 @@
 """`latentplan quickstart`: the main job, with a backbone, ATP-Latent, three baselines and a report.
 
+Everything is trained twice over: on chains for every problem, where imitation leaves RL nothing to do, and on
+chains for a few hundred, where RL on the answers of the others goes on from where imitation ends.
+
 The runs form a small graph; two of them train side by side, each on its own core, because passes over one
 latent position are too small to share. Everything goes on where it was interrupted.
 """
@@ -34,6 +37,8 @@ from latentplan.training.run_directory import command_line
 
 BENCHMARK = "minigsm:quickstart"
 MAX_NEW_TOKENS = 48
+FEW = 600
+"""Problems with a labelled chain in the recipes of `few_labels`."""
 
 
 @dataclass
@@ -41,8 +46,9 @@ class Member:
     """One run of the quickstart: train by a recipe, then evaluate, all in one process.
 
     Attributes:
-        name: of the recipe and of the run directory.
+        name: of the run directory.
         title: what the report calls it.
+        recipe: by name.
         command: `sft` or `grpo`.
         needs: the members whose models it starts from.
         total_steps: optimisation steps.
@@ -52,6 +58,7 @@ class Member:
 
     name: str
     title: str
+    recipe: str
     command: str = "sft"
     needs: Sequence[str] = ()
     total_steps: int | None = None
@@ -62,15 +69,18 @@ class Member:
 def quickstart_members() -> list[Member]:
     """The members in the order of the table."""
     return [
-        Member("cot", "CoT (written)"),
-        Member("no_cot", "No-CoT", needs=["cot"]),
-        Member("coconut", "Coconut", needs=["cot"]),
-        Member("atp_latent_sft", "ATP-Latent, SFT", needs=["cot"]),
-        Member("atp_latent_rl", "ATP-Latent, RL", command="grpo", needs=["atp_latent_sft"]),
+        Member("cot", "CoT (written)", "quickstart/cot"),
+        Member("no_cot", "No-CoT", "quickstart/no_cot", needs=["cot"]),
+        Member("coconut", "Coconut", "quickstart/coconut", needs=["cot"]),
+        Member("atp_latent_sft", "ATP-Latent, SFT", "quickstart/atp_latent_sft", needs=["cot"]),
+        Member("atp_latent_rl", "ATP-Latent, RL", "quickstart/atp_latent_rl", "grpo", ["atp_latent_sft"]),
+        Member("few_cot", f"CoT, {FEW} chains", "few_labels/cot"),
+        Member("few_sft", f"ATP-Latent, SFT, {FEW} chains", "few_labels/atp_latent_sft", needs=["few_cot"]),
+        Member("few_rl", "ATP-Latent, RL from there", "few_labels/atp_latent_rl", "grpo", ["few_sft"]),
     ]
 
 
-START_ORDER = ("cot", "atp_latent_sft", "coconut", "no_cot", "atp_latent_rl")
+START_ORDER = ("few_cot", "cot", "few_sft", "atp_latent_sft", "coconut", "no_cot", "few_rl", "atp_latent_rl")
 """The longest chain of them first where they compete for a core."""
 
 
@@ -113,8 +123,8 @@ def quickstart(
 def _plan(member: Member, output: Path, num_problems: int, seed: int, scale: float) -> None:
     """Fills in the command lines of a member: training, greedy and sampled evaluation."""
     run = output / member.name
-    settings = yaml.safe_load(find_recipe(f"quickstart/{member.name}").read_text())
-    train = [member.command, "--config", f"quickstart/{member.name}", "--output_dir", str(run)]
+    settings = yaml.safe_load(find_recipe(member.recipe).read_text())
+    train = [member.command, "--config", member.recipe, "--output_dir", str(run)]
     train += ["--torch_threads", "1", "--seed", str(seed)]
     if member.needs:
         train += ["--model_name_or_path", str(output / member.needs[0])]
@@ -239,5 +249,5 @@ class _Record:
 
 
 def _fingerprint(member: Member) -> str:
-    recipe = find_recipe(f"quickstart/{member.name}").read_text()
+    recipe = find_recipe(member.recipe).read_text()
     return hashlib.sha256(json.dumps([recipe, member.training]).encode()).hexdigest()

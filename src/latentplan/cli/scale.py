@@ -7,7 +7,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 FEWEST_PROBLEMS = 2000
-"""Training problems that are made even for the shortest look."""
+"""Training problems that are made even for the shortest look, where the recipe has as many."""
 
 
 def count_steps(settings: Mapping[str, Any]) -> int | None:
@@ -32,7 +32,8 @@ def scaled_settings(settings: Mapping[str, Any], scale: float) -> dict[str, Any]
         return {}
     changed: dict[str, Any] = {"logging_steps": 1}
     if scale < 1 and settings.get("dataset_size"):
-        changed["dataset_size"] = max(FEWEST_PROBLEMS, round(settings["dataset_size"] * scale))
+        size = settings["dataset_size"]
+        changed["dataset_size"] = min(size, max(FEWEST_PROBLEMS, round(size * scale)))
     if "max_steps" in settings:
         steps = max(1, round(settings["max_steps"] * scale))
         return {**changed, "max_steps": steps, "save_steps": steps}
