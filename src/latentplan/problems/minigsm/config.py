@@ -132,7 +132,6 @@ PRESETS: dict[str, MinigsmConfig] = {
     "clock": MinigsmConfig(world="clock"),
     "quickstart": MinigsmConfig(world="clock", phrasing="plain", step_weights=(1, 2, 2, 2)),
     "long": MinigsmConfig(world="clock", phrasing="plain", max_steps=LONGEST_CHAIN),
-    "small": MinigsmConfig(max_steps=3, max_number=20, operators="+-", percentages=False),
     "easy": MinigsmConfig(max_steps=3, max_number=100, percentages=False),
     "default": MinigsmConfig(max_steps=5),
     "hard": MinigsmConfig(
