@@ -19,7 +19,7 @@ from latentplan.cli.app import app
 
 METHODS = ["cot", "no_cot", "coconut", "atp_latent_sft", "atp_latent_rl", "few_cot", "few_sft", "few_rl"]
 TITLES = ["CoT (written)", "No-CoT", "Coconut", "ATP-Latent, SFT", "ATP-Latent, RL"]
-TITLES += ["CoT, 600 chains", "ATP-Latent, SFT, 600 chains", "ATP-Latent, RL from there"]
+TITLES += ["CoT, 500 chains", "ATP-Latent, SFT, 500 chains", "ATP-Latent, RL from there"]
 KEYS = ["accuracy", "interval", "accuracy_sampled", "tokens", "coherence", "seconds"]
 SMALL = ["--scale", "0.004", "--num_problems", "8"]
 
@@ -45,7 +45,7 @@ def test_quickstart_from_end_to_end_and_again(tmp_path, monkeypatch):
     for name, method in summary["methods"].items():
         assert None not in [value for key, value in method.items() if key != "coherence"], name
         settings = (output / name / "config.yaml").read_text()
-        labelled = 600 if name in ("few_cot", "few_sft") else 2000
+        labelled = 500 if name in ("few_cot", "few_sft") else 2000
         assert f"dataset_size: {labelled}\n" in settings
         record = json.loads((output / name / "run.json").read_text())
         assert record["command"].startswith(f"latentplan {'grpo' if name.endswith('rl') else 'sft'} --config")

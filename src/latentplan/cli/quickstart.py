@@ -37,7 +37,7 @@ from latentplan.training.run_directory import command_line
 
 BENCHMARK = "minigsm:quickstart"
 MAX_NEW_TOKENS = 48
-FEW = 600
+FEW = 500
 """Problems with a labelled chain in the recipes of `few_labels`."""
 
 
