@@ -95,9 +95,7 @@ def test_processes_end_with_an_interruption(number, started, tmp_path, monkeypat
         assert invoke(tmp_path).exit_code == 130
     finally:
         signal.signal(signal.SIGINT, before)
-    assert [process.returncode for process in started] == [
-        -signal.SIGTERM
-    ] * 2  # one a worker
+    assert [process.returncode for process in started] == [-signal.SIGTERM] * 2  # one a worker
     assert signal.getsignal(signal.SIGTERM) is handler
 
 

@@ -76,7 +76,7 @@ def quickstart_members() -> list[Member]:
         Member("atp_latent_rl", "ATP-Latent, RL", "quickstart/atp_latent_rl", "grpo", ["atp_latent_sft"]),
         Member("few_cot", f"CoT, {FEW} chains", "few_labels/cot"),
         Member("few_sft", f"ATP-Latent, SFT, {FEW} chains", "few_labels/atp_latent_sft", needs=["few_cot"]),
-        Member("few_rl", "ATP-Latent, RL from there", "few_labels/atp_latent_rl", "grpo", ["few_sft"]),
+        Member("few_rl", "ATP-Latent, RL from there", "few_labels/grpo_likelihood", "grpo", ["few_sft"]),
     ]
 
 
