@@ -17,6 +17,7 @@ from latentplan.training.dry_run import (
     peak_of_supervised_step,
     supervised_batch,
     supervised_loss,
+    zero_trajectories,
 )
 from latentplan.training.footprint import SHARDING, Weights, weigh
 from latentplan.training.ledger import AllocationLedger
@@ -113,6 +114,17 @@ def test_the_dry_run_counts_what_a_real_policy_step_allocates(tmp_path, estimato
     with FakeTensorMode():
         as_if_on_a_device(system)
         assert peak_of_policy_step(system, run, LENGTHS) == pytest.approx(real, rel=0.02)
+
+
+def test_right_answers_beside_the_samples_are_scored_too(tmp_path):
+    settings = {"estimator": "pathwise", "answers_per_latent": 2, "likelihood_weight": 1.0}
+    run, system = (
+        reinforced(tmp_path, **settings),
+        build_system(ModelArguments(), supervised(tmp_path), tiny()),
+    )
+    with FakeTensorMode():
+        trajectories = zero_trajectories(system, run, LENGTHS)
+    assert (trajectories.draws, trajectories.answers) == (2, 3)
 
 
 def test_what_is_alive_after_the_forward_pass_is_what_autograd_has_saved(tmp_path):

@@ -198,6 +198,7 @@ def zero_trajectories(system: LatentSystem, config: GRPOConfig, lengths: Lengths
     shape = system.reasoner.config
     rows = config.per_device_train_batch_size
     questions, chains = rows // config.num_generations, rows // config.answers_per_latent
+    rows += chains * bool(config.likelihood_weight)  # the right answer of each chain
     tokens, slots = config.max_completion_length, shape.num_slots
     decisions = torch.zeros(chains, slots // shape.latents_per_step, dtype=torch.long)
     return _FullTrajectories(
