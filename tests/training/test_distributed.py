@@ -192,10 +192,16 @@ def test_adapters_of_a_sharded_model_are_merged_and_a_finished_run_is_overwritte
     assert json.loads((half / "run.json").read_text())["status"] == "finished"
 
 
-@pytest.mark.parametrize(("engine", "estimator"), [("ddp", "score_function"), ("fsdp2", "pathwise")])
+@pytest.mark.parametrize(
+    ("engine", "objective"),
+    [
+        ("ddp", {"estimator": "score_function"}),
+        ("fsdp2", {"estimator": "pathwise", "likelihood_weight": 1.0}),
+    ],
+)
 def test_reinforcement_depends_on_the_effective_batch_alone(
     engine,
-    estimator,
+    objective,
     two_processes,
     run_grpo,
     trained,
@@ -209,7 +215,7 @@ def test_reinforcement_depends_on_the_effective_batch_alone(
     The processes' chains of latents differ in length, so a rollout takes differently many passes on each.
     """
     start = trained("atp_latent")
-    settings = {**SHARED, **GRPO, "estimator": estimator}
+    settings = {**SHARED, **GRPO, **objective}
     data = {"dataset_config": "clock", "dataset_size": 40, "model_name_or_path": str(start)}
     two = tmp_path / "two"
     sizes = {"output_dir": str(two), "per_device_train_batch_size": 8}
