@@ -7,12 +7,12 @@ r"""Curves of the RL runs of a comparison: a line a row, the range of its seeds 
 
 from __future__ import annotations
 
-import argparse
-import csv
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from figures import arguments_of, save
 
 
 class Point(NamedTuple):
@@ -41,8 +41,8 @@ def curve(runs: Path, row: str, metric: str) -> list[Point]:
     ]
 
 
-def draw(curves: list[list[Point]], metric: str, stem: Path) -> None:
-    """Writes STEM.png and STEM.svg."""
+def draw(curves: list[list[Point]], metric: str) -> Any:
+    """The figure."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4))
@@ -55,31 +55,21 @@ def draw(curves: list[list[Point]], metric: str, stem: Path) -> None:
     axes.set_xlabel("optimisation step")
     axes.set_ylabel(metric)
     axes.legend(frameon=False, fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    for ending in (".png", ".svg"):
-        figure.savefig(stem.with_name(stem.name + ending), dpi=150, bbox_inches="tight")
+    return figure
 
 
 def main() -> None:
     """Reads the runs, and writes CSV, PNG and SVG."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", type=Path, help="the folder of runs, as --runs of latentplan compare")
+    parser = arguments_of(__doc__, "curves")
     parser.add_argument("--rows", required=True, help="names of rows, with commas between")
     parser.add_argument("--metric", default="rewards/accuracy/mean")
-    parser.add_argument("--output", type=Path, default=Path("curves"), help="without an ending")
     arguments = parser.parse_args()
     try:
         curves = [curve(arguments.runs, row, arguments.metric) for row in arguments.rows.split(",")]
     except ValueError as error:
         parser.error(str(error))
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    with arguments.output.with_name(f"{arguments.output.name}.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(Point._fields)
-        table.writerows(point for points in curves for point in points)
-    draw(curves, arguments.metric, arguments.output)
+    points = [point for points in curves for point in points]
+    save(draw(curves, arguments.metric), arguments.output, Point._fields, points)
 
 
 if __name__ == "__main__":

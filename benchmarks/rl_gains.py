@@ -9,12 +9,12 @@ the greedy evaluations of `latentplan compare`.
 
 from __future__ import annotations
 
-import argparse
-import csv
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from figures import arguments_of, save
 
 MARKERS = "oxs^Dv*+"
 
@@ -48,8 +48,8 @@ def changes(runs: Path, start: str, end: str, stem: str) -> list[Change]:
     return found
 
 
-def draw(found: list[Change], stem: Path) -> None:
-    """Writes STEM.png and STEM.svg."""
+def draw(found: list[Change]) -> Any:
+    """The figure."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.5, 5))
@@ -65,20 +65,14 @@ def draw(found: list[Change], stem: Path) -> None:
     axes.set_xlabel("accuracy of the start, %")
     axes.set_ylabel("accuracy afterwards, %")
     axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    for ending in (".png", ".svg"):
-        figure.savefig(stem.with_name(stem.name + ending), dpi=150, bbox_inches="tight")
+    return figure
 
 
 def main() -> None:
     """Reads the evaluations, and writes CSV, PNG and SVG."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", type=Path, help="the folder of runs, as --runs of latentplan compare")
+    parser = arguments_of(__doc__, "gains")
     parser.add_argument("--pairs", required=True, help="START:END, with commas between")
     parser.add_argument("--evaluation", default="minigsm-quickstart", help="name of the files of results")
-    parser.add_argument("--output", type=Path, default=Path("gains"), help="without an ending")
     arguments = parser.parse_args()
     try:
         pairs = [pair.split(":") for pair in arguments.pairs.split(",")]
@@ -89,12 +83,7 @@ def main() -> None:
         ]
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    with arguments.output.with_name(f"{arguments.output.name}.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(Change._fields)
-        table.writerows(found)
-    draw(found, arguments.output)
+    save(draw(found), arguments.output, Change._fields, found)
 
 
 if __name__ == "__main__":
