@@ -17,9 +17,18 @@ from typer.testing import CliRunner
 from latentplan.cli import jobs
 from latentplan.cli.app import app
 
-METHODS = ["cot", "no_cot", "coconut", "atp_latent_sft", "atp_latent_rl", "few_cot", "few_sft", "few_rl"]
+METHODS = [
+    "cot",
+    "no_cot",
+    "coconut",
+    "atp_latent_sft",
+    "atp_latent_rl",
+    "cot_500",
+    "atp_latent_500_sft",
+    "atp_latent_500_rl",
+]
 TITLES = ["CoT (written)", "No-CoT", "Coconut", "ATP-Latent, SFT", "ATP-Latent, RL"]
-TITLES += ["CoT, 500 chains", "ATP-Latent, SFT, 500 chains", "ATP-Latent, RL from there"]
+TITLES += ["CoT, 500 chains", "ATP-Latent, SFT, 500 chains", "ATP-Latent, RL from 500 chains"]
 KEYS = ["accuracy", "interval", "accuracy_sampled", "tokens", "coherence", "seconds"]
 SMALL = ["--scale", "0.004", "--num_problems", "8"]
 
@@ -45,15 +54,15 @@ def test_quickstart_from_end_to_end_and_again(tmp_path, monkeypatch):
     for name, method in summary["methods"].items():
         assert None not in [value for key, value in method.items() if key != "coherence"], name
         settings = (output / name / "config.yaml").read_text()
-        labelled = 500 if name in ("few_cot", "few_sft") else 2000
+        labelled = 500 if name in ("cot_500", "atp_latent_500_sft") else 2000
         assert f"dataset_size: {labelled}\n" in settings
         record = json.loads((output / name / "run.json").read_text())
         assert record["command"].startswith(f"latentplan {'grpo' if name.endswith('rl') else 'sft'} --config")
         assert (output / f"{name}.log").read_text().count("minigsm:quickstart") >= 2
     page = (output / "report.html").read_text()
     assert "<code>latentplan quickstart --scale 0.004</code>" in page
-    assert "/few_cot" in (output / "few_sft" / "config.yaml").read_text()
-    assert "/few_sft" in (output / "few_rl" / "config.yaml").read_text()
+    assert "/cot_500" in (output / "atp_latent_500_sft" / "config.yaml").read_text()
+    assert "/atp_latent_500_sft" in (output / "atp_latent_500_rl" / "config.yaml").read_text()
     for title in TITLES:
         assert re.search(rf"│ {re.escape(title)} +│ +\d+\.\d% │", done.output), done.output
         assert f"{title}</th>" in page

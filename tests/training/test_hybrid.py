@@ -21,7 +21,7 @@ PATHWISE = {"estimator": "pathwise", "answers_per_latent": 2}
 def trainer(make_system, as_loaded, grpo_config, mixed_problems, tmp_path):
     def build(kind=HybridTrainer, method="atp_latent", problems=mixed_problems[:4], **settings):
         torch.manual_seed(0)
-        config = grpo_config(tmp_path / kind.__name__, **{"max_completion_length": 3, **settings})
+        config = grpo_config(tmp_path / kind.__name__, **{"max_completion_length": 2, **settings})
         rewards = RewardSet(["format", "accuracy"])
         return kind(as_loaded(make_system(method)), config, problems, rewards)
 
@@ -51,11 +51,12 @@ def test_the_right_answer_stands_last_among_the_answers_of_each_chain(trainer, m
 
 def test_each_objective_and_its_gradient_are_what_they_are_alone(trainer, mixed_problems):
     problems = mixed_problems[:4]
-    hybrid, plain = trainer(likelihood_weight=0.5, **PATHWISE), trainer(GRPOTrainer, **PATHWISE)
+    settings = {**PATHWISE, "beta": 0.1}
+    hybrid, plain = trainer(likelihood_weight=0.5, **settings), trainer(GRPOTrainer, **settings)
     batch = minibatch_of(hybrid, problems)
     losses = hybrid.losses(hybrid.model, batch)
     alone = plain.losses(plain.model, replace(batch, known=None))
-    assert losses.keys() - {"likelihood"} == alone.keys() == {"latents", "answers"}
+    assert losses.keys() - {"likelihood"} == alone.keys() == {"latents", "answers", "kl"}
     for name, loss in alone.items():
         torch.testing.assert_close(losses[name], loss)
 
@@ -78,8 +79,25 @@ def test_each_objective_and_its_gradient_are_what_they_are_alone(trainer, mixed_
             torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
             moved += bool(one.abs().sum() > 0)
     assert moved > 10
-    assert hybrid.model.reasoner.latent_head.state_dict().keys()
     assert any(each.grad.abs().sum() > 0 for each in hybrid.model.reasoner.latent_head.parameters())
+
+
+def test_unused_columns_change_nothing(trainer, mixed_problems):
+    """Processes of a sharded run are given columns up to the widest of them."""
+    hybrid = trainer(likelihood_weight=0.5, **PATHWISE)
+    batch = minibatch_of(hybrid, mixed_problems[:4])
+    slots = batch.trajectories.slot_mask.shape[1]
+    wide = replace(batch, trajectories=batch.trajectories.padded(slots, 6), known=batch.known.padded(7))
+    assert hybrid.scored(wide).answer_ids.shape[1] == 7
+    losses = hybrid.losses(hybrid.model, batch)
+    for name, loss in hybrid.losses(hybrid.model, wide).items():
+        torch.testing.assert_close(loss, losses[name])
+
+
+def test_known_answers_of_some_questions_are_as_wide_as_they_need():
+    known = KnownAnswers.of([[5, 6, 7, 8], [4], [3, 2]], 0, torch.device("cpu"))
+    assert known.select(slice(1, 3)).ids.tolist() == [[4, 0], [3, 2]]
+    assert known.select(slice(1, 3)).mask.tolist() == [[1, 0], [1, 1]]
 
 
 def test_scores_come_apart_as_they_were_put_together(trainer, mixed_problems):

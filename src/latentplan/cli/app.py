@@ -63,7 +63,7 @@ make.command("minigsm")(data_make.minigsm)
 
 
 @app.callback()
-def latentplan(
+def _root(
     version: Annotated[
         bool,
         typer.Option("--version", help="Show the version and end.", callback=_show_version, is_eager=True),

@@ -1,7 +1,8 @@
 """`latentplan quickstart`: the main job, with a backbone, ATP-Latent, three baselines and a report.
 
-Everything is trained twice over: on chains for every problem, where imitation leaves RL nothing to do, and on
-chains for a few hundred, where RL on the answers of the others goes on from where imitation ends.
+CoT, ATP-Latent's supervised stage and RL run twice: on chains for every problem, where imitation leaves RL
+nothing to do, and on chains for a few hundred, where RL on the answers of the others goes on from where
+imitation ends.
 
 The runs form a small graph; two of them train side by side, each on its own core, because passes over one
 latent position are too small to share. Everything goes on where it was interrupted.
@@ -74,13 +75,33 @@ def quickstart_members() -> list[Member]:
         Member("coconut", "Coconut", "quickstart/coconut", needs=["cot"]),
         Member("atp_latent_sft", "ATP-Latent, SFT", "quickstart/atp_latent_sft", needs=["cot"]),
         Member("atp_latent_rl", "ATP-Latent, RL", "quickstart/atp_latent_rl", "grpo", ["atp_latent_sft"]),
-        Member("few_cot", f"CoT, {FEW} chains", "few_labels/cot"),
-        Member("few_sft", f"ATP-Latent, SFT, {FEW} chains", "few_labels/atp_latent_sft", needs=["few_cot"]),
-        Member("few_rl", "ATP-Latent, RL from there", "few_labels/grpo_likelihood", "grpo", ["few_sft"]),
+        Member("cot_500", f"CoT, {FEW} chains", "few_labels/cot"),
+        Member(
+            "atp_latent_500_sft",
+            f"ATP-Latent, SFT, {FEW} chains",
+            "few_labels/atp_latent_sft",
+            needs=["cot_500"],
+        ),
+        Member(
+            "atp_latent_500_rl",
+            f"ATP-Latent, RL from {FEW} chains",
+            "few_labels/grpo_likelihood",
+            "grpo",
+            ["atp_latent_500_sft"],
+        ),
     ]
 
 
-START_ORDER = ("few_cot", "cot", "few_sft", "atp_latent_sft", "coconut", "no_cot", "few_rl", "atp_latent_rl")
+START_ORDER = (
+    "cot_500",
+    "cot",
+    "atp_latent_500_sft",
+    "atp_latent_sft",
+    "coconut",
+    "atp_latent_500_rl",
+    "atp_latent_rl",
+    "no_cot",
+)
 """The longest chain of them first where they compete for a core."""
 
 
@@ -202,7 +223,7 @@ def _table(summary: dict, members: Sequence[Member]) -> Table:
             decimal(row["seconds"], 0),
         )
     read = percent(summary["reconstruction"])
-    table.caption = f"the decoder reads {read} of ATP-Latent's held-out steps (SFT) exactly"
+    table.caption = f"the decoder reads {read} of the held-out steps exactly (ATP-Latent, SFT)"
     return table
 
 

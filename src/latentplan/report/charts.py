@@ -18,6 +18,7 @@ _HEALTH = (
     "frac_reward_zero_std",
     "reward_std",
     "entropy",
+    "answers/log_likelihood",
     "kl",
     "clip_ratio/region_mean",
     "completions/mean_length",

@@ -39,6 +39,7 @@ _METRICS = {
     "frac_reward_zero_std": "Groups without any contrast",
     "completions/mean_length": "Text tokens written",
     "entropy": "Entropy of the text tokens",
+    "answers/log_likelihood": "Log-likelihood of the right answer",
     "kl": "KL to the starting policy",
     "clip_ratio/region_mean": "Share of clipped actions",
     "latents/mean_length": "Latent tokens used",

@@ -84,8 +84,13 @@ def _by_benchmark(run: Run, benchmarks: Sequence[str]) -> dict[str, dict[str, An
 
 
 def _reconstruction(runs: Sequence[Run]) -> float | None:
-    """Of the supervised model: the one that RL started from, else the last that has a step decoder."""
+    """Of the supervised model: the one that RL started from, else the last that has a step decoder.
+
+    Of several starts the most accurate, whatever their order.
+    """
     supervised = [run for run in runs if not run.is_rl]
-    candidates = [before for before, _ in rl_pairs(runs)] + supervised[::-1]
+    starts = [before for before, _ in rl_pairs(runs)]
+    starts.sort(key=lambda run: run.measured("accuracy", "estimate") or 0.0, reverse=True)
+    candidates = starts + supervised[::-1]
     measured = (run.measured("reconstruction", "teacher_exact") for run in candidates)
     return next((value for value in measured if value is not None), None)

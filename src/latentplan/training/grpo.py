@@ -253,9 +253,8 @@ class GRPOTrainer(LatentTrainer):
         questions = int(trajectories.question_mask.sum())
         self.count_tokens(questions + int(trajectories.num_tokens.sum()))
         passes_of_reference = (2 if self.policy_loss.estimator.attached else 1) if self.reference else 0
-        self.count_flops_of(
-            trajectories, self.reasoner_flops.training + passes_of_reference * self.reasoner_flops.forward
-        )
+        self.count_flops_of(trajectories, self.reasoner_flops.training)
+        self.count_flops_of(inputs.trajectories, passes_of_reference * self.reasoner_flops.forward)
         return (loss, {}) if return_outputs else loss
 
     def _loss(self, system: LatentSystem, batch: Minibatch) -> torch.Tensor:

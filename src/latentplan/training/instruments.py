@@ -67,8 +67,8 @@ def _variance_shares(trainer: GRPOTrainer, validation: ValidationSet) -> dict[st
 def gradient_agreement(trainer: GRPOTrainer, problems: Sequence[Problem]) -> dict[str, float]:
     """How much two halves of these problems' samples agree on where to move the policy: cosines.
 
-    For each kind of action (`latents`, `answers`, `plans`) over all parameters, and for each part
-    (`backbone`, `latent_head`, `stop_head`) over all kinds. Rollouts and minibatches are of the size of
+    For each kind of action (`latents`, `answers`, `plans`) and `likelihood` over all parameters, and for each
+    part (`backbone`, `latent_head`, `stop_head`) over all kinds. Rollouts and minibatches are of the size of
     training at most; nothing is trained, recorded or counted. Empty where there are fewer than two problems,
     with `signal_problems: 0`, and where weights are spread over devices.
     """

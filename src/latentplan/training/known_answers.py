@@ -38,8 +38,10 @@ class KnownAnswers:
         return cls(ids.to(device), mask.long().to(device))
 
     def select(self, questions: slice) -> KnownAnswers:
-        """Those of a range of questions."""
-        return KnownAnswers(self.ids[questions], self.mask[questions])
+        """Those of a range of questions, without the columns that none of them uses."""
+        mask = self.mask[questions]
+        tokens = int(mask.sum(dim=1).max())
+        return KnownAnswers(self.ids[questions, :tokens], mask[:, :tokens])
 
     def padded(self, tokens: int) -> KnownAnswers:
         """With unused columns up to `tokens`."""
