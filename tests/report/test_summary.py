@@ -55,6 +55,22 @@ def test_reconstruction_is_that_of_the_model_that_rl_started_from(runs) -> None:
     assert summarise(parent, entries[:2])["reconstruction"] is None
 
 
+def test_of_several_starts_the_most_accurate_is_read_whatever_their_order(copied) -> None:
+    parent, entries = copied
+    for name in ("sft", "rl"):
+        shutil.copytree(parent / f"atp_latent_{name}", parent / f"atp_latent_500_{name}")
+    config = parent / "atp_latent_500_rl" / "config.yaml"
+    config.write_text(config.read_text().replace("/atp_latent_sft", "/atp_latent_500_sft"))
+    greedy = parent / "atp_latent_500_sft" / "evaluation" / "test-greedy.json"
+    worse = json.loads(greedy.read_text())
+    worse["accuracy"]["estimate"], worse["reconstruction"]["teacher_exact"] = 0.1, 0.5
+    greedy.write_text(json.dumps(worse))
+    few = [ReportEntry(name, name, parent / name) for name in ("atp_latent_500_sft", "atp_latent_500_rl")]
+    assert summarise(parent, few)["reconstruction"] == 0.5
+    for order in ([*entries, *few], [*few, *entries]):
+        assert summarise(parent, order)["reconstruction"] == 0.97
+
+
 def test_relative_paths_are_looked_up_below_the_parent(runs) -> None:
     parent, entries = runs
     relative = [ReportEntry(entry.name, entry.title, Path(entry.name)) for entry in entries]
