@@ -37,7 +37,7 @@ def minibatch_of(trainer, problems):
 
 def test_the_right_answer_stands_last_among_the_answers_of_each_chain(trainer, mixed_problems):
     sampled = trainer(GRPOTrainer, **PATHWISE).sample(mixed_problems[:2], range(2), seed=1).trajectories
-    known = KnownAnswers.of([[5, 6, 7, 8, 9], [4]], 0, torch.device("cpu"))
+    known = KnownAnswers.of([[5, 6, 7, 8, 9], [4]], 0)
     joined = beside_samples(sampled, known)
     assert (joined.draws, joined.answers) == (2, 3)
     ids = joined.answer_ids.unflatten(0, (2, 2, 3))
@@ -88,14 +88,14 @@ def test_unused_columns_change_nothing(trainer, mixed_problems):
     batch = minibatch_of(hybrid, mixed_problems[:4])
     slots = batch.trajectories.slot_mask.shape[1]
     wide = replace(batch, trajectories=batch.trajectories.padded(slots, 6), known=batch.known.padded(7))
-    assert hybrid.scored(wide).answer_ids.shape[1] == 7
+    assert wide.scored.answer_ids.shape[1] == 7
     losses = hybrid.losses(hybrid.model, batch)
     for name, loss in hybrid.losses(hybrid.model, wide).items():
         torch.testing.assert_close(loss, losses[name])
 
 
 def test_known_answers_of_some_questions_are_as_wide_as_they_need():
-    known = KnownAnswers.of([[5, 6, 7, 8], [4], [3, 2]], 0, torch.device("cpu"))
+    known = KnownAnswers.of([[5, 6, 7, 8], [4], [3, 2]], 0)
     assert known.select(slice(1, 3)).ids.tolist() == [[4, 0], [3, 2]]
     assert known.select(slice(1, 3)).mask.tolist() == [[1, 0], [1, 1]]
 
@@ -103,7 +103,7 @@ def test_known_answers_of_some_questions_are_as_wide_as_they_need():
 def test_scores_come_apart_as_they_were_put_together(trainer, mixed_problems):
     hybrid = trainer(likelihood_weight=1.0, **PATHWISE)
     batch = minibatch_of(hybrid, mixed_problems[:2])
-    whole = hybrid.policy_loss.scores(hybrid.model, hybrid.scored(batch))
+    whole = hybrid.policy_loss.scores(hybrid.model, batch.scored)
     scores, likelihoods = apart(whole, batch.trajectories)
     alone = hybrid.policy_loss.scores(hybrid.model, batch.trajectories)
     torch.testing.assert_close(scores.answers, alone.answers)

@@ -38,7 +38,7 @@ def four_chains():
 
 
 def with_answers(trajectories, answers):
-    return instead_of_samples(trajectories, KnownAnswers.of(answers, 0, torch.device("cpu")))
+    return instead_of_samples(trajectories, KnownAnswers.of(answers, 0))
 
 
 def scores_of(answers, stops, chain):

@@ -118,10 +118,8 @@ def test_the_dry_run_counts_what_a_real_policy_step_allocates(tmp_path, estimato
 
 def test_right_answers_beside_the_samples_are_scored_too(tmp_path):
     settings = {"estimator": "pathwise", "answers_per_latent": 2, "likelihood_weight": 1.0}
-    run, system = (
-        reinforced(tmp_path, **settings),
-        build_system(ModelArguments(), supervised(tmp_path), tiny()),
-    )
+    run = reinforced(tmp_path, **settings)
+    system = build_system(ModelArguments(), supervised(tmp_path), tiny())
     with FakeTensorMode():
         trajectories = zero_trajectories(system, run, LENGTHS)
     assert (trajectories.draws, trajectories.answers) == (2, 3)

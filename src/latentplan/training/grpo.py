@@ -249,7 +249,7 @@ class GRPOTrainer(LatentTrainer):
         loss = model(compute=lambda system: self._loss(system, inputs))
         check_loss(loss)
         self.watch_loss(inputs, loss)
-        trajectories = self.scored(inputs)
+        trajectories = inputs.scored
         questions = int(trajectories.question_mask.sum())
         self.count_tokens(questions + int(trajectories.num_tokens.sum()))
         passes_of_reference = (2 if self.policy_loss.estimator.attached else 1) if self.reference else 0
@@ -262,11 +262,7 @@ class GRPOTrainer(LatentTrainer):
 
     def losses(self, system: LatentSystem, batch: Minibatch) -> dict[str, torch.Tensor]:
         """What each kind of action teaches, and `kl` with `beta`: scalars, whose sum is the loss."""
-        return self.losses_of(system, self.policy_loss.scores(system, self.scored(batch)), batch)
-
-    def scored(self, batch: Minibatch) -> Trajectories:
-        """The trajectories that the policy is asked about."""
-        return batch.trajectories
+        return self.losses_of(system, self.policy_loss.scores(system, batch.scored), batch)
 
     def losses_of(self, system: LatentSystem, scores: Scores, batch: Minibatch) -> dict[str, torch.Tensor]:
         """`losses`, given the scores of the sampled trajectories."""

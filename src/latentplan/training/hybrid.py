@@ -18,10 +18,9 @@ import torch
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
-from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.arguments import GRPOConfig
 from latentplan.training.grpo import GRPOTrainer
-from latentplan.training.known_answers import KnownAnswers, apart, beside_samples, check_answers
+from latentplan.training.known_answers import KnownAnswers, apart, check_answers
 from latentplan.training.rollouts import Minibatch, Sampled
 
 
@@ -39,20 +38,12 @@ class HybridTrainer(GRPOTrainer):
 
     def sample(self, problems: Sequence[Problem], places: Sequence[int], seed: int) -> Sampled:
         """A rollout, and the answers of the data."""
-        answers = [encoded.answer for encoded in self.loaded.encoder.encode_all(problems)]
-        known = KnownAnswers.of(answers, self.loaded.tokenizer.pad_token_id, self.args.device)
+        known = KnownAnswers.of_problems(self.loaded, problems)
         return replace(super().sample(problems, places, seed), known=known)
-
-    def scored(self, batch: Minibatch) -> Trajectories:
-        """What was sampled, and the right answer of each chain."""
-        assert batch.known is not None
-        return beside_samples(batch.trajectories, batch.known)
 
     def losses(self, system: LatentSystem, batch: Minibatch) -> dict[str, torch.Tensor]:
         """As GRPO's, and `likelihood`."""
-        scores, likelihoods = apart(
-            self.policy_loss.scores(system, self.scored(batch)), sampled=batch.trajectories
-        )
+        scores, likelihoods = apart(self.policy_loss.scores(system, batch.scored), sampled=batch.trajectories)
         self.record(**{"answers/log_likelihood": likelihoods.detach().mean()})
         return {
             **self.losses_of(system, scores, batch),

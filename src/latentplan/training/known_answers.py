@@ -13,6 +13,7 @@ from itertools import chain
 import torch
 
 from latentplan.encoding.encoder import pad_right
+from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
 from latentplan.rollout.log_probs import Scores
 from latentplan.rollout.trajectories import Trajectories, widened
@@ -30,12 +31,17 @@ class KnownAnswers:
     mask: torch.Tensor
 
     @classmethod
-    def of(cls, answers: Sequence[Sequence[int]], pad_token_id: int, device: torch.device) -> KnownAnswers:
+    def of(cls, answers: Sequence[Sequence[int]], pad_token_id: int) -> KnownAnswers:
         """From token ids, one list a question."""
         ids = pad_right([list(answer) for answer in answers], pad_token_id)
         lengths = torch.tensor([len(answer) for answer in answers])
-        mask = torch.arange(ids.shape[1])[None] < lengths[:, None]
-        return cls(ids.to(device), mask.long().to(device))
+        return cls(ids, (torch.arange(ids.shape[1])[None] < lengths[:, None]).long())
+
+    @classmethod
+    def of_problems(cls, model: LoadedModel, problems: Sequence[Problem]) -> KnownAnswers:
+        """As the model's encoder writes them."""
+        answers = [encoded.answer for encoded in model.encoder.encode_all(problems)]
+        return cls.of(answers, model.tokenizer.pad_token_id)
 
     def select(self, questions: slice) -> KnownAnswers:
         """Those of a range of questions, without the columns that none of them uses."""

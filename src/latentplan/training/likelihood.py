@@ -101,8 +101,7 @@ class LikelihoodTrainer(GRPOTrainer):
             sampling=replace(self.sampling, max_new_tokens=1),
             draws=self.args.num_generations,
         )
-        answers = [encoded.answer for encoded in self.loaded.encoder.encode_all(problems)]
-        known = KnownAnswers.of(answers, self.loaded.tokenizer.pad_token_id, ids.device)
+        known = KnownAnswers.of_problems(self.loaded, problems)
         return Sampled(problems, instead_of_samples(trajectories, known), solutions=[])
 
     def learnable(self, sampled: Sampled) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from transformers import Trainer
@@ -15,7 +16,7 @@ from latentplan.rewards.combine import Rewarded
 from latentplan.rollout.plan_tokens import PlanTokens, sample_plans
 from latentplan.rollout.solve import Solution, read_solutions
 from latentplan.rollout.trajectories import Trajectories
-from latentplan.training.known_answers import KnownAnswers
+from latentplan.training.known_answers import KnownAnswers, beside_samples
 from latentplan.training.sharding import same_everywhere
 
 
@@ -30,6 +31,11 @@ class Minibatch:
     advantages: torch.Tensor
     plans: PlanTokens | None = None
     known: KnownAnswers | None = None
+
+    @cached_property
+    def scored(self) -> Trajectories:
+        """The trajectories that the policy is asked about: the right answers stand among the sampled ones."""
+        return self.trajectories if self.known is None else beside_samples(self.trajectories, self.known)
 
 
 @dataclass(frozen=True)
