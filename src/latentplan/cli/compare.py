@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,6 +20,7 @@ from rich.markdown import Markdown
 from rich.text import Text
 
 from latentplan.cli.comparison.asked import asked_benchmarks, asked_entries, asked_rates, own_world
+from latentplan.cli.comparison.entries import Entry
 from latentplan.cli.comparison.equalise import equalise
 from latentplan.cli.comparison.experiments import Experiment, experiment_names, read_experiment
 from latentplan.cli.comparison.plan import Plan
@@ -37,91 +39,105 @@ Names = Annotated[
 ]
 
 
+ExperimentOption = Annotated[
+    str | None,
+    typer.Option("--experiment", help=f"A comparison by name ({', '.join(experiment_names())}) or file."),
+]
+Output = Annotated[Path | None, typer.Option("--output", help="Folder of the tables and runs.")]
+Shared = Annotated[
+    Path | None, typer.Option("--runs", help="Folder of the runs, which comparisons may share.")
+]
+Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Runs of each recipe; 3.")]
+FirstSeed = Annotated[int, typer.Option("--first_seed", help="The others follow it.")]
+Benchmark = Annotated[
+    list[str] | None,
+    typer.Option("--benchmark", help="As of latentplan evaluate; by default the world trained on."),
+]
+NumProblems = Annotated[int | None, typer.Option("--num_problems", min=1, help="Of each benchmark at most.")]
+MaxNewTokens = Annotated[
+    int | None, typer.Option("--max_new_tokens", min=1, help="Text tokens of an answer at most; 128.")
+]
+NumGenerations = Annotated[
+    int | None,
+    typer.Option("--num_generations", min=1, help="Samples at temperature 1 for pass@k; 1 leaves it out."),
+]
+Budget = Annotated[
+    str,
+    typer.Option("--budget", help="recipes: as they say; steps, flops: as much as the first of them."),
+]
+LearningRates = Annotated[
+    str,
+    typer.Option(
+        "--learning_rates",
+        help="1e-3,2e-3 or x0.5,x1,x2 (of its own): each recipe gets the best on validation data.",
+    ),
+]
+Validation = Annotated[
+    str | None, typer.Option("--validation", help="Problems that choose the learning rate.")
+]
+NumValidation = Annotated[int, typer.Option("--num_validation", min=1, help="How many of them.")]
+Reference = Annotated[
+    str | None, typer.Option("--reference", help="Row that the others are tested against; the first.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="NAME=VALUE, a setting of all recipes that have it. May be repeated."),
+]
+Scale = Annotated[
+    float, typer.Option("--scale", min=0.0, help="Share of the optimisation steps, for a quick look.")
+]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Runs side by side.")]
+Redo = Annotated[
+    bool, typer.Option("--redo", help="Delete runs that have other settings, and train them again.")
+]
+PlanOnly = Annotated[
+    bool, typer.Option("--plan_only", help="Write compare.json, show what there is to do, and end.")
+]
+
+
 def compare(
     recipes: Names = None,
-    experiment: Annotated[
-        str | None,
-        typer.Option("--experiment", help=f"A comparison by name ({', '.join(experiment_names())}) or file."),
-    ] = None,
-    output: Annotated[Path | None, typer.Option("--output", help="Folder of the tables and runs.")] = None,
-    shared: Annotated[
-        Path | None, typer.Option("--runs", help="Folder of the runs, which comparisons may share.")
-    ] = None,
-    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Runs of each recipe; 3.")] = None,
-    first_seed: Annotated[int, typer.Option("--first_seed", help="The others follow it.")] = 42,
-    benchmark: Annotated[
-        list[str] | None,
-        typer.Option("--benchmark", help="As of latentplan evaluate; by default the world trained on."),
-    ] = None,
-    num_problems: Annotated[
-        int | None, typer.Option("--num_problems", min=1, help="Of each benchmark at most.")
-    ] = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option("--max_new_tokens", min=1, help="Text tokens of an answer at most; 128.")
-    ] = None,
-    num_generations: Annotated[
-        int | None,
-        typer.Option(
-            "--num_generations", min=1, help="Samples at temperature 1 for pass@k; 1 leaves it out."
-        ),
-    ] = None,
-    budget: Annotated[
-        str,
-        typer.Option("--budget", help="recipes: as they say; steps, flops: as much as the first of them."),
-    ] = "recipes",
-    learning_rates: Annotated[
-        str,
-        typer.Option(
-            "--learning_rates",
-            help="1e-3,2e-3 or x0.5,x1,x2 (of its own): each recipe gets the best on validation data.",
-        ),
-    ] = "",
-    validation: Annotated[
-        str | None, typer.Option("--validation", help="Problems that choose the learning rate.")
-    ] = None,
-    num_validation: Annotated[int, typer.Option("--num_validation", min=1, help="How many of them.")] = 500,
-    reference: Annotated[
-        str | None, typer.Option("--reference", help="Row that the others are tested against; the first.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="NAME=VALUE, a setting of all recipes that have it. May be repeated."),
-    ] = None,
-    scale: Annotated[
-        float, typer.Option("--scale", min=0.0, help="Share of the optimisation steps, for a quick look.")
-    ] = 1.0,
+    experiment: ExperimentOption = None,
+    output: Output = None,
+    shared: Shared = None,
+    seeds: Seeds = None,
+    first_seed: FirstSeed = 42,
+    benchmark: Benchmark = None,
+    num_problems: NumProblems = None,
+    max_new_tokens: MaxNewTokens = None,
+    num_generations: NumGenerations = None,
+    budget: Budget = "recipes",
+    learning_rates: LearningRates = "",
+    validation: Validation = None,
+    num_validation: NumValidation = 500,
+    reference: Reference = None,
+    settings: Settings = None,
+    scale: Scale = 1.0,
     batch_size: BatchSize = 128,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Runs side by side.")] = 1,
+    workers: Workers = 1,
     torch_threads: TorchThreads = None,
-    redo: Annotated[
-        bool, typer.Option("--redo", help="Delete runs that have other settings, and train them again.")
-    ] = False,
-    plan_only: Annotated[
-        bool, typer.Option("--plan_only", help="Write compare.json, show what there is to do, and end.")
-    ] = False,
+    redo: Redo = False,
+    plan_only: PlanOnly = False,
 ) -> None:
     """Train recipes with several seeds, evaluate them, and write one table with tests and costs."""
     quiet_libraries()
     console = Console(highlight=False)
     try:
-        asked = Experiment() if experiment is None else read_experiment(experiment)
-        entries, order = asked_entries(recipes or [], asked, settings or [], scale)
-        seed_list = [first_seed + place for place in range(seeds or asked.seeds or 3)]
-        folder = output or Path("runs") / ("compare" if experiment is None else Path(experiment).stem)
-        evaluations = Evaluations(
-            asked_benchmarks(
-                benchmark or asked.benchmarks or own_world(entries), num_problems or asked.num_problems
-            ),
-            max_new_tokens or asked.max_new_tokens or 128,
-            num_generations or asked.num_generations or 1,
-            batch_size,
-            torch_threads,
+        asked = _asked(
+            experiment,
+            seeds=seeds,
+            benchmarks=benchmark,
+            num_problems=num_problems,
+            max_new_tokens=max_new_tokens,
+            num_generations=num_generations,
         )
-        rates = asked_rates(learning_rates)
-        root = shared or folder
-        changes = equalise(entries, budget, root, seed_list[0], workers, torch_threads, console)
-        runs = Runs(root, entries, evaluations, torch_threads, redo)
-        sweep = _sweep(runs, rates, seed_list[0], validation, num_validation, evaluations)
+        entries, order = asked_entries(recipes or [], asked, settings or [], scale)
+        seed_list = [first_seed + place for place in range(asked.seeds or 3)]
+        folder = output or Path("runs") / ("compare" if experiment is None else Path(experiment).stem)
+        evaluations = _evaluations(asked, entries, batch_size, torch_threads)
+        changes = equalise(entries, budget, shared or folder, seed_list[0], workers, torch_threads, console)
+        runs = Runs(shared or folder, entries, evaluations, torch_threads, redo)
+        sweep = _sweep(runs, asked_rates(learning_rates), seed_list[0], validation, num_validation)
         plan = Plan(
             folder,
             asked.title,
@@ -132,19 +148,46 @@ def compare(
             _row(reference or asked.reference or order[0], order),
             budget,
             runs,
-            evaluations,
             sweep,
             changes,
-            _notes(evaluations, workers, scale),
+            _notes(workers, scale),
         )
-        _clear_conflicts(plan)
-        plan.save(command_line())
-        if plan_only:
-            _show(plan.jobs(), folder, console)
-        else:
-            _carry_out(plan, workers, console)
+        _follow(plan, plan_only, workers, console)
     except (ValueError, RunConflictError, typer.BadParameter) as error:
         fail(error)
+
+
+def _asked(experiment: str | None, **options: Any) -> Experiment:
+    """What an experiment says, if one is named, and what options of the command line say instead."""
+    asked = Experiment() if experiment is None else read_experiment(experiment)
+    return replace(asked, **{name: value for name, value in options.items() if value})
+
+
+def _evaluations(
+    asked: Experiment, entries: Sequence[Entry], batch_size: int, threads: int | None
+) -> Evaluations:
+    """What every run is evaluated on. Raises DataError where that cannot be read."""
+    return Evaluations(
+        asked_benchmarks(asked.benchmarks or own_world(entries), asked.num_problems),
+        asked.max_new_tokens or 128,
+        asked.num_generations or 1,
+        batch_size,
+        threads,
+    )
+
+
+def _follow(plan: Plan, plan_only: bool, workers: int, console: Console) -> None:
+    """Writes a plan down, and carries it out or only shows it.
+
+    Raises:
+        RunConflictError: as `_clear_conflicts`.
+    """
+    _clear_conflicts(plan)
+    plan.save(command_line())
+    if plan_only:
+        _show(plan.jobs(), plan.output, console)
+    else:
+        _carry_out(plan, workers, console)
 
 
 def _carry_out(plan: Plan, workers: int, console: Console) -> None:
@@ -168,9 +211,9 @@ def _sweep(
     seed: int,
     validation: str | None,
     num_problems: int,
-    evaluations: Evaluations,
 ) -> Sweep:
     """Raises DataError where rates are to be chosen, and what chooses them is absent or is tested on."""
+    evaluations = runs.evaluations
     argument = validation or evaluations.benchmarks[0].argument
     if not rates.numbers:
         return Sweep(runs, rates, seed, argument, "", num_problems, evaluations)
@@ -203,7 +246,7 @@ def _clear_conflicts(plan: Plan) -> None:
                 shutil.rmtree(run, ignore_errors=True)
 
 
-def _notes(evaluations: Evaluations, workers: int, scale: float) -> list[str]:
+def _notes(workers: int, scale: float) -> list[str]:
     notes = []
     if workers > 1:
         notes.append(f"Seconds were measured with {workers} runs side by side on one machine.")

@@ -43,42 +43,47 @@ SOMETHING_FAILED = 3
 NUM_PROBLEMS = 500
 
 
+Benchmark = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--benchmark",
+        help="As for evaluate; may be repeated. By default the run's own minigsm preset.",
+    ),
+]
+NumGenerations = Annotated[
+    int,
+    typer.Option(
+        "--num_generations", min=1, help="Samples of each problem, for the different plans among them."
+    ),
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", help="Folder of the results; the run's diagnosis/ by default.")
+]
+Figures = Annotated[bool, typer.Option("--figures", help="Print all figures, not the verdicts alone.")]
+FailOn = Annotated[
+    str,
+    typer.Option(
+        "--fail_on",
+        help=f"Findings, with commas between; if one fails, the exit status is {SOMETHING_FAILED}. "
+        f"Also 'all', or 'none'. Names: {', '.join(FINDINGS)}.",
+    ),
+]
+
+
 def diagnose(
     model: ModelFolder,
-    benchmark: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--benchmark",
-            help="As for evaluate; may be repeated. By default the run's own minigsm preset.",
-        ),
-    ] = None,
+    benchmark: Benchmark = None,
     num_problems: NumProblems = NUM_PROBLEMS,
     split: Split = "test",
     dataset_columns: Columns = None,
-    num_generations: Annotated[
-        int,
-        typer.Option(
-            "--num_generations", min=1, help="Samples of each problem, for the different plans among them."
-        ),
-    ] = 8,
+    num_generations: NumGenerations = 8,
     max_new_tokens: MaxNewTokens = 128,
     compression_factor: CompressionFactor = None,
     batch_size: BatchSize = 128,
     seed: Seed = 0,
-    output: Annotated[
-        Path | None, typer.Option("--output", help="Folder of the results; the run's diagnosis/ by default.")
-    ] = None,
-    figures: Annotated[
-        bool, typer.Option("--figures", help="Print all figures, not the verdicts alone.")
-    ] = False,
-    fail_on: Annotated[
-        str,
-        typer.Option(
-            "--fail_on",
-            help=f"Findings, with commas between; if one fails, the exit status is {SOMETHING_FAILED}. "
-            f"Also 'all', or 'none'. Names: {', '.join(FINDINGS)}.",
-        ),
-    ] = "all",
+    output: Output = None,
+    figures: Figures = False,
+    fail_on: FailOn = "all",
     device: Device = None,
     torch_threads: TorchThreads = None,
 ) -> None:

@@ -78,25 +78,36 @@ def file_stem(label: str, sampling: Sampling, num_generations: int, seed: int) -
     return f"{stem}-{temperatures}-n{num_generations}-seed{seed}"
 
 
+Benchmark = Annotated[
+    list[str],
+    typer.Option(
+        "--benchmark",
+        help="NAME, FILE, NAME=FILE, or owner/name of the hub; or minigsm:PRESET. May be repeated. "
+        f"Names: {', '.join(BENCHMARKS)}. Presets: {', '.join(PRESETS)}.",
+    ),
+]
+NumProblems = Annotated[
+    int | None,
+    typer.Option(
+        "--num_problems",
+        "--limit",
+        min=1,
+        help=f"Problems of each benchmark at most; all by default, {MINIGSM_PROBLEMS} of minigsm.",
+    ),
+]
+LatentUse = Annotated[
+    bool,
+    typer.Option("--latent_use/--no_latent_use", help="Answer again with the latents replaced."),
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", help="Folder of the results; the run's evaluation/ by default.")
+]
+
+
 def evaluate(
     model: ModelFolder,
-    benchmark: Annotated[
-        list[str],
-        typer.Option(
-            "--benchmark",
-            help="NAME, FILE, NAME=FILE, or owner/name of the hub; or minigsm:PRESET. May be repeated. "
-            f"Names: {', '.join(BENCHMARKS)}. Presets: {', '.join(PRESETS)}.",
-        ),
-    ],
-    num_problems: Annotated[
-        int | None,
-        typer.Option(
-            "--num_problems",
-            "--limit",
-            min=1,
-            help=f"Problems of each benchmark at most; all by default, {MINIGSM_PROBLEMS} of minigsm.",
-        ),
-    ] = None,
+    benchmark: Benchmark,
+    num_problems: NumProblems = None,
     split: Split = "test",
     dataset_columns: Columns = None,
     temperature: Temperature = 0.0,
@@ -106,13 +117,8 @@ def evaluate(
     compression_factor: CompressionFactor = None,
     batch_size: BatchSize = 128,
     seed: Seed = 0,
-    latent_use: Annotated[
-        bool,
-        typer.Option("--latent_use/--no_latent_use", help="Answer again with the latents replaced."),
-    ] = True,
-    output: Annotated[
-        Path | None, typer.Option("--output", help="Folder of the results; the run's evaluation/ by default.")
-    ] = None,
+    latent_use: LatentUse = True,
+    output: Output = None,
     device: Device = None,
     torch_threads: TorchThreads = None,
 ) -> None:

@@ -42,35 +42,37 @@ from latentplan.problems.problem import Problem
 from latentplan.report.selection_plot import draw
 from latentplan.rollout.sampling import Sampling
 
+Models = Annotated[
+    list[Path],
+    typer.Argument(help="Runs or model folders; one that writes its steps is what the others stand beside."),
+]
+Benchmark = Annotated[str, typer.Option("--benchmark", help="One, as for evaluate.")]
+NumGenerations = Annotated[
+    int,
+    typer.Option("--num_generations", min=2, max=1024, help="Samples of each question: the largest k."),
+]
+Temperature = Annotated[
+    float, typer.Option("--temperature", min=0.0, help="Of stops and text tokens; above 0.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", help="Folder of the results; selection/ in the first model's run by default."),
+]
+
 
 def select(
-    models: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Runs or model folders; one that writes its steps is what the others stand beside."
-        ),
-    ],
-    benchmark: Annotated[str, typer.Option("--benchmark", help="One, as for evaluate.")],
+    models: Models,
+    benchmark: Benchmark,
     num_problems: NumProblems = 500,
     split: Split = "test",
     dataset_columns: Columns = None,
-    num_generations: Annotated[
-        int,
-        typer.Option("--num_generations", min=2, max=1024, help="Samples of each question: the largest k."),
-    ] = 16,
-    temperature: Annotated[
-        float, typer.Option("--temperature", min=0.0, help="Of stops and text tokens; above 0.")
-    ] = 1.0,
+    num_generations: NumGenerations = 16,
+    temperature: Temperature = 1.0,
     latent_temperature: LatentTemperature = None,
     max_new_tokens: MaxNewTokens = 128,
     batch_size: BatchSize = 512,
     seed: Seed = 0,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", help="Folder of the results; selection/ in the first model's run by default."
-        ),
-    ] = None,
+    output: Output = None,
     device: Device = None,
     torch_threads: TorchThreads = None,
 ) -> None:

@@ -25,53 +25,65 @@ from latentplan.serving.settings import ServeSettings
 _EXTRA = ("fastapi", "starlette", "uvicorn", "prometheus_client")
 
 
+Models = Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Runs, or model folders.")]
+Name = Annotated[
+    list[str] | None,
+    typer.Option("--name", help="Of each model, in their order; the folder's own if absent."),
+]
+Host = Annotated[str, typer.Option("--host", help="0.0.0.0 lets other machines in.")]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any free one.")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option("--api_key", envvar="LATENTPLAN_API_KEY", help="What clients must send; none if absent."),
+]
+MaxBatchSize = Annotated[
+    int, typer.Option("--max_batch_size", min=1, help="Trajectories that are computed together at most.")
+]
+MaxWaitMs = Annotated[
+    float,
+    typer.Option("--max_wait_ms", min=0, help="A question waits so long for company, at most."),
+]
+MaxQueue = Annotated[
+    int, typer.Option("--max_queue", min=1, help="Trajectories that wait for a place at most.")
+]
+MaxQuestionTokens = Annotated[
+    int, typer.Option("--max_question_tokens", min=1, help="Tokens of a question at most.")
+]
+MaxSamples = Annotated[int, typer.Option("--max_samples", min=1, help="Trajectories of one request at most.")]
+MaxNewTokens = Annotated[
+    int, typer.Option("--max_new_tokens", min=1, help="Text tokens of a trajectory at most.")
+]
+Temperature = Annotated[
+    float,
+    typer.Option("--temperature", min=0, help="Where a request has none; 0 takes the most probable."),
+]
+RequestTimeout = Annotated[
+    float, typer.Option("--request_timeout", help="Seconds that a request may take, waiting included.")
+]
+LastMessageOnly = Annotated[
+    bool,
+    typer.Option(
+        "--last_message_only",
+        help="Take the last message of a conversation and drop the rest, instead of refusing it.",
+    ),
+]
+
+
 def serve(
-    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Runs, or model folders.")],
-    name: Annotated[
-        list[str] | None,
-        typer.Option("--name", help="Of each model, in their order; the folder's own if absent."),
-    ] = None,
-    host: Annotated[str, typer.Option("--host", help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any free one.")] = 8000,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            "--api_key", envvar="LATENTPLAN_API_KEY", help="What clients must send; none if absent."
-        ),
-    ] = None,
-    max_batch_size: Annotated[
-        int, typer.Option("--max_batch_size", min=1, help="Trajectories that are computed together at most.")
-    ] = ServeSettings.max_batch_size,
-    max_wait_ms: Annotated[
-        float,
-        typer.Option("--max_wait_ms", min=0, help="A question waits so long for company, at most."),
-    ] = ServeSettings.max_wait_ms,
-    max_queue: Annotated[
-        int, typer.Option("--max_queue", min=1, help="Trajectories that wait for a place at most.")
-    ] = ServeSettings.max_queue,
-    max_question_tokens: Annotated[
-        int, typer.Option("--max_question_tokens", min=1, help="Tokens of a question at most.")
-    ] = ServeSettings.max_question_tokens,
-    max_samples: Annotated[
-        int, typer.Option("--max_samples", min=1, help="Trajectories of one request at most.")
-    ] = ServeSettings.max_samples,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max_new_tokens", min=1, help="Text tokens of a trajectory at most.")
-    ] = ServeSettings.max_new_tokens,
-    temperature: Annotated[
-        float,
-        typer.Option("--temperature", min=0, help="Where a request has none; 0 takes the most probable."),
-    ] = ServeSettings.temperature,
-    request_timeout: Annotated[
-        float, typer.Option("--request_timeout", help="Seconds that a request may take, waiting included.")
-    ] = ServeSettings.request_timeout,
-    last_message_only: Annotated[
-        bool,
-        typer.Option(
-            "--last_message_only",
-            help="Take the last message of a conversation and drop the rest, instead of refusing it.",
-        ),
-    ] = False,
+    models: Models,
+    name: Name = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    api_key: ApiKey = None,
+    max_batch_size: MaxBatchSize = ServeSettings.max_batch_size,
+    max_wait_ms: MaxWaitMs = ServeSettings.max_wait_ms,
+    max_queue: MaxQueue = ServeSettings.max_queue,
+    max_question_tokens: MaxQuestionTokens = ServeSettings.max_question_tokens,
+    max_samples: MaxSamples = ServeSettings.max_samples,
+    max_new_tokens: MaxNewTokens = ServeSettings.max_new_tokens,
+    temperature: Temperature = ServeSettings.temperature,
+    request_timeout: RequestTimeout = ServeSettings.request_timeout,
+    last_message_only: LastMessageOnly = False,
     device: Device = None,
     torch_threads: TorchThreads = None,
 ) -> None:

@@ -47,40 +47,47 @@ from latentplan.rollout.sampling import Sampling
 FITS = ("both", "first")
 
 
+Models = Annotated[
+    list[Path], typer.Argument(help="Runs or model folders; several are drawn beside each other.")
+]
+Benchmark = Annotated[
+    str | None,
+    typer.Option(
+        "--benchmark",
+        help="NAME, FILE, NAME=FILE, owner/name of the hub, or minigsm:PRESET; by default the minigsm "
+        "preset that the last run was trained on.",
+    ),
+]
+Projection = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--projection", help=f"Of {', '.join(PROJECTIONS)}; may be repeated; pca and tsne by default."
+    ),
+]
+Fit = Annotated[
+    str,
+    typer.Option(help=f"What a projection is fitted on, {' or '.join(FITS)}; t-SNE always on both."),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", help="Folder of the files; the last run's pictures/ by default."),
+]
+
+
 def visualize(
-    models: Annotated[
-        list[Path], typer.Argument(help="Runs or model folders; several are drawn beside each other.")
-    ],
-    benchmark: Annotated[
-        str | None,
-        typer.Option(
-            "--benchmark",
-            help="NAME, FILE, NAME=FILE, owner/name of the hub, or minigsm:PRESET; by default the minigsm "
-            "preset that the last run was trained on.",
-        ),
-    ] = None,
+    models: Models,
+    benchmark: Benchmark = None,
     num_problems: NumProblems = 400,
     split: Split = "test",
     dataset_columns: Columns = None,
-    projection: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--projection", help=f"Of {', '.join(PROJECTIONS)}; may be repeated; pca and tsne by default."
-        ),
-    ] = None,
-    fit: Annotated[
-        str,
-        typer.Option(help=f"What a projection is fitted on, {' or '.join(FITS)}; t-SNE always on both."),
-    ] = "both",
+    projection: Projection = None,
+    fit: Fit = "both",
     temperature: Temperature = 0.0,
     latent_temperature: LatentTemperature = None,
     max_new_tokens: MaxNewTokens = 128,
     batch_size: BatchSize = 128,
     seed: Seed = 0,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", help="Folder of the files; the last run's pictures/ by default."),
-    ] = None,
+    output: Output = None,
     device: Device = None,
     torch_threads: TorchThreads = None,
 ) -> None:

@@ -34,7 +34,7 @@ class Plan:
         seeds: of training.
         reference: name of the row that tests compare the others with first.
         budget: `recipes`, `steps` or `flops`.
-        runs, evaluations, sweep: their parts.
+        runs, sweep: their parts.
         changes: by entry, what the budget has changed.
         notes: what a reader of the table has to know.
     """
@@ -48,10 +48,14 @@ class Plan:
     reference: str
     budget: str
     runs: Runs
-    evaluations: Evaluations
     sweep: Sweep
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def evaluations(self) -> Evaluations:
+        """Of every row."""
+        return self.runs.evaluations
 
     def chosen(self, name: str) -> dict[str, Any] | None:
         """The settings that the sweep has chosen for an entry; None where it still has to."""

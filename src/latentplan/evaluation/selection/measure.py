@@ -133,12 +133,6 @@ def sample_model(
     samples = samples_of(problems, drawn, num_generations)
     tokens = mean_tokens(drawn).mean
     has_plans = any(prediction.plan is not None for prediction in drawn)
-    powers = [2**power for power in range(num_generations.bit_length())]
-    curves = {
-        selector: [Point(k, k * tokens, _estimate(samples, at_k, k)) for k in powers]
-        for selector, at_k in AT_K.items()
-        if has_plans or selector not in _NEED_PLANS
-    }
     return Sampled(
         ModelCurves(
             name=name,
@@ -146,10 +140,22 @@ def sample_model(
             method=model.reasoner.config.method,
             tokens=tokens,
             greedy=Point(1, mean_tokens(greedy).mean, accuracy_estimate(greedy)),
-            curves=curves,
+            curves=_curves(samples, tokens, num_generations, has_plans),
         ),
         samples,
     )
+
+
+def _curves(
+    samples: Sequence[Samples], tokens: float, largest: int, has_plans: bool
+) -> dict[str, list[Point]]:
+    """Of each way of choosing that there is for these samples, a point for k = 1, 2, 4, … up to `largest`."""
+    powers = [2**power for power in range(largest.bit_length())]
+    return {
+        selector: [Point(k, k * tokens, _estimate(samples, at_k, k)) for k in powers]
+        for selector, at_k in AT_K.items()
+        if has_plans or selector not in _NEED_PLANS
+    }
 
 
 def samples_of(
