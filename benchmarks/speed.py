@@ -27,7 +27,18 @@ from typing import Any
 
 import torch
 from published_way import roll_out_one, supervised_loss
-from workload import BENCH_SHAPES, Clock, Peak, Workload, arithmetic, bandwidth, make_workload, now, seconds
+from workload import (
+    BENCH_SHAPES,
+    Clock,
+    Peak,
+    Workload,
+    arithmetic,
+    as_transformers_has_it,
+    bandwidth,
+    make_workload,
+    now,
+    seconds,
+)
 
 from latentplan.modeling.backbones import body
 from latentplan.rollout import engine
@@ -84,7 +95,12 @@ def published_rollouts(bench: Bench, questions: int, draws: int) -> dict[int, Ca
 
     def one(row: int) -> Callable[[], Any]:
         question = ids[row // draws : row // draws + 1, int((1 - mask[row // draws]).sum()) :]
-        return lambda: roll_out_one(bench.work.reasoner, question, keys[row : row + 1], bench.sampling)
+
+        def run() -> Any:
+            with as_transformers_has_it(bench.work.reasoner):
+                return roll_out_one(bench.work.reasoner, question, keys[row : row + 1], bench.sampling)
+
+        return run
 
     return {row: one(row) for row in range(0, apart * bench.slow, apart)}
 
@@ -177,14 +193,15 @@ def answering(bench: Bench) -> list[Row]:
 
     @torch.no_grad()
     def written() -> Any:
-        return backbone.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            do_sample=False,
-            min_new_tokens=shape.cot_tokens,
-            max_new_tokens=shape.cot_tokens,
-            pad_token_id=0,
-        )
+        with as_transformers_has_it(backbone):
+            return backbone.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                do_sample=False,
+                min_new_tokens=shape.cot_tokens,
+                max_new_tokens=shape.cot_tokens,
+                pad_token_id=0,
+            )
 
     assert written().shape[1] - ids.shape[1] == shape.cot_tokens
     fast, slow = seconds(bench.device, ours, written, times=bench.times)
@@ -224,7 +241,8 @@ def supervised_step(bench: Bench, work: Workload, stage: int, rows: int, beside_
         system.zero_grad(set_to_none=True)
 
     def published() -> None:
-        supervised_loss(system, batch).backward()
+        with as_transformers_has_it(system):
+            supervised_loss(system, batch).backward()
         system.zero_grad(set_to_none=True)
 
     slots = batch["slot_mask"].shape[1]

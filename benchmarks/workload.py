@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from latentplan.encoding.special_tokens import END_LATENT, START_LATENT, add_spe
 from latentplan.encoding.tokenizers import problem_texts, train_byte_level_bpe, train_word_level
 from latentplan.methods.registry import get_method
 from latentplan.methods.system import LatentSystem, make_encoder
+from latentplan.modeling import products
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.reasoner import LatentReasoner
@@ -148,6 +150,20 @@ def seconds(device: torch.device, *runs: Callable[[], Any], times: int = 3) -> l
             run()
             best[place] = min(best[place], now(device) - started)
     return best
+
+
+@contextmanager
+def as_transformers_has_it(model: nn.Module) -> Iterator[None]:
+    """The model as transformers made it: its layers' own `forward`, PyTorch's choice of products."""
+    ours = {layer: layer.__dict__.pop("forward") for layer in model.modules() if "forward" in layer.__dict__}
+    choice = products._onednn_is_faster
+    products._onednn_is_faster = lambda: False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        products._onednn_is_faster = choice
+        for layer, forward in ours.items():
+            layer.forward = forward  # type: ignore[method-assign]
 
 
 class Clock:

@@ -27,9 +27,10 @@ def with_fsdp(self, *args, fsdp_plugin=None, **kwargs):
 
 AcceleratorState.__init__ = with_fsdp
 
-from latentplan.modeling import vocabulary
+from latentplan.modeling import vocabulary, weight_gradients
 
 vocabulary.LOGITS_AT_ONCE = 2**11  # processes differ in how many parts they take
+weight_gradients.WORTH_DEFERRING["cpu"] = 0  # one process adds up what two defer
 
 import os, time
 from latentplan.training import runs

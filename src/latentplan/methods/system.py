@@ -23,6 +23,7 @@ from latentplan.modeling.loading import LoadedModel, encoder_of, load_model
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.recompute import decoder_layers, recompute_layers
 from latentplan.modeling.step_decoder import StepDecoder
+from latentplan.modeling.weight_gradients import deferred_weight_gradients
 
 STEP_DECODER_FOLDER, VALUE_HEAD_FOLDER = "step_decoder", "value_head"
 
@@ -89,8 +90,10 @@ class LatentSystem(nn.Module):
         With `compute`, whatever that function of the system returns instead: distributed wrappers only see
         gradients of what runs inside `forward`.
         """
-        if compute is not None:
-            return compute(self)
+        with deferred_weight_gradients(self):
+            return self._losses(counts, batch) if compute is None else compute(self)
+
+    def _losses(self, counts: dict[str, torch.Tensor] | None, batch: Batch) -> dict[str, torch.Tensor]:
         counts = counts or self.counts(batch)
         passed = self.method.forward(self.reasoner, batch)
         values = {

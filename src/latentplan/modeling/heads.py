@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from latentplan.modeling.linear_maps import linear
 from latentplan.problems.importing import import_named, names_own_code
 
 
@@ -55,7 +56,7 @@ class Linear(nn.Linear):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Float32 inputs `[..., in]` to `[..., out]`."""
-        return F.linear(inputs, self.weight.float(), None if self.bias is None else self.bias.float())
+        return linear(inputs, self.weight.float(), None if self.bias is None else self.bias.float())
 
 
 class LayerNorm(nn.LayerNorm):

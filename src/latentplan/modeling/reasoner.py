@@ -14,6 +14,7 @@ from latentplan.modeling.backbones import finish_logits
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.context import Context
 from latentplan.modeling.heads import LatentDistribution, PauseHead, StopHead, latent_head_class
+from latentplan.modeling.linear_maps import install
 from latentplan.modeling.saving import SavedModel
 
 
@@ -53,6 +54,7 @@ class LatentReasoner(SavedModel):
         self.post_init()
         if config.lora is not None:
             add_lora(self.backbone, config.lora)
+        install(self.backbone)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -19,6 +19,8 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from latentplan.modeling.weight_gradients import recomputable
+
 Chunk = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -89,7 +91,7 @@ class _Recomputed:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return self.forward(*args, **kwargs)
-        return checkpoint(self.forward, *args, use_reentrant=False, **kwargs)
+        return checkpoint(recomputable(self.forward), *args, use_reentrant=False, **kwargs)
 
 
 def recompute_layers(backbone: PreTrainedModel) -> None:

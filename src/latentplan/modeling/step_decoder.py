@@ -20,6 +20,7 @@ from latentplan.modeling.backbones import body, finish_logits
 from latentplan.modeling.configuration import StepDecoderConfig
 from latentplan.modeling.context import Context
 from latentplan.modeling.heads import Linear, full_precision
+from latentplan.modeling.linear_maps import install
 from latentplan.modeling.saving import SavedModel
 from latentplan.modeling.vocabulary import ends
 
@@ -63,6 +64,7 @@ class StepDecoder(SavedModel):
         self.post_init()
         if config.lora is not None:
             add_lora(self.backbone, config.lora)
+        install(self.backbone)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -15,6 +15,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from latentplan.modeling.weight_gradients import recomputable
+
 LOGITS_AT_ONCE = 2**27
 """Logits that are computed together: half a gigabyte in float32."""
 
@@ -96,7 +98,7 @@ def _in_parts(
     pairs = zip(hidden.split(rows), ids.split(rows), strict=True)
     if not torch.is_grad_enabled():
         return [part(*pair) for pair in pairs]
-    return [checkpoint(part, *pair, use_reentrant=False) for pair in pairs]
+    return [checkpoint(recomputable(part), *pair, use_reentrant=False) for pair in pairs]
 
 
 def _gathers_at_each_call(layer: nn.Module) -> bool:

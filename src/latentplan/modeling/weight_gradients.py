@@ -1,0 +1,257 @@
+"""Gradients of weights that are used in many passes, computed in one product at the end.
+
+A latent chain is one pass after another, of a column each. Autograd computes the gradient of every weight
+in every pass and adds them up: for few rows that is memory of the model's size, written and read several
+times a pass, for a handful of multiplications. Here each pass only keeps what the gradient is made of, its
+inputs and the gradient of its outputs, and all passes are multiplied together when the last has left its
+share. The sum is the same; the gradients that run back through the passes themselves are not touched.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from latentplan.modeling.products import add_product, product
+
+ROWS_AT_ONCE = 1024
+"""Rows that are multiplied as soon as there are so many: more would not make a product any faster."""
+WORTH_DEFERRING = {"cpu": 2**18, "cuda": 2**22}
+"""Elements of a weight, by device, below which adding up gradients is cheaper than what is done here.
+
+A CPU's was measured. A GPU's follows from the four times that 2^22 elements are moved in bfloat16, 10 µs on
+an H100, which is about what our Python costs a pass.
+"""
+
+_active = threading.local()
+
+
+@contextmanager
+def deferred_weight_gradients(module: nn.Module) -> Iterator[None]:
+    """Linear maps and embeddings that are used in here get the gradients of their weights in one product.
+
+    Does nothing without gradients, and where engines spread the weights over devices (FSDP2, ZeRO-3): those
+    count on the gradients of a layer when its backward pass ends.
+
+    Args:
+        module: what is used in here.
+    """
+    if not torch.is_grad_enabled() or is_spread(module):
+        yield
+        return
+    with _collecting(WeightGradients()):
+        yield
+
+
+def is_spread(module: nn.Module) -> bool:
+    """Whether FSDP2 or DeepSpeed ZeRO-3 gathers weights when they are used, each time to other memory."""
+    return any(hasattr(each, "unshard") for each in module.modules()) or any(
+        hasattr(weight, "ds_id") for weight in module.parameters()
+    )
+
+
+def collecting(weight: torch.Tensor) -> WeightGradients | None:
+    """What this weight gives its gradient to at the moment; None where autograd adds it up."""
+    collected: WeightGradients | None = getattr(_active, "now", None)
+    if collected is None or not (torch.is_grad_enabled() and weight.requires_grad and weight.is_leaf):
+        return None
+    enough = WORTH_DEFERRING.get(weight.device.type, WORTH_DEFERRING["cuda"])
+    return collected if weight.numel() >= enough else None
+
+
+def recomputable(run: Callable) -> Callable:
+    """`run`, to be called now and once more in the backward pass, where the same gradients are collected."""
+    collected = getattr(_active, "now", None)
+    return run if collected is None else partial(_run_within, collected, run)
+
+
+def _run_within(collected: WeightGradients, run: Callable, *args: Any, **kwargs: Any) -> Any:
+    with _collecting(collected):
+        return run(*args, **kwargs)
+
+
+@contextmanager
+def _collecting(collected: WeightGradients) -> Iterator[None]:
+    before = getattr(_active, "now", None)
+    _active.now = collected
+    try:
+        yield
+    finally:
+        _active.now = before
+
+
+class WeightGradients:
+    """What the gradients of weights are made of, by weight."""
+
+    def __init__(self) -> None:
+        self._shares: dict[tuple, tuple[_Shares, torch.Tensor]] = {}
+
+    def linear(
+        self, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, transposed: bool
+    ) -> torch.Tensor:
+        """As `linear_maps.linear`."""
+        device = inputs.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else inputs.dtype
+        shares, edge = self._of(weight, bias, dtype, transposed)
+        return _Linear.apply(inputs.to(dtype), edge, shares)
+
+    def lookup(self, ids: torch.Tensor, weight: torch.Tensor, padding_idx: int | None) -> torch.Tensor:
+        """Rows `[..., hidden]` of `weight` `[vocabulary, hidden]`; those of `padding_idx` get no gradient."""
+        shares, edge = self._of(weight, None, weight.dtype, False)
+        return _Lookup.apply(ids, edge, shares, -1 if padding_idx is None else padding_idx)
+
+    def _of(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, transposed: bool
+    ) -> tuple[_Shares, torch.Tensor]:
+        key = (id(weight), id(bias), dtype)
+        if key not in self._shares:
+            # Made at the first use: autograd runs what was made last first, and so multiplies the shares of a
+            # weight as soon as its first use has left its own.
+            shares = _Shares(weight, bias, dtype, transposed)
+            self._shares[key] = (shares, _Total.apply(weight, bias, shares))
+        return self._shares[key]
+
+
+class _Shares:
+    """What the gradient of one weight, and that of its bias, is made of.
+
+    Args:
+        weight: `[out, in]`, or `[in, out]` where it is `transposed`.
+        bias: `[out]` or None.
+        dtype: that the products are computed in.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, transposed: bool):
+        self.parameter = weight  # also keeps its id from being given to another tensor
+        self.transposed = transposed
+        self.weight = weight.detach().to(dtype)
+        self.bias = None if bias is None else bias.detach().to(dtype)
+        self._task = -1
+        self._clear()
+
+    def _clear(self) -> None:
+        self._inputs: list[torch.Tensor] = []
+        self._outputs: list[torch.Tensor] = []
+        self._ids: list[torch.Tensor] = []
+        self._looked_up: list[torch.Tensor] = []
+        self._rows = 0
+        self._weight: torch.Tensor | None = None
+        self._bias: torch.Tensor | None = None
+
+    def _begin(self) -> None:
+        """What an earlier backward pass left that did not ask for this weight's gradient is not ours."""
+        task = torch._C._current_graph_task_id()
+        if task != self._task:
+            self._task = task
+            self._clear()
+
+    def add(self, inputs: torch.Tensor, outputs: torch.Tensor) -> None:
+        """A use of a linear map: inputs `[..., in]` and the gradient of its outputs `[..., out]`."""
+        self._begin()
+        self._inputs.append(inputs.flatten(0, -2))
+        self._outputs.append(outputs.flatten(0, -2))
+        self._rows += self._inputs[-1].shape[0]
+        if self._rows >= ROWS_AT_ONCE:
+            self._multiply()
+
+    def add_rows(self, ids: torch.Tensor, rows: torch.Tensor, padding_idx: int) -> None:
+        """A use of an embedding: ids `[...]` and the gradient of their rows `[..., hidden]`."""
+        self._begin()
+        self.padding_idx = padding_idx
+        self._ids.append(ids.flatten())
+        self._looked_up.append(rows.flatten(0, -2))
+
+    def _multiply(self) -> None:
+        inputs, outputs = _together(self._inputs), _together(self._outputs)
+        left, right = (inputs, outputs) if self.transposed else (outputs, inputs)
+        self._weight = add_product(self._weight, left, right)
+        if self.bias is not None:
+            total = outputs.sum(dim=0)
+            self._bias = total if self._bias is None else self._bias + total
+        self._inputs, self._outputs, self._rows = [], [], 0
+
+    def total(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """The gradients of weight and bias, which are not kept."""
+        self._begin()
+        if self._rows:
+            self._multiply()
+        if self._ids:
+            found = torch.ops.aten.embedding_dense_backward(
+                _together(self._looked_up),
+                _together(self._ids),
+                self.weight.shape[0],
+                self.padding_idx,
+                False,
+            )
+            self._weight = found if self._weight is None else self._weight.add_(found)
+        weight, bias = self._weight, self._bias
+        self._clear()
+        return weight, bias
+
+
+def _together(parts: list[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class _Total(Function):
+    """Where the shares of a weight come together; its output is nothing but an edge of the graph to here."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: torch.Tensor, bias: torch.Tensor | None, shares: _Shares) -> torch.Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.shares, ctx.dtypes = shares, (weight.dtype, None if bias is None else bias.dtype)
+        return weight.new_empty(())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *nothing: None) -> tuple:
+        weight, bias = ctx.shares.total()
+        (weight_dtype, bias_dtype), (_, bias_wanted, _) = ctx.dtypes, ctx.needs_input_grad
+        return (
+            None if weight is None else weight.to(weight_dtype),
+            bias.to(bias_dtype) if bias is not None and bias_wanted else None,
+            None,
+        )
+
+
+class _Linear(Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: torch.Tensor, edge: torch.Tensor, shares: _Shares) -> torch.Tensor:
+        ctx.save_for_backward(inputs)
+        ctx.shares = shares
+        weight = shares.weight
+        return product(inputs, weight.t() if shares.transposed else weight, shares.bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple:
+        (inputs,) = ctx.saved_tensors
+        ctx.shares.add(inputs, gradient)
+        if not ctx.needs_input_grad[0]:
+            return None, None, None
+        weight = ctx.shares.weight
+        return product(gradient, weight if ctx.shares.transposed else weight.t()), None, None
+
+
+class _Lookup(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, ids: torch.Tensor, edge: torch.Tensor, shares: _Shares, padding_idx: int
+    ) -> torch.Tensor:
+        ctx.ids, ctx.shares, ctx.padding_idx = ids, shares, padding_idx
+        return F.embedding(ids, shares.weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple:
+        ctx.shares.add_rows(ctx.ids, gradient, ctx.padding_idx)
+        return None, None, None, None
