@@ -22,6 +22,7 @@ from latentplan.methods.system import LatentSystem
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.recompute import recompute_layers
 from latentplan.modeling.step_decoder import StepDecoder
+from latentplan.modeling.weight_gradients import deferred_weight_gradients
 from latentplan.rollout.log_probs import Scores, score
 from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.trajectories import Trajectories
@@ -120,7 +121,7 @@ def peak_of_supervised_step(system: LatentSystem, config: SFTConfig, lengths: Le
     batch = supervised_batch(system, config.per_device_train_batch_size, lengths)
     system.train()
     with _counting(system, config, batch.values()) as ledger, ledger:
-        with _autocast(config):
+        with _autocast(config), deferred_weight_gradients(system):
             loss = supervised_loss(system, batch)
         check_loss(loss)
         loss.backward()
@@ -178,7 +179,7 @@ def peak_of_policy_step(system: LatentSystem, config: GRPOConfig, lengths: Lengt
     with _counting(system, config, held) as ledger, ledger:
         if start is not None and config.gradient_checkpointing:
             recompute_layers(start.backbone)
-        with _autocast(config):
+        with _autocast(config), deferred_weight_gradients(system):
             scores = ESTIMATORS[config.estimator].scores(system.reasoner, trajectories, sampling)
             loss = _everything(scores)
             if start is not None:
