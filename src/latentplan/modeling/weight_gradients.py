@@ -185,17 +185,21 @@ class _Shares:
         if self._rows:
             self._multiply()
         if self._ids:
-            found = torch.ops.aten.embedding_dense_backward(
-                _together(self._looked_up),
-                _together(self._ids),
-                self.weight.shape[0],
-                self.padding_idx,
-                False,
-            )
-            self._weight = found if self._weight is None else self._weight.add_(found)
+            self._add_looked_up(_together(self._ids), _together(self._looked_up))
         weight, bias = self._weight, self._bias
         self._clear()
         return weight, bias
+
+    def _add_looked_up(self, ids: torch.Tensor, rows: torch.Tensor) -> None:
+        if self._weight is not None and ids.device.type == "cpu":
+            seen = (ids != self.padding_idx).to(rows.dtype).unsqueeze(1)
+            self._weight.index_add_(0, ids, rows * seen)
+            return
+        # Elsewhere the order of `index_add_` is left to chance.
+        found = torch.ops.aten.embedding_dense_backward(
+            rows, ids, self.weight.shape[0], self.padding_idx, False
+        )
+        self._weight = found if self._weight is None else self._weight.add_(found)
 
 
 def _together(parts: list[torch.Tensor]) -> torch.Tensor:
