@@ -29,3 +29,17 @@ def test_every_part_is_measured(tmp_path):
     ratios = [row["ratio"] for row in written["rows"] if "published" in row]
     assert len(ratios) == 3
     assert min(ratios) > 1
+
+
+def test_a_part_that_fails_leaves_the_others(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import speed
+
+    def fail(bench):
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(speed.PARTS, "floor", fail)
+    (row,) = speed.measured(None, "floor")
+    assert row["what"] == "FAILED: ZeroDivisionError"
+    assert "Traceback" in row["error"]
+    assert "FAILED" in speed.table([{"shape": "quickstart", **row}])

@@ -1,6 +1,7 @@
 """The effective batch decides, not the devices: accumulation and the length of stages follow from it."""
 
 import pytest
+from transformers import TrainingArguments
 
 from latentplan.cli.recipe import parse_recipe
 from latentplan.training.arguments import DataArguments, ModelArguments, RunConfig, SFTConfig
@@ -54,3 +55,13 @@ def test_a_flag_replaces_what_a_recipe_says_in_other_words(tmp_path):
     _, _, config = parse_recipe(SFT, [*arguments, *flags])
     assert (config.curriculum_epochs, config.curriculum_steps) == (None, [5])
     assert (config.effective_batch_size, config.gradient_accumulation_steps) == (None, 2)
+
+
+def test_several_visible_gpus_are_no_reason_to_cut_a_batch_apart(tmp_path, monkeypatch, caplog):
+    """The Trainer would wrap the model in `nn.DataParallel` and multiply the batch."""
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda arguments: 8))
+    config = SFTConfig(
+        output_dir=str(tmp_path), per_device_train_batch_size=4, effective_batch_size=32, use_cpu=True
+    )
+    assert (config.n_gpu, config.train_batch_size, config.gradient_accumulation_steps) == (1, 4, 8)
+    assert "8 GPUs are visible and one is used: add --accelerate_config ddp" in caplog.text

@@ -7,10 +7,13 @@ fields; flags on the command line override it.
 # ruff: noqa: RUF009 (`_setting` is `dataclasses.field` with a help text)
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import TrainingArguments
+
+logger = logging.getLogger(__name__)
 
 _LOWER_IS_BETTER = ("loss", "tokens", "latents")
 
@@ -141,8 +144,22 @@ class RunConfig(TrainingArguments):
         if self.greater_is_better is None and metric.split("/")[0] in _LOWER_IS_BETTER:
             self.greater_is_better = False
         super().__post_init__()
+        if super().n_gpu > 1:
+            logger.warning(
+                "%d GPUs are visible and one is used: add --accelerate_config ddp to use all, or choose one "
+                "with CUDA_VISIBLE_DEVICES",
+                super().n_gpu,
+            )
         if self.effective_batch_size is not None:
             self.gradient_accumulation_steps = _accumulation(self, self.effective_batch_size)
+
+    @property
+    def n_gpu(self) -> int:
+        """GPUs of this process, one at most.
+
+        With several the Trainer would cut batches apart for `nn.DataParallel`, whose rows belong together.
+        """
+        return min(1, super().n_gpu)
 
 
 @dataclass
