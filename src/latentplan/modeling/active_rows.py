@@ -41,6 +41,10 @@ class ActiveRows:
             return None
         return alive.nonzero()[:, 0]
 
+    def column(self, values: torch.Tensor | None, place: int) -> torch.Tensor | None:
+        """The column of `[all rows, columns, ...]` at a place, of these rows; None where there is nothing."""
+        return None if values is None else values[self.index, place]
+
     def keep(self, rows: torch.Tensor) -> None:
         """Only these of the rows go on; the others are not read again."""
         self.part = self.part.selected(rows)
@@ -56,3 +60,32 @@ class ActiveRows:
         """Brings all rows up to the last column again; those set aside have masked columns there."""
         if self.part is not self.whole:
             self.whole.put_back(cast(torch.Tensor, self.index), self.part)
+
+
+class Columns:
+    """What the rows that go on leave at each place, kept until it is laid out as one tensor.
+
+    Args:
+        active: the rows that the next column is of.
+    """
+
+    def __init__(self, active: ActiveRows):
+        self._active = active
+        self._columns: list[tuple[torch.Tensor | slice, torch.Tensor]] = []
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def add(self, values: torch.Tensor) -> None:
+        """The next column, `[rows, ...]`."""
+        self._columns.append((self._active.index, values))
+
+    def laid_out(self, like: torch.Tensor) -> torch.Tensor:
+        """All columns in a copy of `like` `[all rows, columns, ...]`, whose values stand where none are."""
+        whole = all(isinstance(rows, slice) for rows, _ in self._columns)
+        if whole and len(self) and len(self) == like.shape[1]:
+            return torch.stack([values for _, values in self._columns], dim=1).to(like.dtype)
+        full = like.clone()
+        for place, (rows, values) in enumerate(self._columns):
+            full[rows, place] = values.to(like.dtype)
+        return full

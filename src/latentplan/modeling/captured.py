@@ -160,16 +160,14 @@ class CapturedContext(Context):
     can_shrink = False
 
     def __init__(self, passes: Passes, context: Context):
-        self.backbone, self.windows = context.backbone, context.windows
+        vars(self).update(vars(context))
         self.cache, self.passes = passes.cache, passes
-        self.mask, self.length = context.mask, context.length
-        self.pending, self.pending_mask = context.pending, context.pending_mask
         passes.take(context)
 
     def read(self) -> torch.Tensor:
         """As `Context.read`."""
         embeds, mask = self.pending, self.pending_mask
-        positions = self.length + mask.cumsum(dim=1)
+        positions = self.length + (mask.cumsum(dim=1) if mask.shape[1] > 1 else mask)
         first = self.mask.shape[1]
         columns = [
             self.passes(

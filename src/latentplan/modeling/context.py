@@ -38,6 +38,7 @@ class Context:
         self.mask = mask[:, :0]
         self.length = mask.new_zeros(mask.shape[0], 1)
         self.pending, self.pending_mask = embeds, mask
+        self._dtype, self._takes_positions = backbone.dtype, takes_positions(body(backbone))
 
     def push(self, embeds: torch.Tensor, mask: torch.Tensor) -> None:
         """Appends inputs `[batch, n, hidden]` with their mask `[batch, n]` to what waits."""
@@ -50,16 +51,15 @@ class Context:
     def read(self) -> torch.Tensor:
         """Reads all that waits in one pass and returns its last hidden states, `[batch, n, hidden]`."""
         embeds, mask = self.pending, self.pending_mask
-        positions = self.length + mask.cumsum(dim=1)
+        positions = self.length + (mask.cumsum(dim=1) if mask.shape[1] > 1 else mask)
         self.mask = torch.cat([self.mask, mask], dim=1)
         self.length = positions[:, -1:]
         self.pending, self.pending_mask = embeds[:, :0], mask[:, :0]
-        model, dtype = body(self.backbone), self.backbone.dtype
         # Without them a model derives the same positions from the mask (BLOOM).
-        given = {"position_ids": (positions - 1).clamp(min=0)} if takes_positions(model) else {}
-        hidden = model(
-            inputs_embeds=embeds.to(dtype),
-            attention_mask=self.windows.attention_mask(self.mask, embeds.shape[1], dtype),
+        given = {"position_ids": (positions - 1).clamp(min=0)} if self._takes_positions else {}
+        hidden = body(self.backbone)(
+            inputs_embeds=embeds.to(self._dtype),
+            attention_mask=self.windows.attention_mask(self.mask, embeds.shape[1], self._dtype),
             past_key_values=self.cache,
             use_cache=True,
             **given,
@@ -75,8 +75,7 @@ class Context:
         """
         if times == 1:
             return self
-        other = Context.__new__(Context)
-        other.backbone, other.windows = self.backbone, self.windows
+        other = copy.copy(self)
         other.cache = _repeated(self.cache, times)
         other.mask = self.mask.repeat_interleave(times, dim=0)
         other.length = self.length.repeat_interleave(times, dim=0)
@@ -86,8 +85,7 @@ class Context:
 
     def selected(self, rows: torch.Tensor) -> Context:
         """A context of some of the rows, as `repeat`; for rollouts, which keep no gradients."""
-        other = Context.__new__(Context)
-        other.backbone, other.windows = self.backbone, self.windows
+        other = copy.copy(self)
         other.cache = copy.copy(self.cache)
         other.cache.layers = [_rows_of(layer, rows) for layer in self.cache.layers]
         other.mask, other.length = self.mask[rows], self.length[rows]

@@ -6,6 +6,7 @@ any more are left out.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import cast
 
@@ -33,8 +34,7 @@ def gathered(parts: Sequence[tuple[Context, torch.Tensor]]) -> Context:
         start = int(used[0]) if len(used) else mask.shape[1]
         masks.append(mask[:, start:])
         starts.append(start)
-    other = Context.__new__(Context)
-    other.backbone, other.windows = first.backbone, first.windows
+    other = copy.copy(first)
     other.cache = first.windows.new_cache()
     other.cache.layers = [
         _gathered_layer(

@@ -14,7 +14,7 @@ from typing import cast
 import torch
 
 from latentplan.modeling import noise
-from latentplan.modeling.active_rows import ActiveRows
+from latentplan.modeling.active_rows import ActiveRows, Columns
 from latentplan.modeling.captured import captured
 from latentplan.modeling.context import Context
 from latentplan.modeling.growing_cache import reserved
@@ -181,72 +181,90 @@ def _latents(
     sampling: Sampling,
 ) -> _Chains:
     """Slot after slot; the stop head is asked at the first slot of each step."""
-    config, rows = model.config, keys.shape[0]
-    size, slots = config.latents_per_step, config.num_slots
-    steps = slots // size
-    latents = hidden.new_zeros(rows, slots, config.hidden_size, dtype=torch.float32)
-    chains = _Chains(
-        latents=latents,
-        slot_mask=keys.new_zeros(rows, slots),
-        latent_log_probs=latents.new_zeros(rows, slots),
-        stop_mask=keys.new_zeros(rows, steps),
-        stops=keys.new_zeros(rows, steps),
-        stop_log_probs=latents.new_zeros(rows, steps),
-    )
-    epsilon: torch.Tensor | None = None
-    uniform = noise.uniform(noise.fold(stop_keys, STOP), max(1, steps))
-    alive, active = keys.new_ones(rows), ActiveRows(context)
+    size, slots = model.config.latents_per_step, model.config.num_slots
+    alive, active = keys.new_ones(keys.shape[0]), ActiveRows(context)
+    latents, means, log_variances, going, stop_log_probs = (Columns(active) for _ in range(5))
+    epsilon = uniform = None
+    if model.stop_head is not None and slots and sampling.temperature:
+        uniform = noise.uniform(noise.fold(stop_keys, STOP), slots // size)
     for slot in range(slots):
         if slot:
             hidden = active.part.read()[:, -1]
-        at = active.index
         distribution = model.latent_head(hidden)  # type: ignore[misc]
-        if epsilon is None and distribution.log_variance is not None and sampling.latent_temperature:
+        if slot == 0 and distribution.log_variance is not None and sampling.latent_temperature:
             epsilon = chain_noise(model, keys)
-        noise_here = None if epsilon is None else epsilon[at, slot]
-        latent = distribution.sample(noise_here, sampling.latent_temperature)
+        latent = distribution.sample(active.column(epsilon, slot), sampling.latent_temperature)
+        latents.add(latent)
+        if epsilon is not None:
+            means.add(distribution.mean)
+            log_variances.add(distribution.log_variance)
         step, offset = divmod(slot, size)
-        rest = None
         if offset == 0 and model.stop_head is not None:
             log_probs = log_softmax(model.stop_head(latent), sampling.temperature)
-            decision = draw(log_probs, uniform[at, step], sampling.temperature)
-            chosen = log_probs.gather(1, decision.unsqueeze(1)).squeeze(1)
-            chains.stop_mask[at, step], chains.stops[at, step] = alive, alive * decision
-            chains.stop_log_probs[at, step] = chosen * alive
-            alive = alive * (1 - decision)
+            alive = alive * (1 - draw(log_probs, active.column(uniform, step), sampling.temperature))
+            going.add(alive)
+            stop_log_probs.add(log_probs)
             rest = active.remaining(alive, step)
-        chains.latents[at, slot], chains.slot_mask[at, slot] = latent, alive
-        chain = LatentChain(latent, distribution.mean, distribution.log_variance, alive)
-        chains.latent_log_probs[at, slot] = latent_log_prob(chain, sampling.latent_temperature)
-        if rest is not None:
-            if not len(rest):
-                break
-            active.set_aside(rest)
-            latent, alive = latent[rest], alive[rest]
+            if rest is not None:
+                if not len(rest):
+                    break
+                active.set_aside(rest)
+                latent, alive = latent[rest], alive[rest]
         active.part.push(latent.unsqueeze(1), alive.unsqueeze(1))
     active.together()
-    return chains
+    wide = hidden.new_zeros(keys.shape[0], slots, model.config.hidden_size, dtype=torch.float32)
+    slot_mask, *stopped = _stops(model, keys, going, stop_log_probs)
+    drawn = epsilon is not None
+    chain = LatentChain(
+        latents=latents.laid_out(wide),
+        mean=means.laid_out(wide),
+        log_variance=log_variances.laid_out(wide) if drawn else None,
+        mask=slot_mask,
+    )
+    return _Chains(chain.latents, slot_mask, latent_log_prob(chain, sampling.latent_temperature), *stopped)
+
+
+def _stops(
+    model: LatentReasoner, keys: torch.Tensor, going: Columns, log_probs: Columns
+) -> tuple[torch.Tensor, ...]:
+    """`slot_mask`, `stop_mask`, `stops` and `stop_log_probs` from what each step left.
+
+    Args:
+        model: the policy.
+        keys: `[rows]`, on the right device.
+        going: `[rows]` of each step, 1 for rows that have not stopped there.
+        log_probs: `[rows, 2]` of each step.
+    """
+    rows, size, slots = keys.shape[0], model.config.latents_per_step, model.config.num_slots
+    steps = slots // size
+    if model.stop_head is None or not slots:
+        nothing = keys.new_zeros(rows, steps)
+        return keys.new_ones(rows, slots), nothing, nothing.clone(), nothing.float()
+    after = going.laid_out(keys.new_zeros(rows, steps))
+    before = torch.cat([keys.new_ones(rows, 1), after[:, :-1]], dim=1)
+    stops = before - after
+    both = log_probs.laid_out(keys.new_zeros(rows, steps, 2, dtype=torch.float32))
+    chosen = both.gather(2, stops.unsqueeze(2)).squeeze(2)
+    return after.repeat_interleave(size, dim=1), before, stops, chosen * before
 
 
 def _answers(
     model: LatentReasoner, context: Context, hidden: torch.Tensor, keys: torch.Tensor, sampling: Sampling
 ) -> _Answers:
     """Token after token until every row has written eos."""
-    longest, rows = sampling.max_new_tokens, keys.shape[0]
-    uniform = noise.uniform(noise.fold(keys, TOKEN), longest)
-    ids = torch.full((rows, longest), cast(int, model.config.pad_token_id), device=keys.device)
-    mask, log_probs = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.float32)
-    alive, active = keys.new_ones(rows), ActiveRows(context)
-    written = 0
+    longest, pad = sampling.max_new_tokens, cast(int, model.config.pad_token_id)
+    uniform = noise.uniform(noise.fold(keys, TOKEN), longest) if sampling.temperature else None
+    alive, active = keys.new_ones(keys.shape[0]), ActiveRows(context)
+    ids, mask, log_probs = (Columns(active) for _ in range(3))
     for place in range(longest):
-        at = active.index
-        token, chosen = choose(model.logits(hidden), uniform[at, place], sampling.temperature)
-        token = torch.where(alive.bool(), token, ids[at, place])
-        ids[at, place], mask[at, place], log_probs[at, place] = token, alive, chosen * alive
-        written = place + 1
-        alive = alive * ~ends(token, model.config.eos_token_id)
-        if written == longest:
+        token, chosen = choose(model.logits(hidden), active.column(uniform, place), sampling.temperature)
+        token = torch.where(alive.bool(), token, pad)
+        ids.add(token)
+        mask.add(alive)
+        log_probs.add(chosen)
+        if place + 1 == longest:
             break
+        alive = alive * ~ends(token, model.config.eos_token_id)
         rest = active.remaining(alive, place)
         if rest is not None:
             if not len(rest):
@@ -255,9 +273,13 @@ def _answers(
             token, alive = token[rest], alive[rest]
         active.part.push(model.embed(token).unsqueeze(1), alive.unsqueeze(1))
         hidden = active.part.read()[:, -1]
-    if active.part.mask.device.type != "cpu":
-        written = max(1, int(mask.any(dim=0).sum()))  # some more columns than needed may have been read
-    return _Answers(ids[:, :written], mask[:, :written], log_probs[:, :written])
+    wide = keys.new_zeros(keys.shape[0], len(mask))
+    answers = _Answers(ids.laid_out(wide + pad), mask.laid_out(wide), log_probs.laid_out(wide.float()))
+    answers.log_probs = answers.log_probs * answers.mask
+    if keys.device.type == "cpu":
+        return answers
+    written = max(1, int(answers.mask.any(dim=0).sum()))  # more columns than needed may have been read
+    return _Answers(answers.ids[:, :written], answers.mask[:, :written], answers.log_probs[:, :written])
 
 
 @torch.no_grad()

@@ -30,33 +30,33 @@ class Sampling:
 
 def log_softmax(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     """Log-probabilities `[..., classes]` of the policy that samples at `temperature` (0 scores as 1)."""
-    return torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
+    logits = logits.float()
+    # Nothing is divided by 1: over a large vocabulary that would be a copy.
+    return torch.log_softmax(logits if temperature in (0, 1) else logits / temperature, dim=-1)
 
 
-def draw(log_probs: torch.Tensor, uniform: torch.Tensor, temperature: float) -> torch.Tensor:
+def draw(log_probs: torch.Tensor, uniform: torch.Tensor | None, temperature: float) -> torch.Tensor:
     """One class a row, by inverting the distribution function; the most probable at temperature 0.
 
     Args:
         log_probs: `[batch, classes]`, already at the temperature.
-        uniform: `[batch]`, in (0, 1).
+        uniform: `[batch]`, in (0, 1); not needed at temperature 0.
     """
     if temperature == 0:
         return log_probs.argmax(dim=-1)
+    assert uniform is not None
     cumulative = log_probs.exp().cumsum(dim=-1, dtype=torch.float64)
     target = (uniform * cumulative[:, -1]).unsqueeze(1)
     return torch.searchsorted(cumulative, target).squeeze(1).clamp(max=log_probs.shape[-1] - 1)
 
 
 def choose(
-    logits: torch.Tensor, uniform: torch.Tensor, temperature: float
+    logits: torch.Tensor, uniform: torch.Tensor | None, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One token a row and its log-probability, `[batch]` each, from `[batch, vocabulary]`; see `draw`."""
-    if temperature == 0:
-        logits = logits.float()
-        best = logits.max(dim=-1)
-        return best.indices, best.values - logits.logsumexp(dim=-1)
     log_probs = log_softmax(logits, temperature)
-    token = draw(log_probs, uniform, temperature)
+    # Of the logits: two that differ in their last digit may have the same log-probability.
+    token = logits.argmax(dim=-1) if temperature == 0 else draw(log_probs, uniform, temperature)
     return token, log_probs.gather(1, token.unsqueeze(1)).squeeze(1)
 
 
