@@ -238,12 +238,12 @@ def _possible(context: Context, width: int) -> bool:
     return (
         context.windows.takes_ready_masks(width)
         and next(context.backbone.parameters()).device.type == device
-        and not _is_spread(context.backbone)
+        and not is_spread(context.backbone)
         and all(type(layer) is GrowingLayer for layer in context.cache.layers)
     )
 
 
-def _is_spread(backbone: PreTrainedModel) -> bool:
+def is_spread(backbone: PreTrainedModel) -> bool:
     """Whether FSDP2 or DeepSpeed ZeRO-3 gathers weights for a rollout, each time to other memory."""
     return any(hasattr(module, "unshard") for module in backbone.modules()) or any(
         hasattr(weight, "ds_id") for weight in backbone.parameters()

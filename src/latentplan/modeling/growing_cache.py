@@ -97,6 +97,31 @@ class GrowingLayer(DynamicLayer):
             done += len(chosen)
         return new
 
+    def write_first(
+        self,
+        rows: torch.Tensor | slice,
+        shape: tuple[int, int],
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+    ) -> None:
+        """Writes a first pass of some rows into the last columns; zeros stand before it: see `put_back`.
+
+        Args:
+            rows: which of all rows.
+            shape: of the layer: all rows, and columns.
+            key_states, value_states: `[some rows, heads, tokens, head]`.
+        """
+        count, width = shape
+        if not self.is_initialized:
+            self.lazy_initialization(
+                *(part[:1, :, :1].expand(count, -1, width, -1) for part in (key_states, value_states))
+            )
+            self._show(width)
+        missing = width - key_states.shape[-2]
+        for mine, theirs in ((self.keys, key_states), (self.values, value_states)):
+            mine[rows, :, :missing] = 0
+            mine[rows, :, missing:] = theirs
+
     def put_back(self, rows: torch.Tensor, other: GrowingLayer) -> None:
         """Writes what `other`, once these rows, has read since; all other rows hold zeros there.
 

@@ -19,6 +19,7 @@ from latentplan.modeling.captured import captured
 from latentplan.modeling.context import Context
 from latentplan.modeling.growing_cache import reserved
 from latentplan.modeling.latents import LatentChain
+from latentplan.modeling.prefill import read_question
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.vocabulary import ends
 from latentplan.rollout.budget import cache_bytes, free_bytes, pieces, vocabulary_bytes
@@ -117,7 +118,7 @@ def _roll_out(
     # The first decisions are those of a rollout with one.
     stop_keys = torch.where(again == 0, chain_keys, noise.fold(chain_keys, AGAIN, again))
     context = model.start(question_ids, question_mask)
-    hidden = context.read()[:, -1].repeat_interleave(draws, dim=0)
+    hidden = read_question(context).repeat_interleave(draws, dim=0)
     context = captured(context.repeat(draws), model.config.num_slots + 1 + sampling.max_new_tokens)
     chains = _latents(model, context, hidden, chain_keys, stop_keys, sampling)
     if model.config.num_slots:

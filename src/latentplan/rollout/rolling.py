@@ -22,6 +22,7 @@ from latentplan.encoding.encoder import pad_left
 from latentplan.modeling import noise
 from latentplan.modeling.context import Context
 from latentplan.modeling.gathering import gathered
+from latentplan.modeling.prefill import read_question
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.rollout.engine import trajectory_keys
 from latentplan.rollout.keys import LATENT, STOP, TOKEN
@@ -106,7 +107,7 @@ class RollingBatch:
         ids, mask = pad_left(list(questions), cast(int, self.model.config.pad_token_id))
         device = self.model.device
         context = self.model.start(ids.to(device), mask.to(device))
-        hidden = context.read()[:, -1]
+        hidden = read_question(context)
         if len(questions) < len(rows):
             which = torch.tensor([places[tuple(row.question_ids)] for row in rows], device=device)
             context, hidden = context.selected(which), hidden[which]
