@@ -117,3 +117,17 @@ def test_which_processors_it_serves(asked, amd, given, monkeypatch):
 def test_small_products_stay_with_pytorch(monkeypatch):
     monkeypatch.setattr(products, "_onednn_is_faster", lambda: True)
     assert not by_onednn(torch.randn(64, 128), torch.randn(128, 128))
+
+
+@has_onednn
+def test_a_bias_that_does_not_lie_in_one_piece(onednn):
+    torch.manual_seed(0)
+    inputs, weight = torch.randn(8, 6), torch.randn(5, 6)
+    for bias in (torch.randn(10)[::2], torch.randn(1).expand(5)):
+        torch.testing.assert_close(product(inputs, weight, bias), F.linear(inputs, weight, bias), **CLOSE)
+
+
+def test_few_rows_with_a_transposed_weight_stay_with_pytorch(onednn):
+    weight = torch.randn(6, 5).t()
+    assert not by_onednn(torch.randn(3, 6), weight)
+    assert by_onednn(torch.randn(4, 6), weight)

@@ -1,12 +1,16 @@
 """Gradients of weights that are multiplied together at the end are those that autograd adds up."""
 
 import copy
+import gc
+import pickle
+import weakref
 from collections import Counter
 
 import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from latentplan.methods.registry import METHODS
 from latentplan.modeling import weight_gradients
@@ -277,3 +281,119 @@ def test_a_copy_of_a_model_uses_its_own_weights():
     inputs = torch.randn(2, 3)
     assert not torch.equal(layer(inputs), other(inputs))
     torch.testing.assert_close(other(inputs), inputs @ other.weight.t() + other.bias)
+
+
+def test_padding_of_an_embedding_that_is_tied_to_an_output_layer(defer):
+    defer(True)
+    torch.manual_seed(0)
+    embedding, output = nn.Embedding(7, 3, padding_idx=2), nn.Linear(3, 7, bias=False)
+    output.weight = embedding.weight
+    model = nn.ModuleList([embedding, output])
+    plain = copy.deepcopy(model)
+    install(model)
+    ids = torch.tensor([[0, 2, 5], [5, 5, 1]])
+    with deferred_weight_gradients(model):
+        (output(embedding(ids)).square().sum() + embedding(ids).sum()).backward()
+    (plain[1](plain[0](ids)).square().sum() + plain[0](ids).sum()).backward()
+    torch.testing.assert_close(embedding.weight.grad, plain[0].weight.grad)
+
+
+def test_checkpoints_of_others_are_left_to_autograd(layers):
+    """They run their function again outside of the block."""
+    layer, plain = layers
+    inputs = torch.randn(5, 5, requires_grad=True)
+
+    def twice(module):
+        return checkpoint(
+            module, checkpoint(module, module(inputs), use_reentrant=False), use_reentrant=False
+        ).square()
+
+    with deferred_weight_gradients(layer):
+        value = twice(layer).sum()
+    value.backward()
+    twice(plain).sum().backward()
+    torch.testing.assert_close(layer.weight.grad, plain.weight.grad)
+    torch.testing.assert_close(layer.bias.grad, plain.bias.grad)
+
+
+def test_a_backward_pass_within_another_is_refused_and_not_wrong(layers):
+    layer, _ = layers
+    inputs = torch.randn(4, 5, requires_grad=True)
+    with deferred_weight_gradients(layer):
+        other = layer(inputs).sum()
+        middle = layer(inputs)
+        value = layer(middle).sum()
+    middle.register_hook(
+        lambda gradient: torch.autograd.grad(other, [layer.weight], retain_graph=True) and gradient
+    )
+    with pytest.raises(RuntimeError, match="backward passes have to follow one another"):
+        value.backward()
+
+
+def test_inputs_without_rows_and_with_one_dimension(layers):
+    layer, plain = layers
+    for inputs in (torch.randn(0, 5), torch.randn(5)):
+        for module in layers:
+            module.zero_grad()
+        with deferred_weight_gradients(layer):
+            chain([layer] * 2, inputs).backward()
+        chain([plain] * 2, inputs).backward()
+        torch.testing.assert_close(layer.weight.grad, plain.weight.grad)
+        torch.testing.assert_close(layer.bias.grad, plain.bias.grad)
+
+
+def test_weights_that_change_before_the_backward_pass_are_noticed(layers):
+    layer, _ = layers
+    inputs = torch.randn(4, 5, requires_grad=True)
+    with deferred_weight_gradients(layer):
+        value = chain([layer] * 2, inputs)
+    with torch.no_grad():
+        layer.weight.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.backward()
+
+
+def test_dtypes_that_do_not_fit_are_refused_as_by_pytorch(layers):
+    layer, _ = layers
+    with deferred_weight_gradients(layer.bfloat16()), pytest.raises(RuntimeError, match="dtype"):
+        layer(torch.randn(4, 5))
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_nothing_is_kept_when_a_graph_is_dropped(asks, defer):
+    defer(True)
+    layer = nn.Linear(5, 5)
+    install(layer)
+    inputs = torch.randn(4, 5, requires_grad=True)
+    with deferred_weight_gradients(layer):
+        middle = layer(layer(inputs))
+        value = layer(middle).sum()
+    watched = weakref.ref(middle.grad_fn)
+    if asks:
+        torch.autograd.grad(value, [inputs], retain_graph=True)
+    gone = weakref.ref(layer)
+    del middle, value
+    gc.disable()
+    try:
+        del layer
+        assert gone() is None
+        assert watched() is None
+    finally:
+        gc.enable()
+
+
+def test_a_layer_whose_forward_was_replaced_stays():
+    layer = nn.Linear(3, 3)
+    layer.forward = lambda inputs: inputs
+    install(layer)
+    assert torch.equal(layer(torch.ones(3)), torch.ones(3))
+
+
+def test_a_model_can_be_pickled():
+    layers = nn.Sequential(nn.Embedding(4, 3), nn.Linear(3, 3))
+    install(layers)
+    other = pickle.loads(pickle.dumps(layers))
+    with torch.no_grad():
+        layers[1].weight.zero_()
+    assert other[1].forward.layer is other[1]
+    assert not torch.equal(other(torch.tensor([1])), layers(torch.tensor([1])))

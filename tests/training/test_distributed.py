@@ -27,10 +27,11 @@ def with_fsdp(self, *args, fsdp_plugin=None, **kwargs):
 
 AcceleratorState.__init__ = with_fsdp
 
-from latentplan.modeling import vocabulary, weight_gradients
+from latentplan.modeling import products, vocabulary, weight_gradients
 
 vocabulary.LOGITS_AT_ONCE = 2**11  # processes differ in how many parts they take
 weight_gradients.WORTH_DEFERRING["cpu"] = 0  # one process adds up what two defer
+products.WORTH_IT = 0
 
 import os, time
 from latentplan.training import runs

@@ -22,6 +22,7 @@ from transformers.cache_utils import DynamicLayer
 from latentplan.modeling.backbones import body, takes_positions
 from latentplan.modeling.context import Context
 from latentplan.modeling.growing_cache import GrowingLayer
+from latentplan.modeling.weight_gradients import is_spread
 
 DEVICES = ("cuda",)
 _WIDTH = 64
@@ -240,13 +241,6 @@ def _possible(context: Context, width: int) -> bool:
         and next(context.backbone.parameters()).device.type == device
         and not is_spread(context.backbone)
         and all(type(layer) is GrowingLayer for layer in context.cache.layers)
-    )
-
-
-def is_spread(backbone: PreTrainedModel) -> bool:
-    """Whether FSDP2 or DeepSpeed ZeRO-3 gathers weights for a rollout, each time to other memory."""
-    return any(hasattr(module, "unshard") for module in backbone.modules()) or any(
-        hasattr(weight, "ds_id") for weight in backbone.parameters()
     )
 
 

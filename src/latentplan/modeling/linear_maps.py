@@ -6,6 +6,7 @@ classes of the layers stay.
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -35,30 +36,47 @@ def install(model: nn.Module) -> None:
             layer.forward = Lookup(layer)  # type: ignore[method-assign,assignment]
 
 
-class LinearMap:
+class _Forward:
+    """What stands in for the `forward` of a layer, which it does not keep alive."""
+
+    def __init__(self, layer: Any):
+        self._layer = weakref.ref(layer)
+
+    @property
+    def layer(self) -> Any:
+        """The layer."""
+        return self._layer()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Forward:
+        return type(self)(memo.get(id(self.layer), self.layer))
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.layer,)
+
+
+class LinearMap(_Forward):
     """The `forward` of a linear map."""
 
     def __init__(self, layer: Any):
-        self.layer, self.transposed = layer, type(layer) is Conv1D
+        super().__init__(layer)
+        self.transposed = type(layer) is Conv1D
 
-    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+    def __call__(self, input: torch.Tensor) -> torch.Tensor:
         """Inputs `[..., in]` to `[..., out]`."""
-        return linear(inputs, self.layer.weight, self.layer.bias, self.transposed)
+        layer = self.layer
+        return linear(input, layer.weight, layer.bias, self.transposed)
 
 
-class Lookup:
+class Lookup(_Forward):
     """The `forward` of an embedding."""
 
-    def __init__(self, layer: Any):
-        self.layer = layer
-
-    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+    def __call__(self, input: torch.Tensor) -> torch.Tensor:
         """Ids `[...]` to rows `[..., hidden]`."""
-        weight, padding_idx = self.layer.weight, self.layer.padding_idx
-        collected = collecting(weight)
+        layer = self.layer
+        collected = collecting(layer.weight)
         if collected is not None:
-            return collected.lookup(ids, weight, padding_idx)
-        return F.embedding(ids, weight, padding_idx)
+            return collected.lookup(input, layer.weight, layer.padding_idx)
+        return F.embedding(input, layer.weight, layer.padding_idx)
 
 
 def linear(
@@ -72,7 +90,9 @@ def linear(
         bias: `[out]` or None.
     """
     collected = collecting(weight)
-    if collected is not None:
+    if collected is not None and (
+        inputs.dtype == weight.dtype or torch.is_autocast_enabled(inputs.device.type)
+    ):
         return collected.linear(inputs, weight, bias, transposed)
     outwards = weight.t() if transposed else weight
     if hasattr(weight, "ds_id") or not by_onednn(inputs, outwards):  # ZeRO-3 takes weights away after use
@@ -98,7 +118,7 @@ class _Linear(Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple:
         inputs, weight = ctx.saved_tensors
         to_inputs, to_weight, to_bias, _ = ctx.needs_input_grad
-        rows = inputs.flatten(0, -2), gradient.flatten(0, -2)
+        rows = inputs.reshape(-1, inputs.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
         left, right = rows if ctx.transposed else reversed(rows)
         return (
             product(gradient, weight if ctx.transposed else weight.t()) if to_inputs else None,

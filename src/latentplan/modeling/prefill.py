@@ -17,9 +17,9 @@ from torch.nn.modules import module as torch_modules
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from latentplan.modeling.captured import is_spread
 from latentplan.modeling.context import Context
 from latentplan.modeling.growing_cache import GrowingLayer
+from latentplan.modeling.weight_gradients import is_spread
 
 Rows = torch.Tensor | slice
 PASS_COSTS = {"cpu": 256}

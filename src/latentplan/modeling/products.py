@@ -2,7 +2,7 @@
 
 PyTorch gives float32 products to Intel's MKL, which on AMD's processors takes more than twice as long as
 oneDNN, a part of PyTorch too. There, oneDNN gets them. `LATENTPLAN_ONEDNN=0` leaves everything to PyTorch,
-`LATENTPLAN_ONEDNN=1` gives oneDNN the products on any CPU.
+`LATENTPLAN_ONEDNN=1` gives oneDNN the products on any CPU. What oneDNN computes has first derivatives only.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import torch.nn.functional as F
 
 WORTH_IT = 2**20
 """Multiplications below which calling oneDNN takes longer than it saves."""
+FEW_ROWS = 4
+"""Rows below which it is slower where a weight's rows do not lie together."""
 
 
 def product(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -25,6 +27,7 @@ def product(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
     Not for autograd, which `linear_maps.linear` is for.
     """
     if by_onednn(inputs, weight):
+        bias = None if bias is None else bias.contiguous()  # it reads beyond the end of an expanded one
         return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
     return F.linear(inputs, weight, bias)
 
@@ -44,6 +47,8 @@ def by_onednn(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
         inputs.device.type == "cpu"
         and inputs.dtype == weight.dtype == torch.float32
         and inputs.numel() * weight.shape[0] > WORTH_IT
+        and (weight.is_contiguous() or inputs.numel() >= FEW_ROWS * weight.shape[1])
+        and type(weight) in (torch.Tensor, torch.nn.Parameter)  # no fake, spread or quantised one
         and _onednn_is_faster()
         and not torch.is_autocast_enabled("cpu")
     )

@@ -64,6 +64,8 @@ def collecting(weight: torch.Tensor) -> WeightGradients | None:
     collected: WeightGradients | None = getattr(_active, "now", None)
     if collected is None or not (torch.is_grad_enabled() and weight.requires_grad and weight.is_leaf):
         return None
+    if _active.hooks is not _saving_hooks():  # in a checkpoint of others, which runs again without this
+        return None
     enough = WORTH_DEFERRING.get(weight.device.type, WORTH_DEFERRING["cuda"])
     return collected if weight.numel() >= enough else None
 
@@ -81,12 +83,18 @@ def _run_within(collected: WeightGradients, run: Callable, *args: Any, **kwargs:
 
 @contextmanager
 def _collecting(collected: WeightGradients) -> Iterator[None]:
-    before = getattr(_active, "now", None)
-    _active.now = collected
+    before = getattr(_active, "now", None), getattr(_active, "hooks", None)
+    _active.now, _active.hooks = collected, _saving_hooks()
     try:
         yield
     finally:
-        _active.now = before
+        _active.now, _active.hooks = before
+
+
+def _saving_hooks() -> Any:
+    """What saves tensors for the backward pass at the moment; None is autograd itself."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return None if hooks is None else hooks[0]
 
 
 class WeightGradients:
@@ -99,8 +107,9 @@ class WeightGradients:
         self, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, transposed: bool
     ) -> torch.Tensor:
         """As `linear_maps.linear`."""
-        device = inputs.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else inputs.dtype
+        device, dtype = inputs.device.type, inputs.dtype
+        if torch.is_autocast_enabled(device) and dtype != torch.float64:
+            dtype = torch.get_autocast_dtype(device)
         shares, edge = self._of(weight, bias, dtype, transposed)
         return _Linear.apply(inputs.to(dtype), edge, shares)
 
@@ -112,7 +121,7 @@ class WeightGradients:
     def _of(
         self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, transposed: bool
     ) -> tuple[_Shares, torch.Tensor]:
-        key = (id(weight), id(bias), dtype)
+        key = (id(weight), id(bias), dtype, transposed)
         if key not in self._shares:
             # Made at the first use: autograd runs what was made last first, and so multiplies the shares of a
             # weight as soon as its first use has left its own.
@@ -131,7 +140,7 @@ class _Shares:
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, transposed: bool):
-        self.parameter = weight  # also keeps its id from being given to another tensor
+        self.parameters = weight, bias  # kept, so that no other tensors get their ids
         self.transposed = transposed
         self.weight = weight.detach().to(dtype)
         self.bias = None if bias is None else bias.detach().to(dtype)
@@ -150,15 +159,21 @@ class _Shares:
     def _begin(self) -> None:
         """What an earlier backward pass left that did not ask for this weight's gradient is not ours."""
         task = torch._C._current_graph_task_id()
-        if task != self._task:
+        if task < self._task:
+            raise RuntimeError(
+                "another backward pass ran through this graph in the middle of one: inside of "
+                "`deferred_weight_gradients` backward passes have to follow one another"
+            )
+        if task > self._task:
             self._task = task
             self._clear()
 
     def add(self, inputs: torch.Tensor, outputs: torch.Tensor) -> None:
         """A use of a linear map: inputs `[..., in]` and the gradient of its outputs `[..., out]`."""
         self._begin()
-        self._inputs.append(inputs.flatten(0, -2))
-        self._outputs.append(outputs.flatten(0, -2))
+        # Detached: with their graph they would lead back to here, and nothing would ever free them.
+        self._inputs.append(inputs.detach().reshape(-1, inputs.shape[-1]))
+        self._outputs.append(outputs.detach().reshape(-1, outputs.shape[-1]))
         self._rows += self._inputs[-1].shape[0]
         if self._rows >= ROWS_AT_ONCE:
             self._multiply()
@@ -166,14 +181,17 @@ class _Shares:
     def add_rows(self, ids: torch.Tensor, rows: torch.Tensor, padding_idx: int) -> None:
         """A use of an embedding: ids `[...]` and the gradient of their rows `[..., hidden]`."""
         self._begin()
-        self.padding_idx = padding_idx
+        rows = rows.detach()
+        if padding_idx >= 0:
+            rows = torch.where((ids != padding_idx).unsqueeze(-1), rows, 0)
         self._ids.append(ids.flatten())
-        self._looked_up.append(rows.flatten(0, -2))
+        self._looked_up.append(rows.reshape(-1, rows.shape[-1]))
 
     def _multiply(self) -> None:
         inputs, outputs = _together(self._inputs), _together(self._outputs)
         left, right = (inputs, outputs) if self.transposed else (outputs, inputs)
-        self._weight = add_product(self._weight, left, right)
+        with torch.autocast(left.device.type, enabled=False):
+            self._weight = add_product(self._weight, left, right)
         if self.bias is not None:
             total = outputs.sum(dim=0)
             self._bias = total if self._bias is None else self._bias + total
@@ -182,7 +200,7 @@ class _Shares:
     def total(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """The gradients of weight and bias, which are not kept."""
         self._begin()
-        if self._rows:
+        if self._inputs:
             self._multiply()
         if self._ids:
             self._add_looked_up(_together(self._ids), _together(self._looked_up))
@@ -192,13 +210,10 @@ class _Shares:
 
     def _add_looked_up(self, ids: torch.Tensor, rows: torch.Tensor) -> None:
         if self._weight is not None and ids.device.type == "cpu":
-            seen = (ids != self.padding_idx).to(rows.dtype).unsqueeze(1)
-            self._weight.index_add_(0, ids, rows * seen)
+            self._weight.index_add_(0, ids, rows)
             return
         # Elsewhere the order of `index_add_` is left to chance.
-        found = torch.ops.aten.embedding_dense_backward(
-            rows, ids, self.weight.shape[0], self.padding_idx, False
-        )
+        found = torch.ops.aten.embedding_dense_backward(rows, ids, self.weight.shape[0], -1, False)
         self._weight = found if self._weight is None else self._weight.add_(found)
 
 
@@ -230,19 +245,18 @@ class _Total(Function):
 class _Linear(Function):
     @staticmethod
     def forward(ctx: Any, inputs: torch.Tensor, edge: torch.Tensor, shares: _Shares) -> torch.Tensor:
-        ctx.save_for_backward(inputs)
-        ctx.shares = shares
         weight = shares.weight
+        ctx.save_for_backward(inputs, weight)
+        ctx.shares = shares
         return product(inputs, weight.t() if shares.transposed else weight, shares.bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple:
-        (inputs,) = ctx.saved_tensors
+        inputs, weight = ctx.saved_tensors
         ctx.shares.add(inputs, gradient)
         if not ctx.needs_input_grad[0]:
             return None, None, None
-        weight = ctx.shares.weight
         return product(gradient, weight if ctx.shares.transposed else weight.t()), None, None
 
 
@@ -251,11 +265,13 @@ class _Lookup(Function):
     def forward(
         ctx: Any, ids: torch.Tensor, edge: torch.Tensor, shares: _Shares, padding_idx: int
     ) -> torch.Tensor:
-        ctx.ids, ctx.shares, ctx.padding_idx = ids, shares, padding_idx
+        ctx.save_for_backward(ids)
+        ctx.shares, ctx.padding_idx = shares, padding_idx
         return F.embedding(ids, shares.weight)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple:
-        ctx.shares.add_rows(ctx.ids, gradient, ctx.padding_idx)
+        (ids,) = ctx.saved_tensors
+        ctx.shares.add_rows(ids, gradient, ctx.padding_idx)
         return None, None, None, None
