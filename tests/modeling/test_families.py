@@ -54,7 +54,7 @@ def test_a_rollout_survives_saving_and_loading(
     with torch.no_grad():
         assert torch.equal(loaded.eval()(**batch)["loss"], loss)
     again = roll(loaded, batch, [0, 1, 2])
-    torch.testing.assert_close(again.latents, rolled.latents, **CLOSE)  # experts round by where memory lies
+    assert torch.equal(again.latents, rolled.latents)
     assert torch.equal(again.answer_ids, rolled.answer_ids)
     assert system.step_decoder.decode(rolled.latents[:, :2], max_new_tokens=3).shape[0] == 6
 

@@ -192,28 +192,17 @@ def test_gradients_that_are_asked_for_in_parts(layers):
     torch.testing.assert_close(layer.bias.grad, plain.bias.grad)
 
 
-def test_a_bias_alone_is_trained(layers):
+@pytest.mark.parametrize(("trained", "frozen"), [("weight", "bias"), ("bias", "weight")])
+def test_a_weight_or_a_bias_alone_is_trained(trained, frozen, layers):
     layer, plain = layers
     inputs = torch.randn(4, 5)
     for module in layers:
-        module.weight.requires_grad_(False)
+        getattr(module, frozen).requires_grad_(False)
     with deferred_weight_gradients(layer):
         chain([layer] * 2, inputs).backward()
     chain([plain] * 2, inputs).backward()
-    torch.testing.assert_close(layer.bias.grad, plain.bias.grad)
-    assert layer.weight.grad is None
-
-
-def test_a_weight_alone_is_trained(layers):
-    layer, plain = layers
-    inputs = torch.randn(4, 5)
-    for module in layers:
-        module.bias.requires_grad_(False)
-    with deferred_weight_gradients(layer):
-        chain([layer] * 2, inputs).backward()
-    chain([plain] * 2, inputs).backward()
-    torch.testing.assert_close(layer.weight.grad, plain.weight.grad)
-    assert layer.bias.grad is None
+    torch.testing.assert_close(getattr(layer, trained).grad, getattr(plain, trained).grad)
+    assert getattr(layer, frozen).grad is None
 
 
 def test_padding_of_an_embedding_gets_no_gradient(defer):

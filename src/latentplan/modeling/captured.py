@@ -167,22 +167,18 @@ class CapturedContext(Context):
 
     def read(self) -> torch.Tensor:
         """As `Context.read`."""
-        embeds, mask = self.pending, self.pending_mask
-        positions = self.length + (mask.cumsum(dim=1) if mask.shape[1] > 1 else mask)
         first = self.mask.shape[1]
+        embeds, mask, positions = self.take_pending()
         columns = [
             self.passes(
                 self.backbone,
                 embeds[:, place : place + 1],
                 mask[:, place : place + 1],
-                (positions[:, place : place + 1] - 1).clamp(min=0),
+                positions[:, place : place + 1],
                 first + place,
             )
             for place in range(embeds.shape[1])
         ]
-        self.mask = torch.cat([self.mask, mask], dim=1)
-        self.length = positions[:, -1:]
-        self.pending, self.pending_mask = embeds[:, :0], mask[:, :0]
         return torch.cat(columns, dim=1)
 
     def repeat(self, times: int) -> Context:

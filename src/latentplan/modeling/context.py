@@ -50,13 +50,9 @@ class Context:
 
     def read(self) -> torch.Tensor:
         """Reads all that waits in one pass and returns its last hidden states, `[batch, n, hidden]`."""
-        embeds, mask = self.pending, self.pending_mask
-        positions = self.length + (mask.cumsum(dim=1) if mask.shape[1] > 1 else mask)
-        self.mask = torch.cat([self.mask, mask], dim=1)
-        self.length = positions[:, -1:]
-        self.pending, self.pending_mask = embeds[:, :0], mask[:, :0]
+        embeds, _, positions = self.take_pending()
         # Without them a model derives the same positions from the mask (BLOOM).
-        given = {"position_ids": (positions - 1).clamp(min=0)} if self._takes_positions else {}
+        given = {"position_ids": positions} if self._takes_positions else {}
         hidden = body(self.backbone)(
             inputs_embeds=embeds.to(self._dtype),
             attention_mask=self.windows.attention_mask(self.mask, embeds.shape[1], self._dtype),
@@ -67,6 +63,15 @@ class Context:
         if isinstance(self.cache, RecomputableCache):
             self.cache = self.cache.next_pass()
         return hidden
+
+    def take_pending(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What waits and counts as read from now on: inputs, mask, and positions from 0 on, `[batch, n]`."""
+        embeds, mask = self.pending, self.pending_mask
+        counted = self.length + (mask.cumsum(dim=1) if mask.shape[1] > 1 else mask)
+        self.mask = torch.cat([self.mask, mask], dim=1)
+        self.length = counted[:, -1:]
+        self.pending, self.pending_mask = embeds[:, :0], mask[:, :0]
+        return embeds, mask, (counted - 1).clamp(min=0)
 
     def repeat(self, times: int) -> Context:
         """The same context with every row `times` over, row by row, for the samples of a group.

@@ -99,11 +99,11 @@ def linear(
         return F.linear(inputs, outwards, bias)
     if not torch.is_grad_enabled():
         return product(inputs, outwards, bias)
-    return _Linear.apply(inputs, weight, bias, transposed)
+    return _Product.apply(inputs, weight, bias, transposed)
 
 
-class _Linear(Function):
-    """A product by oneDNN."""
+class _Product(Function):
+    """A product by oneDNN, whose gradients are due when its backward pass ends, as engines expect."""
 
     @staticmethod
     def forward(

@@ -29,7 +29,7 @@ WORTH_DEFERRING = {"cpu": 2**18, "cuda": 2**22}
 """Elements of a weight, by device, below which adding up gradients is cheaper than what is done here.
 
 A CPU's was measured. A GPU's follows from the four times that 2^22 elements are moved in bfloat16, 10 µs on
-an H100, which is about what our Python costs a pass.
+an H100 by its data sheet, which is about what our Python is taken to cost a pass.
 """
 
 _active = threading.local()
