@@ -14,13 +14,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from latentplan.cli.opening import fail
 from latentplan.cli.recipe import parse_recipe, quiet_libraries, recipe_names
+from latentplan.methods.registry import get_method
 from latentplan.modeling.configuration import LatentReasonerConfig
+from latentplan.modeling.heads import latent_head_class
 from latentplan.modeling.loading import is_latent_checkpoint
 from latentplan.modeling.shapes import SHAPES, backbone_shape, shape_from
+from latentplan.problems.importing import CodeSource
 from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments, RunConfig, SFTConfig
 from latentplan.training.dry_run import Lengths
 from latentplan.training.footprint import SHARDING
@@ -103,7 +106,12 @@ def _rl_plan(model: ModelArguments, run: GRPOConfig) -> _Plan:
     path = str(model.model_name_or_path)
     if is_latent_checkpoint(f"{path}/model") or is_latent_checkpoint(path):
         folder = f"{path}/model" if is_latent_checkpoint(f"{path}/model") else path
-        config = AutoConfig.from_pretrained(folder)
+        config = LatentReasonerConfig.from_pretrained(folder)
+        # The estimate builds the model, with the head and the method that the checkpoint names.
+        source = CodeSource(folder, model.trust_remote_code)
+        get_method(config.method, source)
+        if config.latent_head is not None:
+            latent_head_class(config.latent_head, source)
         built_as = _as_built(config)
         return _Plan(model, built_as, run, config.backbone_config, None)
     recipe = _recipe_that_makes(path)
@@ -133,7 +141,7 @@ def _shape_of(model: ModelArguments) -> PreTrainedConfig:
         return shape_from({"vocab_size": model.vocab_size, **model.backbone_config})
     for folder in (f"{path}/model", path):
         if is_latent_checkpoint(folder):
-            return AutoConfig.from_pretrained(folder).backbone_config
+            return LatentReasonerConfig.from_pretrained(folder).backbone_config
     recipe = None if path in SHAPES else _recipe_that_makes(path)
     if recipe is not None:
         return read_plan(["--config", recipe]).backbone

@@ -52,7 +52,7 @@ class LatentSystem(nn.Module):
         self.reasoner = reasoner
         self.step_decoder = step_decoder
         self.value_head = value_head
-        self.method: Method = get_method(reasoner.config.method)
+        self.method: Method = get_method(reasoner.config.method, reasoner.config.code_source)
         self.objectives = self.method.all_objectives
         self.weights = dict(self.method.objectives if objectives is None else objectives)
         self._check()
@@ -156,10 +156,13 @@ class LatentSystem(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | os.PathLike, objectives: Mapping[str, float] | None = None
+        cls,
+        folder: str | os.PathLike,
+        objectives: Mapping[str, float] | None = None,
+        trust_remote_code: bool = False,
     ) -> tuple[LatentSystem, LoadedModel]:
-        """A saved system, and its tokenizer and encoder beside it."""
-        loaded = load_model(folder)
+        """A saved system, and its tokenizer and encoder beside it; the arguments as of `load_model`."""
+        loaded = load_model(folder, trust_remote_code)
         return cls(loaded.reasoner, loaded.step_decoder, objectives), loaded
 
 
@@ -172,7 +175,7 @@ def save_finished(
     """Writes a trained system as `save_pretrained` does, with LoRA adapters merged into the weights."""
     system.save_pretrained(folder, tokenizer, state_dict)
     if any(part.config.lora for part in (system.reasoner, system.step_decoder) if part is not None):
-        saved = load_model(folder)
+        saved = load_model(folder, trust_remote_code=True)  # written above, by code that runs already
         for part, place in ((saved.reasoner, ""), (saved.step_decoder, STEP_DECODER_FOLDER)):
             if part is not None and part.config.lora is not None:
                 merge_saved(part, Path(folder) / place)

@@ -13,8 +13,10 @@ from transformers.utils import logging as hf_logging
 from latentplan.encoding.chat import ChatTemplate
 from latentplan.encoding.encoder import Encoder
 from latentplan.modeling.configuration import LatentReasonerConfig
+from latentplan.modeling.named_code import tokenizer_code
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.step_decoder import StepDecoder
+from latentplan.problems.importing import CodeSource
 
 
 @dataclass
@@ -56,18 +58,29 @@ def find_model(folder: str | os.PathLike) -> Path:
     )
 
 
-def load_model(folder: str | os.PathLike, **options: Any) -> LoadedModel:
-    """Loads what `LatentSystem.save_pretrained` wrote; `options` go to the reasoner's `from_pretrained`.
+def load_model(folder: str | os.PathLike, trust_remote_code: bool = False, **options: Any) -> LoadedModel:
+    """Loads what `LatentSystem.save_pretrained` wrote.
+
+    Args:
+        folder: a run or a model folder.
+        trust_remote_code: whether code may run that the folder names: its maker's latent head or method, an
+            attention kernel of the hub, a tokenizer's own class. Each is logged before it runs.
+        options: go to the reasoner's `from_pretrained`.
 
     Raises:
         FileNotFoundError: the folder holds no latentplan model; the message says where one may be.
+        UntrustedCodeError: it names code, and `trust_remote_code` is False.
     """
     folder = find_model(folder)
     hf_logging.disable_progress_bar()
-    reasoner = LatentReasoner.from_pretrained(folder, **options)
-    decoder_folder = folder / "step_decoder"
-    decoder = StepDecoder.from_pretrained(decoder_folder) if decoder_folder.is_dir() else None
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    code = tokenizer_code(folder)
+    if code is not None:
+        CodeSource(str(folder), trust_remote_code).allow(code)
+    reasoner = LatentReasoner.from_pretrained(folder, trust_remote_code=trust_remote_code, **options)
+    decoder_folder, decoder = folder / "step_decoder", None
+    if decoder_folder.is_dir():
+        decoder = StepDecoder.from_pretrained(decoder_folder, trust_remote_code=trust_remote_code)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     encoder = encoder_of(reasoner.config, tokenizer)
     return LoadedModel(reasoner.eval(), decoder.eval() if decoder else None, tokenizer, encoder)
 

@@ -26,6 +26,7 @@ class LatentReasoner(SavedModel):
         backbone: a causal language model to build on; made from `config.backbone_config` where it is None.
 
     Raises:
+        UntrustedCodeError: the configuration is of a checkpoint that names code, and is not trusted.
         ValueError: the configuration names a latent head that does not exist.
     """
 
@@ -46,7 +47,7 @@ class LatentReasoner(SavedModel):
         config.backbone_config = self.backbone.config
         self.latent_head = self.stop_head = None
         if config.latent_head is not None:
-            self.latent_head = latent_head_class(config.latent_head)(
+            self.latent_head = latent_head_class(config.latent_head, config.code_source)(
                 config.hidden_size, config.initial_latent_scale, config.initial_log_variance
             )
             if config.stop_head:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from latentplan.modeling.named_code import hub_kernels
 from latentplan.problems.files import write_atomically
+from latentplan.problems.importing import CodeSource
 
 CODE_FILE = "modeling_latentplan.py"
 CODE = '''"""Leads transformers' auto classes to latentplan, which holds the model's code."""
@@ -31,6 +35,17 @@ __all__ = [
 ]
 '''
 _SHOWN = 8
+_FOR_CONFIG = {
+    "attn_implementation",
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "proxies",
+    "revision",
+    "subfolder",
+    "token",
+}
+"""Options of `from_pretrained` that reading the configuration needs as well."""
 
 
 class CheckpointMismatchError(ValueError):
@@ -38,15 +53,56 @@ class CheckpointMismatchError(ValueError):
 
 
 class SavedConfig(PreTrainedConfig):
-    """A configuration that says where its code is; `auto_classes` is set by each kind."""
+    """A configuration that says where its code is; `auto_classes` is set by each kind.
+
+    One that was read from a checkpoint knows so: `code_source` is the checkpoint, and the code that it names
+    needs the user's trust. One that was made in Python is the user's own, and `code_source` is None.
+    """
 
     auto_classes: ClassVar[dict[str, str]] = {}
+
+    @property
+    def code_source(self) -> CodeSource | None:
+        """The checkpoint that it was read from; None where the user made it."""
+        return self.__dict__.get("_code_source")
+
+    @code_source.setter
+    def code_source(self, source: CodeSource | None) -> None:
+        self.__dict__["_code_source"] = source
+
+    @property
+    def named_kernels(self) -> list[str]:
+        """Attention kernels of the hub that the checkpoint chose, and not the user."""
+        return self.__dict__.get("_named_kernels", [])
+
+    @named_kernels.setter
+    def named_kernels(self, names: list[str]) -> None:
+        self.__dict__["_named_kernels"] = names
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As transformers', which calls it with what it has read from a checkpoint."""
+        chosen_by_user = kwargs.get("attn_implementation") is not None
+        made: Any = super().from_dict(config_dict, **kwargs)
+        config = made[0] if isinstance(made, tuple) else made
+        # Last, so that no key of the file can pretend otherwise.
+        config.code_source = CodeSource(config.name_or_path or "this checkpoint")
+        config.named_kernels = [] if chosen_by_user else hub_kernels(config)
+        return made
+
+    @classmethod
+    def from_json_file(cls, json_file: str | os.PathLike) -> Any:
+        """As transformers'; the file is a checkpoint's."""
+        return cls.from_dict(cls._dict_from_json_file(json_file))
 
     def to_dict(self) -> dict[str, Any]:
         """The values to save, with the `auto_map` by which transformers finds the code file."""
         module = CODE_FILE.removesuffix(".py")
         names = {auto: f"{module}.{name}" for auto, name in self.auto_classes.items()}
-        return {**super().to_dict(), "auto_map": names}
+        values = super().to_dict()
+        for private in ("_code_source", "_named_kernels"):
+            values.pop(private, None)
+        return {**values, "auto_map": names}
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = "AutoConfig") -> None:
@@ -54,15 +110,31 @@ class SavedConfig(PreTrainedConfig):
 
 
 class SavedModel(PreTrainedModel):
-    """A model that loads whole or not at all, and whose folder plain transformers can load."""
+    """A model that loads whole or not at all, and whose folder plain transformers can load.
+
+    Raises:
+        UntrustedCodeError: the configuration is of a checkpoint that names an attention kernel of the hub.
+    """
+
+    def __init__(self, config: SavedConfig, *args: Any, **options: Any):
+        for kernel in config.named_kernels:
+            if config.code_source is not None:
+                config.code_source.allow(f"the attention kernel {kernel!r}")
+        super().__init__(config, *args, **options)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **options: Any) -> Any:
-        """As transformers', but strict.
+        """As transformers', but strict, and code that the checkpoint names runs only where it is trusted.
+
+        Args:
+            pretrained_model_name_or_path, args, options: as transformers'; `trust_remote_code` (False) lets
+                code run that the checkpoint names.
 
         Raises:
             CheckpointMismatchError: tensors are missing, unexpected, or of another shape; by name.
+            UntrustedCodeError: the checkpoint names code, and is not trusted.
         """
+        options["config"] = _config_of(cls, pretrained_model_name_or_path, options)
         wants_info = options.pop("output_loading_info", False)
         options["ignore_mismatched_sizes"] = True  # so that all of them are named, below
         load: Any = super().from_pretrained
@@ -80,6 +152,24 @@ class SavedModel(PreTrainedModel):
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = "AutoModel") -> None:
         """Does nothing: transformers would copy this file into every folder that is saved later."""
+
+
+def _config_of(model_class: type[SavedModel], name: Any, options: dict[str, Any]) -> SavedConfig:
+    """The configuration to load with: as given, else the checkpoint's own; takes its part of `options`."""
+    trusted = bool(options.pop("trust_remote_code", False))
+    config = options.get("config")
+    if isinstance(config, SavedConfig):
+        config = copy.deepcopy(config)
+        if options.get("attn_implementation") is not None:
+            config.named_kernels = []
+    else:
+        known = {field.name for field in fields(model_class.config_class)} - {"dtype"}
+        changed = {key: options.pop(key) for key in known & options.keys()}
+        shared = {key: options[key] for key in _FOR_CONFIG & options.keys()}
+        config = model_class.config_class.from_pretrained(config or name, **shared, **changed)
+    if config.code_source is not None:
+        config.code_source = CodeSource(str(name), trusted)
+    return config
 
 
 def _check(name: Any, info: dict[str, Any]) -> None:
