@@ -22,10 +22,11 @@ from latentplan.modeling.heads import ValueHead
 from latentplan.modeling.loading import LoadedModel, encoder_of, load_model
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.recompute import decoder_layers, recompute_layers
+from latentplan.modeling.soundness import STEP_DECODER
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.modeling.weight_gradients import deferred_weight_gradients
 
-STEP_DECODER_FOLDER, VALUE_HEAD_FOLDER = "step_decoder", "value_head"
+STEP_DECODER_FOLDER, VALUE_HEAD_FOLDER = STEP_DECODER, "value_head"
 
 
 class LatentSystem(nn.Module):

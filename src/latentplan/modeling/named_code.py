@@ -8,6 +8,8 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig
 
+from latentplan.modeling.damage import read_json
+
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
@@ -19,17 +21,16 @@ def hub_kernels(config: PreTrainedConfig) -> list[str]:
 
 def _with_parts(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
     yield config
-    for name in config.sub_configs:
-        part = getattr(config, name, None)
+    for part in vars(config).values():  # not `sub_configs`, which a file could empty
         if isinstance(part, PreTrainedConfig):
             yield from _with_parts(part)
 
 
 def tokenizer_code(folder: Path) -> str | None:
-    """The class outside transformers that a saved tokenizer names (its `auto_map`), or None."""
-    try:
-        settings = json.loads((folder / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None  # whoever loads the tokenizer says what is wrong with it
-    named = settings.get("auto_map") if isinstance(settings, dict) else None
+    """The class outside transformers that a saved tokenizer names (its `auto_map`), or None.
+
+    Raises:
+        DamagedModelError: its configuration is missing or damaged.
+    """
+    named = read_json(folder / TOKENIZER_CONFIG).get("auto_map")
     return f"the tokenizer {json.dumps(named)}" if named else None

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import CONFIG_NAME
 
+from latentplan.modeling.backbones import check_config
+from latentplan.modeling.config_rules import Rule, check_values
+from latentplan.modeling.damage import DamagedModelError, blamed_on, check_regular, read_json
 from latentplan.modeling.named_code import hub_kernels
+from latentplan.modeling.stored_weights import check_size, stored_weights
 from latentplan.problems.files import write_atomically
 from latentplan.problems.importing import CodeSource
 
@@ -35,6 +41,7 @@ __all__ = [
 ]
 '''
 _SHOWN = 8
+_ADAPTER = "adapter_config.json"
 _FOR_CONFIG = {
     "attn_implementation",
     "cache_dir",
@@ -60,6 +67,7 @@ class SavedConfig(PreTrainedConfig):
     """
 
     auto_classes: ClassVar[dict[str, str]] = {}
+    rules: ClassVar[dict[str, Rule]] = {}
 
     @property
     def code_source(self) -> CodeSource | None:
@@ -80,8 +88,30 @@ class SavedConfig(PreTrainedConfig):
         self.__dict__["_named_kernels"] = names
 
     @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> Any:
+        """As transformers'.
+
+        Raises:
+            DamagedModelError: the folder holds no valid configuration of this kind; says what is wrong.
+        """
+        read: Any = super().from_pretrained
+        if not Path(pretrained_model_name_or_path).is_dir() or kwargs.get("subfolder"):
+            return read(pretrained_model_name_or_path, **kwargs)
+        file = Path(pretrained_model_name_or_path) / CONFIG_NAME
+        read_json(file)
+        with blamed_on(file, "it is no configuration of a model"):
+            return read(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As transformers', which calls it with what it has read from a checkpoint."""
+        """As transformers', which calls it with what it has read from a checkpoint.
+
+        Raises:
+            InvalidConfigError: a setting has the wrong type or is out of range; names it.
+        """
+        check_values(cls, config_dict, cls.rules)
         chosen_by_user = kwargs.get("attn_implementation") is not None
         made: Any = super().from_dict(config_dict, **kwargs)
         config = made[0] if isinstance(made, tuple) else made
@@ -132,14 +162,22 @@ class SavedModel(PreTrainedModel):
 
         Raises:
             CheckpointMismatchError: tensors are missing, unexpected, or of another shape; by name.
+            DamagedModelError: a file is missing or damaged; says which, and what is wrong.
+            UnsupportedBackboneError: its language model cannot be a backbone.
             UntrustedCodeError: the checkpoint names code, and is not trusted.
         """
-        options["config"] = _config_of(cls, pretrained_model_name_or_path, options)
+        name = pretrained_model_name_or_path
+        config = options["config"] = _config_of(cls, name, options)
+        if Path(name).is_dir() and not options.get("subfolder"):
+            _refuse_adapter(Path(name))
+            check_folder(Path(name), config, lambda: cls(copy.deepcopy(config)))
         wants_info = options.pop("output_loading_info", False)
         options["ignore_mismatched_sizes"] = True  # so that all of them are named, below
+        options["use_safetensors"] = True
         load: Any = super().from_pretrained
-        model, info = load(pretrained_model_name_or_path, *args, output_loading_info=True, **options)
-        _check(pretrained_model_name_or_path, info)
+        with blamed_on(name, "its weights cannot be loaded"):
+            model, info = load(name, *args, output_loading_info=True, **options)
+        _check(name, info)
         return (model, info) if wants_info else model
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **options: Any) -> Any:
@@ -154,6 +192,33 @@ class SavedModel(PreTrainedModel):
         """Does nothing: transformers would copy this file into every folder that is saved later."""
 
 
+def check_folder(folder: Path, config: PreTrainedConfig, build: Callable[[], nn.Module]) -> None:
+    """Refuses a damaged folder before its weights are read, and one whose weights are not of this model.
+
+    Args:
+        folder: of the checkpoint.
+        config: its configuration.
+        build: makes the model that it describes.
+
+    Raises:
+        DamagedModelError: a file is missing or damaged, or describes a far larger model.
+        UnsupportedBackboneError: its language model cannot be a backbone.
+    """
+    check_regular(folder)
+    check_config(getattr(config, "backbone_config", config))
+    check_size(build, stored_weights(folder), folder / CONFIG_NAME)
+
+
+def _refuse_adapter(folder: Path) -> None:
+    """Ours are never saved beside the model: transformers would load it, and may load another base for it."""
+    if (folder / _ADAPTER).exists():
+        raise DamagedModelError(
+            folder / _ADAPTER,
+            "it is an adapter beside a whole model",
+            "merge it into the weights, or remove it",
+        )
+
+
 def _config_of(model_class: type[SavedModel], name: Any, options: dict[str, Any]) -> SavedConfig:
     """The configuration to load with: as given, else the checkpoint's own; takes its part of `options`."""
     trusted = bool(options.pop("trust_remote_code", False))
@@ -163,10 +228,11 @@ def _config_of(model_class: type[SavedModel], name: Any, options: dict[str, Any]
         if options.get("attn_implementation") is not None:
             config.named_kernels = []
     else:
-        known = {field.name for field in fields(model_class.config_class)} - {"dtype"}
+        known = {field.name for field in fields(cast(Any, model_class.config_class))} - {"dtype"}
         changed = {key: options.pop(key) for key in known & options.keys()}
         shared = {key: options[key] for key in _FOR_CONFIG & options.keys()}
-        config = model_class.config_class.from_pretrained(config or name, **shared, **changed)
+        config_class = cast(type[SavedConfig], model_class.config_class)
+        config = config_class.from_pretrained(config or name, **shared, **changed)
     if config.code_source is not None:
         config.code_source = CodeSource(str(name), trusted)
     return config

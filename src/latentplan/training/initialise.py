@@ -33,17 +33,21 @@ from latentplan.methods.system import LatentSystem, make_encoder
 from latentplan.modeling.adapters import add_lora, merge_lora
 from latentplan.modeling.backbones import check_config, text_model
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
+from latentplan.modeling.damage import blamed_on
 from latentplan.modeling.heads import latent_head_class
 from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint, load_model
 from latentplan.modeling.named_code import hub_kernels
 from latentplan.modeling.probe import probe
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.saving import check_folder
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.problems.importing import CodeSource
 from latentplan.problems.problem import Problem
 from latentplan.training.arguments import ModelArguments, SFTConfig
 
 logger = logging.getLogger(__name__)
+_NO_MODEL = "it cannot be loaded as a language model"
+_CHECK_IT = "check its name and the network, or download the folder again"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -144,19 +148,23 @@ def load_backbone(
     if model.model_name_or_path is None:
         return _backbone_from_scratch(model, problems)
     path, source = model.model_name_or_path, _source(model)
-    backbone_config = AutoConfig.from_pretrained(path, **source)
+    with blamed_on(path, _NO_MODEL, _CHECK_IT):
+        backbone_config = AutoConfig.from_pretrained(path, **source)
     check_config(backbone_config)
     if model.attn_implementation is None:
         for kernel in hub_kernels(backbone_config):
             CodeSource(path, model.trust_remote_code).allow(f"the attention kernel {kernel!r}")
-    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", **source)
-    loaded = AutoModelForCausalLM.from_pretrained(
-        path, dtype=as_dtype(model.dtype), **_attention(model), **source
-    )
+    dtype = as_dtype(model.dtype)
+    if any(Path(path).glob("*.safetensors*")):
+        check_folder(Path(path), backbone_config, lambda: AutoModelForCausalLM.from_config(backbone_config))
+    with blamed_on(path, _NO_MODEL, _CHECK_IT):
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", **source)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **_attention(model), **source)
     backbone = text_model(loaded)
     probe(backbone)
-    add_special_tokens(tokenizer)
-    resize_embeddings(backbone, tokenizer)
+    with blamed_on(path, "its tokenizer does not fit it", _CHECK_IT):
+        add_special_tokens(tokenizer)
+        resize_embeddings(backbone, tokenizer)
     return backbone, tokenizer
 
 
