@@ -20,6 +20,7 @@ from latentplan.cli.opening import fail
 from latentplan.cli.recipe import parse_recipe, quiet_libraries, recipe_names
 from latentplan.methods.registry import get_method
 from latentplan.modeling.configuration import LatentReasonerConfig
+from latentplan.modeling.damage import blamed_on
 from latentplan.modeling.heads import latent_head_class
 from latentplan.modeling.loading import is_latent_checkpoint
 from latentplan.modeling.shapes import SHAPES, backbone_shape, shape_from
@@ -29,6 +30,7 @@ from latentplan.training.dry_run import Lengths
 from latentplan.training.footprint import SHARDING
 from latentplan.training.memory import GIB, Estimate, estimate_memory
 
+_TRY = "try a step of training instead"
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -63,16 +65,17 @@ def estimate(
     lengths = Lengths(question=question_tokens, step=step_tokens, steps=steps)
     try:
         plan = read_plan(context.args)
-        result = estimate_memory(
-            plan.model,
-            plan.built_as,
-            plan.run,
-            plan.backbone,
-            decoder=plan.decoder,
-            lengths=lengths,
-            devices=devices,
-            sharding=sharding,
-        )
+        with blamed_on(plan.model.model_name_or_path or "this recipe", "its memory cannot be computed", _TRY):
+            result = estimate_memory(
+                plan.model,
+                plan.built_as,
+                plan.run,
+                plan.backbone,
+                decoder=plan.decoder,
+                lengths=lengths,
+                devices=devices,
+                sharding=sharding,
+            )
     except (ValueError, OSError, typer.BadParameter) as error:
         fail(error)
     if as_json:

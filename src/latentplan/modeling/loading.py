@@ -14,13 +14,15 @@ from transformers.utils import logging as hf_logging
 from latentplan.encoding.chat import ChatTemplate
 from latentplan.encoding.encoder import Encoder
 from latentplan.modeling.configuration import LatentReasonerConfig
-from latentplan.modeling.damage import blamed_on, check_regular, read_json
+from latentplan.modeling.damage import DamagedModelError, blamed_on, check_regular, read_json
 from latentplan.modeling.named_code import tokenizer_code
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.saving import CODE_FILE
 from latentplan.modeling.soundness import STEP_DECODER, check_sound
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.problems.importing import CodeSource
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
 @dataclass
@@ -52,9 +54,7 @@ def find_model(folder: str | os.PathLike) -> Path:
     for each in (folder, folder / "model"):
         if is_latent_checkpoint(each):
             return each
-    for each in (folder, folder / "model"):
-        if os.path.lexists(each / CONFIG_NAME) or (each / CODE_FILE).is_file():
-            read_json(each / CONFIG_NAME)
+    refuse_damaged(folder)
     wanted = "(a folder with config.json and model.safetensors, such as runs/NAME/model)"
     if not folder.exists():
         raise FileNotFoundError(f"{folder} holds no latentplan model {wanted}: there is no such folder")
@@ -66,6 +66,13 @@ def find_model(folder: str | os.PathLike) -> Path:
     raise FileNotFoundError(
         f"{folder} holds no latentplan model {wanted}: train one with `latentplan sft` first"
     )
+
+
+def refuse_damaged(folder: str | os.PathLike) -> None:
+    """Raises DamagedModelError where a folder, or a run's `model` folder, lacks a readable config.json."""
+    for each in (Path(folder), Path(folder) / "model"):
+        if os.path.lexists(each / CONFIG_NAME) or (each / CODE_FILE).is_file():
+            read_json(each / CONFIG_NAME)
 
 
 def load_model(folder: str | os.PathLike, trust_remote_code: bool = False, **options: Any) -> LoadedModel:
@@ -93,13 +100,24 @@ def load_model(folder: str | os.PathLike, trust_remote_code: bool = False, **opt
     decoder_folder, decoder = folder / STEP_DECODER, None
     if os.path.lexists(decoder_folder):
         decoder = StepDecoder.from_pretrained(decoder_folder, trust_remote_code=trust_remote_code)
-    with blamed_on(folder / "tokenizer.json", "the tokenizer cannot be loaded"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    with blamed_on(folder / "tokenizer_config.json", "the tokenizer does not fit the model"):
+    tokenizer = load_tokenizer(folder, trust_remote_code)
+    with blamed_on(folder, "its tokenizer does not fit the model"):
         encoder = encoder_of(reasoner.config, tokenizer)
     model = LoadedModel(reasoner.eval(), decoder.eval() if decoder else None, tokenizer, encoder)
     check_sound(model, folder)
     return model
+
+
+def load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder. Raises DamagedModelError where a file of it is missing or damaged."""
+    try:
+        with blamed_on(folder, "its tokenizer cannot be loaded"):
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except DamagedModelError:
+        for name in _TOKENIZER_FILES:  # which of them, if it is not even JSON
+            if os.path.lexists(folder / name):
+                read_json(folder / name)
+        raise
 
 
 def encoder_of(config: LatentReasonerConfig, tokenizer: PreTrainedTokenizerBase) -> Encoder:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from latentplan.modeling.loading import LoadedModel
 
 STEP_DECODER = "step_decoder"
-_TOKENIZER = "tokenizer.json"
 _TEXT = "Añy 7 ☃"
 """A question that holds what a small vocabulary does not know."""
 
@@ -47,7 +46,7 @@ def check_sound(model: LoadedModel, folder: Path) -> None:
 def _check_tokens(model: LoadedModel, folder: Path) -> None:
     """The tokenizer's ids against those in the configuration and the number of embeddings."""
     config, tokenizer = model.reasoner.config, model.tokenizer
-    with blamed_on(folder / _TOKENIZER, "the tokenizer does not work"):
+    with blamed_on(folder, "its tokenizer does not work"):
         last = max(tokenizer.get_vocab().values())
         ours = {"pad_token_id": tokenizer.pad_token_id}
         if config.num_slots:
@@ -112,7 +111,7 @@ def _check_finite(model: nn.Module, folder: Path) -> None:
 def _run(model: LoadedModel, folder: Path) -> None:
     """Two questions, two latents, one token, and two tokens of a decoded step."""
     reasoner, decoder = model.reasoner, model.step_decoder
-    with blamed_on(folder / _TOKENIZER, "the tokenizer does not read and write text"):
+    with blamed_on(folder, "its tokenizer does not read and write text"):
         rows = [model.encoder.question(_TEXT), model.encoder.question("1")]
         model.tokenizer.batch_decode(rows)
     ids, mask = (each.to(reasoner.device) for each in pad_left(rows, reasoner.config.pad_token_id or 0))

@@ -35,7 +35,7 @@ from latentplan.modeling.backbones import check_config, text_model
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
 from latentplan.modeling.damage import blamed_on
 from latentplan.modeling.heads import latent_head_class
-from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint, load_model
+from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint, load_model, refuse_damaged
 from latentplan.modeling.named_code import hub_kernels
 from latentplan.modeling.probe import probe
 from latentplan.modeling.reasoner import LatentReasoner
@@ -128,6 +128,7 @@ def load_start(model: ModelArguments) -> LoadedModel | None:
         return None
     path = _resolve(model.model_name_or_path)
     if not is_latent_checkpoint(path):
+        refuse_damaged(path)
         return None
     start = load_model(path, model.trust_remote_code, **_attention(model))
     start.reasoner.backbone.to(dtype=as_dtype(model.dtype))  # type: ignore[call-arg]
