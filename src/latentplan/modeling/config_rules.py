@@ -88,8 +88,8 @@ _MOST = (
 _SETTINGS = {item.name for item in fields(PreTrainedConfig)} | {"model_type"}
 _FIXED = {
     name
-    for name in dir(PreTrainedConfig)
-    if name not in _SETTINGS and not isinstance(inspect.getattr_static(PreTrainedConfig, name), property)
+    for name in set(dir(PreTrainedConfig)) - _SETTINGS
+    if getattr(inspect.getattr_static(PreTrainedConfig, name), "fset", None) is None
 }
 """Functions and constants of configurations, which a file must not replace."""
 

@@ -16,7 +16,7 @@ from transformers.utils import CONFIG_NAME
 from latentplan.modeling.backbones import check_config
 from latentplan.modeling.config_rules import Rule, check_values
 from latentplan.modeling.damage import DamagedModelError, blamed_on, check_regular, read_json
-from latentplan.modeling.named_code import hub_kernels
+from latentplan.modeling.named_code import ADAPTER_CONFIG, hub_kernels
 from latentplan.modeling.stored_weights import check_size, stored_weights
 from latentplan.problems.files import write_atomically
 from latentplan.problems.importing import CodeSource
@@ -41,7 +41,6 @@ __all__ = [
 ]
 '''
 _SHOWN = 8
-_ADAPTER = "adapter_config.json"
 _FOR_CONFIG = {
     "attn_implementation",
     "cache_dir",
@@ -211,9 +210,9 @@ def check_folder(folder: Path, config: PreTrainedConfig, build: Callable[[], nn.
 
 def _refuse_adapter(folder: Path) -> None:
     """Ours are never saved beside the model: transformers would load it, and may load another base for it."""
-    if (folder / _ADAPTER).exists():
+    if (folder / ADAPTER_CONFIG).exists():
         raise DamagedModelError(
-            folder / _ADAPTER,
+            folder / ADAPTER_CONFIG,
             "it is an adapter beside a whole model",
             "merge it into the weights, or remove it",
         )
