@@ -14,6 +14,7 @@ import torch
 from latentplan.evaluation.rollouts import GreedyChains
 from latentplan.modeling import noise
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.noise import Stream
 from latentplan.problems.problem import Problem
 from latentplan.rollout.engine import answer_from
 from latentplan.rollout.sampling import Sampling
@@ -22,8 +23,6 @@ from latentplan.rollout.solve import question_batch
 Chains = tuple[torch.Tensor, torch.Tensor]
 Intervention = Callable[[GreedyChains, slice, int], Chains]
 """Of the chains, the rows and the seed."""
-
-_NOISE = 3
 
 
 def intact(chains: GreedyChains, rows: slice, seed: int) -> Chains:
@@ -38,7 +37,7 @@ def zero(chains: GreedyChains, rows: slice, seed: int) -> Chains:
 
 def same_norm_noise(chains: GreedyChains, rows: slice, seed: int) -> Chains:
     """In each slot, Gaussian noise of the latent's own norm, from the seed and the question's place."""
-    keys = noise.fold(seed, torch.tensor(chains.places[rows]), _NOISE)
+    keys = noise.derive(seed, Stream.INTERVENTION, torch.tensor(chains.places[rows]))
     return noise.of_same_norm(keys, chains.latents[rows]), chains.slot_mask[rows]
 
 

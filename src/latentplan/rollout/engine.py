@@ -19,11 +19,11 @@ from latentplan.modeling.captured import captured
 from latentplan.modeling.context import Context
 from latentplan.modeling.growing_cache import reserved
 from latentplan.modeling.latents import LatentChain
+from latentplan.modeling.noise import Stream
 from latentplan.modeling.prefill import read_question
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.vocabulary import ends
 from latentplan.rollout.budget import cache_bytes, free_bytes, pieces, vocabulary_bytes
-from latentplan.rollout.keys import AGAIN, LATENT, STOP, TOKEN
 from latentplan.rollout.log_probs import latent_log_prob
 from latentplan.rollout.sampling import Sampling, choose, draw, log_softmax
 from latentplan.rollout.trajectories import Trajectories
@@ -31,9 +31,8 @@ from latentplan.rollout.trajectories import Trajectories
 
 def trajectory_keys(seed: int, problem_ids: torch.Tensor, samples: int) -> torch.Tensor:
     """Keys `[problems · samples]` of the noise of each problem's samples, from (seed, problem, sample)."""
-    return noise.fold(
-        seed, problem_ids.unsqueeze(1), torch.arange(samples, device=problem_ids.device)
-    ).flatten()
+    sample = torch.arange(samples, device=problem_ids.device)
+    return noise.derive(seed, Stream.TRAJECTORY, problem_ids.unsqueeze(1), sample).flatten()
 
 
 @torch.no_grad()
@@ -115,20 +114,16 @@ def _roll_out(
     """`generate` for the keys `[questions, draws]`, in one batch."""
     draws, chain_keys = keys.shape[1] * stops, keys.flatten().repeat_interleave(stops)
     again = torch.arange(stops, device=keys.device).repeat(keys.numel())
-    # The first decisions are those of a rollout with one.
-    stop_keys = torch.where(again == 0, chain_keys, noise.fold(chain_keys, AGAIN, again))
     context = model.start(question_ids, question_mask)
     hidden = read_question(context).repeat_interleave(draws, dim=0)
     context = captured(context.repeat(draws), model.config.num_slots + 1 + sampling.max_new_tokens)
-    chains = _latents(model, context, hidden, chain_keys, stop_keys, sampling)
+    chains = _latents(model, context, hidden, chain_keys, again, sampling)
     if model.config.num_slots:
         context.push(*model.end_latent(chain_keys.shape[0]))
         hidden = context.read()[:, -1]
-    answer_keys = noise.fold(
-        stop_keys.unsqueeze(1), torch.arange(answers, device=chain_keys.device)
-    ).flatten()
+    token_keys = _token_keys(chain_keys, again, answers, sampling.max_new_tokens)
     answered = _answers(
-        model, context.repeat(answers), hidden.repeat_interleave(answers, dim=0), answer_keys, sampling
+        model, context.repeat(answers), hidden.repeat_interleave(answers, dim=0), token_keys, sampling
     )
     return Trajectories(
         question_ids=question_ids,
@@ -149,7 +144,26 @@ def _roll_out(
 
 def chain_noise(model: LatentReasoner, chain_keys: torch.Tensor) -> torch.Tensor:
     """The standard normal noise `[chains, slots, hidden]` that a rollout with these keys used."""
-    return noise.slots(noise.fold(chain_keys, LATENT), model.config.num_slots, model.config.hidden_size)
+    return noise.slots(chain_keys, model.config.num_slots, model.config.hidden_size)
+
+
+def _token_keys(
+    chain_keys: torch.Tensor, again: torch.Tensor | int, answers: int, tokens: int
+) -> torch.Tensor:
+    """Derives the keys `[chains · answers, tokens]` of the answers' tokens.
+
+    Args:
+        chain_keys: `[chains]`.
+        again: `[chains]`, which repetition of a chain's stop decisions each is.
+        answers: of each chain.
+        tokens: of each answer.
+    """
+    device = chain_keys.device
+    answer, position = torch.arange(answers, device=device), torch.arange(tokens, device=device)
+    if isinstance(again, torch.Tensor):
+        again = again[:, None, None]
+    keys = noise.derive(chain_keys[:, None, None], Stream.TOKEN, again, answer[:, None], position)
+    return keys.flatten(0, 1)
 
 
 @dataclass
@@ -178,16 +192,16 @@ def _latents(
     context: Context,
     hidden: torch.Tensor,
     keys: torch.Tensor,
-    stop_keys: torch.Tensor,
+    again: torch.Tensor,
     sampling: Sampling,
 ) -> _Chains:
     """Slot after slot; the stop head is asked at the first slot of each step."""
     size, slots = model.config.latents_per_step, model.config.num_slots
     alive, active = keys.new_ones(keys.shape[0]), ActiveRows(context)
     latents, means, log_variances, going, stop_log_probs = (Columns(active) for _ in range(5))
-    epsilon = uniform = None
-    if model.stop_head is not None and slots and sampling.temperature:
-        uniform = noise.uniform(noise.fold(stop_keys, STOP), slots // size)
+    epsilon = None
+    step_index = torch.arange(slots // size, device=keys.device)
+    stop_keys = noise.derive(keys.unsqueeze(1), Stream.STOP, again.unsqueeze(1), step_index)
     for slot in range(slots):
         if slot:
             hidden = active.part.read()[:, -1]
@@ -201,10 +215,10 @@ def _latents(
             log_variances.add(distribution.log_variance)
         step, offset = divmod(slot, size)
         if offset == 0 and model.stop_head is not None:
-            log_probs = log_softmax(model.stop_head(latent), sampling.temperature)
-            alive = alive * (1 - draw(log_probs, active.column(uniform, step), sampling.temperature))
+            logits = model.stop_head(latent)
+            alive = alive * (1 - draw(logits, active.column(stop_keys, step), sampling.temperature))
             going.add(alive)
-            stop_log_probs.add(log_probs)
+            stop_log_probs.add(log_softmax(logits, sampling.temperature))
             rest = active.remaining(alive, step)
             if rest is not None:
                 if not len(rest):
@@ -252,13 +266,12 @@ def _stops(
 def _answers(
     model: LatentReasoner, context: Context, hidden: torch.Tensor, keys: torch.Tensor, sampling: Sampling
 ) -> _Answers:
-    """Token after token until every row has written eos."""
+    """Token after token until every row has written eos; `keys` `[rows, max_new_tokens]` of the tokens."""
     longest, pad = sampling.max_new_tokens, cast(int, model.config.pad_token_id)
-    uniform = noise.uniform(noise.fold(keys, TOKEN), longest) if sampling.temperature else None
     alive, active = keys.new_ones(keys.shape[0]), ActiveRows(context)
     ids, mask, log_probs = (Columns(active) for _ in range(3))
     for place in range(longest):
-        token, chosen = choose(model.logits(hidden), active.column(uniform, place), sampling.temperature)
+        token, chosen = choose(model.logits(hidden), active.column(keys, place), sampling.temperature)
         token = torch.where(alive.bool(), token, pad)
         ids.add(token)
         mask.add(alive)
@@ -290,7 +303,7 @@ def answer_from(
     question_mask: torch.Tensor,
     latents: torch.Tensor,
     slot_mask: torch.Tensor,
-    answer_keys: torch.Tensor,
+    chain_keys: torch.Tensor,
     sampling: Sampling,
 ) -> torch.Tensor:
     """Answers that follow given latents, for interventions: token ids `[batch, tokens]`, padded after eos.
@@ -300,10 +313,11 @@ def answer_from(
         question_ids, question_mask: `[batch, question]`, left-padded.
         latents: `[batch, slots, hidden]`, whatever they are.
         slot_mask: `[batch, slots]`, 1 where a slot is in use.
-        answer_keys: `[batch]`, keys of the noise of the answer tokens.
+        chain_keys: `[batch]`, the keys of the trajectories whose first answer is drawn.
         sampling: temperature and length of the answer.
     """
     context = model.start(question_ids, question_mask)
     context.push(latents, slot_mask)
     context.push(*model.end_latent(latents.shape[0]))
-    return _answers(model, context, context.read()[:, -1], answer_keys, sampling).ids
+    keys = _token_keys(chain_keys, 0, 1, sampling.max_new_tokens)
+    return _answers(model, context, context.read()[:, -1], keys, sampling).ids

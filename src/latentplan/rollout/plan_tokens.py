@@ -14,9 +14,9 @@ from transformers import PreTrainedTokenizerBase
 
 from latentplan.modeling import noise
 from latentplan.modeling.backbones import finish_logits
+from latentplan.modeling.noise import Stream
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.modeling.vocabulary import at_places, from_places, places, token_log_probs
-from latentplan.rollout.keys import PLAN
 from latentplan.rollout.plans import Plan
 from latentplan.rollout.sampling import choose
 from latentplan.rollout.trajectories import Trajectories
@@ -66,13 +66,13 @@ def sample_plans(
     by_step = trajectories.latents.unflatten(1, (-1, size))
     used = trajectories.slot_mask[:, ::size].bool()
     row, step = used.nonzero(as_tuple=True)
-    keys = noise.fold(trajectories.chain_keys[row], PLAN, step)
-    uniform = noise.uniform(keys, max_new_tokens)
-    log_probs = torch.zeros_like(uniform, dtype=torch.float32)
+    position = torch.arange(max_new_tokens, device=row.device)
+    keys = noise.derive(trajectories.chain_keys[row].unsqueeze(1), Stream.PLAN, step.unsqueeze(1), position)
+    log_probs = torch.zeros_like(keys, dtype=torch.float32)
 
     def pick(logits: torch.Tensor, at: torch.Tensor | slice, place: int) -> torch.Tensor:
         logits = finish_logits(decoder.backbone.config, logits)
-        token, log_probs[at, place] = choose(logits, uniform[at, place], temperature)
+        token, log_probs[at, place] = choose(logits, keys[at, place], temperature)
         return token
 
     ids, mask = decoder.write(by_step[row, step], pick, max_new_tokens)

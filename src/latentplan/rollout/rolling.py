@@ -22,11 +22,11 @@ from latentplan.encoding.encoder import pad_left
 from latentplan.modeling import noise
 from latentplan.modeling.context import Context
 from latentplan.modeling.gathering import gathered
+from latentplan.modeling.noise import Stream
 from latentplan.modeling.prefill import read_question
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.rollout.engine import trajectory_keys
-from latentplan.rollout.keys import LATENT, STOP, TOKEN
-from latentplan.rollout.sampling import Sampling, choose_each
+from latentplan.rollout.sampling import Sampling, draw
 
 _WORTH_LEAVING = 8
 """Rows below which a smaller batch saves nothing."""
@@ -168,12 +168,11 @@ class RollingBatch:
         stopping = set()
         if asked and self.model.stop_head is not None:
             steps = [len(those[index].latents) // size for index in asked]
-            decisions = choose_each(
+            decisions = self._draw(
                 self.model.stop_head(latents[asked]),
-                [those[index].sampling.temperature for index in asked],
-                lambda some: self._uniform(
-                    [those[asked[index]] for index in some], [steps[index] for index in some], STOP
-                ),
+                [those[index] for index in asked],
+                Stream.STOP,
+                (0, steps),
             )
             stopping = {index for index, stop in zip(asked, decisions.tolist(), strict=True) if stop}
         for index, row in enumerate(those):
@@ -189,34 +188,35 @@ class RollingBatch:
         scales = [row.sampling.latent_temperature for row in rows]
         if distribution.log_variance is None or not any(scales):
             return distribution.mean
-        keys = noise.fold(self._keys(rows), LATENT)
-        slots = torch.tensor([len(row.latents) for row in rows], device=keys.device)
-        epsilon = noise.gaussian(noise.fold(keys, slots), hidden.shape[1])
+        keys = self._keys(rows, Stream.LATENT, ([len(row.latents) for row in rows],))
+        epsilon = noise.gaussian(keys, hidden.shape[1])
         scale = torch.tensor(scales, device=keys.device).unsqueeze(1)
         return distribution.mean + scale * torch.exp(0.5 * distribution.log_variance) * epsilon
 
     def _write(self, rows: list[Row], places: list[int], hidden: torch.Tensor, inputs: torch.Tensor) -> None:
         """A token for each row at `places`."""
         those = [rows[place] for place in places]
-        tokens = choose_each(
-            self.model.logits(hidden[places]),
-            [row.sampling.temperature for row in those],
-            lambda some: self._uniform(
-                [those[index] for index in some], [len(those[index].answer_ids) for index in some], 0, TOKEN
-            ),
-        )
+        positions = [len(row.answer_ids) for row in those]
+        tokens = self._draw(self.model.logits(hidden[places]), those, Stream.TOKEN, (0, 0, positions))
         inputs[places] = self.model.embed(tokens).float()
         for row, token in zip(those, tokens.tolist(), strict=True):
             row.answer_ids.append(token)
             row.finished = token in self._eos
             row.ended = row.finished or row.full
 
-    def _uniform(self, rows: list[Row], places: list[int], *purpose: int) -> torch.Tensor:
-        """The random number `[rows]` of each row for its decision at a place."""
-        keys = self._keys(rows)
-        for part in purpose:
-            keys = noise.fold(keys, part)
-        return noise.uniform_at(keys, torch.tensor(places, device=keys.device))
+    def _draw(
+        self, logits: torch.Tensor, rows: list[Row], stream: Stream, indices: tuple[int | list[int], ...]
+    ) -> torch.Tensor:
+        """Draws one class of `[rows, classes]` for each row, at the row's own temperature."""
+        temperatures = [row.sampling.temperature for row in rows]
+        if not any(temperatures):
+            return draw(logits, None, 0.0)
+        keys = self._keys(rows, stream, indices)
+        return draw(logits, keys, torch.tensor(temperatures, device=keys.device))
 
-    def _keys(self, rows: list[Row]) -> torch.Tensor:
-        return torch.tensor([row.key for row in rows], device=self.model.device)
+    def _keys(self, rows: list[Row], stream: Stream, indices: tuple[int | list[int], ...]) -> torch.Tensor:
+        """Derives the key `[rows]` of each row; an index is one number for all rows, or one for each."""
+        device = self.model.device
+        keys = torch.tensor([row.key for row in rows], device=device)
+        each = (torch.tensor(index, device=device) if isinstance(index, list) else index for index in indices)
+        return noise.derive(keys, stream, *each)

@@ -1,11 +1,20 @@
-"""How stops and tokens are drawn: at a temperature, with uniform numbers given from outside."""
+"""How stops and tokens are drawn: at a temperature, by Gumbel-max from counter-based noise.
+
+The largest of log-probability + Gumbel noise is a sample (Maddison, Tarlow & Minka 2014). Rounding of the
+logits changes it only where two classes nearly tie. Inverting the distribution function instead would let the
+last digit of any probability move the sample to a neighbouring class.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+
+from latentplan.modeling import noise
+
+_NUMBERS_AT_ONCE = {"cpu": 2**16}
+"""Numbers that are made together: few enough for a processor's caches. All of them on other devices."""
 
 
 @dataclass(frozen=True)
@@ -35,45 +44,38 @@ def log_softmax(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     return torch.log_softmax(logits if temperature in (0, 1) else logits / temperature, dim=-1)
 
 
-def draw(log_probs: torch.Tensor, uniform: torch.Tensor | None, temperature: float) -> torch.Tensor:
-    """One class a row, by inverting the distribution function; the most probable at temperature 0.
+def draw(logits: torch.Tensor, keys: torch.Tensor | None, temperature: float | torch.Tensor) -> torch.Tensor:
+    """Draws one class a row, `[rows]`: the largest of logits / temperature + Gumbel noise.
 
     Args:
-        log_probs: `[batch, classes]`, already at the temperature.
-        uniform: `[batch]`, in (0, 1); not needed at temperature 0.
+        logits: `[rows, classes]`, normalised or not.
+        keys: `[rows]` int64, another one for each draw; not needed at temperature 0.
+        temperature: of all rows, or of each row, `[rows]`; 0 takes the most probable class.
     """
-    if temperature == 0:
-        return log_probs.argmax(dim=-1)
-    assert uniform is not None
-    cumulative = log_probs.exp().cumsum(dim=-1, dtype=torch.float64)
-    target = (uniform * cumulative[:, -1]).unsqueeze(1)
-    return torch.searchsorted(cumulative, target).squeeze(1).clamp(max=log_probs.shape[-1] - 1)
+    if isinstance(temperature, torch.Tensor):
+        temperature = temperature.unsqueeze(1)
+    elif temperature == 0:
+        return logits.argmax(dim=-1)
+    assert keys is not None
+    best = chosen = None
+    rows, classes = logits.shape
+    size = max(1, _NUMBERS_AT_ONCE.get(logits.device.type, logits.numel()) // max(1, rows))
+    for first, part in zip(range(0, classes, size), logits.split(size, dim=1), strict=True):
+        # Multiplied by the temperature instead of divided by it, noise vanishes at 0.
+        scores = part.float() + noise.gumbel(keys, part.shape[1], first) * temperature
+        score, index = scores.max(dim=1)
+        if best is None or chosen is None:
+            best, chosen = score, index
+        else:
+            chosen = torch.where(score > best, index + first, chosen)
+            best = torch.maximum(best, score)
+    assert chosen is not None
+    return chosen
 
 
 def choose(
-    logits: torch.Tensor, uniform: torch.Tensor | None, temperature: float
+    logits: torch.Tensor, keys: torch.Tensor | None, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One token a row and its log-probability, `[batch]` each, from `[batch, vocabulary]`; see `draw`."""
-    log_probs = log_softmax(logits, temperature)
-    # Of the logits: two that differ in their last digit may have the same log-probability.
-    token = logits.argmax(dim=-1) if temperature == 0 else draw(log_probs, uniform, temperature)
-    return token, log_probs.gather(1, token.unsqueeze(1)).squeeze(1)
-
-
-def choose_each(
-    logits: torch.Tensor, temperatures: Sequence[float], uniform: Callable[[list[int]], torch.Tensor]
-) -> torch.Tensor:
-    """One class a row, `[batch]`, each at a temperature of its own; see `draw`.
-
-    Args:
-        logits: `[batch, classes]`.
-        temperatures: of each row; 0 takes the most probable.
-        uniform: gives the numbers in (0, 1) of some rows, `[n]`; asked only for those that are drawn.
-    """
-    chosen = logits.float().argmax(dim=-1)
-    warm = [row for row, temperature in enumerate(temperatures) if temperature]
-    if warm:
-        scale = torch.tensor([[temperatures[row]] for row in warm], device=logits.device)
-        log_probs = torch.log_softmax(logits[warm].float() / scale, dim=-1)
-        chosen[warm] = draw(log_probs, uniform(warm), 1.0)
-    return chosen
+    """Draws one token a row and its log-probability, `[rows]` each, from `[rows, vocabulary]`; see `draw`."""
+    token = draw(logits, keys, temperature)
+    return token, log_softmax(logits, temperature).gather(1, token.unsqueeze(1)).squeeze(1)

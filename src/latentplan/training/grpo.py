@@ -160,7 +160,9 @@ class GRPOTrainer(LatentTrainer):
         """The samples of one rollout of training, counted."""
         problems = [self.problems[place % len(self.problems)] for place in places]
         with whole_weights(self), self.compute_loss_context_manager():
-            sampled = self.sample(problems, places, int(noise.fold(self.args.seed, rollout)))
+            sampled = self.sample(
+                problems, places, int(noise.derive(self.args.seed, noise.Stream.ROLLOUT, rollout))
+            )
         self.count_flops_of(sampled.trajectories, self.reasoner_flops.forward)
         return sampled
 

@@ -108,7 +108,7 @@ def validation_batches(
     for start in range(0, len(places), batch_size):
         chosen = places[start : start + batch_size]
         problems = [validation.encoded[place] for place in chosen]
-        keys = noise.fold(seed, torch.tensor(list(chosen)))
+        keys = noise.derive(seed, noise.Stream.VALIDATION, torch.tensor(list(chosen)))
         batches.append(system.method.batch(encoder, problems, [stage] * len(problems), config, keys))
     return batches
 
