@@ -148,7 +148,7 @@ def test_a_text_method_learns_steps_and_no_cot_only_the_answer(make_system, make
 def test_the_step_decoder_s_loss_by_hand_where_every_token_costs_log_v(
     drawn, make_system, make_batch, mixed_problems
 ):
-    """A decoder that finds all tokens equally likely: L_dec = ln V · mean over the *stage's* steps of lengths.
+    """A decoder that finds all tokens equally likely: L_dec = ln V · mean over the stage's steps of lengths.
 
     A step of the clock world has 7 tokens and eos; from step 3 on the rest is joined: 8 more a step.
     """

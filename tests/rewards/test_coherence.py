@@ -96,7 +96,7 @@ def test_they_are_shares_of_the_steps(steps, answer):
 
 
 def published_result(step):
-    """The published rule told character by character: from each `=` on, is there a `>>` before a line ends?"""
+    """The published rule, character by character: from each `=` on, is there a `>>` before a line ends?"""
     for start in (index for index, character in enumerate(step) if character == "="):
         for end in range(start + 1, len(step)):
             if step.startswith(">>", end):

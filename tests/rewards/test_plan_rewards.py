@@ -60,7 +60,8 @@ def test_a_perfect_plan_is_perfect_with_its_rest_in_one_step(separator):
     plans = [["<<16-3-4=9>>", rest], [separator.join(["<<16-3-4=9>>", rest])]]
     batch = {"prompts": [QUESTION] * 2, "completions": ["### 22"] * 2, "answer": ["22"] * 2}
     for name, reward in BUILT_IN.items():
-        # short_latents compares trajectories of a question, and the published rule reads a step's first equation.
+        # short_latents compares the trajectories of a question; the published rule reads a step's first
+        # equation.
         if not name.startswith(("short_latents", "coherence_paper")):
             assert reward(**batch, decoded_steps=plans) == [1, 1], name
 
