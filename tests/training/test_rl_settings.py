@@ -17,6 +17,13 @@ ANOTHER = {
     "epsilon_high": 0.3,
     "max_log_ratio": 1.0,
     "loss_type": "dr_grpo",
+    "value_learning_rate": 1e-3,
+    "value_warmup_steps": 3,
+    "value_positive_weight": 2.0,
+    "value_states": "hidden_states",
+    "value_loss_trains_policy": True,
+    "value_head_sizes": [8],
+    "value_head_activation": "relu",
 }
 
 

@@ -8,9 +8,10 @@ but lose some directions of the hidden state, and the later stages then learn se
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -173,16 +174,26 @@ class StopHead(nn.Module):
 
 
 class ValueHead(nn.Module):
-    """Latent RL's judge (arXiv:2512.11816): how likely the answer after a latent is right, as a logit."""
+    """Latent RL's judge (arXiv:2512.11816): how likely the answer after a latent is right, as a logit.
 
-    def __init__(self, hidden_size: int):
+    Args:
+        hidden_size: width of what it reads.
+        sizes: widths of its hidden layers; one of `hidden_size` by default. Published: 128, 32, 8.
+        activation: a name in `VALUE_HEAD_ACTIVATIONS`, behind each hidden layer. Published: relu.
+    """
+
+    def __init__(self, hidden_size: int, sizes: Sequence[int] | None = None, activation: str = "gelu"):
         super().__init__()
-        self.layers = nn.Sequential(Linear(hidden_size, hidden_size), nn.GELU(), Linear(hidden_size, 1))
+        widths = [hidden_size, *([hidden_size] if sizes is None else sizes)]
+        layers: list[nn.Module] = []
+        for width, following in pairwise(widths):
+            layers += [Linear(width, following), VALUE_HEAD_ACTIVATIONS[activation]()]
+        self.layers = nn.Sequential(*layers, Linear(widths[-1], 1))
 
     @full_precision
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents `[..., hidden]` to logits `[...]`."""
-        return self.layers(latents).squeeze(-1)
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Latents or hidden states `[..., hidden]` to logits `[...]`."""
+        return self.layers(states).squeeze(-1)
 
 
 def _trunk(hidden_size: int) -> nn.Sequential:
@@ -199,6 +210,9 @@ def _latent_map(hidden_size: int, gain: float = 1.0) -> Linear:
     linear.orthogonal_gain = gain  # type: ignore[assignment]
     return linear
 
+
+VALUE_HEAD_ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
+"""What `value_head_activation` can name."""
 
 LATENT_HEADS: dict[str, type[nn.Module]] = {
     "hidden_state": HiddenStateHead,

@@ -230,6 +230,20 @@ class GRPOConfig(RunConfig):
         0, "optimisation steps that train the value head alone, before the policy follows it"
     )
     value_positive_weight: float = _setting(20.0, "weight of right answers in the value head's loss")
+    value_states: str = _setting(
+        "latents",
+        "what the value head reads: latents, computed again with gradients through all of them, or "
+        "hidden_states, those of the last layer at the latents, which are fixed inputs (as published)",
+    )
+    value_loss_trains_policy: bool = _setting(
+        False, "the value head's loss teaches the policy, too, once it follows the head (as published)"
+    )
+    value_head_sizes: list[int] | None = _setting(
+        None, "widths of the value head's hidden layers (published: 128 32 8); absent: one, the backbone's"
+    )
+    value_head_activation: str = _setting(
+        "gelu", "of the value head's hidden layers: gelu or relu (published)"
+    )
     latent_logprob: str = _setting(
         "sum", "log-probability of a latent over dimensions: sum (paper) or mean (CoLaR)"
     )
