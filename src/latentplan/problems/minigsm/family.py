@@ -32,7 +32,7 @@ from itertools import combinations, product
 
 from latentplan.problems.minigsm.cast import Pool
 from latentplan.problems.minigsm.graph import Node, children, flatten, parse, walk
-from latentplan.problems.minigsm.numbers import Number
+from latentplan.problems.minigsm.number_kinds import Number
 
 _MAX_DECOMPOSITIONS = 4
 

@@ -2,7 +2,7 @@
 
 from latentplan.problems.minigsm.cast import PEOPLE, things
 from latentplan.problems.minigsm.family import Family, Part
-from latentplan.problems.minigsm.numbers import below, divisor, money, number, part_of, small, times
+from latentplan.problems.minigsm.number_kinds import below, divisor, money, number, part_of, small, times
 
 _EXTRAS = (
     "{A} has lived here for {z} years.",

@@ -2,7 +2,7 @@
 
 from latentplan.problems.minigsm.cast import PEOPLE, things
 from latentplan.problems.minigsm.family import Family, Part
-from latentplan.problems.minigsm.numbers import (
+from latentplan.problems.minigsm.number_kinds import (
     below,
     divisor,
     money,

@@ -2,7 +2,16 @@
 
 from latentplan.problems.minigsm.cast import PEOPLE, things
 from latentplan.problems.minigsm.family import Family, Part
-from latentplan.problems.minigsm.numbers import below, divisor, money, multiple, note, number, rate, small
+from latentplan.problems.minigsm.number_kinds import (
+    below,
+    divisor,
+    money,
+    multiple,
+    note,
+    number,
+    rate,
+    small,
+)
 
 _FRUIT = things("apple, pear, peach, melon, mango/mangoes, lemon, orange, pineapple")
 _VEGETABLES = things("cabbage, cucumber, leek, pumpkin, pepper, lettuce, cauliflower")
