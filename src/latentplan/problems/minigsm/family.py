@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from itertools import combinations, product
 
 from latentplan.problems.minigsm.cast import Pool
-from latentplan.problems.minigsm.graph import Node, children, flatten, parse, walk
+from latentplan.problems.minigsm.expression_graph import Node, children, flatten, parse, walk
 from latentplan.problems.minigsm.number_kinds import Number
 
 _MAX_DECOMPOSITIONS = 4

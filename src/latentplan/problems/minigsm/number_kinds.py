@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
 
-from latentplan.problems.minigsm.graph import Value, exact
+from latentplan.problems.minigsm.expression_graph import Value, exact
 from latentplan.problems.minigsm.plans import number_text
 
 Values = Mapping[str, Value]
