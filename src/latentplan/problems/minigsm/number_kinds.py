@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Protocol
 
 from latentplan.problems.minigsm.expression_graph import Value, exact
-from latentplan.problems.minigsm.plans import number_text
+from latentplan.problems.minigsm.solution_chains import number_text
 
 Values = Mapping[str, Value]
 
