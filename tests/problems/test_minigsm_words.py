@@ -19,7 +19,7 @@ from latentplan.problems.minigsm.number_kinds import CONSTANTS
 from latentplan.problems.minigsm.solution_chains import MAX_PLANS, PlanTable
 from latentplan.problems.minigsm.splits import SPLITS, split_of
 from latentplan.problems.minigsm.themes import FAMILIES
-from latentplan.problems.minigsm.words import WordWorld
+from latentplan.problems.minigsm.word_problems import WordWorld
 from latentplan.problems.problem import Chain, Problem
 
 WORD_PRESETS = [name for name, config in PRESETS.items() if config.world == "words"]
