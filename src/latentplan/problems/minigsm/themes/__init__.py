@@ -1,6 +1,6 @@
 """The stories themselves, one file for each theme."""
 
-from latentplan.problems.minigsm.family import Family
+from latentplan.problems.minigsm.story_template import Family
 from latentplan.problems.minigsm.themes import (
     animals,
     food,

@@ -1,7 +1,6 @@
 """Kitchens, recipes and parties."""
 
 from latentplan.problems.minigsm.cast import PEOPLE, things
-from latentplan.problems.minigsm.family import Family, Part
 from latentplan.problems.minigsm.number_kinds import (
     below,
     divisor,
@@ -13,6 +12,7 @@ from latentplan.problems.minigsm.number_kinds import (
     small,
     times,
 )
+from latentplan.problems.minigsm.story_template import Family, Part
 
 _CAKES = things("biscuit, muffin, cupcake, pancake, scone, waffle, brownie")
 _FRUIT = things("strawberry, cherry, plum, apricot, fig, apple")

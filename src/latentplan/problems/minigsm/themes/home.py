@@ -1,7 +1,6 @@
 """Gardens, flats and repairs."""
 
 from latentplan.problems.minigsm.cast import PEOPLE, things
-from latentplan.problems.minigsm.family import Family, Part
 from latentplan.problems.minigsm.number_kinds import (
     below,
     divisor,
@@ -13,6 +12,7 @@ from latentplan.problems.minigsm.number_kinds import (
     small,
     times,
 )
+from latentplan.problems.minigsm.story_template import Family, Part
 
 _FLOWERS = things("tulip, rose, daisy, lily, violet, sunflower, poppy")
 _TREES = things("apple tree, pear tree, plum tree, cherry tree")

@@ -1,7 +1,6 @@
 """Evenings, holidays, birthdays and moving house."""
 
 from latentplan.problems.minigsm.cast import PEOPLE
-from latentplan.problems.minigsm.family import Family, Part
 from latentplan.problems.minigsm.number_kinds import (
     below,
     divisor,
@@ -13,6 +12,7 @@ from latentplan.problems.minigsm.number_kinds import (
     small,
     times,
 )
+from latentplan.problems.minigsm.story_template import Family, Part
 
 _EXTRAS = (
     "{A} is {z} years old.",

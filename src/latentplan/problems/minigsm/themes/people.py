@@ -1,7 +1,6 @@
 """Ages, collections and sharing: comparing what people have."""
 
 from latentplan.problems.minigsm.cast import PEOPLE, things
-from latentplan.problems.minigsm.family import Family, Part
 from latentplan.problems.minigsm.number_kinds import (
     below,
     divisor,
@@ -10,6 +9,7 @@ from latentplan.problems.minigsm.number_kinds import (
     small,
     times,
 )
+from latentplan.problems.minigsm.story_template import Family, Part
 
 _COLLECTED = things("stamp, coin, shell, postcard, marble, badge, model car")
 _SWEETS = things("sweet, toffee, jelly bean, chocolate, mint")

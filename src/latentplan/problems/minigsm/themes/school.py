@@ -1,7 +1,6 @@
 """Classrooms, books, tests and trips."""
 
 from latentplan.problems.minigsm.cast import PEOPLE, things
-from latentplan.problems.minigsm.family import Family, Part
 from latentplan.problems.minigsm.number_kinds import (
     above,
     below,
@@ -14,6 +13,7 @@ from latentplan.problems.minigsm.number_kinds import (
     small,
     times,
 )
+from latentplan.problems.minigsm.story_template import Family, Part
 
 _SUPPLIES = things("pencil, crayon, rubber, exercise book, ruler, paint brush")
 

@@ -1,7 +1,6 @@
 """Shops, prices, change and discounts."""
 
 from latentplan.problems.minigsm.cast import PEOPLE, things
-from latentplan.problems.minigsm.family import Family, Part
 from latentplan.problems.minigsm.number_kinds import (
     below,
     divisor,
@@ -12,6 +11,7 @@ from latentplan.problems.minigsm.number_kinds import (
     rate,
     small,
 )
+from latentplan.problems.minigsm.story_template import Family, Part
 
 _FRUIT = things("apple, pear, peach, melon, mango/mangoes, lemon, orange, pineapple")
 _VEGETABLES = things("cabbage, cucumber, leek, pumpkin, pepper, lettuce, cauliflower")

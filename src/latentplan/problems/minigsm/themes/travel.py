@@ -1,7 +1,6 @@
 """Roads, trains, buses and hikes."""
 
 from latentplan.problems.minigsm.cast import PEOPLE
-from latentplan.problems.minigsm.family import Family, Part
 from latentplan.problems.minigsm.number_kinds import (
     above,
     below,
@@ -15,6 +14,7 @@ from latentplan.problems.minigsm.number_kinds import (
     small,
     times,
 )
+from latentplan.problems.minigsm.story_template import Family, Part
 
 _EXTRAS = (
     "{A} is carrying {z} sandwiches.",
