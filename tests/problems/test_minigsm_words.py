@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from latentplan.problems.equations import parse_equation
 from latentplan.problems.minigsm import PRESETS, MinigsmConfig, generate
 from latentplan.problems.minigsm.number_kinds import CONSTANTS
+from latentplan.problems.minigsm.presets import SPLITS, split_of
 from latentplan.problems.minigsm.solution_chains import MAX_PLANS, PlanTable
-from latentplan.problems.minigsm.splits import SPLITS, split_of
 from latentplan.problems.minigsm.themes import FAMILIES
 from latentplan.problems.minigsm.word_problems import WordWorld
 from latentplan.problems.problem import Chain, Problem

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from latentplan.problems.minigsm.clock import ClockWorld
-from latentplan.problems.minigsm.presets import MinigsmConfig
-from latentplan.problems.minigsm.splits import SPLITS, Split, fingerprint, split_of
+from latentplan.problems.minigsm.presets import SPLITS, MinigsmConfig, Split, fingerprint, split_of
 from latentplan.problems.minigsm.word_problems import WordWorld
 from latentplan.problems.problem import Problem
 
