@@ -9,12 +9,19 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from operator import eq
 
-from latentplan.problems.minigsm.cast import draw_cast
 from latentplan.problems.minigsm.expression_graph import Node, Value, canonical, evaluate, parse
 from latentplan.problems.minigsm.number_kinds import Dials
 from latentplan.problems.minigsm.presets import LONGEST_CHAIN, MinigsmConfig
 from latentplan.problems.minigsm.solution_chains import PlanTable, number_text
-from latentplan.problems.minigsm.story_template import Family, Part, Phrasings, Shape, phrasings, shapes
+from latentplan.problems.minigsm.story_template import (
+    Family,
+    Part,
+    Phrasings,
+    Shape,
+    draw_cast,
+    phrasings,
+    shapes,
+)
 from latentplan.problems.minigsm.themes import FAMILIES
 from latentplan.problems.problem import Chain, Problem
 

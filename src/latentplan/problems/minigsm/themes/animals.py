@@ -1,8 +1,7 @@
 """Farms, pets and the zoo."""
 
-from latentplan.problems.minigsm.cast import PEOPLE, things
 from latentplan.problems.minigsm.number_kinds import below, divisor, money, number, part_of, small, times
-from latentplan.problems.minigsm.story_template import Family, Part
+from latentplan.problems.minigsm.story_template import PEOPLE, Family, Part, things
 
 _EXTRAS = (
     "{A} has lived here for {z} years.",

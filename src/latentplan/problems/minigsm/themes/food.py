@@ -1,6 +1,5 @@
 """Kitchens, recipes and parties."""
 
-from latentplan.problems.minigsm.cast import PEOPLE, things
 from latentplan.problems.minigsm.number_kinds import (
     below,
     divisor,
@@ -12,7 +11,7 @@ from latentplan.problems.minigsm.number_kinds import (
     small,
     times,
 )
-from latentplan.problems.minigsm.story_template import Family, Part
+from latentplan.problems.minigsm.story_template import PEOPLE, Family, Part, things
 
 _CAKES = things("biscuit, muffin, cupcake, pancake, scone, waffle, brownie")
 _FRUIT = things("strawberry, cherry, plum, apricot, fig, apple")

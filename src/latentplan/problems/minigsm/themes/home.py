@@ -1,6 +1,5 @@
 """Gardens, flats and repairs."""
 
-from latentplan.problems.minigsm.cast import PEOPLE, things
 from latentplan.problems.minigsm.number_kinds import (
     below,
     divisor,
@@ -12,7 +11,7 @@ from latentplan.problems.minigsm.number_kinds import (
     small,
     times,
 )
-from latentplan.problems.minigsm.story_template import Family, Part
+from latentplan.problems.minigsm.story_template import PEOPLE, Family, Part, things
 
 _FLOWERS = things("tulip, rose, daisy, lily, violet, sunflower, poppy")
 _TREES = things("apple tree, pear tree, plum tree, cherry tree")

@@ -1,6 +1,5 @@
 """Evenings, holidays, birthdays and moving house."""
 
-from latentplan.problems.minigsm.cast import PEOPLE
 from latentplan.problems.minigsm.number_kinds import (
     below,
     divisor,
@@ -12,7 +11,7 @@ from latentplan.problems.minigsm.number_kinds import (
     small,
     times,
 )
-from latentplan.problems.minigsm.story_template import Family, Part
+from latentplan.problems.minigsm.story_template import PEOPLE, Family, Part
 
 _EXTRAS = (
     "{A} is {z} years old.",

@@ -1,6 +1,5 @@
 """Ages, collections and sharing: comparing what people have."""
 
-from latentplan.problems.minigsm.cast import PEOPLE, things
 from latentplan.problems.minigsm.number_kinds import (
     below,
     divisor,
@@ -9,7 +8,7 @@ from latentplan.problems.minigsm.number_kinds import (
     small,
     times,
 )
-from latentplan.problems.minigsm.story_template import Family, Part
+from latentplan.problems.minigsm.story_template import PEOPLE, Family, Part, things
 
 _COLLECTED = things("stamp, coin, shell, postcard, marble, badge, model car")
 _SWEETS = things("sweet, toffee, jelly bean, chocolate, mint")

@@ -1,6 +1,5 @@
 """Classrooms, books, tests and trips."""
 
-from latentplan.problems.minigsm.cast import PEOPLE, things
 from latentplan.problems.minigsm.number_kinds import (
     above,
     below,
@@ -13,7 +12,7 @@ from latentplan.problems.minigsm.number_kinds import (
     small,
     times,
 )
-from latentplan.problems.minigsm.story_template import Family, Part
+from latentplan.problems.minigsm.story_template import PEOPLE, Family, Part, things
 
 _SUPPLIES = things("pencil, crayon, rubber, exercise book, ruler, paint brush")
 

@@ -1,6 +1,5 @@
 """Shops, prices, change and discounts."""
 
-from latentplan.problems.minigsm.cast import PEOPLE, things
 from latentplan.problems.minigsm.number_kinds import (
     below,
     divisor,
@@ -11,7 +10,7 @@ from latentplan.problems.minigsm.number_kinds import (
     rate,
     small,
 )
-from latentplan.problems.minigsm.story_template import Family, Part
+from latentplan.problems.minigsm.story_template import PEOPLE, Family, Part, things
 
 _FRUIT = things("apple, pear, peach, melon, mango/mangoes, lemon, orange, pineapple")
 _VEGETABLES = things("cabbage, cucumber, leek, pumpkin, pepper, lettuce, cauliflower")

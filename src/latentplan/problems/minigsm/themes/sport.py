@@ -1,6 +1,5 @@
 """Matches, training and collections of stickers."""
 
-from latentplan.problems.minigsm.cast import PEOPLE
 from latentplan.problems.minigsm.number_kinds import (
     below,
     divisor,
@@ -13,7 +12,7 @@ from latentplan.problems.minigsm.number_kinds import (
     small,
     times,
 )
-from latentplan.problems.minigsm.story_template import Family, Part
+from latentplan.problems.minigsm.story_template import PEOPLE, Family, Part
 
 _EXTRAS = (
     "{A}'s shirt has the number {z}.",

@@ -1,6 +1,5 @@
 """Roads, trains, buses and hikes."""
 
-from latentplan.problems.minigsm.cast import PEOPLE
 from latentplan.problems.minigsm.number_kinds import (
     above,
     below,
@@ -14,7 +13,7 @@ from latentplan.problems.minigsm.number_kinds import (
     small,
     times,
 )
-from latentplan.problems.minigsm.story_template import Family, Part
+from latentplan.problems.minigsm.story_template import PEOPLE, Family, Part
 
 _EXTRAS = (
     "{A} is carrying {z} sandwiches.",

@@ -1,6 +1,5 @@
 """Wages, savings, fundraising and factories."""
 
-from latentplan.problems.minigsm.cast import PEOPLE, things
 from latentplan.problems.minigsm.number_kinds import (
     above,
     below,
@@ -13,7 +12,7 @@ from latentplan.problems.minigsm.number_kinds import (
     small,
     times,
 )
-from latentplan.problems.minigsm.story_template import Family, Part
+from latentplan.problems.minigsm.story_template import PEOPLE, Family, Part, things
 
 _GOODS = things("chair, lamp, bicycle, clock, guitar, kettle, umbrella")
 _WISHES = things("camera, bicycle, tent, guitar, skateboard, telescope")
