@@ -79,7 +79,7 @@ def read_theme(text: str, name: str) -> dict[str, StoryTemplate]:
         theme = _mapping(_load(text), _THEME_KEYS)
         pools = {"people": PEOPLE, **(_pools(theme["pools"]) if "pools" in theme else {})}
         with _within("distractors"):
-            distractors = phrasings(_phrasings(theme.get("distractors", [])))
+            distractors = _distractors(theme.get("distractors", []))
         with _within("stories"):
             stories = _mapping(theme.get("stories"))
         return {story: _story(story, content, pools, distractors) for story, content in stories.items()}
@@ -141,11 +141,10 @@ def _story(
         with _within("cast"):
             cast = _cast(story.get("cast"), pools)
         with _within("distractors"):
-            distractors = phrasings(_phrasings(story.get("distractors", [*distractors])))
+            if "distractors" in story:
+                distractors = _distractors(story["distractors"])
             for sentence in distractors:
                 _check_sentence(sentence, cast, {"z"})
-                if "{z}" not in sentence:
-                    raise ValueError(f"{sentence!r} has no number: write {{z}} for it")
         return StoryTemplate(name, cast, _parts(story.get("parts"), cast), distractors)
 
 
@@ -158,6 +157,14 @@ def _cast(content: object, pools: Mapping[str, Pool]) -> dict[str, Pool]:
         if len(pools[pool]) < list(roles.values()).count(pool):
             raise ValueError(f"pool {pool!r} has fewer members than there are roles that draw from it")
     return {role: pools[pool] for role, pool in roles.items()}
+
+
+def _distractors(content: object) -> tuple[str, ...]:
+    sentences = phrasings(_phrasings(content)) if content != [] else ()
+    for sentence in sentences:
+        if "{z}" not in sentence:
+            raise ValueError(f"{sentence!r} has no number: write {{z}} for it")
+    return sentences
 
 
 def _parts(content: object, cast: Mapping[str, Pool]) -> tuple[Part, ...]:
@@ -266,9 +273,11 @@ class _PartReader:
 
 def _check_sentence(sentence: str, cast: Mapping[str, Pool], numbers: Collection[str]) -> None:
     """Raises ValueError where a `{...}` of a sentence is no role, form of a role, or number."""
-    for _, name, _, _ in string.Formatter().parse(sentence):
+    for _, name, spec, conversion in string.Formatter().parse(sentence):
         if name is None:
             continue
+        if spec or conversion:
+            raise ValueError(f"{sentence!r} has a ':' or '!' inside {{...}}; there are only names and forms")
         role, _, form = name.partition(".")
         _require_known(role, {*cast, *numbers}, "role or number so far")
         known = _ROLE_FORMS[type(cast[role][0])] if role in cast and role not in numbers else ()
@@ -279,8 +288,8 @@ def _check_sentence(sentence: str, cast: Mapping[str, Pool], numbers: Collection
 def _require_known(name: str, known: Collection[str], what: str) -> None:
     if name in known:
         return
-    similar = get_close_matches(name, known, 1)
-    hint = f"did you mean {similar[0]!r}?" if similar else f"known are: {', '.join(known) or 'none'}"
+    similar = get_close_matches(name, sorted(known), 1)
+    hint = f"did you mean {similar[0]!r}?" if similar else f"known are: {', '.join(sorted(known)) or 'none'}"
     raise ValueError(f"{name!r} is no {what}; {hint}")
 
 
@@ -297,11 +306,11 @@ def _mapping(content: object, keys: Collection[str] | None = None) -> dict[str, 
 
 def _phrasings(content: object) -> Phrasings:
     """Text, or a list of texts as a tuple."""
-    if isinstance(content, list):
+    if isinstance(content, list) and content:
         return tuple(_text(text) for text in content)
     if isinstance(content, str) and content:
         return content
-    raise ValueError(f"it must be text or a list of texts, not {content!r}")
+    raise ValueError(f"it must be text, between quotes, or a list of texts, not {content!r}")
 
 
 def _text(content: object) -> str:
