@@ -30,14 +30,15 @@ RENAMED: dict[str, dict[str, str]] = {
 IGNORED: dict[str, frozenset[str]] = {
     "*": frozenset({"created", "device", "git", "machine", "message", "seconds", "versions"}),
     "run.json": frozenset({"command", "finished", "pinned"}),  # the end's date; hashes of whole files
-    "evaluation/*.json": frozenset({"warnings"}),  # sentences
+    "evaluation/*.json": frozenset({"warnings"}),  # sentences, as are those below
+    "diagnosis/*.json": frozenset({"name", "threshold", "unit", "verdict", "warnings"}),
 }
 # Where the files of a kind lie in a run's folder.
 KINDS: dict[str, tuple[str, ...]] = {
     "weights": ("model/**/*.safetensors",),
     "training": ("metrics.jsonl", "run.json"),
     "samples": ("samples.jsonl",),
-    "evaluation": ("evaluation/*.json", "evaluation/*.jsonl"),
+    "evaluation": ("evaluation/*.json", "evaluation/*.jsonl", "diagnosis/*.json"),
     "summary": ("summary.json",),
 }
 MOST_EXAMPLES = 5

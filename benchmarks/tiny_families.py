@@ -24,6 +24,8 @@ FAMILIES: dict[str, tuple[dict[str, Any], str]] = {
     "gpt_neox": ({}, "colar"),
 }
 PARTS = ("quickstart", *FAMILIES)
+DIAGNOSED = "llama"
+"""The family whose latents are also replaced, noised and probed, which is the same for all."""
 
 
 # What both revisions start from.
@@ -33,7 +35,7 @@ def make_inputs(folder: Path, families: Sequence[str]) -> None:
     """Writes the problems, and a random backbone of each family with its tokenizer, unless it is there."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
-    for name, count in (("train", 128), ("test", 24)):
+    for name, count in (("train", 128), ("test", 40)):
         lines = [json.dumps(_problem(rng)) + "\n" for _ in range(count)]
         (folder / f"{name}.jsonl").write_text("".join(lines))
     for family in families:
@@ -143,7 +145,7 @@ def commands_of(part: str, scale: float, num_problems: int) -> list[Command]:
         settings = {"scale": scale, "num_problems": num_problems, "workers": 1, "output": "quickstart"}
         return [(["quickstart"], settings)]
     other = FAMILIES[part][1]
-    return [
+    commands = [
         _sft(part, "atp_latent"),
         _grpo("score_function", per_device_train_batch_size=16, steps_per_generation=2, beta=0.05),
         _grpo("pathwise", per_device_train_batch_size=32, answers_per_latent=2, num_iterations=2),
@@ -153,6 +155,7 @@ def commands_of(part: str, scale: float, num_problems: int) -> list[Command]:
         _sft(part, other),
         _evaluate(other, temperature=0),
     ]
+    return [*commands, _diagnose("atp_latent")] if part == DIAGNOSED else commands
 
 
 _TRAINING = {"dataset_name": f"{INPUTS}/train.jsonl", "logging_steps": 1, "seed": 7, "torch_threads": 1}
@@ -204,9 +207,15 @@ def _grpo(estimator: str, **settings: Any) -> Command:
     return ["grpo"], {**shared, **settings, **_TRAINING}
 
 
+_EVALUATING = {"benchmark": f"{INPUTS}/test.jsonl", "max_new_tokens": 12, "torch_threads": 1, "device": "cpu"}
+
+
 def _evaluate(run: str, **settings: Any) -> Command:
-    shared = {"benchmark": f"{INPUTS}/test.jsonl", "max_new_tokens": 12, "torch_threads": 1, "device": "cpu"}
-    return ["evaluate", run], {**shared, **settings}
+    return ["evaluate", run], {**_EVALUATING, **settings}
+
+
+def _diagnose(run: str) -> Command:
+    return ["diagnose", run], {**_EVALUATING, "num_generations": 4, "fail_on": "none"}
 
 
 def spelled(command: Command, renamed: Mapping[str, str], known: str) -> list[str]:
