@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -56,14 +56,16 @@ class Comparison:
         compared: values, or tensors; those that one side lacks are counted.
         elements: numbers in them, a tensor's each.
         different: of `compared`.
-        largest: absolute difference of two numbers; infinite where no number says how far they are apart.
-        where: the place of the largest.
-        examples: the first that differ: [where, old, new].
+        not_numbers: of `different`, those whose difference is no number: texts, other shapes, missing values.
+        largest: of the others, as `difference` measures it.
+        where: the place of the largest; of the first where none is a number.
+        examples: the first that differ: [where, old, new]; of a tensor the element that differs most.
     """
 
     compared: int = 0
     elements: int = 0
     different: int = 0
+    not_numbers: int = 0
     largest: float = 0.0
     where: str | None = None
     examples: list[list[str]] = field(default_factory=list)
@@ -71,21 +73,20 @@ class Comparison:
     def note(self, where: str, old: Any, new: Any, size: float) -> None:
         """Counts one difference."""
         self.different += 1
-        if self.where is None or size > self.largest:
-            self.largest, self.where = size, where
+        self.not_numbers += math.isinf(size)
+        if self.where is None or (math.isfinite(size) and size > self.largest):
+            self.where = where
+        if math.isfinite(size):
+            self.largest = max(size, self.largest)
         if len(self.examples) < MOST_EXAMPLES:
             self.examples.append([where, _shown(old), _shown(new)])
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON has it: an infinite difference is null."""
-        return {**asdict(self), "largest": self.largest if math.isfinite(self.largest) else None}
 
 
 def compare(old: Values, new: Values, tolerance: float = 0.0, allow_added: bool = False) -> Comparison:
     """Compares two mappings from places to values.
 
     Args:
-        tolerance: differences of numbers up to this are none; relative to numbers above 1.
+        tolerance: a `difference` up to this is none.
         allow_added: what only `new` has is no difference.
     """
     found = Comparison()
@@ -93,25 +94,40 @@ def compare(old: Values, new: Values, tolerance: float = 0.0, allow_added: bool 
         before, after = old.get(where, MISSING), new.get(where, MISSING)
         found.compared += 1
         found.elements += before.size if isinstance(before, np.ndarray) else 1
-        size = difference(before, after, tolerance)
-        if size:
-            found.note(where, before, after, size)
+        size = difference(before, after)
+        if size > tolerance:
+            found.note(*_element(where, before, after), size)
     return found
 
 
-def difference(old: Any, new: Any, tolerance: float = 0.0) -> float:
-    """How far two values are apart: 0 where they are equal, infinite where no number says so."""
+def difference(old: Any, new: Any) -> float:
+    """How far two values are apart: 0 where they are equal, infinite where no number says so.
+
+    Two numbers are apart by their difference, divided by the larger of them where that is above 1; two
+    tensors by the largest of their elements.
+    """
     if not (_is_numeric(old) and _is_numeric(new)):
         return 0.0 if type(old) is type(new) and np.array_equal(old, new) else math.inf
-    if _form(old) != _form(new):
-        return math.inf
+    return float(_apart(old, new).max(initial=0.0)) if _form(old) == _form(new) else math.inf
+
+
+def _apart(old: Any, new: Any) -> np.ndarray:
+    """The difference of each element."""
     before, after = np.atleast_1d(old).astype(np.float64), np.atleast_1d(new).astype(np.float64)
     with np.errstate(invalid="ignore"):
-        apart = np.abs(before - after)
-        allowed = tolerance * np.maximum(1.0, np.maximum(np.abs(before), np.abs(after)))
-    apart[(before == after) | (np.isnan(before) & np.isnan(after))] = 0.0
+        apart = np.abs(before - after) / np.maximum(1.0, np.maximum(np.abs(before), np.abs(after)))
     apart[~np.isfinite(apart)] = math.inf
-    return float(apart[(apart > allowed) | np.isinf(apart)].max(initial=0.0))
+    apart[(before == after) | (np.isnan(before) & np.isnan(after))] = 0.0
+    return apart
+
+
+def _element(where: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+    """Of two tensors of one form, the place and values of the element that differs most."""
+    if not isinstance(old, np.ndarray) or _form(old) != _form(new):
+        return where, old, new
+    index = np.unravel_index(_apart(old, new).argmax(), np.atleast_1d(old).shape)
+    before, after = np.atleast_1d(old)[index].item(), np.atleast_1d(new)[index].item()
+    return f"{where}[{', '.join(map(str, index))}]", before, after
 
 
 def read_run(folder: Path, renamed: Tables | None = None) -> dict[str, Values]:
@@ -189,6 +205,6 @@ def _is_numeric(value: Any) -> bool:
 
 def _shown(value: Any) -> str:
     if isinstance(value, np.ndarray):
-        return f"{value.dtype}{list(value.shape)} of mean {value.mean():.9g}"
+        return f"{value.dtype}{list(value.shape)}"
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 100 else text[:97] + "..."

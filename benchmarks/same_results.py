@@ -30,7 +30,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -51,14 +51,14 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 # Each command in a process of its own, forked from one that has imported what takes long to import.
+_PRELOAD = "import torch; from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer"
 _RUNNER = """
 import importlib.util, json, os, runpy, sys, time, traceback
 
-source, commands = json.load(sys.stdin)
+source, preload, commands = json.load(sys.stdin)
 found = importlib.util.find_spec("latentplan").origin
 assert os.path.realpath(found).startswith(os.path.realpath(source)), f"latentplan would come from {found}"
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
+exec(preload)
 
 def carry_out(command):
     log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -211,7 +211,7 @@ def _carry_out(part: str, side: Side, folder: Path, commands: list[list[str]]) -
     assert process.stdout is not None
     try:
         with process.stdin as stdin:
-            stdin.write(json.dumps([str(side.source.resolve()), commands]))
+            stdin.write(json.dumps([str(side.source.resolve()), _PRELOAD, commands]))
         for number, line in enumerate(process.stdout, 1):
             words, status, seconds = json.loads(line)
             _say(f"{part}, {side.title}: {number}/{len(commands)} {_named(words)}, {seconds:.0f} s")
@@ -306,16 +306,16 @@ def _cell(found: Comparison | None) -> str:
         return ""
     if not found.different:
         return f"{found.compared} equal"
-    return f"{found.different} of {found.compared} differ, {_size(found)}"
+    number = "" if found.different == found.not_numbers else f", {found.largest:.3g}"
+    return f"{found.different} of {found.compared} differ{number}"
 
 
 def _lines(title: str, found: Comparison) -> list[str]:
     first = [f"    {where}: {old} -> {new}" for where, old, new in found.examples]
-    return [f"{title}: largest {_size(found)} at {found.where}; first", *first]
-
-
-def _size(found: Comparison) -> str:
-    return "not numbers" if found.largest == float("inf") else f"{found.largest:.3g}"
+    lines = [f"{title}: {_cell(found)} at {found.where}"]
+    if found.not_numbers:
+        lines[0] += f"; {found.not_numbers} are texts, or missing, or of another shape"
+    return [*lines, *first]
 
 
 def is_equal(results: Results | str) -> bool:
@@ -342,7 +342,7 @@ def _arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
         "--tolerance",
         type=float,
         default=0.0,
-        help="a difference of two numbers that counts as none, relative above 1 (0: equal to the last digit)",
+        help="largest difference of two numbers that is none, relative above 1 (0: equal to the last digit)",
     )
     parser.add_argument(
         "--allow_added", action="store_true", help="what only the new revision writes is no difference"
@@ -381,7 +381,7 @@ def _write(asked: argparse.Namespace, sides: Sequence[Side], parts: Mapping[str,
     written["parts"] = {
         part: {"failed": results}
         if isinstance(results, str)
-        else {run: {kind: found.to_json() for kind, found in kinds.items()} for run, kinds in results.items()}
+        else {run: {kind: asdict(found) for kind, found in kinds.items()} for run, kinds in results.items()}
         for part, results in parts.items()
     }
     (asked.output / "same_results.json").write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n")

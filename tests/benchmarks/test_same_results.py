@@ -65,7 +65,7 @@ def test_runs_that_differ_in_times_dates_and_versions_are_equal(scripts, parts):
 @pytest.mark.parametrize(
     ("changed", "kind", "where", "largest"),
     [
-        ({"weight": 1.25}, "weights", "model/model.safetensors: head.weight", 0.25),
+        ({"weight": 1.25}, "weights", "model/model.safetensors: head.weight[0, 1]", 0.2),
         ({"loss": 0.5 + 2**-40}, "training", "metrics.jsonl: line 2 > loss", 2**-40),
         ({"loss": None}, "training", "metrics.jsonl: line 2 > loss", math.inf),
         ({"completion": "### 5"}, "samples", "samples.jsonl: line 1 > completion", math.inf),
@@ -79,19 +79,27 @@ def test_one_value_that_differs_is_found(scripts, parts, changed, kind, where, l
     assert different(results) == {kind: 1}
     assert not scripts.same.is_equal(results)
     found = results["run"][kind]
-    assert (found.where, found.largest) == (where, largest)
-    assert f"largest {'not numbers' if largest == math.inf else f'{largest:.3g}'} at {where}" in (
-        scripts.same.table({"part": results})
-    )
+    assert (found.where, found.examples[0][0]) == (where, where)
+    assert (found.largest, found.not_numbers) == ((0.0, 1) if largest == math.inf else (largest, 0))
+    assert f"part, run, {kind}: 1 of {found.compared} differ" in scripts.same.table({"part": results})
 
 
-def test_the_tolerance_is_absolute_below_one_and_relative_above(scripts):
+def test_a_difference_is_absolute_below_one_and_relative_above(scripts):
     difference = scripts.differences.difference
-    assert difference(0.1, 0.1 + 1e-7, tolerance=1e-6) == 0
-    assert difference(1000.0, 1000.5, tolerance=1e-3) == 0
-    assert difference(1000.0, 1002.0, tolerance=1e-3) == 2
-    assert difference(np.array([1.0, 2.0]), np.array([1.5, 4.0]), tolerance=0.6) == 0
-    assert difference(np.array([1.0, 2.0]), np.array([1.5, 5.0]), tolerance=0.5) == 3
+    assert difference(0.5, 0.75) == 0.25
+    assert difference(3.0, 4.0) == 0.25
+    assert difference(np.array([0.5, -3.0]), np.array([0.625, -4.0])) == 0.25
+
+
+def test_the_largest_difference_is_told_and_the_tolerance_allows_it(scripts):
+    old = {"a": 1.0, "b": 0.5, "c": np.zeros((2, 2)), "d": "text"}
+    new = {"a": 2.0, "b": 0.75, "c": np.array([[0.0, 0.25], [0.125, 0.0]]), "d": "other"}
+    found = scripts.differences.compare(old, new)
+    assert (found.compared, found.elements, found.different, found.not_numbers) == (4, 7, 4, 1)
+    assert (found.largest, found.where) == (0.5, "a")
+    assert found.examples[2] == ["c[0, 1]", "0.0", "0.25"]
+    assert scripts.differences.compare(old, new, tolerance=0.25).different == 2
+    assert scripts.differences.compare(old, new, tolerance=10.0).different == 1
 
 
 @pytest.mark.parametrize(
@@ -106,8 +114,8 @@ def test_the_tolerance_is_absolute_below_one_and_relative_above(scripts):
         (np.ones((1, 2)), np.ones(2)),
     ],
 )
-def test_no_tolerance_makes_other_things_equal(scripts, old, new):
-    assert scripts.differences.difference(old, new, tolerance=10.0) == math.inf
+def test_no_number_says_how_far_other_things_are_apart(scripts, old, new):
+    assert scripts.differences.difference(old, new) == math.inf
 
 
 def test_values_that_are_no_numbers_equal_themselves(scripts):
@@ -186,3 +194,46 @@ def test_a_part_that_failed_is_in_the_table(scripts, parts):
     shown = scripts.same.table({"llama": scripts.same.compare_parts(*parts), "gpt2": "out of memory"})
     assert "2 equal" in shown
     assert "gpt2 failed: out of memory" in shown
+
+
+FAKE = """
+import pathlib, sys
+name, run = sys.argv[1:3]
+assert name != "evaluate", "evaluations fail here"
+pathlib.Path(run).mkdir()
+"""
+
+
+@pytest.fixture
+def side(scripts, tmp_path, monkeypatch):
+    """A revision whose command line is a few lines that make a folder, or fail."""
+    made = scripts.same.Side("old", "abc", "abc", tmp_path / "old-abc")
+    package = made.source / "latentplan"
+    package.mkdir(parents=True)
+    (tmp_path / "inputs").mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(FAKE)
+    monkeypatch.setattr(scripts.same, "_PRELOAD", "")
+    return made
+
+
+def test_a_finished_part_is_not_computed_again_unless_its_commands_changed(scripts, side):
+    folder = scripts.same.run_part("part", side, [(["sft", "first"], {})])
+    made = (folder / "first").stat().st_ino
+    assert scripts.same.run_part("part", side, [(["sft", "first"], {})]) == folder
+    assert (folder / "first").stat().st_ino == made
+    scripts.same.run_part("part", side, [(["sft", "second"], {})])
+    assert (folder / "second").is_dir()
+    assert not (folder / "first").exists()
+
+
+def test_a_command_that_fails_ends_its_part_with_the_end_of_its_log(scripts, side):
+    commands = [(["sft", "first"], {}), (["evaluate", "first"], {}), (["sft", "second"], {})]
+    with pytest.raises(
+        scripts.same.PartFailedError, match=r"(?s)`evaluate first` ended.*evaluations fail here"
+    ):
+        scripts.same.run_part("part", side, commands)
+    assert (side.folder / "part" / "first").is_dir()
+    assert not (side.folder / "part" / "second").exists()
+    with pytest.raises(scripts.same.PartFailedError):  # it is tried again
+        scripts.same.run_part("part", side, commands)
