@@ -79,12 +79,13 @@ def carry_out(command):
     os._exit(status)
 
 for command in commands:
-    started = time.monotonic()
+    started = time.monotonic(), sum(os.times()[2:4])
     child = os.fork()
     if child == 0:
         carry_out(command)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    print(json.dumps([command, status, time.monotonic() - started]), flush=True)
+    ended = time.monotonic(), sum(os.times()[2:4])
+    print(json.dumps([command, status, ended[0] - started[0], ended[1] - started[1]]), flush=True)
     if status:
         sys.exit(1)
 """
@@ -213,14 +214,15 @@ def _carry_out(part: str, side: Side, folder: Path, commands: list[list[str]]) -
         with process.stdin as stdin:
             stdin.write(json.dumps([str(side.source.resolve()), _PRELOAD, commands]))
         for number, line in enumerate(process.stdout, 1):
-            words, status, seconds = json.loads(line)
-            _say(f"{part}, {side.title}: {number}/{len(commands)} {_named(words)}, {seconds:.0f} s")
+            words, status, seconds, cpu = json.loads(line)
+            done = f"{number}/{len(commands)} {_named(words)}, {seconds:.0f} s ({cpu:.0f} s of CPU time)"
+            _say(f"{part}, {side.title}: {done}")
             if status:
                 raise PartFailedError(
                     f"`{' '.join(words)}` ended with exit status {status}:\n{_tail(folder)}"
                 )
         if process.wait():
-            raise PartFailedError(f"the commands of {part} could not be started")
+            raise PartFailedError(f"the process of {part} ended before its commands were carried out")
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
@@ -270,7 +272,7 @@ def compare_parts(old: Path, new: Path, tolerance: float = 0.0, allow_added: boo
 
 
 def _runs(part: Path, renamed: Tables | None = None) -> dict[str, dict[str, Values]]:
-    """What each run of a part left, by kind; "" is the folder of several runs with their summary."""
+    """What each run of a part left, by kind; the quickstart's own folder has its summary."""
     folders = sorted({file.parent for file in part.rglob("run.json")} | {part / "quickstart"})
     runs = {}
     for folder in folders:
@@ -366,8 +368,8 @@ def main() -> None:
         try:
             folders = [run_part(part, side, commands) for side in sides]
             parts[part] = compare_parts(*folders, asked.tolerance, asked.allow_added)
-        except (PartFailedError, OSError, ValueError) as error:
-            parts[part] = str(error)
+        except Exception as error:
+            parts[part] = str(error) if isinstance(error, PartFailedError) else repr(error)
         _say(f"{part}: {'equal' if is_equal(parts[part]) else 'DIFFERS or failed'}")
         _write(asked, sides, parts)
     print(table(parts))
