@@ -40,6 +40,7 @@ from result_differences import RENAMED, Comparison, Tables, Values, compare, rea
 from tiny_families import FAMILIES, PARTS, Command, commands_of, fingerprint, hash_of, make_inputs, spelled
 
 ROOT = Path(__file__).parents[1]
+SHOWN = 2  # examples of each difference below the table; the JSON file has more
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "tokenizers")
 ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
@@ -313,7 +314,7 @@ def _cell(found: Comparison | None) -> str:
 
 
 def _lines(title: str, found: Comparison) -> list[str]:
-    first = [f"    {where}: {old} -> {new}" for where, old, new in found.examples]
+    first = [f"    {where}: {old} -> {new}" for where, old, new in found.examples[:SHOWN]]
     lines = [f"{title}: {_cell(found)} at {found.where}"]
     if found.not_numbers:
         lines[0] += f"; {found.not_numbers} are texts, or missing, or of another shape"
