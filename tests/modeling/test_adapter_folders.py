@@ -74,7 +74,7 @@ def test_an_adapter_of_another_model_is_refused(other, make_backbone, tmp_path):
 def test_prompts_are_refused(make_backbone, tmp_path):
     prompts = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
     get_peft_model(make_backbone(), prompts).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="of the kind PROMPT_TUNING, which cannot become part of the weights"):
+    with pytest.raises(ValueError, match="of the kind PROMPT_TUNING, which cannot become part of"):
         merge_adapter(make_backbone(), tmp_path)
 
 

@@ -181,7 +181,11 @@ def test_adapters_elsewhere_leave_tied_embeddings_tied(make_system, clock_tokeni
     [
         {"use_dora": True, "target_modules": ["q_proj", "down_proj", "embed_tokens"]},
         {"use_rslora": True, "target_modules": ["v_proj"]},
-        {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 16}, "target_modules": ["q_proj", "v_proj"]},
+        {
+            "rank_pattern": {"q_proj": 2},
+            "alpha_pattern": {"q_proj": 16},
+            "target_modules": ["q_proj", "v_proj"],
+        },
         {"modules_to_save": ["lm_head"], "target_modules": ["q_proj"]},
         {"modules_to_save": ["embed_tokens"], "target_modules": ["q_proj"]},
     ],

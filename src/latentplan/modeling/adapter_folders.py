@@ -101,6 +101,7 @@ def _load_adapter(backbone: PreTrainedModel, settings: Any, folder: str | os.Pat
             found = peft_package().PeftModel(backbone, settings).load_adapter(str(folder), "default")
     except (ValueError, RuntimeError, KeyError, OSError) as error:
         raise ValueError(f"{misfit}: {' '.join(str(error).split())[:300]}") from error
-    names = [*found.missing_keys, *found.unexpected_keys]
+    # peft writes whole embeddings a second time under a name that it does not read.
+    names = [*found.missing_keys, *(name for name in found.unexpected_keys if "modules_to_save" not in name)]
     if names:
         raise ValueError(f"{misfit}: {len(names)} of its weights are missing or have no place, as {names[0]}")

@@ -22,7 +22,7 @@ from latentplan.training.arguments import (
     SFTConfig,
     flatten_recipe,
 )
-from latentplan.training.checkpoints import last_checkpoint, remove_unfinished
+from latentplan.training.checkpoints import REHEARSAL, last_checkpoint, remove_unfinished
 from latentplan.training.data import common_modulus, encode_problems, load_training_problems
 from latentplan.training.drift import STARTING_LATENTS, Drift
 from latentplan.training.estimators import ESTIMATORS, slot_actions
@@ -205,7 +205,7 @@ def _record_questions(run: RunDirectory, kept: Sequence[Problem], start: str | N
 def _train(run: RunDirectory, trainer: LatentTrainer, system: LatentSystem, tokenizer: Any) -> RunDirectory:
     remove_unfinished(run.path)
     if trainer.args.check_saving:
-        trainer.add_callback(SaveRehearsal(trainer, run.path))
+        trainer.add_callback(SaveRehearsal(trainer, run.path / REHEARSAL))
     try:
         trainer.train(resume_from_checkpoint=last_checkpoint(run.path))
     except BaseException:

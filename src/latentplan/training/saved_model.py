@@ -12,7 +12,7 @@ checkpoint; the trained model itself is run where it is, by all processes.
 from __future__ import annotations
 
 import logging
-import tempfile
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -129,11 +129,11 @@ def tolerance_of(trainer: LatentTrainer) -> float:
 
 
 class SaveRehearsal(TrainerCallback):
-    """Before the first step, writes, loads and merges the model once, into a temporary folder.
+    """Before the first step, writes, loads and merges the model once.
 
     Args:
         trainer: the trainer, whose model is prepared when training begins.
-        folder: where the temporary folder is made, on the file system that checkpoints are written to.
+        folder: where to write, on the file system of the checkpoints; removed afterwards.
     """
 
     def __init__(self, trainer: LatentTrainer, folder: Path):
@@ -153,10 +153,11 @@ class SaveRehearsal(TrainerCallback):
         if trainer.is_world_process_zero():
             tokenizer = cast(PreTrainedTokenizerBase, trainer.processing_class)
             try:
-                with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=self.folder) as place:
-                    _rehearse(Path(place), trainer.model, tokenizer, weights, expected, tolerance_of(trainer))
+                rehearse(self.folder, trainer.model, tokenizer, weights, expected, tolerance_of(trainer))
             except Exception as caught:
                 error = caught
+            finally:
+                shutil.rmtree(self.folder, ignore_errors=True)
         self._raise_everywhere(error)
         trainer.leave_out_of_clock(time.perf_counter() - start)
 
@@ -171,7 +172,7 @@ class SaveRehearsal(TrainerCallback):
             ) from error
 
 
-def _rehearse(
+def rehearse(
     folder: Path,
     system: LatentSystem,
     tokenizer: PreTrainedTokenizerBase,
@@ -179,6 +180,19 @@ def _rehearse(
     expected: Outputs,
     tolerance: float,
 ) -> None:
+    """Takes the way to a finished model once, in an empty folder.
+
+    Args:
+        folder: where to write.
+        system: the model that is trained.
+        tokenizer: what is saved with it.
+        weights: all its weights, where they are spread over devices.
+        expected: its `outputs`.
+        tolerance: largest mean difference of what comes back, in parts of the mean size.
+
+    Raises:
+        SavedModelError: something else comes back.
+    """
     with torch.random.fork_rng(devices=[]):  # models are made, whose weights are drawn before they are loaded
         system.save_pretrained(folder, tokenizer, weights)
         loaded = check_saved(folder, expected, tolerance)
