@@ -215,5 +215,5 @@ def distance(one, other):
 
 
 def test_a_layer_that_is_not_there_is_named(make_backbone):
-    with pytest.raises(ValueError, match="no module query_proj; its linear maps are down_proj, .*q_proj"):
+    with pytest.raises(ValueError, match=r"no module query_proj; its linear maps are down_proj, .*q_proj"):
         add_lora(make_backbone(), {**SETTINGS, "target_modules": ["q_proj", "query_proj"]})

@@ -109,7 +109,7 @@ def test_every_fault_on_the_way_is_found(fault, dtype, make_adapted, clock_token
         monkeypatch.setattr(place, name, lambda self, *args, **options: instead(self, *args, **options))
     else:
         monkeypatch.setattr(place, name, instead)
-    with pytest.raises(SavedModelError, match="what is saved is not what is trained: the .* differ by"):
+    with pytest.raises(SavedModelError, match=r"what is saved is not what is trained: the .* differ by"):
         go(make_adapted(dtype), clock_tokenizer, tmp_path)
 
 
