@@ -170,9 +170,18 @@ def test_methods_with_passes_of_their_own_depend_on_the_effective_batch_alone(
 def test_adapters_of_a_sharded_model_are_merged_and_a_finished_run_is_overwritten_by_both(
     two_processes, run_sft, scratch_model, assert_same_weights, tmp_path
 ):
-    """LoRA under FSDP2, then bfloat16; the first process is the last to look at the run it overwrites."""
-    adapters = {"use_peft": True, "lora_r": 4}
-    data = {"dataset_config": "clock", "dataset_size": 40, "backbone_config": scratch_model.backbone_config}
+    """LoRA under FSDP2, then bfloat16; the first process is the last to look at the run it overwrites.
+
+    Adapters are in all layers, also in the embeddings, which were tied.
+    """
+    layers = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    adapters = {
+        "use_peft": True,
+        "lora_r": 4,
+        "lora_target_modules": [*layers, "embed_tokens", "lm_head"],
+        "backbone_config": {**scratch_model.backbone_config, "tie_word_embeddings": True},
+    }
+    data = {"dataset_config": "clock", "dataset_size": 40}
     two, half = tmp_path / "two", tmp_path / "bfloat16"
     (two / "model").mkdir(parents=True)
     (two / "config.yaml").write_text("seed: 4\n")

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from latentplan.encoding.chat import ChatTemplate
 from latentplan.encoding.curriculum import split_chain
-from latentplan.encoding.special_tokens import END_LATENT, START_LATENT
+from latentplan.encoding.special_tokens import END_LATENT, START_LATENT, no_end_token
 from latentplan.problems.problem import Problem
 
 IGNORE = -100
@@ -57,6 +57,9 @@ class Encoder:
         step_separator: text between written steps, and between them and the answer.
         answer_marker: text before the answer.
         chat: how questions are written, and with what an answer ends; None for the plain layout.
+
+    Raises:
+        ValueError: the tokenizer has no end token, or not the latent tokens.
     """
 
     def __init__(
@@ -70,6 +73,8 @@ class Encoder:
         self.answer_marker = answer_marker
         self.separator, self.marker = self._ids(step_separator), self._ids(answer_marker)
         self.eos = tokenizer.eos_token_id if chat is None else chat.end_of_turn
+        if self.eos is None:
+            raise no_end_token(tokenizer)
         has_start = chat is None and tokenizer.bos_token_id is not None
         self._start = [tokenizer.bos_token_id] if has_start else []
         self.start_latent = _single_token(tokenizer, START_LATENT)

@@ -160,6 +160,12 @@ class LatentSystem(nn.Module):
         parts = [self.reasoner] if self.step_decoder is None else [self.reasoner, self.step_decoder]
         return [cast(PreTrainedModel, part.backbone) for part in parts]
 
+    @property
+    def has_adapters(self) -> bool:
+        """Whether there are LoRA adapters in the reasoner or in the step decoder."""
+        parts = (self.reasoner, self.step_decoder)
+        return any(part is not None and part.config.lora is not None for part in parts)
+
     @classmethod
     def from_pretrained(
         cls, folder: str | os.PathLike, objectives: Mapping[str, float] | None = None
@@ -177,11 +183,15 @@ def save_finished(
 ) -> None:
     """Writes a trained system as `save_pretrained` does, with LoRA adapters merged into the weights."""
     system.save_pretrained(folder, tokenizer, state_dict)
-    if any(part.config.lora for part in (system.reasoner, system.step_decoder) if part is not None):
-        saved = load_model(folder)
-        for part, place in ((saved.reasoner, ""), (saved.step_decoder, STEP_DECODER_FOLDER)):
-            if part is not None and part.config.lora is not None:
-                merge_saved(part, Path(folder) / place)
+    if system.has_adapters:
+        save_merged(load_model(folder), folder)
+
+
+def save_merged(saved: LoadedModel, folder: str | os.PathLike) -> None:
+    """Merges the adapters of a model that was loaded from `folder`, and writes it there without them."""
+    for part, place in ((saved.reasoner, ""), (saved.step_decoder, STEP_DECODER_FOLDER)):
+        if part is not None and part.config.lora is not None:
+            merge_saved(part, Path(folder) / place)
 
 
 def _part(state_dict: Mapping[str, torch.Tensor] | None, prefix: str) -> dict[str, torch.Tensor] | None:

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers import initialization as init
 
-from latentplan.modeling.adapters import add_lora
+from latentplan.modeling.adapters import ADAPTER_PARTS, add_lora
 from latentplan.modeling.backbones import finish_logits
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.context import Context
@@ -34,7 +34,7 @@ class LatentReasoner(SavedModel):
     base_model_prefix = ""
     supports_gradient_checkpointing = True
     # Latents and stops are computed in float32 whatever the backbone's dtype; adapters are trained in it.
-    _keep_in_fp32_modules_strict = ["latent_head", "stop_head", "lora_A", "lora_B"]  # noqa: RUF012
+    _keep_in_fp32_modules_strict = ["latent_head", "stop_head", *ADAPTER_PARTS]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from latentplan.modeling.adapter_folders import refuse_adapter
 from latentplan.problems.files import write_atomically
 
 CODE_FILE = "modeling_latentplan.py"
@@ -62,7 +63,9 @@ class SavedModel(PreTrainedModel):
 
         Raises:
             CheckpointMismatchError: tensors are missing, unexpected, or of another shape; by name.
+            ValueError: an adapter lies in the folder, which transformers would put into the model.
         """
+        refuse_adapter(pretrained_model_name_or_path)
         wants_info = options.pop("output_loading_info", False)
         options["ignore_mismatched_sizes"] = True  # so that all of them are named, below
         load: Any = super().from_pretrained

@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers import initialization as init
 
 from latentplan.modeling.active_rows import ActiveRows
-from latentplan.modeling.adapters import add_lora
+from latentplan.modeling.adapters import ADAPTER_PARTS, add_lora
 from latentplan.modeling.backbones import body, finish_logits
 from latentplan.modeling.configuration import StepDecoderConfig
 from latentplan.modeling.context import Context
@@ -48,7 +48,7 @@ class StepDecoder(SavedModel):
     config: StepDecoderConfig
     base_model_prefix = ""
     supports_gradient_checkpointing = True
-    _keep_in_fp32_modules_strict = ["projection", "lora_A", "lora_B"]  # noqa: RUF012
+    _keep_in_fp32_modules_strict = ["projection", *ADAPTER_PARTS]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True

@@ -133,6 +133,11 @@ class RunConfig(TrainingArguments):
     on_nonfinite: str = _setting(
         "stop", "on a NaN or Inf in loss or gradient: stop, the batch being saved, or skip the update"
     )
+    check_saving: bool = _setting(
+        True,
+        "compare what is saved with what is trained: once before the first step, which takes as long as two "
+        "checkpoints, and at the end before checkpoints are deleted",
+    )
     disable_tqdm: bool | None = _setting(False, "show no progress")
     logging_nan_inf_filter: bool = _setting(False, "the guard of on_nonfinite does this")
     report_to: None | str | list[str] = _setting(  # noqa: RUF036 (HfArgumentParser wants None first)

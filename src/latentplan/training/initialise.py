@@ -24,12 +24,15 @@ from latentplan.encoding.special_tokens import (
     END_LATENT,
     START_LATENT,
     add_special_tokens,
+    grow_embeddings,
     initialise_special_tokens,
+    num_rows,
     resize_embeddings,
 )
 from latentplan.encoding.tokenizers import TOKENIZERS, problem_texts
 from latentplan.methods.registry import get_method
 from latentplan.methods.system import LatentSystem, make_encoder
+from latentplan.modeling.adapter_folders import WITHOUT_ADAPTER, has_adapter, merge_adapter
 from latentplan.modeling.adapters import add_lora, merge_lora
 from latentplan.modeling.backbones import check_config, text_model
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
@@ -134,15 +137,21 @@ def load_backbone(
     Raises:
         UnsupportedBackboneError: the model cannot be a backbone (before its weights are loaded, where its
             configuration tells).
+        ValueError: the folder holds an adapter alone, or one that does not fit; or the tokenizer has no end
+            token.
     """
     if model.model_name_or_path is None:
         return _backbone_from_scratch(model, problems)
     path, source = model.model_name_or_path, _source(model)
+    adapted = has_adapter(path, model.model_revision)
     check_config(AutoConfig.from_pretrained(path, **source))
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", **source)
     loaded = AutoModelForCausalLM.from_pretrained(
-        path, dtype=as_dtype(model.dtype), **_attention(model), **source
+        path, dtype=as_dtype(model.dtype), **_attention(model), **source, **WITHOUT_ADAPTER
     )
+    if adapted:
+        grow_embeddings(loaded, tokenizer)  # the adapter may have been trained with more tokens
+        merge_adapter(loaded, path)
     backbone = text_model(loaded)
     probe(backbone)
     add_special_tokens(tokenizer)
@@ -194,7 +203,7 @@ def _backbone_from_scratch(
     config_class: Any = CONFIG_MAPPING[settings.pop("model_type", "llama")]
     backbone_config = config_class(
         **settings,
-        vocab_size=len(tokenizer),
+        vocab_size=num_rows(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

@@ -43,6 +43,7 @@ _FREE_SETTINGS = {
     "hub_token",
     "report_to",
     "on_nonfinite",
+    "check_saving",
 }
 LOCK = ".lock"
 _SPREAD = {"per_device_train_batch_size", "gradient_accumulation_steps"}
