@@ -138,8 +138,8 @@ def surrogate(log_ratio, advantage, low=0.8, high=1.2):
     return -min(ratio * advantage, min(max(ratio, low), high) * advantage)
 
 
-def chain_loss(new, old, chain, advantage, latent_scale, **clip):
-    """The published estimator's loss of one chain: its slots, and its stop where it stopped."""
+def chain_losses(new, old, chain, advantage, latent_scale, **clip):
+    """The published estimator's actions of one chain: its slots, and its stop where it stopped."""
     losses = []
     for slot in range(int(old.slot_mask[chain].sum())):
         log_ratio = latent_scale * float(new.latents[chain, slot] - old.latent_log_probs[chain, slot])
@@ -150,22 +150,30 @@ def chain_loss(new, old, chain, advantage, latent_scale, **clip):
         if int(old.stops[chain, step]):
             log_ratio = float(new.stops[chain, step] - old.stop_log_probs[chain, step])
             losses.append(surrogate(log_ratio, advantage, **clip))
-    return sum(losses) / len(losses)
+    return losses
 
 
-def stop_loss(new, old, chain, advantage, latent_scale, **clip):
-    """The pathwise estimator's loss of one chain: every decision of the stop head."""
+def stop_losses(new, old, chain, advantage, latent_scale, **clip):
+    """The pathwise estimator's actions of one chain: every decision of the stop head."""
     asked = [step for step in range(old.stops.shape[1]) if int(old.stop_mask[chain, step])]
     log_ratios = [float(new.stops[chain, step] - old.stop_log_probs[chain, step]) for step in asked]
-    return sum(surrogate(value, advantage, **clip) for value in log_ratios) / len(asked)
+    return [surrogate(value, advantage, **clip) for value in log_ratios]
 
 
-def answer_loss(new, old, answer, advantage, **clip):
+def answer_losses(new, old, answer, advantage, **clip):
     length = int(old.answer_mask[answer].sum())
     log_ratios = (new.answers[answer] - old.answer_log_probs[answer]).tolist()[:length]
-    return sum(surrogate(value, advantage, **clip) for value in log_ratios) / length
+    return [surrogate(value, advantage, **clip) for value in log_ratios]
 
 
+def average(rows, loss_type):
+    """Lists of actions' losses, one list a row: the mean of the rows' means, or that of all actions."""
+    if loss_type == "grpo":
+        return sum(sum(row) / max(1, len(row)) for row in rows) / len(rows)
+    return sum(map(sum, rows)) / sum(map(len, rows))
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo"])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -181,8 +189,8 @@ def answer_loss(new, old, answer, advantage, **clip):
     ],
     ids=lambda settings: ", ".join(f"{name} {value}" for name, value in settings.items()) or "defaults",
 )
-def test_the_loss_of_two_questions_by_hand(settings, make_trainer):
-    trainer = make_trainer(**settings)
+def test_the_loss_of_two_questions_by_hand(settings, loss_type, make_trainer):
+    trainer = make_trainer(loss_type=loss_type, **settings)
     batch = next_minibatch(trainer)
     old = batch.trajectories
     advantages = advantages_by_hand(trainer, old)
@@ -212,14 +220,14 @@ def test_the_loss_of_two_questions_by_hand(settings, make_trainer):
         mine = range(chain * per_chain, (chain + 1) * per_chain)
         counted = [answer for answer in mine if kept[answer]]
         advantage = sum(advantages[answer] for answer in counted) / max(1, len(counted))
-        of_chain = stop_loss if pathwise else chain_loss
-        value = of_chain(new, old, chain, advantage, scale, low=low, high=high)
-        chains.append(value if counted else 0.0)
+        of_chain = stop_losses if pathwise else chain_losses
+        values = of_chain(new, old, chain, advantage, scale, low=low, high=high)
+        chains.append(values if counted else [])
     answers = [
-        answer_loss(new, old, answer, advantages[answer], low=low, high=high) if kept[answer] else 0.0
+        answer_losses(new, old, answer, advantages[answer], low=low, high=high) if kept[answer] else []
         for answer in range(8)
     ]
-    expected = sum(chains) / len(chains) + sum(answers) / 8
+    expected = average(chains, loss_type) + average(answers, loss_type)
     assert abs(expected) > 1e-3
     assert loss == pytest.approx(expected, rel=2e-3, abs=1e-4)
 
@@ -227,7 +235,7 @@ def test_the_loss_of_two_questions_by_hand(settings, make_trainer):
 @pytest.mark.parametrize("estimator", ["score_function", "pathwise"])
 def test_the_first_pass_has_no_loss_value_but_a_gradient(estimator, make_trainer):
     """At the sampling policy every ratio is 1, so the loss is minus the mean advantage: 0."""
-    trainer = make_trainer(estimator=estimator)
+    trainer = make_trainer(estimator=estimator, loss_type="grpo")
     loss = trainer.compute_loss(trainer.model, next_minibatch(trainer))
     assert loss.item() == pytest.approx(0, abs=1e-5)
     loss.backward()
@@ -241,7 +249,7 @@ def masked_mean(values, mask):
 
 @pytest.mark.parametrize("method", ["cot", "atp_latent"])
 def test_the_kl_to_the_start_is_0_at_the_start_and_grows(method, make_trainer):
-    trainer = make_trainer(method, beta=0.5)
+    trainer = make_trainer(method, beta=0.5, loss_type="grpo")
     batch = next_minibatch(trainer)
     assert trainer.compute_loss(trainer.model, batch).item() == pytest.approx(0, abs=1e-5)
     start = copy.deepcopy(trainer.model.reasoner)
@@ -285,7 +293,7 @@ def test_the_gradient_of_the_kl_goes_through_the_latents_that_the_start_is_asked
             for weight, direction in zip(weights, along, strict=True):
                 weight += step * direction
         scores = trainer.policy_loss.scores(trainer.model, batch.trajectories)
-        return trainer.policy_loss.kl(scores, batch.trajectories, start)
+        return trainer.policy_loss.kl(scores, batch, start)
 
     gradients = torch.autograd.grad(kl(0.0), weights, allow_unused=True)
     pairs = zip(gradients, along, strict=True)
@@ -300,7 +308,7 @@ DROPOUT = {"resid_pdrop": 0.5, "embd_pdrop": 0.5, "attn_pdrop": 0.5}
 
 def test_dropout_does_not_make_the_policy_another_one(make_trainer):
     """Trajectories are scored by the policy that sampled them, in every minibatch of a rollout."""
-    trainer = make_trainer(family="gpt2", backbone=DROPOUT, steps_per_generation=2)
+    trainer = make_trainer(family="gpt2", backbone=DROPOUT, steps_per_generation=2, loss_type="grpo")
     for _ in range(2):
         batch = next_minibatch(trainer, indices=(0, 1, 0, 1))
         loss = trainer.compute_loss(trainer.model, batch)

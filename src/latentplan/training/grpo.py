@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -143,7 +144,9 @@ class GRPOTrainer(LatentTrainer):
         self._micro_step += 1
         if place == 0:
             with self.progress.task("rolls out"):
-                self._buffer = alike(self, self._roll_out(inputs["indices"].tolist(), rollout))
+                minibatches = alike(self, self._roll_out(inputs["indices"].tolist(), rollout))
+            items = self.accelerator.reduce(minibatches[0].num_items, reduction="mean")
+            self._buffer = [replace(each, num_items=items) for each in minibatches]
         return self._buffer[place % self.minibatches]
 
     def _roll_out(self, places: list[int], rollout: int) -> list[Minibatch]:
@@ -154,7 +157,14 @@ class GRPOTrainer(LatentTrainer):
         self._write_samples(sampled.repeated, sampled.solutions, rewarded.totals)
         rewards = torch.tensor(rewarded.totals, dtype=torch.float32, device=self.args.device)
         self._record_rollout(sampled.trajectories, rewards)
-        return split(sampled, self._advantages(rewards, sampled.trajectories.finished), self.minibatches)
+        advantages = self._advantages(rewards, sampled.trajectories.finished)
+        return self.split(sampled, advantages, self.minibatches)
+
+    def split(self, sampled: Sampled, advantages: torch.Tensor, parts: int) -> list[Minibatch]:
+        """Minibatches of whole groups, all of one size, which know how many actions they have on average."""
+        minibatches = split(sampled, advantages, parts)
+        items = self.policy_loss.num_items(minibatches)
+        return [replace(each, num_items=items) for each in minibatches]
 
     def draw(self, places: Sequence[int], rollout: int) -> Sampled:
         """The samples of one rollout of training, counted."""
@@ -267,11 +277,11 @@ class GRPOTrainer(LatentTrainer):
     def losses_of(self, system: LatentSystem, scores: Scores, batch: Minibatch) -> dict[str, torch.Tensor]:
         """`losses`, given the scores of the sampled trajectories."""
         losses = self.policy_loss.surrogates(system, scores, batch)
-        self.policy_loss.record_scores(scores, batch.trajectories)
-        return {**losses, **self.penalties(scores, batch.trajectories)}
+        self.policy_loss.record_scores(scores, batch)
+        return {**losses, **self.penalties(scores, batch)}
 
-    def penalties(self, scores: Scores, trajectories: Trajectories) -> dict[str, torch.Tensor]:
+    def penalties(self, scores: Scores, batch: Minibatch) -> dict[str, torch.Tensor]:
         """`kl`, `beta` times the KL to the starting policy; nothing without `beta`."""
         if self.reference is None:
             return {}
-        return {"kl": self.policy_loss.kl(scores, trajectories, self.reference)}
+        return {"kl": self.policy_loss.kl(scores, batch, self.reference)}

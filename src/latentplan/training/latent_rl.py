@@ -91,7 +91,7 @@ class LatentRLTrainer(GRPOTrainer):
         judged = value_loss(logits, labels, mask, self.args.value_positive_weight)
         frozen = {name: weight.detach() for name, weight in system.value_head.named_parameters()}
         value = mean_value(functional_call(system.value_head, frozen, (latents,)), mask)
-        self.policy_loss.record_scores(scores, trajectories)
+        self.policy_loss.record_scores(scores, batch)
         error = (logits.detach().sigmoid() - labels.unsqueeze(1)).square() * mask
         self.record(
             **{
@@ -102,4 +102,4 @@ class LatentRLTrainer(GRPOTrainer):
         )
         follows = self.state.global_step >= self.args.value_warmup_steps
         losses = {"value_head": judged, "latents": -value * float(follows)}
-        return {**losses, **self.penalties(scores, trajectories)}
+        return {**losses, **self.penalties(scores, batch)}

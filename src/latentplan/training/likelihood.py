@@ -27,7 +27,7 @@ from latentplan.training.arguments import GRPOConfig
 from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.known_answers import KnownAnswers, check_answers, instead_of_samples
 from latentplan.training.objectives import clipped_surrogate
-from latentplan.training.rollouts import Minibatch, Sampled, split
+from latentplan.training.rollouts import Minibatch, Sampled
 
 Value = Callable[[torch.Tensor], torch.Tensor]
 """From log-likelihoods of answers, `[chains]`, to what is maximised."""
@@ -87,7 +87,7 @@ class LikelihoodTrainer(GRPOTrainer):
         sampled = self.draw(places, rollout)
         used = sampled.trajectories.slot_mask.sum(dim=1).float()
         self.record(**{"latents/mean_length": used.mean()})
-        return split(sampled, self.learnable(sampled), self.minibatches)
+        return self.split(sampled, self.learnable(sampled), self.minibatches)
 
     def sample(self, problems: Sequence[Problem], places: Sequence[int], seed: int) -> Sampled:
         """Chains of latents, with the answers of the data behind them; nothing is read as text."""
@@ -122,5 +122,5 @@ class LikelihoodTrainer(GRPOTrainer):
         )
         groups = values.unflatten(0, (-1, trajectories.draws))
         self.record(reward=values.mean(), reward_std=groups.std(dim=1).mean())
-        self.policy_loss.record_scores(scores, trajectories)
+        self.policy_loss.record_scores(scores, batch)
         return {"answers": loss}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -22,15 +22,22 @@ from latentplan.training.sharding import same_everywhere
 
 @dataclass
 class Minibatch:
-    """Trajectories and their advantages `[trajectories]`.
+    """Trajectories and what is learned from them.
 
-    Also the plans of the chains where these are drawn, and the right answers where they are asked about.
+    Attributes:
+        trajectories: whole groups.
+        advantages: `[trajectories]`.
+        plans: of the chains, where plans are drawn.
+        known: the reference answers, where their likelihood is requested.
+        num_items: valid actions of each kind in a minibatch, on average over the minibatches of the rollout
+            and the devices (scalars); empty where this minibatch is the whole rollout.
     """
 
     trajectories: Trajectories
     advantages: torch.Tensor
     plans: PlanTokens | None = None
     known: KnownAnswers | None = None
+    num_items: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @cached_property
     def scored(self) -> Trajectories:
