@@ -138,31 +138,31 @@ def surrogate(log_ratio, advantage, low=0.8, high=1.2):
     return -min(ratio * advantage, min(max(ratio, low), high) * advantage)
 
 
-def chain_losses(new, old, chain, advantage, latent_scale, **clip):
+def chain_losses(new, before, old, chain, advantage, latent_scale, **clip):
     """The published estimator's actions of one chain: its slots, and its stop where it stopped."""
     losses = []
     for slot in range(int(old.slot_mask[chain].sum())):
-        log_ratio = latent_scale * float(new.latents[chain, slot] - old.latent_log_probs[chain, slot])
+        log_ratio = latent_scale * float(new.latents[chain, slot] - before.latents[chain, slot])
         if slot % 2 == 0:  # the decision to go on
-            log_ratio += float(new.stops[chain, slot // 2] - old.stop_log_probs[chain, slot // 2])
+            log_ratio += float(new.stops[chain, slot // 2] - before.stops[chain, slot // 2])
         losses.append(surrogate(log_ratio, advantage, **clip))
     for step in range(old.stops.shape[1]):
         if int(old.stops[chain, step]):
-            log_ratio = float(new.stops[chain, step] - old.stop_log_probs[chain, step])
+            log_ratio = float(new.stops[chain, step] - before.stops[chain, step])
             losses.append(surrogate(log_ratio, advantage, **clip))
     return losses
 
 
-def stop_losses(new, old, chain, advantage, latent_scale, **clip):
+def stop_losses(new, before, old, chain, advantage, latent_scale, **clip):
     """The pathwise estimator's actions of one chain: every decision of the stop head."""
     asked = [step for step in range(old.stops.shape[1]) if int(old.stop_mask[chain, step])]
-    log_ratios = [float(new.stops[chain, step] - old.stop_log_probs[chain, step]) for step in asked]
+    log_ratios = [float(new.stops[chain, step] - before.stops[chain, step]) for step in asked]
     return [surrogate(value, advantage, **clip) for value in log_ratios]
 
 
-def answer_losses(new, old, answer, advantage, **clip):
+def answer_losses(new, before, old, answer, advantage, **clip):
     length = int(old.answer_mask[answer].sum())
-    log_ratios = (new.answers[answer] - old.answer_log_probs[answer]).tolist()[:length]
+    log_ratios = (new.answers[answer] - before.answers[answer]).tolist()[:length]
     return [surrogate(value, advantage, **clip) for value in log_ratios]
 
 
@@ -190,9 +190,9 @@ def average(rows, loss_type):
     ids=lambda settings: ", ".join(f"{name} {value}" for name, value in settings.items()) or "defaults",
 )
 def test_the_loss_of_two_questions_by_hand(settings, loss_type, make_trainer):
-    trainer = make_trainer(loss_type=loss_type, **settings)
+    trainer = make_trainer(loss_type=loss_type, num_iterations=2, **settings)
     batch = next_minibatch(trainer)
-    old = batch.trajectories
+    old, before = batch.trajectories, batch.old
     advantages = advantages_by_hand(trainer, old)
     assert batch.advantages.tolist() == pytest.approx(advantages, abs=1e-5)
     assert len(set(advantages)) > 1
@@ -221,11 +221,11 @@ def test_the_loss_of_two_questions_by_hand(settings, loss_type, make_trainer):
         counted = [answer for answer in mine if kept[answer]]
         advantage = sum(advantages[answer] for answer in counted) / max(1, len(counted))
         of_chain = stop_losses if pathwise else chain_losses
-        values = of_chain(new, old, chain, advantage, scale, low=low, high=high)
+        values = of_chain(new, before, old, chain, advantage, scale, low=low, high=high)
         chains.append(values if counted else [])
     answers = [
-        answer_losses(new, old, answer, advantages[answer], low=low, high=high) if kept[answer] else []
-        for answer in range(8)
+        answer_losses(new, before, old, answer, advantages[answer], low=low, high=high) if counts else []
+        for answer, counts in enumerate(kept)
     ]
     expected = average(chains, loss_type) + average(answers, loss_type)
     assert abs(expected) > 1e-3
@@ -249,7 +249,7 @@ def masked_mean(values, mask):
 
 @pytest.mark.parametrize("method", ["cot", "atp_latent"])
 def test_the_kl_to_the_start_is_0_at_the_start_and_grows(method, make_trainer):
-    trainer = make_trainer(method, beta=0.5, loss_type="grpo")
+    trainer = make_trainer(method, beta=0.5, loss_type="grpo", num_iterations=2)
     batch = next_minibatch(trainer)
     assert trainer.compute_loss(trainer.model, batch).item() == pytest.approx(0, abs=1e-5)
     start = copy.deepcopy(trainer.model.reasoner)

@@ -34,6 +34,7 @@ from latentplan.training.advantages import (
 )
 from latentplan.training.arguments import GRPOConfig
 from latentplan.training.drift import Drift
+from latentplan.training.estimators import LogProbs
 from latentplan.training.instruments import measure_signal
 from latentplan.training.learning_rates import check_loss
 from latentplan.training.policy_loss import PolicyLoss
@@ -112,6 +113,11 @@ class GRPOTrainer(LatentTrainer):
         return self.args.max_completion_length
 
     @property
+    def has_ratios(self) -> bool:
+        """Whether the loss compares the policy with the one that sampled."""
+        return True
+
+    @property
     def _repeats(self) -> int:
         return self.minibatches * self.args.num_iterations
 
@@ -145,8 +151,10 @@ class GRPOTrainer(LatentTrainer):
         if place == 0:
             with self.progress.task("rolls out"):
                 minibatches = alike(self, self._roll_out(inputs["indices"].tolist(), rollout))
-            items = self.accelerator.reduce(minibatches[0].num_items, reduction="mean")
-            self._buffer = [replace(each, num_items=items) for each in minibatches]
+                items = self.accelerator.reduce(minibatches[0].num_items, reduction="mean")
+                self._buffer = [
+                    replace(each, num_items=items, old=self._old_log_probs(each)) for each in minibatches
+                ]
         return self._buffer[place % self.minibatches]
 
     def _roll_out(self, places: list[int], rollout: int) -> list[Minibatch]:
@@ -165,6 +173,25 @@ class GRPOTrainer(LatentTrainer):
         minibatches = split(sampled, advantages, parts)
         items = self.policy_loss.num_items(minibatches)
         return [replace(each, num_items=items) for each in minibatches]
+
+    def _old_log_probs(self, batch: Minibatch) -> LogProbs | None:
+        """Log-probabilities before the first update, by the pass that later ones are compared with.
+
+        Those of the rollout come from other kernels: in bfloat16 a latent's, a sum over all dimensions,
+        differs by more than a clipping range. None where all passes over the rollout come before its only
+        update: each then is at the policy that sampled.
+        """
+        if not self.has_ratios or self._repeats == self.args.gradient_accumulation_steps:
+            return None
+
+        def compute(system: LatentSystem) -> LogProbs:
+            scores, _ = self.policy_loss.scores_of_sampled(system, batch)
+            return self.policy_loss.log_probs(system, scores, batch)
+
+        with torch.no_grad(), self.compute_loss_context_manager():
+            found: LogProbs = self.model_wrapped(compute=compute)
+        self.count_flops_of(batch.scored, self.reasoner_flops.forward)
+        return found
 
     def draw(self, places: Sequence[int], rollout: int) -> Sampled:
         """The samples of one rollout of training, counted."""
@@ -272,7 +299,8 @@ class GRPOTrainer(LatentTrainer):
 
     def losses(self, system: LatentSystem, batch: Minibatch) -> dict[str, torch.Tensor]:
         """What each kind of action teaches, and `kl` with `beta`: scalars, whose sum is the loss."""
-        return self.losses_of(system, self.policy_loss.scores(system, batch.scored), batch)
+        scores, _ = self.policy_loss.scores_of_sampled(system, batch)
+        return self.losses_of(system, scores, batch)
 
     def losses_of(self, system: LatentSystem, scores: Scores, batch: Minibatch) -> dict[str, torch.Tensor]:
         """`losses`, given the scores of the sampled trajectories."""

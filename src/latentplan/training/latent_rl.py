@@ -61,6 +61,11 @@ class LatentRLTrainer(GRPOTrainer):
         if is_sharded(self.accelerator):
             raise ValueError("estimator value needs whole weights on every device: use DDP or ZeRO-2")
 
+    @property
+    def has_ratios(self) -> bool:
+        """Whether the KL is corrected: nothing else compares the policy with the one that sampled."""
+        return self.args.use_bias_correction_kl
+
     def build_system(self, model: LoadedModel) -> LatentSystem:
         """The policy and its value head."""
         head = ValueHead(model.reasoner.config.hidden_size).to(model.reasoner.device)

@@ -24,6 +24,7 @@ from latentplan.rollout.solve import question_batch
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.advantages import group_advantages, mean_of_the_others, no_deviation
 from latentplan.training.arguments import GRPOConfig
+from latentplan.training.estimators import Actions
 from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.known_answers import KnownAnswers, check_answers, instead_of_samples
 from latentplan.training.objectives import clipped_surrogate
@@ -36,12 +37,13 @@ VALUES: dict[str, Value] = {"likelihood": torch.exp, "log_likelihood": lambda lo
 
 
 def expected_value(
-    scores: Scores, trajectories: Trajectories, value: Value, **clipping: Any
+    scores: Scores, old_stops: torch.Tensor, trajectories: Trajectories, value: Value, **clipping: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Minus the mean of `value` over chains, with the score function of their stops, and the values.
 
     Args:
         scores: of the trajectories, the latents being functions of the parameters.
+        old_stops: `[chains, steps]`, the log-probabilities of the stop decisions before the first update.
         trajectories: with the right answers.
         value: what is maximised of each log-likelihood.
         clipping: `epsilon`, `epsilon_high`, `max_log_ratio` of the stops' ratios.
@@ -55,9 +57,7 @@ def expected_value(
         advantages = group_advantages(
             values.detach(), trajectories.draws, no_deviation, baseline=mean_of_the_others
         )
-        stops = clipped_surrogate(
-            scores.stops, trajectories.stop_log_probs, advantages, trajectories.stop_mask, **clipping
-        )
+        stops = clipped_surrogate(scores.stops, old_stops, advantages, trajectories.stop_mask, **clipping)
         loss = loss + stops.loss.sum(dim=1).mean()
     return loss, values.detach()
 
@@ -112,8 +112,12 @@ class LikelihoodTrainer(GRPOTrainer):
         """Minus the expected value of the right answer, stops included."""
         trajectories = batch.trajectories
         scores = self.policy_loss.scores(system, trajectories)
+        old_stops = scores.stops.detach() if batch.old is None else batch.old.stops
+        stops = Actions("latents", old_stops, trajectories.stop_log_probs, trajectories.stop_mask)
+        self.policy_loss.record_difference(stops, trajectories.stop_mask)
         loss, values = expected_value(
             scores,
+            old_stops,
             trajectories,
             self.value,
             epsilon=self.args.epsilon,

@@ -11,13 +11,14 @@ from latentplan.methods.system import LatentSystem
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.rollout.log_probs import Scores, score
-from latentplan.rollout.plan_tokens import MAX_STEP_TOKENS, PlanTokens, score_plans
+from latentplan.rollout.plan_tokens import MAX_STEP_TOKENS, score_plans
 from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.advantages import first_action_of_the_best
 from latentplan.training.arguments import GRPOConfig
 from latentplan.training.divergence import latent_divergence, stop_divergence
-from latentplan.training.estimators import ESTIMATORS, Actions
+from latentplan.training.estimators import ESTIMATORS, Actions, LogProbs
+from latentplan.training.known_answers import apart
 from latentplan.training.objectives import LOSS_TYPES, clipped_surrogate, token_kl
 from latentplan.training.rl_settings import choose
 from latentplan.training.rollouts import Minibatch
@@ -47,6 +48,23 @@ class PolicyLoss:
     def scores(self, system: LatentSystem, trajectories: Trajectories) -> Scores:
         """The log-probabilities of trajectories, as the estimator takes them."""
         return self.estimator.scores(system.reasoner, trajectories, self.sampling)
+
+    def scores_of_sampled(self, system: LatentSystem, batch: Minibatch) -> tuple[Scores, torch.Tensor | None]:
+        """The scores of what was sampled, and the log-likelihoods of reference answers, `[chains]`.
+
+        Both from one pass; None where reference answers are not requested.
+        """
+        scores = self.scores(system, batch.scored)
+        return (scores, None) if batch.known is None else apart(scores, sampled=batch.trajectories)
+
+    def log_probs(self, system: LatentSystem, scores: Scores, batch: Minibatch) -> LogProbs:
+        """Of the actions of a minibatch, plans included, as functions of the latents in `scores`."""
+        plans = None
+        if batch.plans is not None:
+            assert system.step_decoder is not None
+            temperature = self.config.plan_temperature
+            plans = score_plans(system.step_decoder, scores.chain.latents, batch.plans, temperature)
+        return LogProbs(scores.latents, scores.stops, scores.answers, plans)
 
     def masks(self, batch: Minibatch) -> dict[str, torch.Tensor]:
         """The valid actions of each kind: those that the loss and its metrics are of, 0 elsewhere.
@@ -85,18 +103,37 @@ class PolicyLoss:
 
     def surrogates(self, system: LatentSystem, scores: Scores, batch: Minibatch) -> dict[str, torch.Tensor]:
         """The clipped surrogate of each kind of action, scalars."""
-        actions = self.estimator.actions(scores, batch.trajectories, self.latent_scale)
-        if batch.plans is not None:
-            actions.append(self._plan_actions(system, scores, batch.plans))
-        masks = self.masks(batch)
-        return {each.name: self._surrogate(each, masks[each.name], batch) for each in actions}
+        new, masks = self.log_probs(system, scores, batch), self.masks(batch)
+        old = new.detach() if batch.old is None else batch.old
+        sampled = LogProbs.of_rollout(batch.trajectories, batch.plans)
+        for each in self._actions(old, sampled, batch):
+            self.record_difference(each, masks[each.name])
+        return {
+            each.name: self._surrogate(each, masks[each.name], batch)
+            for each in self._actions(new, old, batch)
+        }
 
-    def _plan_actions(self, system: LatentSystem, scores: Scores, plans: PlanTokens) -> Actions:
-        """The tokens of drawn plans, which the latents make likelier or less likely."""
-        assert system.step_decoder is not None
-        temperature = self.config.plan_temperature
-        log_probs = score_plans(system.step_decoder, scores.chain.latents, plans, temperature)
-        return Actions("plans", log_probs.flatten(1), plans.log_probs.flatten(1), plans.mask.flatten(1))
+    def _actions(self, new: LogProbs, old: LogProbs, batch: Minibatch) -> list[Actions]:
+        """The actions of each kind; the tokens of drawn plans are of those that the latents make likelier."""
+        actions = self.estimator.actions(new, old, batch.trajectories, self.latent_scale)
+        if batch.plans is not None and new.plans is not None and old.plans is not None:
+            mask = batch.plans.mask.flatten(1)
+            actions.append(Actions("plans", new.plans.flatten(1), old.plans.flatten(1), mask))
+        return actions
+
+    def record_difference(self, actions: Actions, mask: torch.Tensor) -> None:
+        """Records how far log-probabilities before the first update are from those of the rollout.
+
+        Both are of the same policy: what they differ by is rounding, of other kernels and dtypes. TRL's
+        `sampling/sampling_logp_difference` is that of answer tokens.
+        """
+        difference = (actions.log_probs - actions.old_log_probs).detach().abs()
+        difference = difference.masked_fill(~mask.bool(), 0.0)
+        if difference.numel():
+            kind = "" if actions.name == "answers" else f"/{actions.name}"
+            metric = f"sampling/sampling_logp_difference{kind}"
+            mean = difference.sum() / mask.sum().clamp(min=1)
+            self.record(**{f"{metric}/mean": mean, f"{metric}/max": difference.max()})
 
     def _surrogate(self, actions: Actions, mask: torch.Tensor, batch: Minibatch) -> torch.Tensor:
         surrogate = clipped_surrogate(
@@ -112,7 +149,7 @@ class PolicyLoss:
         return self._average(surrogate.loss, mask, actions.name, batch)
 
     def _record_ratios(self, actions: Actions, mask: torch.Tensor, clipped: torch.Tensor) -> None:
-        """How far this kind of action has moved since it was sampled, and the share without a gradient."""
+        """How far this kind of action has moved since the rollout, and the share without a gradient."""
         name, taken, count = actions.name, mask.bool(), mask.sum().clamp(min=1)
         log_ratio = (actions.log_probs - actions.old_log_probs).detach().masked_fill(~taken, 0.0)
         beyond = log_ratio.abs() > self.config.max_log_ratio
@@ -157,8 +194,9 @@ class PolicyLoss:
         """
         masks, now = self.masks(batch), replace(batch.trajectories, latents=scores.chain.latents)
         reference = score(start, now, self.sampling)
-        old = batch.trajectories.answer_log_probs if self.config.use_bias_correction_kl else None
-        kinds = {"answers": token_kl(scores.answers, reference.answers, old)}
+        old = scores.answers if batch.old is None else batch.old.answers
+        corrects = self.config.use_bias_correction_kl
+        kinds = {"answers": token_kl(scores.answers, reference.answers, old if corrects else None)}
         if scores.chain.log_variance is not None:
             temperature = self.sampling.latent_temperature
             kinds["slots"] = latent_divergence(scores.chain, reference.chain, temperature)

@@ -16,6 +16,7 @@ from latentplan.rewards.combine import Rewarded
 from latentplan.rollout.plan_tokens import PlanTokens, sample_plans
 from latentplan.rollout.solve import Solution, read_solutions
 from latentplan.rollout.trajectories import Trajectories
+from latentplan.training.estimators import LogProbs
 from latentplan.training.known_answers import KnownAnswers, beside_samples
 from latentplan.training.sharding import same_everywhere
 
@@ -29,6 +30,8 @@ class Minibatch:
         advantages: `[trajectories]`.
         plans: of the chains, where plans are drawn.
         known: the reference answers, where their likelihood is requested.
+        old: log-probabilities before the first update that follows the rollout; None where no other does, and
+            those of the pass itself are the old ones.
         num_items: valid actions of each kind in a minibatch, on average over the minibatches of the rollout
             and the devices (scalars); empty where this minibatch is the whole rollout.
     """
@@ -38,6 +41,7 @@ class Minibatch:
     plans: PlanTokens | None = None
     known: KnownAnswers | None = None
     num_items: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    old: LogProbs | None = None
 
     @cached_property
     def scored(self) -> Trajectories:
