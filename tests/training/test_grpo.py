@@ -516,3 +516,85 @@ def test_equal_rewards_have_no_deviation_whatever_the_rounding(make_trainer):
     assert rewards.std() > 0
     trainer._record_rollout(next_minibatch(trainer, [0]).trajectories, rewards)
     assert trainer.loss_parts["frac_reward_zero_std"] == 1
+
+
+# Rewards that are not there.
+
+
+def sometimes(prompts, completions, **columns):
+    """None and NaN for some answers; for the others what they hold."""
+    return [(None, math.nan, 0.0, 1.0)[len(text) % 4] for text in completions]
+
+
+def never(prompts, completions, **columns):
+    return [None] * len(completions)
+
+
+def endless(prompts, completions, **columns):
+    return [math.inf] * len(completions)
+
+
+def test_trajectories_without_a_reward_leave_the_others_as_they_are(make_trainer):
+    """Advantages, metrics, and what a chain of latents with several answers is worth."""
+    rewards = [1.0, None, 0.0, None, None, None, 0.5, None]
+    trainer = make_trainer(
+        reward=lambda completions, **columns: rewards,
+        answers_per_latent=2,
+        num_iterations=2,
+        loss_type="grpo",
+    )
+    batch = next_minibatch(trainer)
+    high = 0.5 / (math.sqrt(0.5) + 1e-4)
+    assert batch.advantages.tolist() == pytest.approx([high, 0, -high, 0, 0, 0, 0, 0], abs=1e-5)
+    assert batch.has_reward.tolist() == [reward is not None for reward in rewards]
+    parts = {name: float(value) for name, value in trainer.loss_parts.items()}
+    assert parts["reward"] == pytest.approx(0.5)
+    assert parts["reward_std"] == pytest.approx(math.sqrt(0.5))  # of the group with two
+    assert parts["frac_reward_zero_std"] == 0.5
+    assert parts["frac_reward_none"] == 5 / 8
+    # Each chain of the first question has one answer with a reward: not half of its advantage.
+    scores = trainer.policy_loss.scores(trainer.model, batch.trajectories)
+    new = trainer.policy_loss.log_probs(trainer.model, scores, batch)
+    latents, answers = trainer.policy_loss._actions(new, batch.old, batch)
+    assert trainer.policy_loss._advantages(latents, batch).tolist() == pytest.approx([high, -high, 0, 0])
+    assert trainer.policy_loss._advantages(answers, batch).tolist() == batch.advantages.tolist()
+
+
+def test_a_run_counts_what_has_no_reward_and_names_who_gave_none(run_grpo, trained, tmp_path):
+    names = [f"{__name__}:{name}" for name in ("sometimes", "never")]
+    run = run_grpo(tmp_path / "run", trained("atp_latent"), reward_funcs=names, log_completions=True)
+    rows = metrics_of(run)
+    for row in rows:
+        assert 0 < row["frac_reward_none"] < 1
+        assert row["frac_reward_none"] == pytest.approx(row["rewards/sometimes/frac_none"])
+        assert row["rewards/never/frac_none"] == 1
+        assert row["reward"] == pytest.approx(row["rewards/sometimes/mean"])
+        assert "rewards/never/mean" not in row
+        assert math.isfinite(row["loss"])
+    (warning,) = [each for each in run.record["warnings"] if each["name"] == "missing_rewards"]
+    assert "sometimes in " in warning["message"]
+    assert "never in 100.0%" in warning["message"]
+    samples = [json.loads(line) for line in (run.path / "samples.jsonl").read_text().splitlines()]
+    assert None in [sample["reward"] for sample in samples]
+    assert "NaN" not in (run.path / "samples.jsonl").read_text()
+
+
+@pytest.mark.parametrize("settings", [{}, {"estimator": "value", "answers_per_latent": 4}])
+def test_without_any_reward_nothing_is_learned_and_the_run_says_so(
+    settings, run_grpo, trained, assert_same_weights, tmp_path
+):
+    start = trained("coconut" if settings else "atp_latent")
+    warmup = {"value_warmup_steps": 2} if settings else {}
+    run = run_grpo(
+        tmp_path / "run", start, reward_funcs=[f"{__name__}:never"], max_steps=2, **settings, **warmup
+    )
+    assert_same_weights(start, run.path)
+    assert all("reward" not in row and row["frac_reward_none"] == 1 for row in metrics_of(run))
+    (warning,) = [each for each in run.record["warnings"] if each["name"] == "missing_rewards"]
+    assert warning["message"].startswith("no reward applies to any trajectory, so nothing is learned")
+    assert "never" in warning["message"]
+
+
+def test_an_infinite_reward_is_refused_by_its_name(run_grpo, trained, tmp_path):
+    with pytest.raises(ValueError, match="the reward 'endless' returned inf: a reward must be finite"):
+        run_grpo(tmp_path / "run", trained("atp_latent"), reward_funcs=["format", f"{__name__}:endless"])

@@ -8,6 +8,7 @@ one accumulated part of it), num_iterations times over.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -30,6 +31,7 @@ from latentplan.training.advantages import (
     BASELINES,
     SCALE_REWARDS,
     group_advantages,
+    group_deviation,
     only_groups_with_contrast,
 )
 from latentplan.training.arguments import GRPOConfig
@@ -165,12 +167,18 @@ class GRPOTrainer(LatentTrainer):
         self._write_samples(sampled.repeated, sampled.solutions, rewarded.totals)
         rewards = torch.tensor(rewarded.totals, dtype=torch.float32, device=self.args.device)
         self._record_rollout(sampled.trajectories, rewards)
-        advantages = self._advantages(rewards, sampled.trajectories.finished)
-        return self.split(sampled, advantages, self.minibatches)
+        return self.split(sampled, rewards, self.minibatches)
 
-    def split(self, sampled: Sampled, advantages: torch.Tensor, parts: int) -> list[Minibatch]:
-        """Minibatches of whole groups, all of one size, which know how many actions they have on average."""
-        minibatches = split(sampled, advantages, parts)
+    def split(self, sampled: Sampled, rewards: torch.Tensor, parts: int) -> list[Minibatch]:
+        """Minibatches of whole groups, all of one size; nothing is recorded.
+
+        Args:
+            sampled: a rollout.
+            rewards: `[trajectories]`, NaN where none applies.
+            parts: how many minibatches.
+        """
+        advantages = self._advantages(rewards, sampled.trajectories.finished)
+        minibatches = split(sampled, advantages, parts, ~rewards.isnan())
         items = self.policy_loss.num_items(minibatches)
         return [replace(each, num_items=items) for each in minibatches]
 
@@ -237,11 +245,10 @@ class GRPOTrainer(LatentTrainer):
         start = self.args.process_index * rewards.shape[0]
         return advantages[start : start + rewards.shape[0]]
 
-    def learnable(self, sampled: Sampled) -> torch.Tensor:
-        """The advantages of sampled trajectories, nothing being recorded."""
+    def rewards_of(self, sampled: Sampled) -> torch.Tensor:
+        """The rewards of sampled trajectories, `[trajectories]`, nothing being recorded."""
         totals = reward(self.rewards, sampled.repeated, sampled.solutions, sampled.trajectories).totals
-        rewards = torch.tensor(totals, dtype=torch.float32, device=self.args.device)
-        return self._advantages(rewards, sampled.trajectories.finished)
+        return torch.tensor(totals, dtype=torch.float32, device=self.args.device)
 
     def objective_means(self, places: range) -> dict[str, float]:
         """The instruments of `training.instruments`.
@@ -259,20 +266,30 @@ class GRPOTrainer(LatentTrainer):
             return
         shown = list(zip(problems, solutions, totals, strict=True))[: self.args.num_generations]
         rows = [
-            {"step": step, "question": problem.question, "reward": total, **vars(solution)}
+            {
+                "step": step,
+                "question": problem.question,
+                "reward": None if math.isnan(total) else total,
+                **vars(solution),
+            }
             for problem, solution, total in shown
         ]
         self.write_samples("rollouts/samples", rows)
 
     def _record_rollout(self, trajectories: Trajectories, rewards: torch.Tensor) -> None:
         groups = rewards.unflatten(0, (-1, self.args.num_generations))
-        equal = groups.amax(dim=1) == groups.amin(dim=1)  # a deviation of equal rewards is 0 up to rounding
+        scored = ~groups.isnan()
+        highest, lowest = (groups.masked_fill(~scored, end) for end in (-torch.inf, torch.inf))
+        # A standard deviation of equal rewards is 0 up to rounding; one reward, or none, is not compared.
+        equal = highest.amax(dim=1) <= lowest.amin(dim=1)
+        deviations = group_deviation(groups.nan_to_num(), scored.float(), eps=0.0)[scored.sum(dim=1) > 1]
         finished = trajectories.finished.float().mean()
         self.record(
             **{
-                "reward": rewards.mean(),
-                "reward_std": groups.std(dim=1).mean(),
+                "reward": rewards.nanmean(),
+                "reward_std": deviations.mean(),
                 "frac_reward_zero_std": equal.float().mean(),
+                "frac_reward_none": (~scored).float().mean(),
                 "completions/mean_length": trajectories.answer_mask.sum(dim=1).float().mean(),
                 "completions/clipped_ratio": 1 - finished,
                 "latents/mean_length": trajectories.slot_mask.sum(dim=1).float().mean(),

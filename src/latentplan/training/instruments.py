@@ -91,7 +91,7 @@ def _gradients(trainer: GRPOTrainer, problems: Sequence[Problem], places: range)
     for start in range(0, len(places) // size * size, size * trainer.minibatches):
         chosen = places[start : min(start + size * trainer.minibatches, len(places) // size * size)]
         sampled = trainer.sample([problems[place] for place in chosen], chosen, trainer.args.seed)
-        minibatches = trainer.split(sampled, trainer.learnable(sampled), len(chosen) // size)
+        minibatches = trainer.split(sampled, trainer.rewards_of(sampled), len(chosen) // size)
         items = items or minibatches[0].num_items
         for minibatch in minibatches:
             for kind, gradient in _taught(trainer, replace(minibatch, num_items=items)).items():

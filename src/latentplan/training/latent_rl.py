@@ -82,8 +82,17 @@ class LatentRLTrainer(GRPOTrainer):
         return self.model.value_head
 
     def _advantages(self, rewards: torch.Tensor, finished: torch.Tensor) -> torch.Tensor:
-        """The rewards themselves, from 0 to 1: what the value head is to foresee."""
-        return rewards.clamp(0, 1)
+        """The rewards themselves, from 0 to 1: what the value head is to foresee; 0 where there is none."""
+        return rewards.nan_to_num(nan=0.0).clamp(0, 1)
+
+    def _labels(self, batch: Minibatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each chain's share of right answers among those with a reward, and if it has any, `[chains]`."""
+        by_chain = (len(batch.trajectories.latents), -1)
+        rewards = batch.advantages.unflatten(0, by_chain)
+        scored = torch.ones_like(rewards)
+        if batch.has_reward is not None:
+            scored = batch.has_reward.unflatten(0, by_chain).to(rewards.dtype)
+        return (rewards * scored).sum(dim=1) / scored.sum(dim=1).clamp(min=1), scored.any(dim=1)
 
     def losses(self, system: LatentSystem, batch: Minibatch) -> dict[str, torch.Tensor]:
         """The value head's loss, and minus what it says of the latents; `kl` with `beta`."""
@@ -91,18 +100,19 @@ class LatentRLTrainer(GRPOTrainer):
         trajectories = batch.trajectories
         scores = self.policy_loss.scores(system, trajectories)
         latents, mask = scores.chain.latents, trajectories.slot_mask
-        labels = batch.advantages.unflatten(0, (latents.shape[0], -1)).mean(dim=1)
+        labels, labelled = self._labels(batch)
+        labelled_slots = mask * labelled.unsqueeze(1)
         logits = system.value_head(latents.detach())
-        judged = value_loss(logits, labels, mask, self.args.value_positive_weight)
+        judged = value_loss(logits, labels, labelled_slots, self.args.value_positive_weight)
         frozen = {name: weight.detach() for name, weight in system.value_head.named_parameters()}
         value = mean_value(functional_call(system.value_head, frozen, (latents,)), mask)
         self.policy_loss.record_scores(scores, batch)
-        error = (logits.detach().sigmoid() - labels.unsqueeze(1)).square() * mask
+        error = (logits.detach().sigmoid() - labels.unsqueeze(1)).square() * labelled_slots
         self.record(
             **{
                 "value/loss": judged,
                 "value/mean": value,
-                "value/error": error.sum() / mask.sum().clamp(min=1),
+                "value/error": error.sum() / labelled_slots.sum().clamp(min=1),
             }
         )
         follows = self.state.global_step >= self.args.value_warmup_steps

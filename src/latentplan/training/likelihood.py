@@ -87,7 +87,7 @@ class LikelihoodTrainer(GRPOTrainer):
         sampled = self.draw(places, rollout)
         used = sampled.trajectories.slot_mask.sum(dim=1).float()
         self.record(**{"latents/mean_length": used.mean()})
-        return self.split(sampled, self.learnable(sampled), self.minibatches)
+        return self.split(sampled, self.rewards_of(sampled), self.minibatches)
 
     def sample(self, problems: Sequence[Problem], places: Sequence[int], seed: int) -> Sampled:
         """Chains of latents, with the answers of the data behind them; nothing is read as text."""
@@ -104,9 +104,12 @@ class LikelihoodTrainer(GRPOTrainer):
         known = KnownAnswers.of_problems(self.loaded, problems)
         return Sampled(problems, instead_of_samples(trajectories, known), solutions=[])
 
-    def learnable(self, sampled: Sampled) -> torch.Tensor:
+    def rewards_of(self, sampled: Sampled) -> torch.Tensor:
         """Zeros `[chains]`: what a chain is worth is known only when it is scored."""
         return sampled.trajectories.answer_log_probs.new_zeros(len(sampled.trajectories.latents))
+
+    def _advantages(self, rewards: torch.Tensor, finished: torch.Tensor) -> torch.Tensor:
+        return rewards
 
     def losses(self, system: LatentSystem, batch: Minibatch) -> dict[str, torch.Tensor]:
         """Minus the expected value of the right answer, stops included."""

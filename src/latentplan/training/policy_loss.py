@@ -161,10 +161,13 @@ class PolicyLoss:
     def _advantages(self, actions: Actions, batch: Minibatch) -> torch.Tensor:
         """Advantages `[rows]` or `[rows, actions]`.
 
-        A row that several trajectories share, a chain of latents, has the mean of those that count.
+        A row that several trajectories share, a chain of latents, has the mean of those that count and have a
+        reward.
         """
-        rows = actions.mask.shape[0]
-        counted = self._counted(batch.trajectories).to(batch.advantages.dtype).unflatten(0, (rows, -1))
+        rows, counted = actions.mask.shape[0], self._counted(batch.trajectories)
+        if batch.has_reward is not None:
+            counted = counted & batch.has_reward
+        counted = counted.to(batch.advantages.dtype).unflatten(0, (rows, -1))
         advantages = (batch.advantages.unflatten(0, (rows, -1)) * counted).sum(dim=1)
         advantages = advantages / counted.sum(dim=1).clamp(min=1)
         if self.config.first_slot_of_best and actions.name == "latents":

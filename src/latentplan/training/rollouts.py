@@ -32,6 +32,7 @@ class Minibatch:
         known: the reference answers, where their likelihood is requested.
         old: log-probabilities before the first update that follows the rollout; None where no other does, and
             those of the pass itself are the old ones.
+        has_reward: `[trajectories]`, 0 where no reward applies; None where all have one.
         num_items: valid actions of each kind in a minibatch, on average over the minibatches of the rollout
             and the devices (scalars); empty where this minibatch is the whole rollout.
     """
@@ -42,6 +43,7 @@ class Minibatch:
     known: KnownAnswers | None = None
     num_items: Mapping[str, torch.Tensor] = field(default_factory=dict)
     old: LogProbs | None = None
+    has_reward: torch.Tensor | None = None
 
     @cached_property
     def scored(self) -> Trajectories:
@@ -104,7 +106,9 @@ def reward(
     )
 
 
-def split(sampled: Sampled, advantages: torch.Tensor, parts: int) -> list[Minibatch]:
+def split(
+    sampled: Sampled, advantages: torch.Tensor, parts: int, has_reward: torch.Tensor | None = None
+) -> list[Minibatch]:
     """Minibatches of whole groups, all of one size."""
     trajectories, plans = sampled.trajectories, sampled.plans
     questions, draws = trajectories.question_ids.shape[0], trajectories.draws
@@ -115,6 +119,7 @@ def split(sampled: Sampled, advantages: torch.Tensor, parts: int) -> list[Miniba
             advantages[start * group : (start + size) * group],
             plans and plans.select(slice(start * draws, (start + size) * draws)),
             sampled.known and sampled.known.select(slice(start, start + size)),
+            has_reward=None if has_reward is None else has_reward[start * group : (start + size) * group],
         )
         for start in range(0, questions, size)
     ]
