@@ -94,6 +94,11 @@ def test_rl_sees_16_questions_a_rollout_and_gsm8k_once(name, tmp_path):
     assert config.save_steps % updates == 0
 
 
+@pytest.mark.parametrize("name", [name for name in recipe_names() if is_rl(name)])
+def test_rl_averages_over_trajectories_first_as_published_whatever_the_default_is(name):
+    assert settings_of(name)["loss_type"] == "grpo"
+
+
 @pytest.mark.parametrize(
     "name", recipes_of(*FULL_SIZE, "published", rl=False) + recipes_of(*FULL_SIZE, rl=True)
 )

@@ -15,7 +15,7 @@ from latentplan.modeling.latents import unroll_from
 from latentplan.rollout.engine import generate
 from latentplan.rollout.sampling import Sampling
 from latentplan.training.advantages import group_advantages, no_deviation
-from latentplan.training.estimators import ESTIMATORS
+from latentplan.training.estimators import ESTIMATORS, LogProbs
 from latentplan.training.objectives import clipped_surrogate, masked_trajectory_mean
 
 HIDDEN, NODES, GROUP, GROUPS, BATCHES = 4, 9, 8, 128, 24
@@ -81,7 +81,8 @@ def estimate(bandit, name, seed, kinds=("latents", "answers")):
     estimator = ESTIMATORS[name]
     scores = estimator.scores(model, rolled, SAMPLING)
     loss = torch.zeros(())
-    for actions in estimator.actions(scores, rolled, latent_scale=1.0):
+    new, old = LogProbs(scores.latents, scores.stops, scores.answers), LogProbs.of_rollout(rolled, None)
+    for actions in estimator.actions(new, old, rolled, latent_scale=1.0):
         if actions.name in kinds:
             surrogate = clipped_surrogate(actions.log_probs, actions.old_log_probs, advantages, actions.mask)
             loss = loss + masked_trajectory_mean(surrogate.loss, actions.mask)

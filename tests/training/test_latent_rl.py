@@ -160,6 +160,25 @@ def test_the_published_form_runs_greedily_with_one_answer(run_grpo, trained, wei
     assert saved["layers.0.weight"].shape == (128, 32)
 
 
+def test_answers_without_a_reward_are_no_wrong_answers(make_trainer):
+    """The label of a chain is the share among its other answers; a chain without any is not learned from."""
+    trainer = make_trainer()
+    batch = trainer._roll_out([0, 1, 2, 3], rollout=0)[0]
+    rewards = torch.tensor(
+        [1.0, float("nan"), float("nan"), 0.0] + [1.0] * 4 + [float("nan")] * 4 + [0.0] * 4
+    )
+    advantages = trainer._advantages(rewards, batch.trajectories.finished)
+    batch = Minibatch(batch.trajectories, advantages, has_reward=~rewards.isnan())
+    labels, labelled = trainer._labels(batch)
+    assert labels.tolist() == [0.5, 1.0, 0.0, 0.0]
+    assert labelled.tolist() == [True, True, False, True]
+    found = trainer.losses(trainer.model, batch)["value_head"]
+    latents, mask = batch.trajectories.latents, batch.trajectories.slot_mask
+    logits = trainer.model.value_head(latents.detach())
+    expected = value_loss(logits[labelled], labels[labelled], mask[labelled], 20.0)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+
+
 def test_the_head_has_its_own_learning_rate(make_trainer):
     trainer = make_trainer(learning_rate=1e-3, value_learning_rate=5e-2)
     optimizer = trainer.create_optimizer()

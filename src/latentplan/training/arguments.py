@@ -274,6 +274,9 @@ class GRPOConfig(RunConfig):
         None, "weight of each reward in reward_funcs; absent: 1 each"
     )
     beta: float = _setting(0.0, "weight of the KL divergence to the starting policy")
+    use_bias_correction_kl: bool = _setting(
+        False, "multiply the KL estimate of an answer token by its ratio (DeepSeek-V3.2); needs beta"
+    )
     epsilon: float = _setting(0.2, "lower clipping range of the ratio")
     epsilon_high: float | None = _setting(None, "upper clipping range; absent: epsilon")
     max_log_ratio: float = _setting(3.0, "the log-ratio is clamped to ± this")
@@ -298,7 +301,11 @@ class GRPOConfig(RunConfig):
         "problems, half against half, on which the signal in the gradient is measured before RL and at each "
         "evaluation; 0 leaves it out",
     )
-    loss_type: str = _setting("grpo", "how per-action losses are averaged: grpo, bnpo or dr_grpo")
+    loss_type: str = _setting(
+        "dapo",
+        "how per-action losses are averaged: dapo (over all actions of a rollout), grpo (in each trajectory "
+        "first), bnpo (over all of a minibatch) or dr_grpo (constant divisor)",
+    )
     mask_truncated_completions: bool = _setting(False, "leave answers that did not finish out of the loss")
     log_completions: bool = _setting(
         False, "write sampled trajectories to samples.jsonl at every logging step"

@@ -110,6 +110,11 @@ class LatentRLTrainer(GRPOTrainer):
         if is_sharded(self.accelerator):
             raise ValueError("estimator value needs whole weights on every device: use DDP or ZeRO-2")
 
+    @property
+    def has_ratios(self) -> bool:
+        """Whether the KL is corrected: nothing else compares the policy with the one that sampled."""
+        return self.args.use_bias_correction_kl
+
     def build_system(self, model: LoadedModel) -> LatentSystem:
         """The policy and its value head."""
         head = ValueHead(model.reasoner.config.hidden_size, *self._head_settings).to(model.reasoner.device)
@@ -126,8 +131,17 @@ class LatentRLTrainer(GRPOTrainer):
         return self.model.value_head
 
     def _advantages(self, rewards: torch.Tensor, finished: torch.Tensor) -> torch.Tensor:
-        """The rewards themselves, from 0 to 1: what the value head is to foresee."""
-        return rewards.clamp(0, 1)
+        """The rewards themselves, from 0 to 1: what the value head is to foresee; 0 where there is none."""
+        return rewards.nan_to_num(nan=0.0).clamp(0, 1)
+
+    def _labels(self, batch: Minibatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each chain's share of right answers among those with a reward, and if it has any, `[chains]`."""
+        by_chain = (len(batch.trajectories.latents), -1)
+        rewards = batch.advantages.unflatten(0, by_chain)
+        scored = torch.ones_like(rewards)
+        if batch.has_reward is not None:
+            scored = batch.has_reward.unflatten(0, by_chain).to(rewards.dtype)
+        return (rewards * scored).sum(dim=1) / scored.sum(dim=1).clamp(min=1), scored.any(dim=1)
 
     def losses(self, system: LatentSystem, batch: Minibatch) -> dict[str, torch.Tensor]:
         """The value head's loss, and minus what it says of the policy's states; `kl` with `beta`."""
@@ -136,19 +150,20 @@ class LatentRLTrainer(GRPOTrainer):
         scores, states = self.read_states(system.reasoner, trajectories, self.sampling)
         follows = self.state.global_step >= self.args.value_warmup_steps
         shared = follows and self.args.value_loss_trains_policy
-        labels = batch.advantages.unflatten(0, (mask.shape[0], -1)).mean(dim=1)
+        labels, labelled = self._labels(batch)
+        labelled_slots = mask * labelled.unsqueeze(1)
         logits = system.value_head(states if shared else states.detach())
-        judged = value_loss(logits, labels, mask, self.args.value_positive_weight)
+        judged = value_loss(logits, labels, labelled_slots, self.args.value_positive_weight)
         frozen = {name: weight.detach() for name, weight in system.value_head.named_parameters()}
         value = mean_value(functional_call(system.value_head, frozen, (states,)), mask)
-        self.policy_loss.record_scores(scores, trajectories)
-        error = (logits.detach().sigmoid() - labels.unsqueeze(1)).square() * mask
+        self.policy_loss.record_scores(scores, batch)
+        error = (logits.detach().sigmoid() - labels.unsqueeze(1)).square() * labelled_slots
         self.record(
             **{
                 "value/loss": judged,
                 "value/mean": value,
-                "value/error": error.sum() / mask.sum().clamp(min=1),
+                "value/error": error.sum() / labelled_slots.sum().clamp(min=1),
             }
         )
         losses = {"value_head": judged, "latents": -value * float(follows)}
-        return {**losses, **self.penalties(scores, trajectories)}
+        return {**losses, **self.penalties(scores, batch)}

@@ -64,6 +64,11 @@ def check_settings(config: GRPOConfig, model: LoadedModel) -> None:
             "baseline none needs scale_rewards none: without a baseline equal rewards, whose deviation is 0, "
             "would be divided by it"
         )
+    if config.use_bias_correction_kl and not config.beta:
+        raise ValueError(
+            "use_bias_correction_kl corrects the KL divergence to the starting policy, which beta 0 leaves "
+            "out: set beta, or use_bias_correction_kl to false"
+        )
     if config.likelihood_weight < 0 or (config.likelihood_weight and config.estimator != "pathwise"):
         raise ValueError(
             f"likelihood_weight={config.likelihood_weight} teaches latents what makes the right answer "
