@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from latentplan.cli.evaluate import load_benchmarks
+from latentplan.cli.evaluate import load_benchmarks, refuse_control_tokens
 from latentplan.cli.opening import fail, open_model
 from latentplan.cli.options import (
     BatchSize,
@@ -96,12 +96,9 @@ def visualize(
     _check(names, fit)
     console = Console(highlight=False)
     try:
-        problems = load_benchmarks(
-            [benchmark or own_preset(run_of(models[-1]))],
-            num_problems,
-            split=split,
-            columns=column_map(dataset_columns),
-        )
+        columns = column_map(dataset_columns)
+        arguments = [benchmark or own_preset(run_of(models[-1]))]
+        problems = load_benchmarks(arguments, num_problems, split=split, columns=columns)
     except ValueError as error:
         fail(error)
     ((label, asked),) = problems.items()
@@ -115,6 +112,7 @@ def visualize(
         if not loaded.reasoner.config.num_slots:
             left_out.append(LeftOut(title, f"{loaded.reasoner.config.method} has no latents"))
             continue
+        refuse_control_tokens(loaded, arguments, problems, split=split, columns=columns)
         tables[title] = _collect(loaded, asked, sampling, seed, batch_size, title, console)
     if not tables:
         fail("; ".join(f"{gone.name}: {gone.reason}" for gone in left_out) + ": there is nothing to draw")
