@@ -8,15 +8,15 @@ the token is named. They are not encoded as text instead, for no tokenizer does 
 vocabulary again), and the model would silently read something else than what was written.
 
 `ControlTokens` judges token ids, not spellings, so that tokenizers which normalise, or which match whole
-words only, are taken as they are. `Encoder` has it judge everything that it encodes; nothing else encodes text
-of others. This module imports neither torch nor transformers.
+words only, are taken as they are. `Encoder` has it judge everything that it encodes; nothing else encodes
+text of others. This module imports neither torch nor transformers.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from latentplan.problems.problem import Problem
@@ -31,10 +31,10 @@ SPECIAL_TOKENS = (START_LATENT, LATENT, END_LATENT)
 
 _MARK = re.compile(r"<\|[^<>\n]+?\|>|<｜[^<>\n]+?｜>|</?[^\W\d][\w.:-]*>|\[/?[^\W\d]\w*\]")
 # HTML that some tokenizers have as added tokens; <s> is not among it, which begins a sequence elsewhere.
-_HTML = """
-a b blockquote br caption code div em h1 h2 h3 h4 h5 h6 hr i img li ol p pre small span strong sub sup table
-tbody td tfoot th thead tr tt u ul
-"""
+_HTML = re.compile(
+    r"</?(?:a|b|blockquote|br|caption|code|div|em|h[1-6]|hr|i|img|li|ol|p|pre|small|span|strong|sub|sup|table"
+    r"|tbody|td|tfoot|th|thead|tr|tt|u|ul)>"
+)
 _WIDESPREAD = re.compile(
     r"<\|[^<>|\s]{1,40}\|>|<｜[^<>\s]{1,40}｜>|</?(?:s|pad|bos|eos|unk|mask|cls|sep|think)>"
     r"|<(?:start|end)_of_turn>|\[/?(?:INST|CLS|SEP|PAD|MASK|UNK|BOS|EOS)\]"
@@ -94,10 +94,16 @@ class ControlTokens:
         found = self.sequence(ids)
         if found != list(layout):
             others = Counter(found) - Counter(layout) or Counter(layout) - Counter(found)
-            raise ControlTokenError(what, self.names[next(iter(others), found[0])])
+            names = [self.names[index] for index in others or found]
+            raise ControlTokenError(what, first_of(names, text) or names[0])
         unknown = self.names.get(self._unknown) if self._unknown is not None else None
         if unknown is not None and unknown in text:
             raise ControlTokenError(what, unknown)
+
+
+def first_of(tokens: Iterable[str], text: str) -> str | None:
+    """The token that stands first in a text; None where none does."""
+    return min((token for token in tokens if token in text), key=text.index, default=None)
 
 
 def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
@@ -117,8 +123,8 @@ def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
 
 def is_control_mark(token: str) -> bool:
     """Whether an added token is written like a control token: `<|…|>`, `<name>`, `[NAME]`, but no HTML."""
-    mark = _MARK.fullmatch(token.strip(" ▁\n"))
-    return mark is not None and re.sub(r"\W", "", mark[0]).lower() not in _HTML.split()
+    bare = token.strip(" ▁\n")
+    return _MARK.fullmatch(bare) is not None and _HTML.fullmatch(bare) is None
 
 
 def marks_of_layout(text: str) -> list[str]:

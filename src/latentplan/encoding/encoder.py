@@ -18,7 +18,13 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from latentplan.encoding.chat import ChatTemplate
-from latentplan.encoding.control_tokens import ControlTokenError, ControlTokens, marks_of_layout, texts_of
+from latentplan.encoding.control_tokens import (
+    ControlTokenError,
+    ControlTokens,
+    first_of,
+    marks_of_layout,
+    texts_of,
+)
 from latentplan.encoding.curriculum import split_chain
 from latentplan.encoding.special_tokens import END_LATENT, START_LATENT
 from latentplan.problems.problem import Problem
@@ -107,9 +113,9 @@ class Encoder:
         return self._start + ids
 
     def _check_question(self, question: str, ids: Sequence[int]) -> None:
-        for mark in self._marks:
-            if mark in question:
-                raise ControlTokenError("the question", mark)
+        mark = first_of(self._marks, question)
+        if mark is not None:
+            raise ControlTokenError("the question", mark)
         self.control_tokens.check("the question", question, ids, self._question_control)
 
     def steps(self, texts: Sequence[str]) -> list[list[int]]:
