@@ -7,8 +7,6 @@ latentplan visualize runs/NAME --projection umap --fit first --output pictures
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -43,6 +41,7 @@ from latentplan.report.pictures.draw import LeftOut, Request, check_installed, d
 from latentplan.report.pictures.projection import PROJECTIONS
 from latentplan.report.runs import ReportEntry, Run, load_runs
 from latentplan.rollout.sampling import Sampling
+from latentplan.training.run_directory import command_line
 
 FITS = ("both", "first")
 
@@ -122,7 +121,7 @@ def visualize(
         projections=list(dict.fromkeys(names)),
         first_only=fit == "first",
         seed=seed,
-        about={"benchmark": label, "num_problems": len(asked), "command": _command()},
+        about={"benchmark": label, "num_problems": len(asked), "command": command_line()},
     )
     _draw(request, output or pictures_folder(models[-1]), left_out, console)
 
@@ -188,10 +187,6 @@ def _runs_of_rl(models: Sequence[Path], titles: Sequence[str]) -> list[Run]:
         for model, title in zip(models, titles, strict=True)
     ]
     return [run for run in load_runs(entries) if run.is_rl]
-
-
-def _command() -> str:
-    return shlex.join(["latentplan", *sys.argv[1:]])
 
 
 def _draw(request: Request, folder: Path, left_out: list[LeftOut], console: Console) -> None:
