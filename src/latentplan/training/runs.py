@@ -157,7 +157,7 @@ def _open_run(model: ModelArguments, data: DataArguments, config: RunConfig, com
     set_seed(config.seed)
     make_models_whole()
     settings = flatten_recipe((model, data, config))
-    hub_token, config.hub_token = config.hub_token, None  # the Trainer saves its settings with checkpoints
+    hub_token, config.hub_token = config.hub_token, None  # neither the Trainer nor a tracker needs it
     config.report_to = usable_trackers(config.report_to)
     config.run_name = config.run_name or Path(str(config.output_dir)).name
     if config.push_to_hub:
