@@ -31,8 +31,8 @@ _SPELLED = {
 _VALUE = r"""("[^"]*"|'[^']*'|[^\s,;&}\])"']+)"""
 _ASSIGNED = re.compile(rf"([A-Za-z][\w-]*)(\s*=\s*){_VALUE}")
 _IN_MAPPING = re.compile(rf"([A-Za-z][\w-]*)([\"']?\s*[:=]\s*){_VALUE}")
-_COMPOUND = re.compile(rf"([A-Za-z]+[_-][\w-]*)([\"']?\s*:\s*){_VALUE}")
-_FLAG = re.compile(rf"(--?[A-Za-z][\w-]*)([\"']?[\s,=:]+[\"']?){_VALUE}")
+_COMPOUND = re.compile(rf"(?<![\w-])([A-Za-z]+[_-][\w-]*)([\"']?\s*:\s*){_VALUE}")
+_LISTED = re.compile(rf"(--?[A-Za-z][\w-]*)([\"'],\s*){_VALUE}")
 
 
 def is_secret(name: str) -> bool:
@@ -88,14 +88,14 @@ def masked_command(command: str | Sequence[Any]) -> str:
     try:
         words = shlex.split(command)
     except ValueError:
-        return masked_text(command)
+        return " ".join(masked_arguments(command.split()))
     shown = masked_arguments(words)
     return command if shown == words else shlex.join(shown)
 
 
 def masked_text(text: str) -> str:
-    """A message, with the values behind secret flags, assignments and `compound_names:` masked."""
-    for pattern in (_FLAG, _ASSIGNED, _COMPOUND):
+    """A message with secrets masked: `name=value`, `'--flag', 'value'`, and `compound_name: value`."""
+    for pattern in (_LISTED, _ASSIGNED, _COMPOUND):
         text = _masked_matches(pattern, text)
     return text
 
