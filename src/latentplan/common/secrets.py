@@ -116,7 +116,7 @@ def environment_name(name: str) -> str:
 
 def from_environment(names: Iterable[str]) -> dict[str, str]:
     """The secret settings of these that the environment holds."""
-    found = {name: os.environ.get(environment_name(name)) for name in names if is_secret(name)}
+    found = {name: os.environ.get(environment_name(name)) for name in names}
     return {name: value for name, value in found.items() if value}
 
 
@@ -129,8 +129,9 @@ def moved_to_environment(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in settings.items():
         if is_secret(name) and value and not is_masked(value):
             variable = environment_name(name)
-            if os.environ.setdefault(variable, str(value)) != str(value):
+            if (os.environ.get(variable) or str(value)) != str(value):
                 raise ValueError(f"{name} is set twice, to different values (see {variable}): set it once")
+            os.environ[variable] = str(value)
     return {name: value for name, value in settings.items() if not is_secret(name)}
 
 

@@ -43,14 +43,13 @@ def place_in_set(
     argument: str,
     problem: Problem | None,
     *,
-    limit: int | None = None,
     split: str = "test",
     columns: ColumnMap | None = None,
 ) -> str:
     """File and line of a problem of an evaluation set, which is read again; arguments as `evaluation_set`."""
     if minigsm_preset(argument) is not None:
         return argument
-    scan = parse_benchmark_argument(argument).scan(Reading(split=split, columns=columns, limit=limit))
+    scan = parse_benchmark_argument(argument).scan(Reading(split=split, columns=columns))
     line = next((line for line, outcome in scan.outcomes if outcome == problem), None)
     return scan.source if line is None else f"{scan.source}:{line}"
 
