@@ -49,7 +49,10 @@ def ask(
     sampling = Sampling(temperature, latents, max_new_tokens)
     check_samples(sampling, num_generations)
     loaded = open_model(model, device, torch_threads, compression_factor)
-    solutions = solve(loaded, [question], sampling, seed=seed, num_generations=num_generations)[0]
+    try:
+        (solutions,) = solve(loaded, [question], sampling, seed=seed, num_generations=num_generations)
+    except ValueError as error:
+        fail(error)
     console = Console(soft_wrap=True, highlight=False)
     for number, solution in enumerate(solutions, start=1):
         if num_generations > 1:

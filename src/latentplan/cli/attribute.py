@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from latentplan.cli.evaluate import evaluation_folder, file_stem, load_benchmarks
+from latentplan.cli.evaluate import evaluation_folder, file_stem, load_benchmarks, refuse_control_tokens
 from latentplan.cli.opening import fail, open_model
 from latentplan.cli.options import (
     BatchSize,
@@ -61,6 +61,8 @@ def attribute(
         columns = column_map(dataset_columns)
         ((label, problems),) = load_benchmarks([argument], num_problems, split=split, columns=columns).items()
         one, other = (open_model(folder, device, torch_threads) for folder in (before, after))
+        for each in (one, other):
+            refuse_control_tokens(each, [argument], {label: problems}, split=split, columns=columns)
         solved = crossed_answers(one, other, problems, max_new_tokens=max_new_tokens, batch_size=batch_size)
     except (ValueError, FileNotFoundError) as error:
         fail(error)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from latentplan.cli.evaluate import evaluation_folder, file_stem, load_benchmarks
+from latentplan.cli.evaluate import evaluation_folder, file_stem, load_benchmarks, refuse_control_tokens
 from latentplan.cli.opening import fail, open_model
 from latentplan.cli.options import (
     BatchSize,
@@ -98,6 +98,7 @@ def diagnose(
     except (ValueError, FileNotFoundError) as error:
         fail(error)
     loaded = open_model(model, device, torch_threads, compression_factor)
+    refuse_control_tokens(loaded, arguments, problems, split=split, columns=columns)
     folder = output or evaluation_folder(model).with_name("diagnosis")
     console = Console(highlight=False)
     failed: list[str] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -34,13 +35,14 @@ from latentplan.cli.options import (
     TorchThreads,
     column_map,
 )
+from latentplan.encoding.control_tokens import ControlTokenError
 from latentplan.evaluation.harness import evaluate as run_evaluation
 from latentplan.evaluation.predictions import Prediction, PredictionWriter
 from latentplan.evaluation.results import EvaluationResult
 from latentplan.evaluation.table import render
 from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint
 from latentplan.problems.benchmarks import BENCHMARKS
-from latentplan.problems.evaluation_sets import MINIGSM_PROBLEMS, evaluation_set
+from latentplan.problems.evaluation_sets import MINIGSM_PROBLEMS, evaluation_set, place_in_set
 from latentplan.problems.minigsm import PRESETS
 from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.readers import ColumnMap
@@ -131,6 +133,7 @@ def evaluate(
     except ValueError as error:
         fail(error)
     loaded = open_model(model, device, torch_threads, compression_factor)
+    refuse_control_tokens(loaded, benchmark, problems, split=split, columns=column_map(dataset_columns))
     folder = output or evaluation_folder(model)
     run = _Run(
         loaded,
@@ -174,6 +177,30 @@ def load_benchmarks(
         if not problems[label]:
             raise DataError(f"{argument!r} holds no problems")
     return problems
+
+
+def refuse_control_tokens(
+    model: LoadedModel,
+    arguments: Sequence[str],
+    problems: Mapping[str, Sequence[Problem]],
+    *,
+    split: str = "test",
+    columns: ColumnMap | None = None,
+) -> None:
+    """Ends the command where a problem holds a control token of the model, before anything is answered.
+
+    Args:
+        model: that is to answer.
+        arguments: as of `load_benchmarks`, with what they were read by.
+        problems: that it returned.
+        split, columns: how they were read.
+    """
+    for argument, chosen in zip(arguments, problems.values(), strict=True):
+        try:
+            model.encoder.encode_all(chosen)
+        except ControlTokenError as error:
+            place = place_in_set(argument, error.problem, split=split, columns=columns)
+            fail(f"{place}: {error}")
 
 
 def evaluation_folder(model: Path) -> Path:

@@ -10,13 +10,16 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from latentplan.common.secrets import masked_text
 from latentplan.modeling.loading import LoadedModel, load_model
 from latentplan.rollout.sampling import Sampling
 
 
 def fail(message: object) -> NoReturn:
     """Prints the message in red on standard error and ends the command with exit status 2."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(Text(f"error: {message}", style="red"))
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
+        Text(f"error: {masked_text(str(message))}", style="red")
+    )
     raise typer.Exit(2)
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from latentplan.cli.evaluate import evaluation_folder, file_stem, load_benchmarks
+from latentplan.cli.evaluate import evaluation_folder, file_stem, load_benchmarks, refuse_control_tokens
 from latentplan.cli.opening import fail, open_model
 from latentplan.cli.options import (
     BatchSize,
@@ -90,6 +90,8 @@ def select(
     except ValueError as error:
         fail(error)
     loaded = [open_model(model, device, torch_threads) for model in models]
+    for each in loaded:
+        refuse_control_tokens(each, [benchmark], {label: problems}, split=split, columns=columns)
     console = Console(highlight=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         sampled = []

@@ -7,10 +7,17 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-START_LATENT = "<|start-latent|>"
-LATENT = "<|latent|>"
-END_LATENT = "<|end-latent|>"
-SPECIAL_TOKENS = (START_LATENT, LATENT, END_LATENT)
+from latentplan.encoding.control_tokens import END_LATENT, LATENT, SPECIAL_TOKENS, START_LATENT
+
+__all__ = [
+    "END_LATENT",
+    "LATENT",
+    "SPECIAL_TOKENS",
+    "START_LATENT",
+    "add_special_tokens",
+    "initialise_special_tokens",
+    "resize_embeddings",
+]
 
 
 def add_special_tokens(tokenizer: PreTrainedTokenizerBase) -> None:

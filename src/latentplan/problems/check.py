@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,15 +13,17 @@ from latentplan.problems.equations import Equation, parse_equation
 from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.readers import ColumnMap
 
+ControlTokenCheck = Callable[[Problem], tuple[str | None, Sequence[str]]]
+
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A step that can be read, but should be looked at.
+    """Something that can be read, but should be looked at.
 
     Attributes:
         line: where its problem starts in the file.
-        step: the step.
-        reason: `"false equation"`, `"unreadable equation"`, or `"last result is not the answer"`.
+        step: the step, or what else it is about.
+        reason: such as `"false equation"`, `"unreadable equation"`, or `"last result is not the answer"`.
     """
 
     line: int
@@ -40,7 +42,7 @@ class CheckReport:
         errors: every broken row, with file, line and reason.
         step_counts: how many problems have so many steps, by number of steps.
         num_duplicates: how many problems ask what an earlier one asks.
-        doubts: every doubtful step; published sets have some, so they are warnings only.
+        doubts: everything doubtful; published sets have some, so they are warnings only.
         examples: the first few problems.
     """
 
@@ -67,6 +69,7 @@ def check_file(
     columns: ColumnMap | None = None,
     split: str = "train",
     num_examples: int = 3,
+    control_tokens: ControlTokenCheck = lambda problem: (None, ()),
 ) -> CheckReport:
     """Read every row of a file, or of a data set of the hub, and report.
 
@@ -77,6 +80,7 @@ def check_file(
         columns: which column holds which field, where the data has no known format.
         split: which part to take from the hub.
         num_examples: how many problems to keep as examples.
+        control_tokens: tells why a problem is refused for a control token, and what in it may be one.
 
     Raises:
         DataError: there is no such file, benchmark or chain, or the columns tell no format.
@@ -92,6 +96,11 @@ def check_file(
         if isinstance(outcome, DataError):
             errors.append(outcome)
             continue
+        refused, doubtful = control_tokens(outcome)
+        if refused is not None:
+            errors.append(DataError(refused, file=scan.source, line=line))
+            continue
+        doubts += [Doubt(line, mark, "looks like a control token") for mark in doubtful]
         doubts += _doubts(line, outcome)
         step_counts[len(outcome.steps)] += 1
         questions.add(outcome.key)

@@ -13,6 +13,8 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from latentplan.common.secrets import is_secret, masked
+
 logger = logging.getLogger(__name__)
 
 _LOWER_IS_BETTER = ("loss", "tokens", "latents")
@@ -101,7 +103,7 @@ class DataArguments:
     max_text_tokens: int | None = _setting(None, "drop problems whose steps and answer are longer")
 
 
-@dataclass
+@dataclass(repr=False)  # that of TrainingArguments masks secrets
 class RunConfig(TrainingArguments):
     """What every kind of run has in addition to transformers' `TrainingArguments`."""
 
@@ -158,6 +160,11 @@ class RunConfig(TrainingArguments):
         if self.effective_batch_size is not None:
             self.gradient_accumulation_steps = _accumulation(self, self.effective_batch_size)
 
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as they are saved and sent to trackers, with secrets masked."""
+        values = super().to_dict()
+        return masked({name: getattr(self, name) if is_secret(name) else values[name] for name in values})
+
     @property
     def n_gpu(self) -> int:
         """GPUs of this process, one at most.
@@ -167,7 +174,7 @@ class RunConfig(TrainingArguments):
         return min(1, super().n_gpu)
 
 
-@dataclass
+@dataclass(repr=False)
 class SFTConfig(RunConfig):
     """The supervised stage."""
 
@@ -209,7 +216,7 @@ class SFTConfig(RunConfig):
     lr_scheduler_type: str = _setting("cosine", "shape of the decay: constant, linear or cosine")
 
 
-@dataclass
+@dataclass(repr=False)
 class GRPOConfig(RunConfig):
     """The RL stage. Batch sizes count trajectories, as in TRL."""
 
@@ -325,9 +332,9 @@ def _accumulation(config: RunConfig, effective_batch: int) -> int:
 
 
 def flatten_recipe(arguments: tuple[Any, ...]) -> dict[str, Any]:
-    """The resolved settings of parsed dataclasses as one flat, YAML-friendly mapping."""
+    """The resolved settings of parsed dataclasses as one flat, YAML-friendly mapping, with secrets masked."""
     resolved: dict[str, Any] = {}
     for argument in arguments:
         values = argument.to_dict() if isinstance(argument, TrainingArguments) else vars(argument)
-        resolved.update(values)
+        resolved.update(masked(values))
     return resolved

@@ -165,6 +165,7 @@ def _open_run(model: ModelArguments, data: DataArguments, config: RunConfig, com
     set_seed(config.seed)
     make_models_whole()
     settings = flatten_recipe((model, data, config))
+    hub_token, config.hub_token = config.hub_token, None  # neither the Trainer nor a tracker needs it
     config.report_to = usable_trackers(config.report_to)
     config.run_name = config.run_name or Path(str(config.output_dir)).name
     if config.push_to_hub:
@@ -175,6 +176,7 @@ def _open_run(model: ModelArguments, data: DataArguments, config: RunConfig, com
         run = RunDirectory(
             str(config.output_dir), settings, command, config.overwrite_output_dir, config.process_index == 0
         )
+    run.hub_token = hub_token
     if not run.finished:
         run.pin(start=weights_fingerprint(model.model_name_or_path))
     return run
@@ -237,7 +239,7 @@ def _train(run: RunDirectory, trainer: LatentTrainer, system: LatentSystem, toke
     write_model_card(run.path)
     if run.settings["push_to_hub"]:
         repository = check_repository(trainer.args.hub_model_id)
-        push_run(run.path, repository, trainer.args.hub_private_repo, trainer.args.hub_token)
+        push_run(run.path, repository, trainer.args.hub_private_repo, run.hub_token)
     return run
 
 

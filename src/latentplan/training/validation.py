@@ -66,21 +66,25 @@ def load_validation(
         raise ValueError(
             "eval_strategy asks for evaluations, but there is nothing to evaluate on: set eval_dataset_name"
         )
+    sources = [data if name == MINIGSM else _source(name, config, data) for name in names]
     problems: list[Problem] = []
-    for name in names:
-        problems += _load(name, config, data)
+    for name, source in zip(names, sources, strict=True):
+        problems += _generate(config, data) if name == MINIGSM else load_training_problems(source)[0]
     refuse_overlap(trained_on, {", ".join(names): problems})
-    encoded, kept = encode_problems(problems, encoder, data)
+    encoded, kept = encode_problems(problems, encoder, data, sources)
     if len(kept) < config.world_size:
         raise ValueError(f"{config.world_size} processes need as many validation problems, got {len(kept)}")
     return ValidationSet(kept, encoded)
 
 
-def _load(name: str, config: RunConfig, data: DataArguments) -> list[Problem]:
-    if name == MINIGSM:
-        count = config.eval_dataset_size
-        return list(generate(minigsm_preset(data), split="validation", count=count, seed=data.dataset_seed))
-    settings = replace(
+def _generate(config: RunConfig, data: DataArguments) -> list[Problem]:
+    count = config.eval_dataset_size
+    return list(generate(minigsm_preset(data), split="validation", count=count, seed=data.dataset_seed))
+
+
+def _source(name: str, config: RunConfig, data: DataArguments) -> DataArguments:
+    """How a validation set is read."""
+    return replace(
         data,
         dataset_name=[name],
         dataset_train_split=config.eval_dataset_split,
@@ -89,7 +93,6 @@ def _load(name: str, config: RunConfig, data: DataArguments) -> list[Problem]:
         exclude_benchmarks=[],
         held_out_benchmarks=[],
     )
-    return list(load_training_problems(settings)[0])
 
 
 def validation_batches(
