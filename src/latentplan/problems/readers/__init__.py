@@ -5,9 +5,9 @@ the errors too. A file's layout (JSON lines, JSON list, CSV, Parquet, text) is t
 format by its columns, or by a map of columns.
 """
 
-from latentplan.problems.readers.formats import FORMATS, Format, RowReader, format_named, format_of_row
-from latentplan.problems.readers.mapped import ColumnMap, mapped_reader
-from latentplan.problems.readers.reading import (
+from latentplan.problems.formats.own_data import ColumnMap, mapped_reader
+from latentplan.problems.formats.row_format import FORMATS, Format, RowReader, format_named, format_of_row
+from latentplan.problems.reading import (
     Outcome,
     format_of_file,
     format_of_rows,

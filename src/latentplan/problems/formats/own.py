@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from latentplan.problems.formats.columns import text_column, texts_column
+from latentplan.problems.formats.rows import Row
 from latentplan.problems.problem import DataError, Problem
-from latentplan.problems.readers.columns import text_column, texts_column
-from latentplan.problems.readers.layouts import Row
 
 
 def own_problem(row: Row) -> Problem:

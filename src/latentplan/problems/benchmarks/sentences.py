@@ -7,9 +7,9 @@ strategyqa  {"question": ..., "answer": true, "facts": ["..."], "decomposition":
 
 from __future__ import annotations
 
+from latentplan.problems.formats.columns import text_column, texts_column, yes_or_no_column
+from latentplan.problems.formats.rows import Row
 from latentplan.problems.problem import Problem
-from latentplan.problems.readers.columns import text_column, texts_column, yes_or_no_column
-from latentplan.problems.readers.layouts import Row
 
 
 def prosqa_problem(row: Row) -> Problem:

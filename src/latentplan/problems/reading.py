@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from latentplan.problems.formats.own_data import ColumnMap, mapped_reader
+from latentplan.problems.formats.row_format import FORMATS, Format, RowReader, format_named, format_of_row
+from latentplan.problems.formats.rows import NumberedRow, Row, rows_of_file
 from latentplan.problems.problem import DataError, Problem, UnknownFormatError
-from latentplan.problems.readers.formats import FORMATS, Format, RowReader, format_named, format_of_row
-from latentplan.problems.readers.layouts import NumberedRow, Row, rows_of_file
-from latentplan.problems.readers.mapped import ColumnMap, mapped_reader
 
 Outcome = tuple[int, Problem | DataError]
 """The line where a row starts (from 1), and its problem or what is wrong with it."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from latentplan.problems.formats.columns import number_column, plain_number, text_column, texts_column
+from latentplan.problems.formats.rows import Row
 from latentplan.problems.problem import Chain, DataError, Problem
-from latentplan.problems.readers.columns import number_column, plain_number, text_column, texts_column
-from latentplan.problems.readers.layouts import Row
 
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
 _MARKER = "####"

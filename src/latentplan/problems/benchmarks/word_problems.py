@@ -12,10 +12,10 @@ from __future__ import annotations
 import re
 
 from latentplan.problems.answers import parse_number
+from latentplan.problems.benchmarks.arithmetic import chain_of, infix_formula, number_text, prefix_formula
+from latentplan.problems.formats.columns import fraction_column, number_column, text_column
+from latentplan.problems.formats.rows import Row
 from latentplan.problems.problem import DataError, Problem
-from latentplan.problems.readers.arithmetic import chain_of, infix_formula, number_text, prefix_formula
-from latentplan.problems.readers.columns import fraction_column, number_column, text_column
-from latentplan.problems.readers.layouts import Row
 
 _PLACEHOLDER = re.compile(r"\bnumber(\d+)\b")
 

@@ -16,7 +16,8 @@ from itertools import chain as concatenate
 from itertools import islice
 from pathlib import Path
 
-from latentplan.problems.benchmark_table import BENCHMARKS, Benchmark, benchmark_named, benchmark_names
+from latentplan.problems.benchmarks.benchmark import BENCHMARKS, Benchmark, benchmark_named, benchmark_names
+from latentplan.problems.formats.rows import NumberedRow
 from latentplan.problems.hub import hub_rows
 from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.readers import (
@@ -31,7 +32,6 @@ from latentplan.problems.readers import (
     scan_problems,
     strict,
 )
-from latentplan.problems.readers.layouts import NumberedRow
 
 __all__ = [
     "BENCHMARKS",

@@ -6,17 +6,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from latentplan.problems.problem import DataError, Problem, UnknownFormatError
-from latentplan.problems.readers.gsm8k import (
+from latentplan.problems.benchmarks.gsm8k import (
     gsm8k_aug_problem,
     gsm8k_problem,
     gsm_hard_problem,
     sentence_chain,
 )
-from latentplan.problems.readers.layouts import Row
-from latentplan.problems.readers.own import own_problem
-from latentplan.problems.readers.sentences import prosqa_problem, strategyqa_problem
-from latentplan.problems.readers.word_problems import mawps_asdiv_problem, multiarith_problem, svamp_problem
+from latentplan.problems.benchmarks.sentences import prosqa_problem, strategyqa_problem
+from latentplan.problems.benchmarks.word_problems import (
+    mawps_asdiv_problem,
+    multiarith_problem,
+    svamp_problem,
+)
+from latentplan.problems.formats.own import own_problem
+from latentplan.problems.formats.rows import Row
+from latentplan.problems.problem import DataError, Problem, UnknownFormatError
 
 RowReader = Callable[[Row], Problem]
 """Turns one row into a problem, or raises a DataError that holds the reason only."""

@@ -8,8 +8,8 @@ from decimal import Decimal
 from fractions import Fraction
 
 from latentplan.problems.answers import normalise_answer, parse_number
+from latentplan.problems.formats.rows import Row
 from latentplan.problems.problem import Chain, DataError
-from latentplan.problems.readers.layouts import Row
 
 
 def text_column(row: Row, column: str) -> str:

@@ -14,17 +14,17 @@ from collections.abc import Mapping
 from functools import partial
 
 from latentplan.problems.answers import last_boxed
-from latentplan.problems.problem import Chain, DataError, Problem
-from latentplan.problems.readers.columns import (
+from latentplan.problems.benchmarks.gsm8k import equation_chain, sentence_chain
+from latentplan.problems.formats.columns import (
     number_column,
     text_column,
     texts_column,
     yes_or_no_column,
 )
-from latentplan.problems.readers.formats import RowReader
-from latentplan.problems.readers.gsm8k import equation_chain, sentence_chain
-from latentplan.problems.readers.layouts import Row
-from latentplan.problems.readers.own import check_modulus, check_plans
+from latentplan.problems.formats.own import check_modulus, check_plans
+from latentplan.problems.formats.row_format import RowReader
+from latentplan.problems.formats.rows import Row
+from latentplan.problems.problem import Chain, DataError, Problem
 
 FIELDS = ("question", "steps", "answer", "plans", "modulus")
 CHAINS = ("equations", "sentences")

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from latentplan.problems.formats.parquet import PARQUET_MAGIC, parquet_rows
 from latentplan.problems.problem import DataError
-from latentplan.problems.readers.parquet import PARQUET_MAGIC, parquet_rows
 
 Row = Mapping[str, Any]
 NumberedRow = tuple[int, Row | DataError]
