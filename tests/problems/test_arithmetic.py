@@ -6,14 +6,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from latentplan.problems.benchmarks.arithmetic import (
+from latentplan.problems.equations import parse_equation
+from latentplan.problems.formats.formulas import (
     Operation,
     chain_of,
     infix_formula,
     number_text,
     prefix_formula,
 )
-from latentplan.problems.equations import parse_equation
 from latentplan.problems.problem import DataError
 
 numbers = st.decimals(min_value=-999, max_value=999, places=2).map(Fraction)

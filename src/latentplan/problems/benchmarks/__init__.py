@@ -1,10 +1,19 @@
-"""The named benchmarks, one file a family: its readers and what is published of it."""
+"""The published benchmarks, one file a family: the readers of its rows and what is known of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from latentplan.problems.benchmarks.benchmark import BENCHMARKS, Benchmark, benchmark_named, benchmark_names
+from latentplan.problems.benchmarks.benchmark import (
+    Benchmark,
+    benchmark_named,
+    benchmark_names,
+    benchmarks,
+)
+
+BENCHMARKS: Mapping[str, Benchmark] = benchmarks()
+"""Every built-in benchmark by name."""
 
 __all__ = ["BENCHMARKS", "Benchmark", "benchmark_named", "benchmark_names"]
 

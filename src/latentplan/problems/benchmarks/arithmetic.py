@@ -1,157 +1,97 @@
-"""From a formula, prefix or infix, to a chain of `<<a*b=c>>` steps in the order of evaluation.
+"""Short word problems: SVAMP, MultiArith, and MAWPS with ASDiv-A.
 
-    chain_of(prefix_formula(["*", "-", "10", "2", "4"]))      ("<<10-2=8>>", "<<8*4=32>>")
-    chain_of(infix_formula("( 10.0 - ( 2.0 + 4.0 ) )"))       ("<<2+4=6>>", "<<10-6=4>>")
-
-Every step is true as written: a quotient without a short decimal stays inside the step that uses it,
-`<<(46/78)*100=58.9744>>`, instead of handing on a rounded number.
+svamp        {"Body": "Ann had 8 pens. She lost 2", "Question": "How many are left?",
+              "Equation": "( 8.0 - 2.0 )", "Answer": 6.0}
+multiarith   {"input": ..., "target": 6}       or the columns question, final_ans
+mawps-asdiv  Question "Ann had number0 pens . ...", Numbers "8.0 2.0",
+             Equation "- number0 number1", Answer "6.0"
 """
 
 from __future__ import annotations
 
-import operator
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 
-from latentplan.problems.problem import Chain, DataError
+from latentplan.problems.answers import parse_number
+from latentplan.problems.benchmarks.benchmark import TRAIN_AND_TEST, Benchmark
+from latentplan.problems.formats.columns import fraction_column, number_column, text_column
+from latentplan.problems.formats.formulas import chain_of, infix_formula, number_text, prefix_formula
+from latentplan.problems.formats.row_format import Format
+from latentplan.problems.formats.rows import Row
+from latentplan.problems.problem import DataError, Problem
 
-_OPERATIONS: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.truediv,
-}
-_NUMBER = re.compile(r"[-+]?[0-9]{1,20}(\.[0-9]{0,20})?")
-_MAX_OPERATIONS = 50
-_EXACT_DECIMALS, _ROUNDED_DIGITS = 8, 4
+_PLACEHOLDER = re.compile(r"\bnumber(\d+)\b")
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """An operator, one of + - * /, with two operands, each a number or an operation again."""
+def svamp_problem(row: Row) -> Problem:
+    """A row of SVAMP; the question is Body (closed by a full stop if it is open) and Question.
 
-    operator: str
-    left: Formula
-    right: Formula
-
-
-Formula = Fraction | Operation
-
-
-def prefix_formula(tokens: Sequence[str]) -> Formula:
-    """The formula that tokens in prefix notation spell. Raises DataError if they spell none, or several."""
-    _check_length(tokens)
-    stack: list[Formula] = []
-    for token in reversed(tokens):
-        if token not in _OPERATIONS:
-            stack.append(_number(token, tokens))
-        elif len(stack) < 2:
-            raise _unreadable(tokens, f"{token!r} lacks an operand")
-        else:
-            stack.append(Operation(token, stack.pop(), stack.pop()))
-    if len(stack) != 1:
-        raise _unreadable(tokens, f"expected one formula, found {len(stack)}")
-    return stack[0]
-
-
-def infix_formula(text: str) -> Formula:
-    """The formula of a fully parenthesised text, `( ( 4 - 2 ) + 3 )`. Raises DataError if it is none."""
-    tokens = text.split()
-    _check_length(tokens)
-    stack: list[Formula | str] = []
-    for token in tokens:
-        if token == ")":
-            stack[-4:] = [_parenthesised(stack[-4:], tokens)]
-        elif token == "(" or token in _OPERATIONS:
-            stack.append(token)
-        else:
-            stack.append(_number(token, tokens))
-    if len(stack) != 1 or isinstance(stack[0], str):
-        raise _unreadable(tokens, "expected one formula in parentheses")
-    return stack[0]
-
-
-def chain_of(formula: Formula) -> Chain:
-    """One step an operation, inner ones first, left before right; a bare number needs none.
-
-    Raises:
-        DataError: the formula divides by zero.
+    Raises DataError on a broken row.
     """
-    if isinstance(formula, Fraction):
-        return ()
-    steps: list[str] = []
-    value, expression = _evaluate(formula, steps)
-    return (*steps, _step(expression, value))
+    body, question = text_column(row, "Body"), text_column(row, "Question")
+    body += "" if body.endswith((".", "?", "!")) else "."
+    steps = chain_of(infix_formula(text_column(row, "Equation")))
+    return Problem(f"{body} {question}", steps, number_column(row, "Answer"))
 
 
-def number_text(value: Fraction) -> str:
-    """A number in decimals: exact where eight decimals suffice, else rounded to four (or to four digits)."""
-    if value.denominator == 1:
-        return str(value.numerator)
-    if _is_exact(value):
-        return _fixed(value, _EXACT_DECIMALS).rstrip("0")
-    decimals = _ROUNDED_DIGITS
-    while abs(value) * 10**decimals < 10 ** (_ROUNDED_DIGITS - 1):
-        decimals += 1
-    return _fixed(value, decimals)
+def multiarith_problem(row: Row) -> Problem:
+    """A row of MultiArith, which has no chain: `steps` is empty. Raises DataError on a broken row."""
+    question, answer = ("question", "final_ans") if "final_ans" in row else ("input", "target")
+    return Problem(text_column(row, question), (), number_column(row, answer))
 
 
-def _evaluate(operation: Operation, steps: list[str]) -> tuple[Fraction, str]:
-    """Value and text of an operation, after the steps of its operands have been appended."""
-    left, left_text = _operand(operation.left, steps)
-    right, right_text = _operand(operation.right, steps)
-    if operation.operator == "/" and right == 0:
-        raise DataError("the equation divides by zero")
-    return _OPERATIONS[operation.operator](left, right), f"{left_text}{operation.operator}{right_text}"
+def mawps_asdiv_problem(row: Row) -> Problem:
+    """A row of MAWPS with ASDiv-A, with its numbers filled in (56.0 becomes 56). Raises DataError if broken.
+
+    Long decimals of the answer are rounded as those of the steps are, 0.8333333333333334 to 0.8333.
+    """
+    numbers = [_plain_number(token) for token in text_column(row, "Numbers").split()]
+    question = _fill(text_column(row, "Question"), numbers)
+    formula = prefix_formula(_fill(text_column(row, "Equation"), numbers).split())
+    return Problem(question, chain_of(formula), number_text(fraction_column(row, "Answer")))
 
 
-def _operand(formula: Formula, steps: list[str]) -> tuple[Fraction, str]:
-    if isinstance(formula, Fraction):
-        return formula, number_text(formula)
-    value, expression = _evaluate(formula, steps)
-    if not _is_exact(value):
-        return value, f"({expression})"
-    steps.append(_step(expression, value))
-    return value, number_text(value)
+def _plain_number(token: str) -> str:
+    number = parse_number(token)
+    if number is None:
+        raise DataError(f"column 'Numbers' holds {token!r}, which is not a number")
+    return number_text(number)
 
 
-def _step(expression: str, value: Fraction) -> str:
-    return f"<<{expression}={number_text(value)}>>"
+def _fill(text: str, numbers: list[str]) -> str:
+    def number(placeholder: re.Match[str]) -> str:
+        index = int(placeholder[1])
+        if index >= len(numbers):
+            raise DataError(f"{placeholder[0]!r} has no number: column 'Numbers' holds {len(numbers)}")
+        return numbers[index]
+
+    return _PLACEHOLDER.sub(number, text)
 
 
-def _is_exact(value: Fraction) -> bool:
-    return (value * 10**_EXACT_DECIMALS).denominator == 1
-
-
-def _fixed(value: Fraction, decimals: int) -> str:
-    digits = str(abs(round(value * 10**decimals))).rjust(decimals + 1, "0")
-    return f"{'-' if value < 0 else ''}{digits[:-decimals]}.{digits[-decimals:]}"
-
-
-def _parenthesised(parts: list[Formula | str], tokens: Sequence[str]) -> Operation:
-    match parts:
-        case ["(", Fraction() | Operation() as left, str(sign), Fraction() | Operation() as right] if (
-            sign != "("
-        ):
-            return Operation(sign, left, right)
-    raise _unreadable(tokens, "expected ( a + b ), with spaces between")
-
-
-def _number(token: str, tokens: Sequence[str]) -> Fraction:
-    if not _NUMBER.fullmatch(token):
-        raise _unreadable(tokens, f"{token!r} is neither a number nor one of + - * /")
-    return Fraction(token)
-
-
-def _check_length(tokens: Sequence[str]) -> None:
-    if sum(token in _OPERATIONS for token in tokens) > _MAX_OPERATIONS:
-        raise _unreadable(tokens, f"more than {_MAX_OPERATIONS} operators")
-
-
-def _unreadable(tokens: Sequence[str], reason: str) -> DataError:
-    shown = " ".join(tokens)
-    return DataError(
-        f"cannot read the equation {shown if len(shown) <= 60 else shown[:60] + '…'!r}: {reason}"
-    )
+SVAMP = Benchmark(
+    Format.told_by("svamp", "Body Question Equation Answer", equations=svamp_problem),
+    "one- and two-step problems, reworded to be tricky (700 train, 300 test; the file holds all 1000)",
+    "github.com/arkilpatel/SVAMP",
+    hub="ChilleD/SVAMP",
+    splits=TRAIN_AND_TEST,
+)
+MULTIARITH = Benchmark(
+    Format.told_by(
+        "multiarith",
+        "input target|question final_ans",
+        equations=multiarith_problem,
+        sentences=multiarith_problem,
+    ),
+    "problems of several steps (420 train, 180 test; the file holds all 600)",
+    "the MAWPS repository",
+    hub="ChilleD/MultiArith",
+    splits=TRAIN_AND_TEST,
+)
+MAWPS_ASDIV = Benchmark(
+    Format.told_by(
+        "mawps-asdiv",
+        "Question Numbers Equation Answer|Question Numbers Equation Answer Body",
+        equations=mawps_asdiv_problem,
+    ),
+    "MAWPS and ASDiv-A, the usual training set for SVAMP (3138)",
+    "github.com/arkilpatel/SVAMP, folder data/mawps-asdiv-a_svamp",
+)
