@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentplan.problems.answers import numbers_match, parse_number
 from latentplan.problems.benchmarks import BenchmarkArgument, Reading, parse_benchmark_argument
 from latentplan.problems.equations import Equation, parse_equation
 from latentplan.problems.problem import DataError, Problem
@@ -127,6 +126,7 @@ def _doubts(line: int, problem: Problem) -> Iterator[Doubt]:
             yield Doubt(line, step, "unreadable equation")
         elif not equation.is_true(problem.modulus):
             yield Doubt(line, step, "false equation")
-    answer = parse_number(problem.answer)
-    if equation is not None and answer is not None and not numbers_match(equation.result, answer):
+    kind = problem.kind
+    is_number = kind.computed and kind.number(problem.answer) is not None
+    if equation is not None and is_number and not kind.is_result(equation.result, problem.answer):
         yield Doubt(line, problem.steps[-1], "last result is not the answer")

@@ -19,8 +19,7 @@ def accuracy(
 ) -> list[float | None]:
     """1.0 where the completion gives the reference `answer`, as its kind of answer decides; else 0.0.
 
-    None where there is no reference. Reading is strict (`AnswerKind.extract`): a number without a marker earns
-    nothing.
+    None where there is no reference. Reading is strict (`AnswerKind.extract`): a bare number earns nothing.
     """
     kinds = answer_kinds(completions, problems, answer)
     return [

@@ -116,6 +116,11 @@ def kind_of(reference: str | None, name: str | None = None) -> AnswerKind:
     return answer_kind_named(name) if name else _told_by(reference or "")
 
 
+def kind_in_file(reference: str | None, name: object) -> AnswerKind:
+    """As `kind_of`, with a name that stands in a file: one that is no built-in kind is never imported."""
+    return kind_of(reference, name if isinstance(name, str) and name in answer_kinds() else None)
+
+
 @lru_cache(maxsize=65536)
 def _told_by(reference: str) -> AnswerKind:
     if not reference.strip():
