@@ -41,6 +41,7 @@ class CheckReport:
         num_duplicates: how many problems ask what an earlier one asks.
         doubts: every doubtful step; published sets have some, so they are warnings only.
         examples: the first few problems.
+        answer_kinds: how many problems have each kind of answer, by its name.
     """
 
     file: str
@@ -51,6 +52,7 @@ class CheckReport:
     num_duplicates: int
     doubts: tuple[Doubt, ...]
     examples: tuple[Problem, ...]
+    answer_kinds: Mapping[str, int]
 
     @property
     def ok(self) -> bool:
@@ -86,6 +88,7 @@ def check_file(
     doubts: list[Doubt] = []
     examples: list[Problem] = []
     step_counts: Counter[int] = Counter()
+    answer_kinds: Counter[str] = Counter()
     questions: set[str] = set()
     for line, outcome in scan.outcomes:
         if isinstance(outcome, DataError):
@@ -93,6 +96,7 @@ def check_file(
             continue
         doubts += _doubts(line, outcome)
         step_counts[len(outcome.steps)] += 1
+        answer_kinds[outcome.answer_kind or outcome.kind.name] += 1
         questions.add(outcome.key)
         if len(examples) < num_examples:
             examples.append(outcome)
@@ -105,6 +109,7 @@ def check_file(
         num_duplicates=step_counts.total() - len(questions),
         doubts=tuple(doubts),
         examples=tuple(examples),
+        answer_kinds=dict(sorted(answer_kinds.items())),
     )
 
 

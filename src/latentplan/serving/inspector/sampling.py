@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from latentplan.problems.answers import AnswerKind
+from latentplan.problems.answers import NUMBER, AnswerKind
 from latentplan.rollout.solve import Solution
 from latentplan.serving.inspector.asking import plan_json
 from latentplan.serving.inspector.reading import read_plan
@@ -25,7 +25,7 @@ def tally(
     kind = subject.kind_of(question, reference)
     return {
         "count": len(solutions),
-        "answers": votes(solutions, kind, reference),
+        "answers": votes(solutions, reference, kind),
         "plans": _plans(subject, question, solutions, kind),
         "num_tokens": sum(solution.num_tokens for solution in solutions) / len(solutions),
         "num_unfinished": sum(not solution.finished for solution in solutions),
@@ -33,7 +33,7 @@ def tally(
 
 
 def votes(
-    solutions: Sequence[Solution], kind: AnswerKind, reference: str | None = None
+    solutions: Sequence[Solution], reference: str | None = None, kind: AnswerKind = NUMBER
 ) -> list[dict[str, Any]]:
     """How many gave each answer, most first, of equals the one that came first; and whether it is right."""
     answers = [kind.extract(solution.completion) for solution in solutions]
@@ -62,7 +62,7 @@ def _plans(
         members.setdefault(key, []).append(solution)
     found = []
     for group in sorted(members.values(), key=len, reverse=True):
-        steps, answers = group[0].plan or [], votes(group, kind)
+        steps, answers = group[0].plan or [], votes(group, None, kind)
         reading = read_plan(steps, answers[0]["answer"], question, subject.modulus, kind)
         found.append({"votes": len(group), "answers": answers, **plan_json(steps, reading)})
     return found
