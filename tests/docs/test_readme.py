@@ -19,7 +19,7 @@ from latentplan.methods.registry import METHODS, get_method
 from latentplan.modeling.loading import load_model
 from latentplan.problems.minigsm import PRESETS, MinigsmConfig
 from latentplan.problems.problem import Problem
-from latentplan.problems.readers import columns
+from latentplan.problems.sources import parse_benchmark_argument
 from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import solve
 from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments, SFTConfig
@@ -161,11 +161,24 @@ def test_reward_example_of_contributing_counts_steps():
     assert namespace["short_plan"]([""], [""]) == [None]
 
 
-def test_reader_example_of_contributing_reads_a_row():
-    namespace = {**vars(columns), "Problem": Problem}
-    exec(python_block("CONTRIBUTING.md", "def asdiv_problem"), namespace)
+def test_benchmark_example_of_contributing_is_read_from_its_file(tmp_path, monkeypatch):
+    (tmp_path / "my_asdiv.py").write_text(python_block("CONTRIBUTING.md", "def asdiv_problem"))
+    monkeypatch.syspath_prepend(tmp_path)
     row = {"question_text": "How many?", "steps": ["<<3+4=7>>"], "result": 7.0}
-    assert namespace["asdiv_problem"](row) == Problem("How many?", ("<<3+4=7>>",), "7")
+    (tmp_path / "asdiv.json").write_text(json.dumps([row]))
+    argument = parse_benchmark_argument(f"my_asdiv:ASDIV={tmp_path / 'asdiv.json'}")
+    assert argument.load() == [Problem("How many?", ("<<3+4=7>>",), "7")]
+
+
+def test_kind_of_answer_of_contributing_compares_times(tmp_path, monkeypatch):
+    (tmp_path / "my_times.py").write_text(python_block("CONTRIBUTING.md", "class ClockTime"))
+    monkeypatch.syspath_prepend(tmp_path)
+    kind = Problem("When?", (), "7:05", answer_kind="my_times:ClockTime").kind
+    assert [kind.is_correct(text, "7:05") for text in ("### 07:05", "### 7:06", "7:05")] == [
+        True,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("document", [ROOT / "README.md", ROOT / "docs/data.md"], ids=lambda path: path.name)

@@ -162,6 +162,7 @@ def answered(right, exchanged):
     subject = SimpleNamespace(
         has_latents=True,
         problems=[None] * count,
+        asked=[Problem("How many?", (), "0")] * count,
         right=right,
         exchanged=exchanged,
         greedy=SimpleNamespace(solutions=[Solution(text, None, 0, 0, True) for text in completions]),

@@ -119,6 +119,8 @@ def _show(report: CheckReport, console: Console) -> None:
         console.print(_example(problem))
     if report.num_problems:
         console.print(_histogram(report))
+        kinds = ", ".join(f"{count} {kind}" for kind, count in report.answer_kinds.items())
+        console.print(Text(f"answers: {kinds}"))
     for reason, doubts in _by_reason(report.doubts).items():
         console.print(Text(_warning(reason, doubts, report), style="yellow"))
     if report.num_duplicates:

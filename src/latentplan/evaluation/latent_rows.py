@@ -82,7 +82,13 @@ class _Collector:
             found = predictions_of(place, problem, [solutions[row]])[0]
             plan = found.plan if self.model.step_decoder is not None else None
             self.solved[place] = SolvedProblem(
-                problem.question, problem.answer, found.answer, found.correct, plan, problem.modulus
+                problem.question,
+                problem.answer,
+                found.answer,
+                found.correct,
+                plan,
+                problem.modulus,
+                problem.answer_kind,
             )
             texts = self._labelled(problem) if plan is None else plan
             for step in range(int(used[row].sum())):

@@ -45,10 +45,13 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Coherence:
-    """Mean coherence of the plans, as `rewards.coherence` and, for sentences, `rewards.natural` define it."""
+    """Mean coherence of the plans, as `rewards.coherence` and, for sentences, `rewards.natural` define it.
 
-    strict: float
-    paper: float
+    `strict` and `paper` are None where no plan has equations that could lead to its answer.
+    """
+
+    strict: float | None
+    paper: float | None
     natural: float | None = None
 
 

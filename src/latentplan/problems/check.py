@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentplan.problems.answers import numbers_match, parse_number
 from latentplan.problems.benchmarks import BenchmarkArgument, Reading, parse_benchmark_argument
 from latentplan.problems.equations import Equation, parse_equation
 from latentplan.problems.problem import DataError, Problem
@@ -44,6 +43,7 @@ class CheckReport:
         num_duplicates: how many problems ask what an earlier one asks.
         doubts: everything doubtful; published sets have some, so they are warnings only.
         examples: the first few problems.
+        answer_kinds: how many problems have each kind of answer, by its name.
     """
 
     file: str
@@ -54,6 +54,7 @@ class CheckReport:
     num_duplicates: int
     doubts: tuple[Doubt, ...]
     examples: tuple[Problem, ...]
+    answer_kinds: Mapping[str, int]
 
     @property
     def ok(self) -> bool:
@@ -91,6 +92,7 @@ def check_file(
     doubts: list[Doubt] = []
     examples: list[Problem] = []
     step_counts: Counter[int] = Counter()
+    answer_kinds: Counter[str] = Counter()
     questions: set[str] = set()
     for line, outcome in scan.outcomes:
         if isinstance(outcome, DataError):
@@ -103,6 +105,7 @@ def check_file(
         doubts += [Doubt(line, mark, "looks like a control token") for mark in doubtful]
         doubts += _doubts(line, outcome)
         step_counts[len(outcome.steps)] += 1
+        answer_kinds[outcome.answer_kind or outcome.kind.name] += 1
         questions.add(outcome.key)
         if len(examples) < num_examples:
             examples.append(outcome)
@@ -115,6 +118,7 @@ def check_file(
         num_duplicates=step_counts.total() - len(questions),
         doubts=tuple(doubts),
         examples=tuple(examples),
+        answer_kinds=dict(sorted(answer_kinds.items())),
     )
 
 
@@ -136,6 +140,7 @@ def _doubts(line: int, problem: Problem) -> Iterator[Doubt]:
             yield Doubt(line, step, "unreadable equation")
         elif not equation.is_true(problem.modulus):
             yield Doubt(line, step, "false equation")
-    answer = parse_number(problem.answer)
-    if equation is not None and answer is not None and not numbers_match(equation.result, answer):
+    kind = problem.kind
+    is_number = kind.computed and kind.number(problem.answer) is not None
+    if equation is not None and is_number and not kind.is_result(equation.result, problem.answer):
         yield Doubt(line, problem.steps[-1], "last result is not the answer")

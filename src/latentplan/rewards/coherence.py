@@ -19,14 +19,16 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from latentplan.problems.answers import extract_answer, numbers_match, parse_number
+from latentplan.problems.answers import NUMBER, AnswerKind, parse_number
 from latentplan.problems.equations import Equation
-from latentplan.rewards.contract import column
-from latentplan.rewards.steps import equations_of
+from latentplan.problems.problem import Problem
+from latentplan.rewards.contract import answer_kinds, column
+from latentplan.rewards.steps import equations_of, of_equations
 
 _PUBLISHED_RESULT = re.compile(r"=(.*?)>>")
 
 
+@of_equations
 def coherence_paper(
     prompts: Sequence[str],
     completions: Sequence[str],
@@ -44,16 +46,22 @@ def coherence_paper(
     ]
 
 
+@of_equations
 def coherence_strict(
     prompts: Sequence[str],
     completions: Sequence[str],
     decoded_steps: Sequence[Sequence[str] | None] | None = None,
+    answer: Sequence[str | None] | None = None,
+    problems: Sequence[Problem] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
     """`strict_coherence` of each trajectory; None where nothing was decoded (no step decoder)."""
+    kinds = answer_kinds(completions, problems, answer)
     return [
-        None if steps is None else strict_coherence(steps, extract_answer(completion))
-        for completion, steps in zip(completions, column(decoded_steps, completions), strict=True)
+        None if steps is None else strict_coherence(steps, kind.extract(completion), kind)
+        for completion, steps, kind in zip(
+            completions, column(decoded_steps, completions), kinds, strict=True
+        )
     ]
 
 
@@ -85,7 +93,7 @@ def paper_coherence(steps: Sequence[str], predicted: str | None) -> float:
     return counted / len(steps)
 
 
-def strict_coherence(steps: Sequence[str], answer: str | None) -> float:
+def strict_coherence(steps: Sequence[str], answer: str | None, kind: AnswerKind = NUMBER) -> float:
     """Coherence by numbers, which closes the holes of `paper_coherence`: our default for RL.
 
     A step counts if its result is an operand of a later step or equals the predicted answer, the last only if
@@ -96,7 +104,7 @@ def strict_coherence(steps: Sequence[str], answer: str | None) -> float:
     their order, so that the score is the same as if each had been decoded by itself.
     """
     chain = [equation for step in steps for equation in equations_of(step) or (None,)]
-    counted = sum(_is_carried_on(index, chain, answer) for index in range(len(chain)))
+    counted = sum(_is_carried_on(index, chain, answer, kind) for index in range(len(chain)))
     return counted / len(chain) if chain else 0.0
 
 
@@ -116,15 +124,11 @@ def _after_steps(completion: str, steps: Sequence[str]) -> str:
     return completion[end:]
 
 
-def _is_carried_on(index: int, equations: Sequence[Equation | None], answer: str | None) -> bool:
+def _is_carried_on(
+    index: int, equations: Sequence[Equation | None], answer: str | None, kind: AnswerKind
+) -> bool:
     equation = equations[index]
     if equation is None:
         return False
     later = (operand for other in equations[index + 1 :] if other for operand in other.operands)
-    return equation.result in later or _is_answer(equation, answer)
-
-
-def _is_answer(equation: Equation, answer: str | None) -> bool:
-    result = parse_number(equation.result_text)
-    predicted = None if answer is None else parse_number(answer)
-    return result is not None and predicted is not None and numbers_match(result, predicted)
+    return equation.result in later or kind.is_result(parse_number(equation.result_text), answer)

@@ -98,6 +98,7 @@ def reward(
         question=[problem.question for problem in problems],
         answer=[problem.answer for problem in problems],
         modulus=[problem.modulus for problem in problems],
+        problems=problems,
         decoded_steps=None if plans[0] is None else plans,
         latents=[row for row in latents for _ in range(trajectories.answers)],
         num_latents=[solution.num_latents for solution in solutions],

@@ -149,6 +149,7 @@ def rollout_sums(
         "completions": [solution.completion for solution in solutions],
         "answer": [problem.answer or None for problem in problems],
         "decoded_steps": [solution.plan for solution in solutions],
+        "problems": problems,
     }
     in_words = in_sentences(step for problem in problems for step in problem.steps)
     coherence = "coherence_natural" if in_words else "coherence_strict"

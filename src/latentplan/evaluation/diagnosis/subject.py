@@ -100,7 +100,7 @@ class Subject:
 
     def judge(self, completions: Sequence[str]) -> list[bool]:
         """Whether completions, in the order of the greedy trajectories, are right."""
-        return are_correct(completions, [problem.answer for problem in self.asked])
+        return are_correct(completions, self.asked)
 
     def completions(self, intervention: Intervention, chains: GreedyChains | None = None) -> list[str]:
         """What the model writes after an intervention on its chains (or on others of the same questions)."""

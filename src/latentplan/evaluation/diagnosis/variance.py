@@ -53,7 +53,7 @@ def sampled_rewards(subject: Subject) -> np.ndarray:
         problems: Sequence[Problem], solutions: Sequence[Solution], trajectories: Trajectories
     ) -> Sequence[float]:
         completions = [solution.completion for solution in solutions]
-        found = [float(hit) for hit in are_correct(completions, [problem.answer for problem in problems])]
+        found = [float(hit) for hit in are_correct(completions, problems)]
         recorded.extend(found)
         return found
 

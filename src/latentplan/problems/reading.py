@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
+from latentplan.problems.benchmarks.benchmark import benchmarks
+from latentplan.problems.formats.own_data import OWN, ColumnMap, mapped_reader
+from latentplan.problems.formats.row_format import Format, RowReader, format_of_row
+from latentplan.problems.formats.rows import NumberedRow, Row, rows_of_file
 from latentplan.problems.problem import DataError, Problem, UnknownFormatError
-from latentplan.problems.readers.formats import FORMATS, Format, RowReader, format_named, format_of_row
-from latentplan.problems.readers.layouts import NumberedRow, Row, rows_of_file
-from latentplan.problems.readers.mapped import ColumnMap, mapped_reader
 
+FORMATS: Mapping[str, Format] = {OWN.name: OWN, **{name: each.format for name, each in benchmarks().items()}}
+"""Every format by name."""
 Outcome = tuple[int, Problem | DataError]
 """The line where a row starts (from 1), and its problem or what is wrong with it."""
 
 
 def read_problems(
     path: str | Path,
-    format: str | None = None,
+    format: str | Format | None = None,
     *,
     chain: str | None = None,
     columns: ColumnMap | None = None,
@@ -27,7 +30,7 @@ def read_problems(
 
     Args:
         path: the file; its layout is told by its contents.
-        format: the name of its format, `"svamp"`; by default told by the columns of its first row.
+        format: its format, or the name of it, `"svamp"`; by default told by the columns of its first row.
         chain: what the steps are made of, `"equations"` or `"sentences"`; by default what the format prefers.
         columns: in place of a format, which column holds which field, see `mapped_reader`.
         limit: how many problems to read at most.
@@ -41,7 +44,7 @@ def read_problems(
 
 def scan_problems(
     path: str | Path,
-    format: str | None = None,
+    format: str | Format | None = None,
     *,
     chain: str | None = None,
     columns: ColumnMap | None = None,
@@ -55,9 +58,12 @@ def scan_problems(
     rows = rows_of_file(path)
     if columns:
         if format is not None:
-            raise DataError(f"dataset_columns and the format {format} were both given: leave one out")
+            name = format if isinstance(format, str) else format.name
+            raise DataError(f"dataset_columns and the format {name} were both given: leave one out")
         return outcomes_of_rows(rows, mapped_reader(columns, chain), source=str(path))
-    named = format_of_file(path) if format is None else format_named(format)
+    if format is None:
+        format = format_of_file(path)
+    named = format_named(format) if isinstance(format, str) else format
     return outcomes_of_rows(rows, named.reader(chain), source=str(path))
 
 
@@ -70,6 +76,13 @@ def outcomes_of_rows(rows: Iterable[NumberedRow], read: RowReader, *, source: st
         yield 1, DataError("the file holds no rows", file=source, line=1)
 
 
+def format_named(name: str) -> Format:
+    """The format of this name. Raises DataError if there is none."""
+    if name not in FORMATS:
+        raise DataError(f"there is no format {name!r}; choose from: {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
 def format_of_file(path: Path) -> Format:
     """The format that the columns of the first readable row tell. Raises DataError if they tell none."""
     return format_of_rows(rows_of_file(path), source=str(path))
@@ -80,10 +93,10 @@ def format_of_rows(rows: Iterable[NumberedRow], *, source: str) -> Format:
     for line, row in rows:
         if not isinstance(row, DataError):
             try:
-                return format_of_row(row)
+                return format_of_row(row, FORMATS.values())
             except UnknownFormatError as error:
                 raise UnknownFormatError(error.reason, file=source, line=line) from None
-    return FORMATS["latentplan"]  # no row can be read: any format reports that
+    return OWN  # no row can be read: any format reports that
 
 
 def strict(outcome: Problem | DataError) -> Problem:

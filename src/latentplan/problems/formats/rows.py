@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from latentplan.problems.problem import DataError
-from latentplan.problems.readers.parquet import PARQUET_MAGIC, parquet_rows
 
 Row = Mapping[str, Any]
 NumberedRow = tuple[int, Row | DataError]
 
+_PARQUET_MAGIC = b"PAR1"
+_ROWS_AT_A_TIME = 1024
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BETWEEN_ITEMS = re.compile(r"\s*")
 _WINDOW = 1 << 16
@@ -40,13 +41,13 @@ def rows_of_file(path: Path) -> Iterator[NumberedRow]:
 
 
 def _layout_of(path: Path) -> Callable[[Path], Iterator[NumberedRow]]:
-    by_suffix = {".csv": _csv_rows, ".txt": _text_rows, ".parquet": parquet_rows}.get(path.suffix.lower())
+    by_suffix = {".csv": _csv_rows, ".txt": _text_rows, ".parquet": _parquet_rows}.get(path.suffix.lower())
     if by_suffix is not None:
         return by_suffix
     with path.open("rb") as file:
         opening = file.read(4096).removeprefix(_BYTE_ORDER_MARK).lstrip()
-    if opening.startswith(PARQUET_MAGIC):
-        return parquet_rows
+    if opening.startswith(_PARQUET_MAGIC):
+        return _parquet_rows
     return _json_list_rows if opening.startswith(b"[") else _json_lines_rows
 
 
@@ -191,3 +192,22 @@ def _first_that_is_not_utf8(path: Path) -> tuple[int, DataError]:
 
 def _not_utf8(error: UnicodeDecodeError, column: int) -> DataError:
     return DataError(f"not UTF-8: byte 0x{error.object[error.start]:02x} at byte {column} of the line")
+
+
+def _parquet_rows(path: Path) -> Iterator[NumberedRow]:
+    """Each row with its number, from 1; a part that cannot be read ends the file with a `DataError`."""
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        yield 1, DataError("reading Parquet needs pyarrow: pip install -c constraints.txt -e '.[datasets]'")
+        return
+    number = 0
+    try:
+        with ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_ROWS_AT_A_TIME):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (ArrowException, OSError) as error:
+        yield number + 1, DataError(f"not valid Parquet: {error} (is the file truncated?)")

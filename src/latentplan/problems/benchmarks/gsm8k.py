@@ -7,26 +7,24 @@ gsm-hard    {"input": ..., "code": ..., "target": -9867630.0}
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
+from functools import partial
 
+from latentplan.problems.benchmarks.benchmark import TRAIN_AND_TEST, Benchmark
+from latentplan.problems.formats.columns import (
+    ANNOTATION,
+    equation_chain,
+    number_column,
+    plain_number,
+    sentence_chain,
+    text_column,
+    texts_column,
+)
+from latentplan.problems.formats.row_format import Format
+from latentplan.problems.formats.rows import Row
 from latentplan.problems.problem import Chain, DataError, Problem
-from latentplan.problems.readers.columns import number_column, plain_number, text_column, texts_column
-from latentplan.problems.readers.layouts import Row
 
-_ANNOTATION = re.compile(r"<<[^<>]*>>")
 _MARKER = "####"
-
-
-def equation_chain(rationale: str) -> Chain:
-    """The calculator annotations of a rationale, `<<16-3=13>>`; a rationale without any has no steps."""
-    return tuple(_ANNOTATION.findall(rationale))
-
-
-def sentence_chain(rationale: str) -> Chain:
-    """The lines of a rationale, without its calculator annotations."""
-    lines = (_ANNOTATION.sub("", line).strip() for line in rationale.splitlines())
-    return tuple(line for line in lines if line)
 
 
 def gsm8k_problem(row: Row, chain_of_rationale: Callable[[str], Chain] = equation_chain) -> Problem:
@@ -57,7 +55,7 @@ def _gsm8k_aug_line(line: str) -> Problem:
     chain, answer = _split_once(rest, _MARKER)
     if not question.strip():
         raise DataError("the question is empty")
-    if _ANNOTATION.sub("", chain).strip():
+    if ANNOTATION.sub("", chain).strip():
         raise DataError(f"expected only <<...>> between '||' and '{_MARKER}', found {chain.strip()!r:.60}")
     return Problem(question.strip(), equation_chain(chain), plain_number(answer, "answer"))
 
@@ -67,3 +65,32 @@ def _split_once(text: str, separator: str) -> tuple[str, str]:
     if len(parts) != 2:
         raise DataError(f"expected one {separator!r} in the row, found {len(parts) - 1} (is it truncated?)")
     return parts[0], parts[1]
+
+
+GSM8K = Benchmark(
+    Format.told_by(
+        "gsm8k",
+        "question answer",
+        equations=gsm8k_problem,
+        sentences=partial(gsm8k_problem, chain_of_rationale=sentence_chain),
+    ),
+    "grade-school mathematics with rationales (7473 train, 1319 test)",
+    "github.com/openai/grade-school-math",
+    hub="openai/gsm8k",
+    config="main",
+    splits=TRAIN_AND_TEST,
+)
+GSM8K_AUG = Benchmark(
+    Format.told_by("gsm8k-aug", "text", equations=gsm8k_aug_problem),
+    "GSM8K augmented to 385k problems, equations only",
+    "the Implicit CoT release",
+    hub="whynlp/gsm8k-aug",
+    splits={"train": "train", "validation": "validation", "test": "test"},
+)
+GSM_HARD = Benchmark(
+    Format.told_by("gsm-hard", "input code target", equations=gsm_hard_problem, sentences=gsm_hard_problem),
+    "GSM8K's test set with large numbers (1319)",
+    "the PAL release",
+    hub="reasoning-machines/gsm-hard",
+    splits={"test": "train"},  # the hub calls its only split 'train'
+)

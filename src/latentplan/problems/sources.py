@@ -16,33 +16,21 @@ from itertools import chain as concatenate
 from itertools import islice
 from pathlib import Path
 
-from latentplan.problems.benchmark_table import BENCHMARKS, Benchmark, benchmark_named, benchmark_names
+from latentplan.problems.benchmarks import BENCHMARKS, Benchmark, benchmark_named, benchmark_names
+from latentplan.problems.formats.own_data import ColumnMap, mapped_reader
+from latentplan.problems.formats.row_format import RowReader
+from latentplan.problems.formats.rows import NumberedRow
 from latentplan.problems.hub import hub_rows
+from latentplan.problems.importing import names_own_code
 from latentplan.problems.problem import DataError, Problem
-from latentplan.problems.readers import (
-    ColumnMap,
+from latentplan.problems.reading import (
     Outcome,
-    RowReader,
-    format_named,
     format_of_file,
     format_of_rows,
-    mapped_reader,
     outcomes_of_rows,
     scan_problems,
     strict,
 )
-from latentplan.problems.readers.layouts import NumberedRow
-
-__all__ = [
-    "BENCHMARKS",
-    "Benchmark",
-    "BenchmarkArgument",
-    "Reading",
-    "Scan",
-    "benchmark_named",
-    "load_benchmark",
-    "parse_benchmark_argument",
-]
 
 MAPPED = "mapped columns"
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*?)(?::([\w.-]+))?")
@@ -57,7 +45,7 @@ class Reading:
         split: which part to take from the hub; a file is taken whole.
         chain: what the steps are made of, `"equations"` or `"sentences"`; by default the benchmark's, or the
             format's.
-        columns: which column holds which field, see `readers.mapped_reader`; a named benchmark needs none.
+        columns: which column holds which field, see `mapped_reader`; a named benchmark needs none.
         streaming: read a hub data set while downloading it.
         limit: how many rows to read at most.
     """
@@ -91,7 +79,8 @@ class BenchmarkArgument:
     """What `NAME`, `FILE`, `NAME=FILE`, `owner/name` or `owner/name:config` stands for.
 
     Attributes:
-        benchmark: a named benchmark, read from `file` or else from the hub.
+        benchmark: a named benchmark, or the user's own as `package.module:NAME`, read from `file` or else
+            from the hub.
         file: a data file.
         hub: any other data set of the hub, or a folder that is laid out like one.
         config: its configuration.
@@ -105,7 +94,9 @@ class BenchmarkArgument:
     @property
     def label(self) -> str:
         """A short name for tables: the benchmark's or the hub's, else the file's without its suffix."""
-        return self.benchmark or self.hub or (self.file.stem if self.file else "")
+        if self.benchmark is not None:
+            return benchmark_named(self.benchmark).name
+        return self.hub or (self.file.stem if self.file else "")
 
     def load(
         self,
@@ -130,7 +121,7 @@ class BenchmarkArgument:
             chain = reading.chain or benchmark.chain
             if self.file is None:
                 return _scan_benchmark_of_hub(benchmark, chain, reading)
-            outcomes = scan_problems(self.file, benchmark.name, chain=chain)
+            outcomes = scan_problems(self.file, benchmark.format, chain=chain)
             return Scan(str(self.file), benchmark.name, outcomes)
         if self.hub is not None:
             return _scan_hub(self.hub, self.config, reading)
@@ -141,7 +132,11 @@ class BenchmarkArgument:
 
 
 def parse_benchmark_argument(argument: str) -> BenchmarkArgument:
-    """Read `svamp`, `problems.jsonl`, `svamp=SVAMP.json` or `owner/name`. Raises DataError if it is none."""
+    """Read `svamp`, `problems.jsonl`, `svamp=SVAMP.json`, `owner/name` or `package.module:NAME`.
+
+    Raises:
+        DataError: it is none of these.
+    """
     name, equals, file = argument.partition("=")
     if argument in BENCHMARKS:
         return BenchmarkArgument(argument, None)
@@ -154,9 +149,12 @@ def parse_benchmark_argument(argument: str) -> BenchmarkArgument:
     hub = _HUB_ID.fullmatch(argument)
     if hub and not _FILE_SUFFIX.search(argument):
         return BenchmarkArgument(None, None, hub=hub[1], config=hub[2])
+    if names_own_code(name) and bool(equals) == bool(file):
+        benchmark_named(name)
+        return BenchmarkArgument(name, Path(file) if file else None)
     raise DataError(
         f"{argument!r} is neither a file, nor NAME or NAME=FILE with a benchmark: {benchmark_names()}; nor a "
-        "data set of the hub: owner/name"
+        "data set of the hub: owner/name; nor your own package.module:NAME"
     )
 
 
@@ -172,7 +170,7 @@ def load_benchmark(
     """The problems of a benchmark, from a file if one is given, else from the hub; or those of any file.
 
     Args:
-        name_or_path: a benchmark's name, or a file.
+        name_or_path: a benchmark's name (with a `file` also `package.module:NAME`), or a file.
         split: which part of the benchmark to take from the hub; a file is taken whole.
         file: where the named benchmark lies.
         benchmark: whose format a file given as `name_or_path` has; by default its columns tell.
@@ -183,7 +181,7 @@ def load_benchmark(
         DataError: an unknown name or split, a broken row (with file, line and reason), or no way to the hub.
     """
     name = benchmark
-    if str(name_or_path) in BENCHMARKS:
+    if str(name_or_path) in BENCHMARKS or (file is not None and names_own_code(str(name_or_path))):
         name = str(name_or_path)
     elif file is None:
         file = name_or_path
@@ -208,7 +206,7 @@ def _scan_benchmark_of_hub(benchmark: Benchmark, chain: str, reading: Reading) -
     split = benchmark.splits[reading.split]
     remedy = f"or pass a local file: {benchmark.name}=FILE, from {benchmark.source}"
     rows, known = hub_rows(benchmark.hub, benchmark.config, split, streaming=reading.streaming, remedy=remedy)
-    read, source = format_named(benchmark.name).reader(chain), f"{benchmark.hub} ({split})"
+    read, source = benchmark.format.reader(chain), f"{benchmark.hub} ({split})"
     outcomes = outcomes_of_rows(enumerate(rows, start=1), read, source=source)
     return Scan(source, benchmark.name, outcomes, known)
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 import re
 
 from latentplan.problems.answers import parse_number
+from latentplan.problems.benchmarks.benchmark import TRAIN_AND_TEST, Benchmark
+from latentplan.problems.formats.columns import fraction_column, number_column, text_column
+from latentplan.problems.formats.formulas import chain_of, infix_formula, number_text, prefix_formula
+from latentplan.problems.formats.row_format import Format
+from latentplan.problems.formats.rows import Row
 from latentplan.problems.problem import DataError, Problem
-from latentplan.problems.readers.arithmetic import chain_of, infix_formula, number_text, prefix_formula
-from latentplan.problems.readers.columns import fraction_column, number_column, text_column
-from latentplan.problems.readers.layouts import Row
 
 _PLACEHOLDER = re.compile(r"\bnumber(\d+)\b")
 
@@ -63,3 +65,33 @@ def _fill(text: str, numbers: list[str]) -> str:
         return numbers[index]
 
     return _PLACEHOLDER.sub(number, text)
+
+
+SVAMP = Benchmark(
+    Format.told_by("svamp", "Body Question Equation Answer", equations=svamp_problem),
+    "one- and two-step problems, reworded to be tricky (700 train, 300 test; the file holds all 1000)",
+    "github.com/arkilpatel/SVAMP",
+    hub="ChilleD/SVAMP",
+    splits=TRAIN_AND_TEST,
+)
+MULTIARITH = Benchmark(
+    Format.told_by(
+        "multiarith",
+        "input target|question final_ans",
+        equations=multiarith_problem,
+        sentences=multiarith_problem,
+    ),
+    "problems of several steps (420 train, 180 test; the file holds all 600)",
+    "the MAWPS repository",
+    hub="ChilleD/MultiArith",
+    splits=TRAIN_AND_TEST,
+)
+MAWPS_ASDIV = Benchmark(
+    Format.told_by(
+        "mawps-asdiv",
+        "Question Numbers Equation Answer|Question Numbers Equation Answer Body",
+        equations=mawps_asdiv_problem,
+    ),
+    "MAWPS and ASDiv-A, the usual training set for SVAMP (3138)",
+    "github.com/arkilpatel/SVAMP, folder data/mawps-asdiv-a_svamp",
+)

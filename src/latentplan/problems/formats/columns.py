@@ -1,15 +1,22 @@
-"""Typed access to a row's columns: the value, or a `DataError` that says what is wrong with which column."""
+"""Typed access to a row's columns, and chains from rationales.
+
+An accessor gives the value, or raises a `DataError` that says what is wrong with which column.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 
 from latentplan.problems.answers import normalise_answer, parse_number
+from latentplan.problems.formats.rows import Row
 from latentplan.problems.problem import Chain, DataError
-from latentplan.problems.readers.layouts import Row
+
+ANNOTATION = re.compile(r"<<[^<>]*>>")
+"""A calculator annotation of a rationale."""
 
 
 def text_column(row: Row, column: str) -> str:
@@ -64,6 +71,17 @@ def yes_or_no_column(row: Row, column: str) -> str:
     if answer not in ("yes", "no"):
         raise _wrong_type(column, "true or false", value)
     return answer
+
+
+def equation_chain(rationale: str) -> Chain:
+    """The calculator annotations of a rationale, `<<16-3=13>>`; a rationale without any has no steps."""
+    return tuple(ANNOTATION.findall(rationale))
+
+
+def sentence_chain(rationale: str) -> Chain:
+    """The lines of a rationale, without its calculator annotations."""
+    lines = (ANNOTATION.sub("", line).strip() for line in rationale.splitlines())
+    return tuple(line for line in lines if line)
 
 
 def _value(row: Row, column: str) -> object:
