@@ -5,8 +5,9 @@
 
 It is called with keywords only, and gets every column of the dataset (`answer`, `question`, `modulus`, ...),
 the whole `Problem` (`problems`), and what only a latent rollout knows (`decoded_steps`, `num_latents`,
-`finished`), one entry per trajectory. None (or NaN) says that the reward does not apply to a trajectory; one
-that no reward applies to enters no mean of its group and is not learned from. Infinite rewards are refused.
+`finished`), one entry per trajectory. None (or NaN) for a trajectory says that the reward does not apply to
+it; one that no reward applies to enters no mean of its group and is not learned from. Infinite rewards are
+refused.
 """
 
 from __future__ import annotations
