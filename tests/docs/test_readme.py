@@ -17,10 +17,10 @@ from latentplan.cli.recipe import parse_recipe, recipe_names
 from latentplan.methods.base import Method
 from latentplan.methods.registry import METHODS, get_method
 from latentplan.modeling.loading import load_model
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.minigsm import PRESETS, MinigsmConfig
 from latentplan.problems.problem import Problem
 from latentplan.problems.readers import columns
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import solve
 from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments, SFTConfig
 from latentplan.training.runs import train_sft

@@ -7,8 +7,8 @@ from latentplan.methods import METHODS, get_method
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling import noise
 from latentplan.modeling.configuration import StepDecoderConfig
+from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.step_decoder import StepDecoder
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import solve
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from latentplan.methods.registry import METHODS
-from latentplan.modeling.latents import unroll
+from latentplan.modeling.thinking import unroll
 
 SIZE = 2  # latents_per_step
 ELSEWHERE = ("codi", "colar")  # have objectives of their own, tested in files of their own

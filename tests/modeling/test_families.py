@@ -6,8 +6,8 @@ from latentplan.methods.registry import METHODS
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.adapters import add_lora
 from latentplan.modeling.probe import probe
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
-from latentplan.rollout.sampling import Sampling
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-3}
 

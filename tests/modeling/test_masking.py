@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from latentplan.methods.registry import METHODS
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
 from latentplan.rollout.log_probs import score
-from latentplan.rollout.sampling import Sampling
 
 FAMILIES = ["llama", "gpt2"]
 

@@ -9,8 +9,8 @@ from latentplan.methods.system import LatentSystem
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.loading import is_latent_checkpoint, load_model
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
-from latentplan.rollout.sampling import Sampling
 
 
 def outputs(system, batch):
@@ -199,4 +199,4 @@ def test_heads_stay_in_float32_beside_a_bfloat16_backbone(make_system, tmp_path)
     assert {weight.dtype for weight in loaded.backbone.parameters()} == {torch.bfloat16}
     assert {weight.dtype for weight in loaded.latent_head.parameters()} == {torch.float32}
     ids = torch.ones(2, 3, dtype=torch.long)
-    assert loaded.next_latent(loaded.start(ids, ids)).mean.dtype == torch.float32
+    assert loaded.latent_head(loaded.start(ids, ids).read()).mean.dtype == torch.float32

@@ -16,9 +16,9 @@ from latentplan.methods.registry import METHODS
 from latentplan.modeling import weight_gradients
 from latentplan.modeling.linear_maps import install
 from latentplan.modeling.recompute import recompute_layers
+from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.weight_gradients import deferred_weight_gradients, is_spread
 from latentplan.rollout.engine import generate
-from latentplan.rollout.sampling import Sampling
 from latentplan.training.estimators import ESTIMATORS
 
 aten = torch.ops.aten

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from latentplan.modeling.loading import LoadedModel, load_model
-from latentplan.rollout.sampling import Sampling
+from latentplan.modeling.sampling import Sampling
 
 
 def fail(message: object) -> NoReturn:

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder, Row, collate
 from latentplan.methods.objectives import OBJECTIVES, ForwardPass, Objective
 from latentplan.modeling.configuration import LatentReasonerConfig
-from latentplan.modeling.latents import read_text, unroll
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.thinking import read_text, unroll
 
 
 class Method:
@@ -94,7 +94,7 @@ class Method:
 
     def forward(self, reasoner: LatentReasoner, batch: Batch) -> ForwardPass:
         """Question, slots one after another, then the text after them in parallel."""
-        context = reasoner.start(batch["question_ids"], batch["question_mask"])
-        chain = unroll(reasoner, context, batch["slot_mask"], batch["noise_keys"])
-        hidden = read_text(context, reasoner.embed(batch["text_ids"]), batch["text_mask"])
+        state = reasoner.start(batch["question_ids"], batch["question_mask"])
+        chain = unroll(reasoner, state, batch["slot_mask"], batch["noise_keys"])
+        hidden = read_text(state, reasoner.embed(batch["text_ids"]), batch["text_mask"])
         return ForwardPass(chain=chain, text_hidden=hidden)

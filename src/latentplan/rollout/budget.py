@@ -21,7 +21,7 @@ def cache_bytes(backbone: PreTrainedConfig, positions: int, itemsize: int) -> in
 
 
 def vocabulary_bytes(vocabulary: int, itemsize: int) -> int:
-    """One token's logits and log-probabilities, and the noise to draw a token with, with its 64-bit numbers."""
+    """One token's logits and log-probabilities, and the noise that it is drawn with."""
     return vocabulary * (itemsize + 4 * 4 + 2 * 8)
 
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import chain_noise
 from latentplan.rollout.log_probs import Scores, replay, score
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.trajectories import Trajectories
 
 
