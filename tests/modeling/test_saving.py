@@ -4,7 +4,7 @@ import json
 import pytest
 import torch
 
-from latentplan.methods.registry import METHODS
+from latentplan.methods.registry import methods
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.loading import is_latent_checkpoint, load_model
@@ -37,13 +37,13 @@ def outputs(system, batch):
 @pytest.mark.parametrize(
     ("method", "overrides"),
     [
-        *((name, {}) for name in METHODS),
+        *((name, {}) for name in methods()),
         (
             "atp_latent",
             {"latent_head": "projected", "stop_head": False, "objectives": {"text": 1, "step_decoder": 1}},
         ),
     ],
-    ids=[*METHODS, "projected"],
+    ids=[*methods(), "projected"],
 )
 def test_a_saved_system_comes_back_with_identical_outputs(
     method, overrides, tied, make_system, make_batch, mixed_problems, clock_tokenizer, tmp_path

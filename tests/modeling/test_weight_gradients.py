@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from latentplan.methods.registry import METHODS
+from latentplan.methods.registry import methods
 from latentplan.modeling import weight_gradients
 from latentplan.modeling.linear_maps import install
 from latentplan.modeling.recompute import recompute_layers
@@ -61,7 +61,7 @@ def test_every_family(each_family, defer, make_system, make_batch, mixed_problem
     assert_equal(*both_ways(defer, system, lambda: system(**batch)["loss"]))
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(methods()))
 def test_every_method(method, defer, make_system, make_batch, mixed_problems):
     system = make_system(method)
     batch = make_batch(system, mixed_problems)

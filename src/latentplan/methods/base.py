@@ -21,6 +21,8 @@ class Method:
     Attributes:
         name: what a recipe calls it.
         latent_head: a name in `modeling.heads.LATENT_HEADS`, or None without latents.
+        thinking: how latents follow from hidden states: a name in `modeling.thinking.THINKING_PROCESSES`, or
+            `package.module:Class`.
         stop_head: whether a stop head ends the chain of latents.
         written_steps: whether the model writes its steps before the answer.
         compression_factor: tokens of the chain that a latent stands for at most, where it stands for no step.
@@ -30,6 +32,7 @@ class Method:
 
     name: ClassVar[str]
     latent_head: ClassVar[str | None] = None
+    thinking: ClassVar[str] = "sequential"
     stop_head: ClassVar[bool] = False
     written_steps: ClassVar[bool] = False
     compression_factor: ClassVar[int | None] = None
@@ -91,6 +94,10 @@ class Method:
     def tokens_read(self, batch: Batch) -> int:
         """Positions that the reasoner reads in a training pass over `batch`, padding left out."""
         return sum(int(value.sum()) for name, value in batch.items() if name.endswith("_mask"))
+
+    def latents_read(self, forward: ForwardPass) -> torch.Tensor | None:
+        """Returns the latents `[batch, slots, hidden]` that training read; None: the chain's own."""
+        return None
 
     def forward(self, reasoner: LatentReasoner, batch: Batch) -> ForwardPass:
         """Question, slots one after another, then the text after them in parallel."""

@@ -134,6 +134,11 @@ class CoLaR(Method):
         groups = collate_groups(parts, slots, encoder.end_latent)
         return {**collate(rows, keys, config.pad_token_id or 0), **groups}
 
+    def latents_read(self, forward: ForwardPass) -> torch.Tensor:
+        """Returns the compressed embeddings, which training reads instead of its latents."""
+        assert isinstance(forward, CompressedPass)
+        return forward.compressed
+
     def forward(self, reasoner: LatentReasoner, batch: Batch) -> CompressedPass:
         """Question, compressed chain and text in one pass; the latents are drawn, but not read."""
         compressed = _compressed(reasoner, batch)

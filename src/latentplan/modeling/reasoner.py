@@ -14,6 +14,7 @@ from latentplan.modeling.backbones import finish_logits
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.decoding_state import DecodingState
 from latentplan.modeling.heads import PauseHead, StopHead, latent_head_class
+from latentplan.modeling.input_rules import input_rule
 from latentplan.modeling.linear_maps import install
 from latentplan.modeling.saving import SavedModel
 from latentplan.modeling.thinking import thinking_process
@@ -53,6 +54,7 @@ class LatentReasoner(SavedModel):
             if config.stop_head:
                 self.stop_head = StopHead(config.hidden_size, getattr(self.latent_head, "output_scale", 1.0))
         self.thinking = thinking_process(config.thinking, config.thinking_settings)
+        self.input_rule = input_rule(config.input_rule, config.input_rule_settings)
         self.post_init()
         if config.lora is not None:
             add_lora(self.backbone, config.lora)
@@ -97,6 +99,15 @@ class LatentReasoner(SavedModel):
     def start(self, question_ids: torch.Tensor, question_mask: torch.Tensor) -> DecodingState:
         """Returns a state in which left-padded questions `[batch, question]` are pending."""
         return DecodingState(self.backbone, self.embed(question_ids), question_mask)
+
+    def set_input_rule(self, name: str, settings: dict[str, Any] | None = None) -> None:
+        """Changes what is read after each token of text, here and in what is saved.
+
+        Raises:
+            ValueError: there is no such rule, or it has no such settings.
+        """
+        self.input_rule = input_rule(name, settings)
+        self.config.input_rule, self.config.input_rule_settings = name, settings
 
     @property
     def draws_latents(self) -> bool:

@@ -107,9 +107,9 @@ class ThinkingProcess(nn.Module):
         """Latents that are drawn together: a divisor of `num_slots`, a multiple or divisor of a step's."""
         return 1
 
-    def columns_read(self, slots: int) -> int:
-        """Columns that the backbone reads to think `slots` latents, for FLOPs and memory."""
-        return slots
+    def draft_columns(self, slots: int, latents_per_step: int) -> int:
+        """Columns that the backbone reads beside `slots` latents themselves, for estimates of FLOPs."""
+        return 0
 
     def next_block(
         self,
@@ -231,7 +231,7 @@ def thinking_process(name: str, settings: dict[str, Any] | None = None) -> Think
         )
     try:
         return found(**(settings or {}))
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"thinking_settings of {name}: {error}") from error
 
 

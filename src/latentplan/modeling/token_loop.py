@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,13 @@ class NextInput:
 
 
 class InputRule:
-    """Plain tokens: the embedding of the token that was chosen is read. Other rules override `next_input`."""
+    """Plain tokens: the embedding of the token that was chosen is read. Other rules override `next_input`.
+
+    Attributes:
+        name: what a setting calls it.
+    """
+
+    name: ClassVar[str] = "plain"
 
     def memory(self, rows: int, device: torch.device) -> Tensor | None:
         """What it remembers of each row at the start, `[rows, n]`; the loop keeps it with the rows."""

@@ -28,7 +28,7 @@ from latentplan.modeling.prefill import prefill
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling, draw
 from latentplan.modeling.thinking import Block
-from latentplan.modeling.token_loop import PLAIN, InputRule, embed_inputs
+from latentplan.modeling.token_loop import embed_inputs
 from latentplan.rollout.engine import trajectory_keys
 
 _WORTH_LEAVING = 8
@@ -85,14 +85,13 @@ class ContinuousBatch:
 
     Args:
         model: the policy.
-        rule: for the input after each token.
 
     Attributes:
         rows: those that go on, and some that have ended and not left yet.
     """
 
-    def __init__(self, model: LatentReasoner, rule: InputRule = PLAIN):
-        self.model, self.rule = model, rule
+    def __init__(self, model: LatentReasoner):
+        self.model = model
         self.rows: list[Row] = []
         self._state: DecodingState | None = None
         eos = model.config.eos_token_id
@@ -240,7 +239,7 @@ class ContinuousBatch:
         if any(row.sampling.temperature for row in those):
             drawn = noise.derive(keys, Stream.TOKEN, 0, 0, position)
         tokens = draw(logits, drawn, temperatures)
-        after = self.rule.next_input(
+        after = self.model.input_rule.next_input(
             logits, tokens, self._memory(those), noise.derive(keys, Stream.INPUT, 0, 0, position)
         )
         inputs[indices, 0] = embed_inputs(self.model, after.ids, after.weights).float()
@@ -254,7 +253,7 @@ class ContinuousBatch:
 
     def _memory(self, rows: list[Row]) -> torch.Tensor | None:
         """What the input rule remembers of rows, `[rows, n]`."""
-        start = self.rule.memory(len(rows), self.model.device)
+        start = self.model.input_rule.memory(len(rows), self.model.device)
         if start is None:
             return None
         return torch.stack(

@@ -136,6 +136,7 @@ def _roll_out(
         sampling.max_new_tokens,
         temperature=sampling.temperature,
         draws=token_draws,
+        rule=model.input_rule,
     )
     return _trajectories(model, question_ids, question_mask, chain_keys, chain, written, sampling)
 
@@ -171,6 +172,8 @@ def _trajectories(
         answer_mask=mask,
         answer_log_probs=written.log_probs[:, :tokens],
         finished=(ends(ids, model.config.eos_token_id) & mask.bool()).any(dim=1),
+        input_ids=None if written.input_ids is None else written.input_ids[:, :tokens],
+        input_weights=None if written.input_weights is None else written.input_weights[:, :tokens],
     )
 
 
@@ -203,4 +206,12 @@ def answer_from(
     state.append(latents, slot_mask)
     state.append(*model.end_latent(latents.shape[0]))
     draws = noise.token_draws(chain_keys, sampling.max_new_tokens)
-    return write(model, state, sampling.max_new_tokens, temperature=sampling.temperature, draws=draws).ids
+    return write(
+        model,
+        state,
+        sampling.max_new_tokens,
+        temperature=sampling.temperature,
+        draws=draws,
+        rule=model.input_rule,
+        scores=False,
+    ).ids

@@ -17,6 +17,7 @@ from latentplan.modeling.noise import Draws
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling, log_softmax
 from latentplan.modeling.thinking import LatentChain, read_text, think
+from latentplan.modeling.token_loop import embed_inputs
 from latentplan.modeling.vocabulary import at_places, from_places, token_log_probs_and_entropy
 from latentplan.rollout.trajectories import Trajectories
 
@@ -93,7 +94,10 @@ def _before_answers(model: LatentReasoner, state: DecodingState, trajectories: T
     if trajectories.answers > 1:
         state.hidden_before()
         state = state.repeat(trajectories.answers)
-    return read_text(state, model.embed(trajectories.answer_ids), trajectories.answer_mask)
+    inputs = model.embed(trajectories.answer_ids)
+    if trajectories.input_ids is not None:
+        inputs = embed_inputs(model, trajectories.input_ids, trajectories.input_weights)
+    return read_text(state, inputs, trajectories.answer_mask)
 
 
 def _score_answers(

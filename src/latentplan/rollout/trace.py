@@ -76,7 +76,7 @@ def trace(
     if reasoner.config.num_slots:
         yield from _steps(reasoner, state, given)
         state.append(*reasoner.end_latent(1))
-    for step in write_tokens(reasoner, state, max_new_tokens):
+    for step in write_tokens(reasoner, state, max_new_tokens, rule=reasoner.input_rule):
         assert step.log_prob is not None
         last = bool(ends(step.token, reasoner.config.eos_token_id))
         yield Token(int(step.token), float(step.log_prob.exp()), last)
