@@ -23,6 +23,7 @@ from latentplan.problems.problem import Problem
 from latentplan.problems.readers import columns
 from latentplan.rollout.solve import solve
 from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.consistency_check import check_method
 from latentplan.training.runs import train_sft
 
 ROOT = Path(__file__).parents[2]
@@ -139,6 +140,19 @@ def test_method_example_trains_is_estimated_and_answers(anchored, tmp_path, scra
     (tmp_path / "anchored.py").unlink()  # to use the model nobody needs it
     (solution,) = solve(load_model(run.path), ["( 1 + 2 )"], Sampling.greedy(max_new_tokens=4))
     assert solution[0].num_latents == 2
+
+
+def test_process_example_trains_and_rolls_out_the_same(
+    tmp_path, monkeypatch, make_system, make_batch, mixed_problems
+):
+    (tmp_path / "pairs.py").write_text(python_block("docs/adding-a-method.md", "class Pairs"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    system = make_system("pairs:PairedCoconut").eval()
+    found = check_method(system.reasoner, system.method, make_batch(system, mixed_problems))
+    assert max(found.values()) < 1e-3
+    assert type(system.reasoner.thinking).__name__ == "Pairs"
+    sys.modules.pop("pairs", None)
 
 
 @pytest.mark.parametrize(

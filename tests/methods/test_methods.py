@@ -128,6 +128,12 @@ def test_ablations_swap_one_part_and_train(settings, make_system, make_batch, mi
         ("atp_latent", {"stop_head": False}, "'stop' needs a stop_head"),
         ("coconut", {"objectives": {"kl": 1.0}}, "'kl' needs a gaussian latent_head"),
         ("cot", {"objectives": {"text": 1.0, "stop": 1.0}}, "'stop' needs a stop_head"),
+        (
+            "colar",
+            {"objectives": {"stop": 1.0}},
+            "'stop' divides by the latent steps.*colar stand for tokens",
+        ),
+        ("colar", {"objectives": {"step_decoder": 1.0}}, "'step_decoder' divides by the latent steps"),
         ("cot", {"objectives": {"poetry": 1.0}}, r"must be among .*'text'.*got 'poetry'"),
     ],
 )

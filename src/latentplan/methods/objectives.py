@@ -46,11 +46,13 @@ class Objective:
         total: (system, forward pass, batch) to the batch's sums, a vector of as many entries.
         count: batch to the vector of counts, known before the forward pass.
         needs: the part it cannot do without: 'stop_head', 'step_decoder', 'gaussian latent_head', or None.
+        by_step: whether it divides by S, so that latents have to stand for the steps of a stage.
     """
 
     total: Callable[[LatentSystem, ForwardPass, Batch], torch.Tensor]
     count: Callable[[Batch], torch.Tensor]
     needs: str | None = None
+    by_step: bool = False
 
     def value(
         self, system: LatentSystem, forward: ForwardPass, batch: Batch, count: torch.Tensor
@@ -133,7 +135,7 @@ def used_slot_count(batch: Batch) -> torch.Tensor:
 
 OBJECTIVES: dict[str, Objective] = {
     "text": Objective(text_total, text_count),
-    "step_decoder": Objective(step_decoder_total, step_decoder_count, needs="step_decoder"),
-    "stop": Objective(stop_total, row_count, needs="stop_head"),
+    "step_decoder": Objective(step_decoder_total, step_decoder_count, needs="step_decoder", by_step=True),
+    "stop": Objective(stop_total, row_count, needs="stop_head", by_step=True),
     "kl": Objective(kl_total, used_slot_count, needs="gaussian latent_head"),
 }

@@ -38,7 +38,8 @@ class LatentSystem(nn.Module):
         value_head: what Latent RL trains beside the policy, or None.
 
     Raises:
-        ValueError: an objective does not exist, or needs a part that is absent, or widths differ.
+        ValueError: an objective does not exist, needs a part that is absent, or divides by steps where
+            latents stand for none; or widths differ.
     """
 
     def __init__(
@@ -69,6 +70,11 @@ class LatentSystem(nn.Module):
             needs = self.objectives[name].needs
             if needs is not None and parts[needs] is None:
                 raise ValueError(f"the objective {name!r} needs a {needs}, which this model does not have")
+            if self.objectives[name].by_step and self.reasoner.config.compression_factor is not None:
+                raise ValueError(
+                    f"the objective {name!r} divides by the latent steps of a stage, and the latents of "
+                    f"{self.reasoner.config.method} stand for tokens: leave it out"
+                )
         if self.step_decoder and self.step_decoder.config.latent_size != self.reasoner.config.hidden_size:
             raise ValueError(
                 f"the step decoder reads latents of width {self.step_decoder.config.latent_size}, and this "

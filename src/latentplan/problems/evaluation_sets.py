@@ -8,7 +8,7 @@ from typing import cast
 
 from latentplan.problems.benchmarks import parse_benchmark_argument
 from latentplan.problems.minigsm import PRESETS, MinigsmConfig, generate
-from latentplan.problems.minigsm.splits import Split
+from latentplan.problems.minigsm.presets import Split
 from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.readers import ColumnMap
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from latentplan.problems.equations import evaluate
-from latentplan.problems.minigsm.config import PRESETS
+from latentplan.problems.minigsm.presets import PRESETS
 from latentplan.report.compare import Prediction, by_problem
 from latentplan.report.runs import Run, rl_pairs
 from latentplan.rewards.coherence import strict_coherence

@@ -15,7 +15,7 @@ from latentplan.evaluation.diagnosis.findings import (
 )
 from latentplan.evaluation.diagnosis.subject import Subject
 from latentplan.modeling.sampling import Sampling
-from latentplan.problems.minigsm.plans import MAX_PLANS
+from latentplan.problems.minigsm.solution_chains import MAX_PLANS
 from latentplan.problems.problem import Problem
 from latentplan.rollout.plans import Plan
 from latentplan.rollout.reconstruction import Labels

@@ -34,7 +34,10 @@ def parse(expression: str, names: Mapping[str, Node]) -> Node:
 
 @cache
 def _syntax(expression: str) -> ast.expr:
-    return ast.parse(expression, mode="eval").body
+    try:
+        return ast.parse(expression, mode="eval").body
+    except SyntaxError:
+        raise ValueError(f"not an expression of minigsm: {expression}") from None
 
 
 def _convert(tree: ast.expr, names: Mapping[str, Node]) -> Node:

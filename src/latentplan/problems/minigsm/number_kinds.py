@@ -1,19 +1,22 @@
-"""The kinds of number that a template asks for, and how each is written in a question.
+"""The kinds of number in a story template, and how each is written in a question.
 
 Numbers are drawn in the order of the story, so a kind can depend on a quantity that is already there:
-`below("total")` never takes away more than there is, `divisor("total")` always shares out evenly.
+`below total` never takes away more than there is, `divisor of total from 2 to 9` always shares out evenly.
+`FORMS` lists how a template writes each kind.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
+from functools import cache, partial
+from typing import Any, Protocol
 
-from latentplan.problems.minigsm.graph import Value, exact
-from latentplan.problems.minigsm.plans import number_text
+from latentplan.problems.minigsm.expression_graph import Value, exact
+from latentplan.problems.minigsm.solution_chains import number_text
 
 Values = Mapping[str, Value]
 
@@ -65,7 +68,7 @@ class _Whole:
 
 
 @dataclass(frozen=True, slots=True)
-class number(_Whole):  # noqa: N801 - read as a word in the templates
+class WholeNumber(_Whole):
     """A whole number of a range; with `scales`, the dial for the size of numbers widens it."""
 
     low: int
@@ -78,13 +81,8 @@ class number(_Whole):  # noqa: N801 - read as a word in the templates
         return _between(rng, self.low, high) if high >= self.low else None
 
 
-def small(low: int, high: int) -> number:
-    """A whole number that stays in its range whatever the dials, such as the days of a week."""
-    return number(low, high, scales=False)
-
-
 @dataclass(frozen=True, slots=True)
-class multiple(_Whole):  # noqa: N801
+class Multiple(_Whole):
     """A multiple of `of`, from `low * of` to `high * of`."""
 
     of: int
@@ -98,11 +96,11 @@ class multiple(_Whole):  # noqa: N801
 
 
 @dataclass(frozen=True, slots=True)
-class below(_Whole):  # noqa: N801
+class Below(_Whole):
     """A whole number from 2 to one less than a quantity, at most `share` of a hundred of it."""
 
     quantity: str
-    share: int = 70
+    share: int
 
     def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
         """Uniform over what is there."""
@@ -111,12 +109,12 @@ class below(_Whole):  # noqa: N801
 
 
 @dataclass(frozen=True, slots=True)
-class above(_Whole):  # noqa: N801
+class Above(_Whole):
     """A whole number that is larger than a quantity by `low` to `high`."""
 
     quantity: str
-    low: int = 2
-    high: int = 30
+    low: int
+    high: int
 
     def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
         """Uniform over the margin."""
@@ -125,12 +123,12 @@ class above(_Whole):  # noqa: N801
 
 
 @dataclass(frozen=True, slots=True)
-class divisor(_Whole):  # noqa: N801
+class Divisor(_Whole):
     """A whole number from `low` to `high` that divides a quantity without rest, and leaves more than 1."""
 
     quantity: str
-    low: int = 2
-    high: int = 12
+    low: int
+    high: int
 
     def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
         """Uniform over the divisors."""
@@ -142,17 +140,16 @@ class divisor(_Whole):  # noqa: N801
 
 
 @dataclass(frozen=True, slots=True)
-class money:  # noqa: N801
+class Money:
     """An amount of dollars, with cents when decimals are on; the template writes the sign, `${price}`."""
 
     low: int
     high: int
-    scales: bool = True
     may_be_decimal = True
 
     def draw(self, rng: random.Random, values: Values, dials: Dials) -> Value | None:
         """Uniform over whole dollars, or over steps of ten and twenty-five cents."""
-        high = min(self.high * dials.scale if self.scales else self.high, dials.largest)
+        high = min(self.high * dials.scale, dials.largest)
         if high < self.low:
             return None
         dollars = _between(rng, self.low, high)
@@ -166,7 +163,7 @@ class money:  # noqa: N801
 
 
 @dataclass(frozen=True, slots=True)
-class measure:  # noqa: N801
+class Measure:
     """A length, weight or time, with halves when decimals are on."""
 
     low: int
@@ -187,7 +184,7 @@ class measure:  # noqa: N801
 
 
 @dataclass(frozen=True, slots=True)
-class note(_Whole):  # noqa: N801
+class Note(_Whole):
     """Round money that covers a quantity: a ten, twenty, fifty, or a multiple of a hundred."""
 
     quantity: str
@@ -200,11 +197,11 @@ class note(_Whole):  # noqa: N801
 
 
 @dataclass(frozen=True, slots=True)
-class rate(_Whole):  # noqa: N801
+class Rate(_Whole):
     """A percentage of a quantity that comes out whole; the template writes the sign, `{off}%`."""
 
     quantity: str
-    choices: tuple[int, ...] = (5, 10, 20, 25, 30, 40, 50, 60, 75)
+    choices: tuple[int, ...]
 
     def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
         """Uniform over the percentages that fit."""
@@ -218,12 +215,16 @@ _PARTS = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth", 10: "a tenth"}
 
 
 @dataclass(frozen=True, slots=True)
-class times:  # noqa: N801
+class Times:
     """A factor in words, `{k} as many`: twice, three times, ..."""
 
-    low: int = 2
-    high: int = 4
+    low: int
+    high: int
     may_be_decimal = False
+
+    def __post_init__(self) -> None:
+        if not {self.low, self.high} <= set(_TIMES):
+            raise ValueError(f"there are words for {min(_TIMES)} to {max(_TIMES)} times only")
 
     def draw(self, rng: random.Random, values: Values, dials: Dials) -> int:
         """Uniform over the range."""
@@ -235,7 +236,7 @@ class times:  # noqa: N801
 
 
 @dataclass(frozen=True, slots=True)
-class part_of:  # noqa: N801
+class PartOf:
     """The divisor of a part in words that comes out whole, `{k} of the eggs`: half, a third, ..."""
 
     quantity: str
@@ -250,3 +251,57 @@ class part_of:  # noqa: N801
     def text(self, value: Value) -> str:
         """The words."""
         return _PARTS[int(value)]
+
+
+def _multiples(of: int, low: int, high: int) -> Multiple:
+    if of < 1 or low % of or high % of:
+        raise ValueError(f"{low} and {high} are not both multiples of {of}")
+    return Multiple(of, low // of, high // of)
+
+
+FORMS: dict[str, Callable[..., Number]] = {
+    "number {low} to {high}": WholeNumber,
+    "small {low} to {high}": partial(WholeNumber, scales=False),
+    "multiple of {of} from {low} to {high}": _multiples,
+    "below {quantity}": partial(Below, share=70),
+    "at most {share}% of {quantity}": Below,
+    "above {quantity} by {low} to {high}": Above,
+    "divisor of {quantity} from {low} to {high}": Divisor,
+    "money {low} to {high}": Money,
+    "measure {low} to {high}": Measure,
+    "note above {quantity}": Note,
+    "rate of {quantity} among {choices}": Rate,
+    "times {low} to {high}": Times,
+    "part of {quantity}": PartOf,
+}
+"""How a template writes each kind of number; a quantity is the running total or any number so far."""
+
+
+def read_number(text: str) -> Number:
+    """The kind of number that one of `FORMS` describes, such as `number 2 to 9` or `below total`.
+
+    Raises ValueError on text of any other form, and on a range that is empty.
+    """
+    written = " ".join(text.split())
+    for form, make in FORMS.items():
+        if found := _pattern(form).fullmatch(written):
+            fields = {name: _field(name, value) for name, value in found.groupdict().items()}
+            if fields.get("low", 0) > fields.get("high", fields.get("low", 0)):
+                raise ValueError(f"the range of {text!r} is empty")
+            return make(**fields)
+    raise ValueError(f"{text!r} is no kind of number; write one of: {', '.join(FORMS)}")
+
+
+@cache
+def _pattern(form: str) -> re.Pattern[str]:
+    """A form as a pattern: `{quantity}` is a name, `{choices}` are numbers, all others are one number."""
+    values = {"quantity": r"[A-Za-z_]\w*", "choices": r"[0-9]+( [0-9]+)*"}
+    return re.compile(
+        re.sub(r"\{(\w+)\}", lambda name: f"(?P<{name[1]}>{values.get(name[1], '[0-9]+')})", form)
+    )
+
+
+def _field(name: str, value: str) -> Any:
+    if name == "choices":
+        return tuple(int(choice) for choice in value.split())
+    return value if name == "quantity" else int(value)

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, islice
 
-from latentplan.problems.minigsm.graph import Node, Value, children, divide, exact, percent, walk
+from latentplan.problems.minigsm.expression_graph import Node, Value, children, divide, exact, percent, walk
 from latentplan.problems.problem import Chain
 
 MAX_PLANS = 64

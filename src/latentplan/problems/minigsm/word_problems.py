@@ -1,4 +1,4 @@
-"""The world of words: families of stories, chosen by the dials, drawn and told."""
+"""The world of words: story templates, chosen by the dials, drawn and told."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from operator import eq
 
-from latentplan.problems.minigsm.cast import draw_cast
-from latentplan.problems.minigsm.config import LONGEST_CHAIN, MinigsmConfig
-from latentplan.problems.minigsm.family import Family, Part, Phrasings, Shape, phrasings, shapes
-from latentplan.problems.minigsm.graph import Node, Value, canonical, evaluate, parse
-from latentplan.problems.minigsm.numbers import Dials
-from latentplan.problems.minigsm.plans import PlanTable, number_text
-from latentplan.problems.minigsm.themes import FAMILIES
+from latentplan.problems.minigsm.expression_graph import Node, Value, canonical, evaluate, parse
+from latentplan.problems.minigsm.number_kinds import Dials
+from latentplan.problems.minigsm.presets import LONGEST_CHAIN, MinigsmConfig
+from latentplan.problems.minigsm.solution_chains import PlanTable, number_text
+from latentplan.problems.minigsm.story_template import (
+    Part,
+    Phrasings,
+    Shape,
+    StoryTemplate,
+    draw_cast,
+    phrasings,
+    shapes,
+)
+from latentplan.problems.minigsm.theme_files import story_templates
 from latentplan.problems.problem import Chain, Problem
 
 _RETRIES = 6
@@ -26,7 +33,7 @@ class WordDraft:
     """A shape with its numbers, before any words.
 
     Attributes:
-        shape: the family and the parts of its story.
+        shape: the story template and the parts taken.
         values: the numbers of the question.
         num_steps: the length that the labelled chain is to have.
         config: the dials.
@@ -39,10 +46,10 @@ class WordDraft:
 
     @property
     def canonical(self) -> str:
-        """Graph and numbers, whatever the family and the words.
+        """Graph and numbers, whatever the story and the words.
 
         The last decomposition is the most expanded one, so that `(a+b)*c` here and `a*c+b*c` in another
-        family are the same problem.
+        story are the same problem.
         """
         return canonical(self.shape.graphs[-1], self.values)
 
@@ -92,31 +99,34 @@ class WordDraft:
         return labels[0] if self.config.label == "told" else rng.choice(labels)
 
     def _question(self, rng: random.Random) -> str:
-        family, parts = self.shape.family, self.shape.parts
-        words = draw_cast(family.cast, rng)
+        template, parts = self.shape.template, self.shape.parts
+        words = draw_cast(template.cast, rng)
         for part in parts:
             for name, kind in part.numbers.items():
                 words[name] = kind.text(self.values[name])
-        sentences = [_choose(part.say, rng).format_map(words) for part in parts]
-        extras = rng.sample(family.extras, min(self.config.distractors, len(family.extras)))
-        sentences[1:1] = [extra.format_map({**words, "z": rng.randint(2, 40)}) for extra in extras]
-        return " ".join([*sentences, _choose(parts[-1].ask, rng).format_map(words)])
+        sentences = [_choose(part.text, rng).format_map(words) for part in parts]
+        count = min(self.config.distractors, len(template.distractors))
+        sentences[1:1] = [
+            distractor.format_map({**words, "z": rng.randint(2, 40)})
+            for distractor in rng.sample(template.distractors, count)
+        ]
+        return " ".join([*sentences, _choose(parts[-1].question, rng).format_map(words)])
 
 
 class WordWorld:
     """Draws drafts of word problems; the dials are those of `config`.
 
-    Raises ValueError when no family has problems of one of the lengths asked for, or a family is unknown.
+    Raises ValueError when no story has problems of one of the lengths asked for, or a story is unknown.
     """
 
     def __init__(self, config: MinigsmConfig):
         self.config = config
         self.dials = Dials(config.number_scale, config.max_number, config.decimals)
-        families = _families(config)
-        self.shapes = {length: _of_length(families, length, config) for length in config.step_counts}
+        templates = _templates(config)
+        self.shapes = {length: _of_length(templates, length, config) for length in config.step_counts}
 
     def draw(self, rng: random.Random, num_steps: int) -> WordDraft | None:
-        """A draft of a family that has problems of this length; families are equally likely."""
+        """A draft of a story that has problems of this length; stories are equally likely."""
         shape = rng.choice(rng.choice(self.shapes[num_steps]))
         values = draw_numbers(shape, rng, self.dials)
         return None if values is None else WordDraft(shape, values, num_steps, self.config)
@@ -174,20 +184,21 @@ def _operations(step: str) -> str:
     return re.sub(r"[0-9.]+", "", step)
 
 
-def _families(config: MinigsmConfig) -> list[Family]:
+def _templates(config: MinigsmConfig) -> list[StoryTemplate]:
+    known = story_templates()
     if config.families is None:
-        return list(FAMILIES.values())
-    unknown = [name for name in config.families if name not in FAMILIES]
+        return list(known.values())
+    unknown = [name for name in config.families if name not in known]
     if unknown or not config.families:
-        raise ValueError(f"minigsm: families is {config.families!r}; known are {', '.join(FAMILIES)}")
-    return [FAMILIES[name] for name in config.families]
+        raise ValueError(f"minigsm: families is {config.families!r}; known are {', '.join(known)}")
+    return [known[name] for name in config.families]
 
 
-def _of_length(families: list[Family], length: int, config: MinigsmConfig) -> list[list[Shape]]:
+def _of_length(templates: list[StoryTemplate], length: int, config: MinigsmConfig) -> list[list[Shape]]:
     allowed = set(_operators(config))
     fitting = [
-        [shape for shape in _shapes(family) if length in shape.lengths and shape.operators <= allowed]
-        for family in families
+        [shape for shape in _shapes(template) if length in shape.lengths and shape.operators <= allowed]
+        for template in templates
     ]
     found = [shapes for shapes in fitting if shapes]
     if not found:
@@ -199,8 +210,8 @@ def _of_length(families: list[Family], length: int, config: MinigsmConfig) -> li
 
 
 @cache
-def _shapes(family: Family) -> list[Shape]:
-    return list(shapes(family, LONGEST_CHAIN))
+def _shapes(template: StoryTemplate) -> list[Shape]:
+    return list(shapes(template, LONGEST_CHAIN))
 
 
 @lru_cache(maxsize=10_000)
