@@ -27,9 +27,9 @@ from latentplan.modeling import noise
 from latentplan.modeling.gaussians import standard_normal_kl
 from latentplan.modeling.noise import Stream
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.sampling import Sampling, draw
 from latentplan.modeling.vocabulary import ends
 from latentplan.rollout.engine import chain_noise
-from latentplan.rollout.sampling import Sampling, draw
 
 
 @dataclass

@@ -16,9 +16,9 @@ from latentplan.cli import ask, attribute, data_check, diagnose, evaluate, selec
 from latentplan.encoding.control_tokens import ControlTokenError
 from latentplan.evaluation.harness import evaluate as run_evaluation
 from latentplan.modeling.loading import load_model
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
 from latentplan.rollout.reconstruction import Labels
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import question_batch, solve
 from latentplan.serving.app import create_app
 from latentplan.serving.settings import ServeSettings

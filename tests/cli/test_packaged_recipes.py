@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from latentplan.cli.recipe import find_recipe, parse_recipe, recipe_names
-from latentplan.methods.registry import METHODS
+from latentplan.methods.registry import methods
 from latentplan.modeling.heads import LATENT_HEADS
 from latentplan.modeling.shapes import SHAPES
 from latentplan.problems.benchmarks import BENCHMARKS
@@ -55,8 +55,8 @@ def test_a_recipe_parses_and_names_what_exists(name, tmp_path):
         assert all(get_reward(reward) for reward in config.reward_funcs)
         assert len(config.reward_funcs) == len(config.reward_weights)
     else:
-        assert config.method in METHODS
-        assert set(config.objectives or {}) <= set(METHODS[config.method].all_objectives)
+        assert config.method in methods()
+        assert set(config.objectives or {}) <= set(methods()[config.method].all_objectives)
         assert config.latent_head in {None, *LATENT_HEADS}
     start = model.model_name_or_path
     if start is not None:

@@ -15,14 +15,15 @@ from latentplan.cli.estimate import read_plan
 from latentplan.cli.launch import find_config, split_arguments
 from latentplan.cli.recipe import parse_recipe, recipe_names
 from latentplan.methods.base import Method
-from latentplan.methods.registry import METHODS, get_method
+from latentplan.methods.registry import get_method, methods
 from latentplan.modeling.loading import load_model
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.minigsm import PRESETS, MinigsmConfig
 from latentplan.problems.problem import Problem
 from latentplan.problems.sources import parse_benchmark_argument
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import solve
 from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.consistency_check import check_method
 from latentplan.training.runs import train_sft
 
 ROOT = Path(__file__).parents[2]
@@ -141,6 +142,19 @@ def test_method_example_trains_is_estimated_and_answers(anchored, tmp_path, scra
     assert solution[0].num_latents == 2
 
 
+def test_process_example_trains_and_rolls_out_the_same(
+    tmp_path, monkeypatch, make_system, make_batch, mixed_problems
+):
+    (tmp_path / "pairs.py").write_text(python_block("docs/adding-a-method.md", "class Pairs"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    system = make_system("pairs:PairedCoconut").eval()
+    found = check_method(system.reasoner, system.method, make_batch(system, mixed_problems))
+    assert max(found.values()) < 1e-3
+    assert type(system.reasoner.thinking).__name__ == "Pairs"
+    sys.modules.pop("pairs", None)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -229,6 +243,6 @@ def test_settings_in_the_tables_exist():
     assert set(table_names("docs/rl.md", "## Settings")) <= field_names(GRPOConfig)
     assert set(table_names("docs/data.md", "--multipliers 2,3,4")) <= field_names(MinigsmConfig)
     assert set(table_names("docs/data.md", "### 2\n")) == set(PRESETS)
-    assert set(table_names("docs/methods.md", "# Methods")) == set(METHODS)
+    assert set(table_names("docs/methods.md", "# Methods")) == set(methods())
     decided = table_names("docs/adding-a-method.md", "## What a method can decide")
     assert {name.split("(")[0] for name in decided} <= set(vars(Method))

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from latentplan.methods.registry import METHODS
+from latentplan.methods.registry import methods
 from latentplan.methods.system import LatentSystem, save_finished
 from latentplan.modeling.adapters import add_lora, merge_lora
 from latentplan.modeling.loading import load_model
@@ -101,7 +101,7 @@ def test_chosen_modules_get_adapters(make_backbone):
     assert adapted == {"q_proj", "v_proj"}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods())
 def test_every_method_trains_adapters_and_its_own_heads_alone(
     method, make_system, make_batch, mixed_problems
 ):

@@ -14,13 +14,13 @@ from latentplan.evaluation.lm_harness.problems import accuracy, load
 from latentplan.evaluation.predictions import predictions_of
 from latentplan.evaluation.scores import mean_coherence, plan_scores
 from latentplan.evaluation.selection.measure import samples_of
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.benchmarks import BENCHMARKS
 from latentplan.problems.check import check_file
 from latentplan.problems.problem import DataError
 from latentplan.problems.reading import format_of_file, read_problems
 from latentplan.rewards import BUILT_IN, LABELLED_WEIGHTS, RewardSet
 from latentplan.rewards.natural import natural_coherence
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import Solution
 from latentplan.serving.inspector.asking import judged
 from latentplan.serving.inspector.sampling import votes

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.variance import VarianceSplit, measure_variance, split_variance
 
 

@@ -8,9 +8,9 @@ import copy
 import pytest
 import torch
 
+from latentplan.modeling.sampling import Sampling
 from latentplan.rewards import RewardSet
 from latentplan.rollout.log_probs import score
-from latentplan.rollout.sampling import Sampling
 from latentplan.training.grpo import GRPOTrainer
 
 EPSILON, BETA, LONGEST = 0.2, 0.5, 40

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from latentplan.modeling.latents import LatentChain
+from latentplan.modeling.sampling import Sampling
+from latentplan.modeling.thinking import LatentChain
 from latentplan.rollout.engine import generate
 from latentplan.rollout.log_probs import Scores
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.estimators import ESTIMATORS, LogProbs, slot_actions, stop_actions
 

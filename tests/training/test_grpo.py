@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from latentplan.modeling.loading import load_model
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
 from latentplan.rewards import RewardSet
 from latentplan.rollout.engine import chain_noise
 from latentplan.rollout.log_probs import replay, score
-from latentplan.rollout.sampling import Sampling
 from latentplan.training.arguments import ModelArguments
 from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.plan import shuffled

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from latentplan.modeling.latents import LatentChain
+from latentplan.modeling.thinking import LatentChain
 from latentplan.rewards import RewardSet
 from latentplan.rollout.log_probs import Scores
 from latentplan.rollout.trajectories import Trajectories

@@ -24,9 +24,9 @@ from latentplan.cli.options import (
     TorchThreads,
 )
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.answers import extract_answer
 from latentplan.rollout.plans import Plan
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import Solution, solve
 
 

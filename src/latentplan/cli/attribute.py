@@ -30,8 +30,8 @@ from latentplan.cli.own_problems import own_preset, run_of
 from latentplan.cli.select import names_of
 from latentplan.evaluation.attribution import Attribution, crossed_answers, take_apart
 from latentplan.evaluation.results import Estimate
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.fingerprint import question_fingerprint
-from latentplan.rollout.sampling import Sampling
 
 
 def attribute(

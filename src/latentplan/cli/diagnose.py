@@ -35,9 +35,9 @@ from latentplan.evaluation.diagnosis.examine import FINDINGS, examine
 from latentplan.evaluation.diagnosis.findings import Diagnosis
 from latentplan.evaluation.diagnosis.table import render, to_markdown
 from latentplan.modeling.loading import find_model
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.counterfactuals import counterfactuals
 from latentplan.problems.files import write_atomically
-from latentplan.rollout.sampling import Sampling
 
 SOMETHING_FAILED = 3
 NUM_PROBLEMS = 500

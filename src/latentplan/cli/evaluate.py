@@ -41,13 +41,13 @@ from latentplan.evaluation.predictions import Prediction, PredictionWriter
 from latentplan.evaluation.results import EvaluationResult
 from latentplan.evaluation.table import render
 from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.benchmarks import BENCHMARKS
 from latentplan.problems.evaluation_sets import MINIGSM_PROBLEMS, evaluation_set, place_in_set
 from latentplan.problems.minigsm import PRESETS
 from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.readers import ColumnMap
 from latentplan.problems.trained_questions import TrainedQuestions
-from latentplan.rollout.sampling import Sampling
 from latentplan.training.model_card import write_model_card
 
 

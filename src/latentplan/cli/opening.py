@@ -12,7 +12,7 @@ from rich.text import Text
 
 from latentplan.common.secrets import masked_text
 from latentplan.modeling.loading import LoadedModel, load_model
-from latentplan.rollout.sampling import Sampling
+from latentplan.modeling.sampling import Sampling
 
 
 def fail(message: object) -> NoReturn:

@@ -36,11 +36,11 @@ from latentplan.evaluation.selection.measure import Sampled, beside, sample_mode
 from latentplan.evaluation.selection.results import SelectionResult
 from latentplan.evaluation.selection.table import render, to_markdown
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.files import write_atomically
 from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import Problem
 from latentplan.report.selection_plot import draw
-from latentplan.rollout.sampling import Sampling
 
 Models = Annotated[
     list[Path],

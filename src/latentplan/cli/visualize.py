@@ -35,12 +35,12 @@ from latentplan.cli.own_problems import own_preset, run_of
 from latentplan.evaluation.latent_rows import collect_latents
 from latentplan.evaluation.latent_table import LatentTable
 from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
 from latentplan.report.formats import run_title
 from latentplan.report.pictures.draw import LeftOut, Request, check_installed, draw_pictures
 from latentplan.report.pictures.projection import PROJECTIONS
 from latentplan.report.runs import ReportEntry, Run, load_runs
-from latentplan.rollout.sampling import Sampling
 from latentplan.training.run_directory import command_line
 
 FITS = ("both", "first")

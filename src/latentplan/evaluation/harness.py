@@ -30,9 +30,9 @@ from latentplan.evaluation.scores import (
     plan_scores,
 )
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import Problem
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import read_solutions, roll_out
 
 GREEDY = Sampling.greedy(max_new_tokens=128)

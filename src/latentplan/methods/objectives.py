@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from latentplan.encoding.encoder import Batch
 from latentplan.modeling.gaussians import standard_normal_kl
-from latentplan.modeling.latents import LatentChain
+from latentplan.modeling.thinking import LatentChain
 from latentplan.modeling.vocabulary import at_places, token_log_probs
 
 if TYPE_CHECKING:

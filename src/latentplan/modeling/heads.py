@@ -34,9 +34,10 @@ class LatentDistribution:
     mean: torch.Tensor
     log_variance: torch.Tensor | None = None
 
-    def sample(self, noise: torch.Tensor | None, temperature: float = 1.0) -> torch.Tensor:
-        """The reparameterised draw μ + temperature·σ·noise; the mean where nothing is random."""
-        if self.log_variance is None or noise is None or temperature == 0:
+    def sample(self, noise: torch.Tensor | None, temperature: float | torch.Tensor = 1.0) -> torch.Tensor:
+        """Draws μ + temperature·σ·noise; a tensor of temperatures broadcasts. The mean without noise."""
+        cold = not isinstance(temperature, torch.Tensor) and temperature == 0
+        if self.log_variance is None or noise is None or cold:
             return self.mean
         return self.mean + temperature * torch.exp(0.5 * self.log_variance) * noise
 
@@ -71,6 +72,8 @@ class LayerNorm(nn.LayerNorm):
 class HiddenStateHead(nn.Module):
     """Coconut (arXiv:2412.06769): the last hidden state itself is the latent."""
 
+    is_gaussian = False
+
     def __init__(self, hidden_size: int, initial_scale: float, initial_log_variance: float):
         super().__init__()
 
@@ -82,6 +85,8 @@ class HiddenStateHead(nn.Module):
 
 class PauseHead(nn.Module):
     """Pause tokens (arXiv:2310.02226): one learned embedding, whatever was read before."""
+
+    is_gaussian = False
 
     def __init__(self, hidden_size: int, initial_scale: float, initial_log_variance: float):
         super().__init__()
@@ -96,6 +101,8 @@ class PauseHead(nn.Module):
 class ProjectedHead(nn.Module):
     """A two-layer projection without noise: ATP-Latent's head in the ablation 'no VAE'."""
 
+    is_gaussian = False
+
     def __init__(self, hidden_size: int, initial_scale: float, initial_log_variance: float):
         super().__init__()
         self.trunk = _trunk(hidden_size)
@@ -109,6 +116,8 @@ class ProjectedHead(nn.Module):
 
 class NormalisedHead(nn.Module):
     """CODI's projection (arXiv:2502.21074): `Linear → GELU → Linear → LayerNorm`."""
+
+    is_gaussian = False
 
     def __init__(self, hidden_size: int, initial_scale: float, initial_log_variance: float):
         super().__init__()

@@ -9,9 +9,14 @@ arithmetic on the tensor's own device.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from latentplan.modeling.configuration import LatentReasonerConfig
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -37,6 +42,7 @@ class Stream(IntEnum):
     STOP = 8  # (repetition of the stop decisions, step)
     TOKEN = 9  # (repetition of the stop decisions, answer, position in the answer)
     PLAN = 10  # (step, position in the decoded step)
+    INPUT = 11  # as of TOKEN: what is drawn for the input after a token
 
 
 def mix(values: torch.Tensor) -> torch.Tensor:
@@ -121,6 +127,76 @@ def slots(keys: torch.Tensor, num_slots: int, hidden_size: int) -> torch.Tensor:
     """Standard normal noise of latent slots, `[rows, slots, hidden]`, a function of (key, slot) alone."""
     slot = torch.arange(num_slots, device=keys.device)
     return gaussian(derive(keys.unsqueeze(1), Stream.LATENT, slot), hidden_size)
+
+
+@dataclass
+class Draws:
+    """What is random in each row's trajectory, as tables with rows first; None where nothing is.
+
+    Attributes:
+        latents: `[rows, slots, hidden]` float32, standard normal noise.
+        stops: `[rows, steps]` int64, the keys of the stop decisions.
+        tokens: `[rows, tokens]` int64, the keys of the answer tokens.
+        inputs: `[rows, tokens]` int64, the keys of what an input rule draws after each token.
+    """
+
+    latents: torch.Tensor | None = None
+    stops: torch.Tensor | None = None
+    tokens: torch.Tensor | None = None
+    inputs: torch.Tensor | None = None
+
+    def rows(self, index: torch.Tensor | slice) -> Draws:
+        """Those of some rows."""
+        return replace(self, **{name: each[index] for name, each in vars(self).items() if each is not None})
+
+
+def thinking_draws(
+    config: LatentReasonerConfig, keys: torch.Tensor, again: torch.Tensor | int = 0, latents: bool = True
+) -> Draws:
+    """Makes what is random in chains of latents.
+
+    Args:
+        config: of the reasoner.
+        keys: `[rows]`, of the trajectories.
+        again: `[rows]` or one number, which repetition of the chain's stop decisions each row is.
+        latents: whether the latents are drawn.
+    """
+    steps = torch.arange(config.num_slots // config.latents_per_step, device=keys.device)
+    if isinstance(again, torch.Tensor):
+        again = again.unsqueeze(1)
+    return Draws(
+        latents=slots(keys, config.num_slots, config.hidden_size) if latents else None,
+        stops=derive(keys.unsqueeze(1), Stream.STOP, again, steps),
+    )
+
+
+def token_draws(
+    keys: torch.Tensor, tokens: int, again: torch.Tensor | int = 0, answer: torch.Tensor | int = 0
+) -> Draws:
+    """Derives the keys of the tokens of answers.
+
+    Args:
+        keys: `[rows]`, of the trajectories.
+        tokens: of each answer.
+        again, answer: `[rows]` or one number each, which repetition of the stop decisions, and which answer
+            of the chain, each row is.
+    """
+    position = torch.arange(tokens, device=keys.device)
+    again, answer = (
+        part.unsqueeze(1) if isinstance(part, torch.Tensor) else part for part in (again, answer)
+    )
+    return Draws(
+        tokens=derive(keys.unsqueeze(1), Stream.TOKEN, again, answer, position),
+        inputs=derive(keys.unsqueeze(1), Stream.INPUT, again, answer, position),
+    )
+
+
+def columns(values: torch.Tensor, start: int | torch.Tensor, size: int) -> torch.Tensor:
+    """Takes `size` columns of `[rows, n, ...]` from `start` on, which is one for all rows or `[rows]`."""
+    if not isinstance(start, torch.Tensor):
+        return values[:, start : start + size]
+    at = start.unsqueeze(1) + torch.arange(size, device=values.device)
+    return values[torch.arange(values.shape[0], device=values.device).unsqueeze(1), at]
 
 
 def of_same_norm(keys: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:

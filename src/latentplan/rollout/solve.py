@@ -11,9 +11,9 @@ import torch
 from latentplan.encoding.control_tokens import ControlTokenError
 from latentplan.encoding.encoder import pad_left
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
 from latentplan.rollout.plans import Plan, decode_plans, written_plan
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.trajectories import Trajectories
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
 from latentplan.rollout.engine import generate
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import Solution, batches_by_length, question_batch, read_solutions
 from latentplan.rollout.trajectories import Trajectories
 

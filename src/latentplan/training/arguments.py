@@ -187,6 +187,14 @@ class SFTConfig(RunConfig):
         None, "where latents come from, a head in docs/methods.md; absent: the method's own"
     )
     stop_head: bool | None = _setting(None, "whether a stop head ends the latents; absent: the method's own")
+    thinking: str | None = _setting(
+        None,
+        "how latents follow from hidden states: sequential, or a process of yours, package.module:Class; "
+        "absent: the method's own",
+    )
+    thinking_settings: dict | None = _setting(
+        None, "the process's own settings, such as {iterations: 3} of pccot"
+    )
     latents_per_step: int = _setting(2, "latent tokens for one reasoning step (c)")
     max_latent_steps: int = _setting(10, "latent steps at most (K); icot: tokens at which no step is left")
     compression_factor: int | None = _setting(

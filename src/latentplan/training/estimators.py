@@ -16,10 +16,10 @@ from dataclasses import dataclass, fields
 import torch
 
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import chain_noise
 from latentplan.rollout.log_probs import Scores, replay, score
 from latentplan.rollout.plan_tokens import PlanTokens
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.trajectories import Trajectories
 
 

@@ -264,6 +264,8 @@ def reasoner_config(
         method=config.method,
         latent_head=config.latent_head or method.latent_head,
         stop_head=method.stop_head if config.stop_head is None else config.stop_head,
+        thinking=config.thinking or method.thinking,
+        thinking_settings=config.thinking_settings,
         latents_per_step=config.latents_per_step,
         max_latent_steps=config.max_latent_steps,
         compression_factor=_compression_factor(config),

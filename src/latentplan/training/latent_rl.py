@@ -22,8 +22,8 @@ from latentplan.methods.system import LatentSystem
 from latentplan.modeling.heads import VALUE_HEAD_ACTIVATIONS, ValueHead
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.log_probs import Scores, score
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.arguments import GRPOConfig
 from latentplan.training.estimators import replay_own_noise
@@ -76,11 +76,11 @@ def states_at_latents(
     The sampled latents are fixed inputs, read in one pass. A hidden state at z_t is what Coconut would feed
     back as z_{t+1}, so that the head reads z_2 … z_{T+1}, each a function of the policy by its own pass only.
     """
-    context = model.start(trajectories.question_ids, trajectories.question_mask)
-    context.read()
-    context = context.repeat(trajectories.draws)
-    context.push(trajectories.latents, trajectories.slot_mask)
-    return score(model, trajectories, sampling), context.read()
+    state = model.start(trajectories.question_ids, trajectories.question_mask)
+    state.read()
+    state = state.repeat(trajectories.draws)
+    state.append(trajectories.latents, trajectories.slot_mask)
+    return score(model, trajectories, sampling), state.read()
 
 
 StateReader = Callable[[LatentReasoner, Trajectories, Sampling], tuple[Scores, torch.Tensor]]

@@ -23,6 +23,7 @@ from latentplan.training.arguments import (
     flatten_recipe,
 )
 from latentplan.training.checkpoints import REHEARSAL, last_checkpoint, remove_unfinished
+from latentplan.training.consistency_check import check_training
 from latentplan.training.data import common_modulus, encode_problems, load_training_problems
 from latentplan.training.drift import STARTING_LATENTS, Drift
 from latentplan.training.estimators import ESTIMATORS, slot_actions
@@ -95,6 +96,7 @@ def train_sft(
     watcher = Watcher(run, SFT_RULES, Situation(parts.num_slots, parts.stop_head, curriculum.stages[-1]))
     callbacks = [MetricsFile(run), watcher]
     trainer = SFTTrainer(system, config, encoded, encoder, tokenizer, curriculum, callbacks, validation)
+    check_training(system, encoder, encoded, curriculum.stages, config.seed)
     return _train(run, trainer, system, tokenizer)
 
 

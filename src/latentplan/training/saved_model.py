@@ -67,7 +67,7 @@ def outputs(reasoner: LatentReasoner, decoder: StepDecoder | None) -> Outputs:
                 found["log-variances"] = drawn.log_variance
             if reasoner.stop_head is not None:
                 found["stop logits"] = reasoner.stop_head(drawn.mean)
-            context.push(drawn.mean, torch.ones_like(ids[:, :1]))
+            context.append(drawn.mean, torch.ones_like(ids[:, :1]))
             found["logits after a latent"] = reasoner.logits(context.read())
         if decoder is not None:
             latents = hidden[:, -decoder.config.latents_per_step :]

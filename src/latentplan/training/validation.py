@@ -15,13 +15,13 @@ from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling import noise
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.minigsm import generate
 from latentplan.problems.overlap import refuse_overlap
 from latentplan.problems.problem import Problem
 from latentplan.rewards import BUILT_IN
 from latentplan.rewards.steps import in_sentences
 from latentplan.rollout.reconstruction import teacher_share
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import Solution, solve
 from latentplan.training.arguments import DataArguments, RunConfig
 from latentplan.training.data import encode_problems, load_training_problems

@@ -29,8 +29,8 @@ from latentplan.evaluation.selection.results import (
 )
 from latentplan.evaluation.statistics import mean_interval, pass_at_k, wilson_interval
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import solve
 
 

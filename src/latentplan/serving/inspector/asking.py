@@ -13,10 +13,10 @@ from dataclasses import asdict
 from typing import Any
 
 from latentplan.rollout.plans import written_plan
+from latentplan.rollout.trace import LatentStep, Token, trace
 from latentplan.serving.inspector.decoded import Piece, decode_steps, next_words, text_of, texts_of
 from latentplan.serving.inspector.reading import PlanReading, read_plan
 from latentplan.serving.inspector.subjects import Subject
-from latentplan.serving.inspector.walk import LatentStep, Token, walk
 
 Event = dict[str, Any]
 
@@ -35,7 +35,7 @@ def ask(
     plan: list[str] = []
     tokens: list[Token] = []
     num_latents = num_steps = 0
-    for seen in walk(subject.model, question, max_new_tokens=max_new_tokens):
+    for seen in trace(subject.model, question, max_new_tokens=max_new_tokens):
         if isinstance(seen, Token):
             tokens.append(seen)
             if not seen.last:

@@ -37,26 +37,32 @@ class Sampling:
         return cls(temperature=0.0, latent_temperature=0.0, max_new_tokens=max_new_tokens)
 
 
-def log_softmax(logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Log-probabilities `[..., classes]` of the policy that samples at `temperature` (0 scores as 1)."""
+Temperature = float | torch.Tensor
+"""One for all rows, or `[rows]`."""
+
+
+def log_softmax(logits: torch.Tensor, temperature: Temperature) -> torch.Tensor:
+    """Log-probabilities `[rows, ..., classes]` of a policy that samples at `temperature` (0 scores as 1)."""
     logits = logits.float()
+    if isinstance(temperature, torch.Tensor):
+        scale = torch.where(temperature > 0, temperature, 1.0)
+        return torch.log_softmax(logits / scale.reshape(-1, *[1] * (logits.dim() - 1)), dim=-1)
     # Nothing is divided by 1: over a large vocabulary that would be a copy.
     return torch.log_softmax(logits if temperature in (0, 1) else logits / temperature, dim=-1)
 
 
-def draw(logits: torch.Tensor, keys: torch.Tensor | None, temperature: float | torch.Tensor) -> torch.Tensor:
+def draw(logits: torch.Tensor, keys: torch.Tensor | None, temperature: Temperature) -> torch.Tensor:
     """Draws one class a row, `[rows]`: the largest of logits / temperature + Gumbel noise.
 
     Args:
         logits: `[rows, classes]`, normalised or not.
-        keys: `[rows]` int64, another one for each draw; not needed at temperature 0.
-        temperature: of all rows, or of each row, `[rows]`; 0 takes the most probable class.
+        keys: `[rows]` int64, another one for each draw; None takes the most probable class.
+        temperature: 0 takes the most probable class.
     """
+    if keys is None or (not isinstance(temperature, torch.Tensor) and temperature == 0):
+        return logits.argmax(dim=-1)
     if isinstance(temperature, torch.Tensor):
         temperature = temperature.unsqueeze(1)
-    elif temperature == 0:
-        return logits.argmax(dim=-1)
-    assert keys is not None
     best = chosen = None
     rows, classes = logits.shape
     size = max(1, _NUMBERS_AT_ONCE.get(logits.device.type, logits.numel()) // max(1, rows))
@@ -74,7 +80,7 @@ def draw(logits: torch.Tensor, keys: torch.Tensor | None, temperature: float | t
 
 
 def choose(
-    logits: torch.Tensor, keys: torch.Tensor | None, temperature: float
+    logits: torch.Tensor, keys: torch.Tensor | None, temperature: Temperature
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draws one token a row and its log-probability, `[rows]` each, from `[rows, vocabulary]`; see `draw`."""
     token = draw(logits, keys, temperature)

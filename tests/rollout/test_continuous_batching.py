@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from latentplan.modeling.sampling import Sampling
+from latentplan.rollout.continuous_batching import ContinuousBatch, Row, rows_of
 from latentplan.rollout.engine import generate
-from latentplan.rollout.rolling import RollingBatch, Row, rows_of
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import question_batch
 
 GREEDY, WARM = Sampling.greedy(6), Sampling(1.0, 1.0, 6)
@@ -42,7 +42,7 @@ def assert_same(row: Row, expected) -> None:
         torch.testing.assert_close(torch.stack(row.latents), latents, rtol=1e-4, atol=1e-4)
 
 
-def run_to_the_end(batch: RollingBatch) -> None:
+def run_to_the_end(batch: ContinuousBatch) -> None:
     for _ in range(100):
         if not batch.rows:
             return
@@ -55,7 +55,7 @@ def test_whoever_joins_when_everyone_gets_their_own_trajectory(
     method, make_system, as_loaded, mixed_problems
 ):
     model = as_loaded(make_system(method))
-    batch = RollingBatch(model.reasoner)
+    batch = ContinuousBatch(model.reasoner)
     asking = [
         (
             rows_of(asked(model, problem.question), seed, 0, samples, sampling),
@@ -69,7 +69,7 @@ def test_whoever_joins_when_everyone_gets_their_own_trajectory(
         )
     ]
     for rows, *_ in asking:
-        batch.join(rows)
+        batch.admit(rows)
         batch.step()
     run_to_the_end(batch)
     for rows, problem, sampling, seed, samples in asking:
@@ -81,10 +81,10 @@ def test_whoever_joins_when_everyone_gets_their_own_trajectory(
 def test_other_backbones_and_narrow_windows(family, make_system, as_loaded, mixed_problems):
     backbone = {"sliding_window": 5} if family == "gemma2" else {}
     model = as_loaded(make_system("atp_latent", family=family, backbone=backbone))
-    batch, asking = RollingBatch(model.reasoner), []
+    batch, asking = ContinuousBatch(model.reasoner), []
     for seed, problem in enumerate(mixed_problems[:4]):
         asking.append((rows_of(asked(model, problem.question), seed, 0, 2, WARM), problem, seed))
-        batch.join(asking[-1][0])
+        batch.admit(asking[-1][0])
         batch.step()
     run_to_the_end(batch)
     for rows, problem, seed in asking:
@@ -96,9 +96,9 @@ def test_rows_that_are_told_to_leave_leave_and_the_others_do_not_notice(
     make_system, as_loaded, mixed_problems
 ):
     model = as_loaded(make_system("atp_latent"))
-    batch = RollingBatch(model.reasoner)
+    batch = ContinuousBatch(model.reasoner)
     rows = [rows_of(asked(model, each.question), 5, 0, 4, WARM) for each in mixed_problems[:4]]
-    batch.join([row for group in rows for row in group])
+    batch.admit([row for group in rows for row in group])
     for row in [*rows[0], *rows[1], *rows[3]]:
         row.ended = True
     batch.step()
@@ -113,29 +113,29 @@ def test_a_limit_on_latents_and_tokens_together(make_system, as_loaded, mixed_pr
     model = as_loaded(make_system("coconut"))  # always its 6 latents
     question = asked(model, mixed_problems[0].question)
     rows = [Row(question, 1, Sampling.greedy(10), max_tokens=limit) for limit in (4, 6, 8)]
-    batch = RollingBatch(model.reasoner)
-    batch.join(rows)
+    batch = ContinuousBatch(model.reasoner)
+    batch.admit(rows)
     run_to_the_end(batch)
     assert [(len(row.latents), len(row.answer_ids)) for row in rows] == [(4, 0), (6, 0), (6, 2)]
 
 
 def test_a_batch_that_never_empties_does_not_grow(make_system, as_loaded, mixed_problems):
     model = as_loaded(make_system("atp_latent"))
-    batch, widths = RollingBatch(model.reasoner), []
+    batch, widths = ContinuousBatch(model.reasoner), []
     for turn in range(30):
         question = asked(model, mixed_problems[turn % 6].question)
-        batch.join(rows_of(question, turn, 0, 1, WARM))
+        batch.admit(rows_of(question, turn, 0, 1, WARM))
         batch.step()
-        widths.append(batch._context.mask.shape[1])
+        widths.append(batch._state.mask.shape[1])
     longest = max(len(asked(model, each.question)) for each in mixed_problems)
     assert max(widths) <= longest + 6 + 1 + 6 + 2
 
 
 def test_no_latents_is_an_answer_too(make_system, as_loaded, mixed_problems):
     model = as_loaded(make_system("cot"))
-    batch = RollingBatch(model.reasoner)
+    batch = ContinuousBatch(model.reasoner)
     row = Row(asked(model, mixed_problems[0].question), 0, Sampling.greedy(1))
-    batch.join([row])
+    batch.admit([row])
     assert row.ended
     assert batch.rows == []
     assert (len(row.answer_ids), row.latents) == (1, [])
