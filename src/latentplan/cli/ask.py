@@ -22,6 +22,7 @@ from latentplan.cli.options import (
     Seed,
     Temperature,
     TorchThreads,
+    TrustRemoteCode,
 )
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
@@ -41,6 +42,7 @@ def ask(
     seed: Seed = 0,
     device: Device = None,
     torch_threads: TorchThreads = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Ask a model one question: its answer, the latent tokens that it used, and its plan."""
     if not question.strip():
@@ -48,7 +50,7 @@ def ask(
     latents = temperature if latent_temperature is None else latent_temperature
     sampling = Sampling(temperature, latents, max_new_tokens)
     check_samples(sampling, num_generations)
-    loaded = open_model(model, device, torch_threads, compression_factor)
+    loaded = open_model(model, device, torch_threads, compression_factor, trust_remote_code)
     try:
         (solutions,) = solve(loaded, [question], sampling, seed=seed, num_generations=num_generations)
     except ValueError as error:

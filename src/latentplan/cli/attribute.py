@@ -24,6 +24,7 @@ from latentplan.cli.options import (
     NumProblems,
     Split,
     TorchThreads,
+    TrustRemoteCode,
     column_map,
 )
 from latentplan.cli.own_problems import own_preset, run_of
@@ -54,13 +55,17 @@ def attribute(
     ] = None,
     device: Device = None,
     torch_threads: TorchThreads = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Exchange two models' latents: how much of a gain is the latents', and how much the answer words'?"""
     try:
         argument = benchmark or own_preset(run_of(before))
         columns = column_map(dataset_columns)
         ((label, problems),) = load_benchmarks([argument], num_problems, split=split, columns=columns).items()
-        one, other = (open_model(folder, device, torch_threads) for folder in (before, after))
+        one, other = (
+            open_model(folder, device, torch_threads, trust_remote_code=trust_remote_code)
+            for folder in (before, after)
+        )
         for each in (one, other):
             refuse_control_tokens(each, [argument], {label: problems}, split=split, columns=columns)
         solved = crossed_answers(one, other, problems, max_new_tokens=max_new_tokens, batch_size=batch_size)

@@ -28,7 +28,7 @@ from latentplan.cli.comparison.runs import Evaluations, Runs, conflict_message
 from latentplan.cli.comparison.sweep import VALIDATION, Rates, Sweep
 from latentplan.cli.jobs import Job, run_jobs
 from latentplan.cli.opening import fail
-from latentplan.cli.options import BatchSize, TorchThreads
+from latentplan.cli.options import BatchSize, TorchThreads, TrustRemoteCode
 from latentplan.cli.recipe import quiet_libraries
 from latentplan.problems.problem import DataError
 from latentplan.report.comparison import build_comparison
@@ -116,6 +116,7 @@ def compare(
     batch_size: BatchSize = 128,
     workers: Workers = 1,
     torch_threads: TorchThreads = None,
+    trust_remote_code: TrustRemoteCode = False,
     redo: Redo = False,
     plan_only: PlanOnly = False,
 ) -> None:
@@ -131,7 +132,8 @@ def compare(
             max_new_tokens=max_new_tokens,
             num_generations=num_generations,
         )
-        entries, order = asked_entries(recipes or [], asked, settings or [], scale)
+        common = [*(settings or []), *(["trust_remote_code=true"] if trust_remote_code else [])]
+        entries, order = asked_entries(recipes or [], asked, common, scale)
         seed_list = [first_seed + place for place in range(asked.seeds or 3)]
         folder = output or Path("runs") / ("compare" if experiment is None else Path(experiment).stem)
         evaluations = _evaluations(asked, entries, batch_size, torch_threads)

@@ -28,6 +28,7 @@ from latentplan.cli.options import (
     Seed,
     Split,
     TorchThreads,
+    TrustRemoteCode,
     column_map,
 )
 from latentplan.cli.own_problems import own_preset, run_of
@@ -86,6 +87,7 @@ def diagnose(
     fail_on: FailOn = "all",
     device: Device = None,
     torch_threads: TorchThreads = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Say whether a model's latents matter, and how: verdicts here, and files of figures (JSON, Markdown)."""
     run = run_of(model)
@@ -97,7 +99,7 @@ def diagnose(
         problems = load_benchmarks(arguments, num_problems, split=split, columns=columns)
     except (ValueError, FileNotFoundError) as error:
         fail(error)
-    loaded = open_model(model, device, torch_threads, compression_factor)
+    loaded = open_model(model, device, torch_threads, compression_factor, trust_remote_code)
     refuse_control_tokens(loaded, arguments, problems, split=split, columns=columns)
     folder = output or evaluation_folder(model).with_name("diagnosis")
     console = Console(highlight=False)

@@ -14,18 +14,23 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from latentplan.cli.opening import fail
 from latentplan.cli.recipe import parse_recipe, quiet_libraries, recipe_names
+from latentplan.methods.registry import get_method
 from latentplan.modeling.configuration import LatentReasonerConfig
+from latentplan.modeling.damage import blamed_on
+from latentplan.modeling.heads import latent_head_class
 from latentplan.modeling.loading import is_latent_checkpoint
 from latentplan.modeling.shapes import SHAPES, backbone_shape, shape_from
+from latentplan.problems.importing import CodeSource
 from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments, RunConfig, SFTConfig
 from latentplan.training.dry_run import Lengths
 from latentplan.training.footprint import SHARDING
 from latentplan.training.memory import GIB, Estimate, estimate_memory
 
+_TRY = "try a step of training instead"
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -60,16 +65,17 @@ def estimate(
     lengths = Lengths(question=question_tokens, step=step_tokens, steps=steps)
     try:
         plan = read_plan(context.args)
-        result = estimate_memory(
-            plan.model,
-            plan.built_as,
-            plan.run,
-            plan.backbone,
-            decoder=plan.decoder,
-            lengths=lengths,
-            devices=devices,
-            sharding=sharding,
-        )
+        with blamed_on(plan.model.model_name_or_path or "this recipe", "its memory cannot be computed", _TRY):
+            result = estimate_memory(
+                plan.model,
+                plan.built_as,
+                plan.run,
+                plan.backbone,
+                decoder=plan.decoder,
+                lengths=lengths,
+                devices=devices,
+                sharding=sharding,
+            )
     except (ValueError, OSError, typer.BadParameter) as error:
         fail(error)
     if as_json:
@@ -103,7 +109,12 @@ def _rl_plan(model: ModelArguments, run: GRPOConfig) -> _Plan:
     path = str(model.model_name_or_path)
     if is_latent_checkpoint(f"{path}/model") or is_latent_checkpoint(path):
         folder = f"{path}/model" if is_latent_checkpoint(f"{path}/model") else path
-        config = AutoConfig.from_pretrained(folder)
+        config = LatentReasonerConfig.from_pretrained(folder)
+        # The estimate builds the model, with the head and the method that the checkpoint names.
+        source = CodeSource(folder, model.trust_remote_code)
+        get_method(config.method, source)
+        if config.latent_head is not None:
+            latent_head_class(config.latent_head, source)
         built_as = _as_built(config)
         return _Plan(model, built_as, run, config.backbone_config, None)
     recipe = _recipe_that_makes(path)
@@ -133,7 +144,7 @@ def _shape_of(model: ModelArguments) -> PreTrainedConfig:
         return shape_from({"vocab_size": model.vocab_size, **model.backbone_config})
     for folder in (f"{path}/model", path):
         if is_latent_checkpoint(folder):
-            return AutoConfig.from_pretrained(folder).backbone_config
+            return LatentReasonerConfig.from_pretrained(folder).backbone_config
     recipe = None if path in SHAPES else _recipe_that_makes(path)
     if recipe is not None:
         return read_plan(["--config", recipe]).backbone

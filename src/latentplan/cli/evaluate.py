@@ -33,6 +33,7 @@ from latentplan.cli.options import (
     Split,
     Temperature,
     TorchThreads,
+    TrustRemoteCode,
     column_map,
 )
 from latentplan.encoding.control_tokens import ControlTokenError
@@ -123,6 +124,7 @@ def evaluate(
     output: Output = None,
     device: Device = None,
     torch_threads: TorchThreads = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Evaluate a model on benchmarks: a table here, and files of results (JSON) and predictions (JSONL)."""
     latents = temperature if latent_temperature is None else latent_temperature
@@ -132,7 +134,7 @@ def evaluate(
         problems = load_benchmarks(benchmark, num_problems, split=split, columns=column_map(dataset_columns))
     except ValueError as error:
         fail(error)
-    loaded = open_model(model, device, torch_threads, compression_factor)
+    loaded = open_model(model, device, torch_threads, compression_factor, trust_remote_code)
     refuse_control_tokens(loaded, benchmark, problems, split=split, columns=column_map(dataset_columns))
     folder = output or evaluation_folder(model)
     run = _Run(

@@ -41,7 +41,7 @@ def lm_eval(context: typer.Context) -> None:
 
 def completed(arguments: list[str]) -> list[str]:
     """The arguments of `lm_eval`, with latentplan's model, tasks and batch size unless they name others."""
-    words = list(arguments)
+    words = _flag(list(arguments), "--trust_remote_code")
     if not words or set(words) & {"-h", "--help"}:
         return words
     is_run = words[0] == "run" or words[0].startswith("-")
@@ -49,6 +49,17 @@ def completed(arguments: list[str]) -> list[str]:
         if not any(word == name or word.startswith(f"{name}=") for word in words for name in names):
             words += [names[0], value]
     return words
+
+
+def _flag(words: list[str], name: str) -> list[str]:
+    """The words with `NAME true` or `NAME false` as `lm_eval` takes it: the name alone, or nothing."""
+    if name not in words:
+        return words
+    place = words.index(name)
+    value = words[place + 1].lower() if place + 1 < len(words) else ""
+    if value not in ("true", "false"):
+        return words
+    return [*words[:place], *([name] if value == "true" else []), *words[place + 2 :]]
 
 
 # `ls` and `validate` know the first alone. One trajectory at a time, the default there, would only be slow.

@@ -44,12 +44,21 @@ def open_model(
     device: str | None = None,
     torch_threads: int | None = None,
     compression_factor: int | None = None,
+    trust_remote_code: bool = False,
 ) -> LoadedModel:
-    """The model in a run or model folder, on `device` (by default the GPU, if any); else the command ends."""
+    """The model in a run or model folder, on `device` (by default the GPU, if any); else the command ends.
+
+    Args:
+        folder: the run or model folder.
+        device: such as cuda:1.
+        torch_threads: CPU threads of PyTorch; None leaves them.
+        compression_factor: tokens of the chain that a latent stands for (CoLaR); None as the model says.
+        trust_remote_code: whether code may run that the folder names.
+    """
     if torch_threads is not None:
         torch.set_num_threads(torch_threads)
     try:
-        model = load_model(folder)
+        model = load_model(folder, trust_remote_code)
         if compression_factor is not None:
             choose_compression(model, compression_factor)
         target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

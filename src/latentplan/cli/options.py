@@ -50,6 +50,27 @@ Columns = Annotated[
         "'{question: problem, steps: solution, answer: final}'.",
     ),
 ]
+
+
+def yes_or_no(text: str | bool) -> bool:
+    """The value of a flag such as `--trust_remote_code true`. Raises typer.BadParameter for anything else."""
+    value = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(
+        str(text).lower()
+    )
+    if value is None:
+        raise typer.BadParameter(f"must be true or false, got {text!r}")
+    return value
+
+
+TrustRemoteCode = Annotated[
+    Any,  # as a bool it would be a flag without a value, unlike that of sft and grpo
+    typer.Option(
+        "--trust_remote_code",
+        parser=yes_or_no,
+        metavar="true|false",
+        help="Run code that the model folder names: a head of its maker's, a kernel of the hub, a tokenizer.",
+    ),
+]
 TorchThreads = Annotated[
     int | None,
     typer.Option("--torch_threads", min=1, help="CPU threads of PyTorch; its own choice if absent."),

@@ -28,6 +28,7 @@ from latentplan.cli.options import (
     Seed,
     Split,
     TorchThreads,
+    TrustRemoteCode,
     column_map,
 )
 from latentplan.evaluation.harness import versions
@@ -75,6 +76,7 @@ def select(
     output: Output = None,
     device: Device = None,
     torch_threads: TorchThreads = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Choose among samples by vote or plan: accuracy against tokens, as tables, files and a plot."""
     latents = temperature if latent_temperature is None else latent_temperature
@@ -89,7 +91,9 @@ def select(
         names = names_of(models)
     except ValueError as error:
         fail(error)
-    loaded = [open_model(model, device, torch_threads) for model in models]
+    loaded = [
+        open_model(model, device, torch_threads, trust_remote_code=trust_remote_code) for model in models
+    ]
     for each in loaded:
         refuse_control_tokens(each, [benchmark], {label: problems}, split=split, columns=columns)
     console = Console(highlight=False)

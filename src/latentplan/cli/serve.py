@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from latentplan.cli.opening import fail, open_model
-from latentplan.cli.options import Device, TorchThreads
+from latentplan.cli.options import Device, TorchThreads, TrustRemoteCode
 from latentplan.modeling.loading import LoadedModel
 from latentplan.serving.settings import ServeSettings
 
@@ -86,6 +86,7 @@ def serve(
     last_message_only: LastMessageOnly = False,
     device: Device = None,
     torch_threads: TorchThreads = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Serve models over HTTP: OpenAI's interface, and a page that shows what they think."""
     try:
@@ -108,7 +109,9 @@ def serve(
     # What may fail at once comes before the models, which may take long to open.
     create_app, uvicorn = _server_parts()
     listening = _bound(host, port)
-    opened = [open_model(folder, device, torch_threads) for folder in models]
+    opened = [
+        open_model(folder, device, torch_threads, trust_remote_code=trust_remote_code) for folder in models
+    ]
     named = dict(zip(names, opened, strict=True))
     app = create_app(named, settings, dict(zip(names, models, strict=True)))
     patience = math.ceil(settings.request_timeout) + 1

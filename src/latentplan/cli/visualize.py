@@ -29,6 +29,7 @@ from latentplan.cli.options import (
     Split,
     Temperature,
     TorchThreads,
+    TrustRemoteCode,
     column_map,
 )
 from latentplan.cli.own_problems import own_preset, run_of
@@ -89,6 +90,7 @@ def visualize(
     output: Output = None,
     device: Device = None,
     torch_threads: TorchThreads = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Draw what models do: latents in the plane, stops, σ, decoded plans, rewards. PNG, SVG and the data."""
     names = projection or ["pca", "tsne"]
@@ -107,7 +109,7 @@ def visualize(
     tables: dict[str, LatentTable] = {}
     left_out: list[LeftOut] = []
     for title, folder in zip(titles, models, strict=True):
-        loaded = open_model(folder, device, torch_threads)
+        loaded = open_model(folder, device, torch_threads, trust_remote_code=trust_remote_code)
         if not loaded.reasoner.config.num_slots:
             left_out.append(LeftOut(title, f"{loaded.reasoner.config.method} has no latents"))
             continue

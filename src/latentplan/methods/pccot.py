@@ -18,6 +18,7 @@ from latentplan.modeling.sampling import Temperature
 from latentplan.modeling.thinking import Block, Given, ThinkingProcess
 
 BLOCKS = ("chain", "step")
+MOST_ITERATIONS = 4096
 
 
 class Jacobi(ThinkingProcess):
@@ -27,7 +28,7 @@ class Jacobi(ThinkingProcess):
     question (`chain`), or given the steps before theirs (`step`), and their density is exact.
 
     Args:
-        iterations: T, at least 1.
+        iterations: T, from 1 to 4096.
         block: latents that are refined together: 'chain' for all slots, as in the paper, or 'step' for those
             of a step, with a stop decision before each.
         placeholder: id of the token in every slot of the first iteration; `<|start-latent|>` by default.
@@ -38,8 +39,12 @@ class Jacobi(ThinkingProcess):
 
     def __init__(self, iterations: int = 3, block: str = "chain", placeholder: int | None = None):
         super().__init__()
-        if not isinstance(iterations, int) or iterations < 1:
-            raise ValueError(f"iterations must be a whole number of at least 1, got {iterations!r}")
+        if type(iterations) is not int or not 1 <= iterations <= MOST_ITERATIONS:
+            raise ValueError(
+                f"iterations must be a whole number from 1 to {MOST_ITERATIONS}, got {iterations!r}"
+            )
+        if placeholder is not None and (type(placeholder) is not int or placeholder < 0):
+            raise ValueError(f"placeholder must be a token's id, got {placeholder!r}")
         if block not in BLOCKS:
             raise ValueError(f"block must be one of {', '.join(BLOCKS)}, got {block!r}")
         self.iterations, self.block, self.placeholder = iterations, block, placeholder

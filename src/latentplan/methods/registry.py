@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from latentplan.methods.base import Method
-from latentplan.problems.importing import import_named, modules_of, names_own_code
+from latentplan.problems.importing import CodeSource, import_named, modules_of, names_own_code
 
 
 def _methods_of(module: object) -> list[type[Method]]:
@@ -26,15 +26,20 @@ def methods() -> dict[str, Method]:
     return {method.name: method() for method in found}
 
 
-def get_method(name: str) -> Method:
+def get_method(name: str, source: CodeSource | None = None) -> Method:
     """Returns the method called `name`: one of `methods`, or `package.module:Class`.
 
+    Args:
+        name: of the method.
+        source: the checkpoint that names it; None where the user does.
+
     Raises:
+        UntrustedCodeError: a checkpoint names code, and is not trusted.
         ValueError: there is no such name, module or class; the message lists what there is.
     """
     if name in methods():
         return methods()[name]
-    found = import_named(name, "method") if names_own_code(name) else None
+    found = import_named(name, "method", source) if names_own_code(name) else None
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise ValueError(
             f"method must be one of {sorted(methods())}, or a subclass of Method as 'package.module:Class', "

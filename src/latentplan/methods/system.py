@@ -22,10 +22,11 @@ from latentplan.modeling.heads import ValueHead
 from latentplan.modeling.loading import LoadedModel, encoder_of, load_model
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.recompute import decoder_layers, recompute_layers
+from latentplan.modeling.soundness import STEP_DECODER
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.modeling.weight_gradients import deferred_weight_gradients
 
-STEP_DECODER_FOLDER, VALUE_HEAD_FOLDER = "step_decoder", "value_head"
+STEP_DECODER_FOLDER, VALUE_HEAD_FOLDER = STEP_DECODER, "value_head"
 
 
 class LatentSystem(nn.Module):
@@ -53,7 +54,7 @@ class LatentSystem(nn.Module):
         self.reasoner = reasoner
         self.step_decoder = step_decoder
         self.value_head = value_head
-        self.method: Method = get_method(reasoner.config.method)
+        self.method: Method = get_method(reasoner.config.method, reasoner.config.code_source)
         self.objectives = self.method.all_objectives
         self.weights = dict(self.method.objectives if objectives is None else objectives)
         self._check()
@@ -168,10 +169,13 @@ class LatentSystem(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | os.PathLike, objectives: Mapping[str, float] | None = None
+        cls,
+        folder: str | os.PathLike,
+        objectives: Mapping[str, float] | None = None,
+        trust_remote_code: bool = False,
     ) -> tuple[LatentSystem, LoadedModel]:
-        """A saved system, and its tokenizer and encoder beside it."""
-        loaded = load_model(folder)
+        """A saved system, and its tokenizer and encoder beside it; the arguments as of `load_model`."""
+        loaded = load_model(folder, trust_remote_code)
         return cls(loaded.reasoner, loaded.step_decoder, objectives), loaded
 
 
@@ -184,7 +188,8 @@ def save_finished(
     """Writes a trained system as `save_pretrained` does, with LoRA adapters merged into the weights."""
     system.save_pretrained(folder, tokenizer, state_dict)
     if system.has_adapters:
-        save_merged(load_model(folder), folder)
+        # Written above, by code that runs already.
+        save_merged(load_model(folder, trust_remote_code=True), folder)
 
 
 def save_merged(saved: LoadedModel, folder: str | os.PathLike) -> None:

@@ -7,7 +7,27 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from latentplan.modeling.config_rules import (
+    FLAG,
+    LORA,
+    SETTINGS,
+    TOKEN,
+    TOKENS,
+    Rule,
+    number,
+    optional,
+    text,
+    whole,
+)
 from latentplan.modeling.saving import SavedConfig
+
+_SHARED_RULES: dict[str, Rule] = {
+    "latents_per_step": whole(1, 1024),
+    "lora": optional(LORA),
+    "pad_token_id": optional(TOKEN),
+    "eos_token_id": optional(TOKENS),
+    "tie_word_embeddings": FLAG,
+}
 
 
 def _as_config(value: dict[str, Any] | PreTrainedConfig | None) -> PreTrainedConfig:
@@ -51,6 +71,27 @@ class LatentReasonerConfig(SavedConfig):
         "AutoConfig": "LatentReasonerConfig",
         "AutoModel": "LatentReasoner",
         "AutoModelForCausalLM": "LatentReasonerForCausalLM",
+    }
+    rules: ClassVar[dict[str, Rule]] = {
+        **_SHARED_RULES,
+        "method": text(1),
+        "latent_head": optional(text(1)),
+        "stop_head": FLAG,
+        "max_latent_steps": whole(0, 4096),
+        "compression_factor": optional(whole(1, 1024)),
+        "initial_latent_scale": number(0, 1e6),
+        "initial_log_variance": number(-100, 100),
+        "thinking": text(1),
+        "thinking_settings": optional(SETTINGS),
+        "input_rule": text(1),
+        "input_rule_settings": optional(SETTINGS),
+        "written_steps": FLAG,
+        "step_separator": text(),
+        "answer_marker": text(1),
+        "chat_template": FLAG,
+        "system_prompt": optional(text()),
+        "start_latent_token_id": optional(TOKEN),
+        "end_latent_token_id": optional(TOKEN),
     }
     sub_configs: ClassVar[dict[str, Any]] = {"backbone_config": AutoConfig}
 
@@ -111,6 +152,7 @@ class StepDecoderConfig(SavedConfig):
         "AutoConfig": "StepDecoderConfig",
         "AutoModel": "StepDecoder",
     }
+    rules: ClassVar[dict[str, Rule]] = {**_SHARED_RULES, "latent_size": whole(1, 2**20)}
     sub_configs: ClassVar[dict[str, Any]] = {"backbone_config": AutoConfig}
 
     backbone_config: dict[str, Any] | PreTrainedConfig | None = None

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from latentplan.modeling.linear_maps import linear
-from latentplan.problems.importing import import_named, names_own_code
+from latentplan.problems.importing import CodeSource, import_named, names_own_code
 
 
 @dataclass
@@ -233,15 +233,20 @@ LATENT_HEADS: dict[str, type[nn.Module]] = {
 }
 
 
-def latent_head_class(name: str) -> type[nn.Module]:
-    """The head with this name: one of `LATENT_HEADS`, or the user's own as `package.module:Class`.
+def latent_head_class(name: str, source: CodeSource | None = None) -> type[nn.Module]:
+    """The head with this name: one of `LATENT_HEADS`, or somebody's own as `package.module:Class`.
+
+    Args:
+        name: of the head.
+        source: the checkpoint that names it; None where the user does.
 
     Raises:
+        UntrustedCodeError: a checkpoint names code, and is not trusted.
         ValueError: there is no such name, module or class.
     """
     if name in LATENT_HEADS:
         return LATENT_HEADS[name]
-    found = import_named(name, "latent_head") if names_own_code(name) else None
+    found = import_named(name, "latent_head", source) if names_own_code(name) else None
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise ValueError(
             f"latent_head must be one of {sorted(LATENT_HEADS)}, or a module of yours as "

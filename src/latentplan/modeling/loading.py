@@ -8,13 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import CONFIG_NAME
 from transformers.utils import logging as hf_logging
 
 from latentplan.encoding.chat import ChatTemplate
 from latentplan.encoding.encoder import Encoder
 from latentplan.modeling.configuration import LatentReasonerConfig
+from latentplan.modeling.damage import DamagedModelError, blamed_on, check_regular, read_json
+from latentplan.modeling.named_code import tokenizer_code
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.saving import CODE_FILE
+from latentplan.modeling.soundness import STEP_DECODER, check_sound
 from latentplan.modeling.step_decoder import StepDecoder
+from latentplan.problems.importing import CodeSource
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
 @dataclass
@@ -29,20 +37,24 @@ class LoadedModel:
 
 def is_latent_checkpoint(folder: str | os.PathLike) -> bool:
     """Whether a folder holds a saved `LatentReasoner` (rather than a plain language model)."""
-    config = Path(folder) / "config.json"
-    return config.is_file() and f'"{LatentReasonerConfig.model_type}"' in config.read_text()
+    config = Path(folder) / CONFIG_NAME
+    if not config.is_file():
+        return False
+    return f'"{LatentReasonerConfig.model_type}"' in config.read_text(encoding="utf-8", errors="replace")
 
 
 def find_model(folder: str | os.PathLike) -> Path:
     """The folder itself, or the `model` folder of a run.
 
     Raises:
+        DamagedModelError: one of them holds a model whose config.json is missing or damaged.
         FileNotFoundError: neither holds a latentplan model; the message says what is there instead.
     """
     folder = Path(folder)
     for each in (folder, folder / "model"):
         if is_latent_checkpoint(each):
             return each
+    refuse_damaged(folder)
     wanted = "(a folder with config.json and model.safetensors, such as runs/NAME/model)"
     if not folder.exists():
         raise FileNotFoundError(f"{folder} holds no latentplan model {wanted}: there is no such folder")
@@ -56,20 +68,56 @@ def find_model(folder: str | os.PathLike) -> Path:
     )
 
 
-def load_model(folder: str | os.PathLike, **options: Any) -> LoadedModel:
-    """Loads what `LatentSystem.save_pretrained` wrote; `options` go to the reasoner's `from_pretrained`.
+def refuse_damaged(folder: str | os.PathLike) -> None:
+    """Raises DamagedModelError where a folder, or a run's `model` folder, lacks a readable config.json."""
+    for each in (Path(folder), Path(folder) / "model"):
+        if os.path.lexists(each / CONFIG_NAME) or (each / CODE_FILE).is_file():
+            read_json(each / CONFIG_NAME)
+
+
+def load_model(folder: str | os.PathLike, trust_remote_code: bool = False, **options: Any) -> LoadedModel:
+    """Loads what `LatentSystem.save_pretrained` wrote.
+
+    Args:
+        folder: a run or a model folder.
+        trust_remote_code: whether code may run that the folder names: its maker's latent head or method, an
+            attention kernel of the hub, a tokenizer's own class. Each is logged before it runs.
+        options: go to the reasoner's `from_pretrained`.
 
     Raises:
+        CheckpointMismatchError: its weights are not those that its configuration describes.
+        DamagedModelError: a file is missing or damaged or contradicts another; says which and what is wrong.
         FileNotFoundError: the folder holds no latentplan model; the message says where one may be.
+        UntrustedCodeError: it names code, and `trust_remote_code` is False.
     """
     folder = find_model(folder)
     hf_logging.disable_progress_bar()
-    reasoner = LatentReasoner.from_pretrained(folder, **options)
-    decoder_folder = folder / "step_decoder"
-    decoder = StepDecoder.from_pretrained(decoder_folder) if decoder_folder.is_dir() else None
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    encoder = encoder_of(reasoner.config, tokenizer)
-    return LoadedModel(reasoner.eval(), decoder.eval() if decoder else None, tokenizer, encoder)
+    check_regular(folder)
+    code = tokenizer_code(folder)
+    if code is not None:
+        CodeSource(str(folder), trust_remote_code).allow(code)
+    reasoner = LatentReasoner.from_pretrained(folder, trust_remote_code=trust_remote_code, **options)
+    decoder_folder, decoder = folder / STEP_DECODER, None
+    if os.path.lexists(decoder_folder):
+        decoder = StepDecoder.from_pretrained(decoder_folder, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(folder, trust_remote_code)
+    with blamed_on(folder, "its tokenizer does not fit the model"):
+        encoder = encoder_of(reasoner.config, tokenizer)
+    model = LoadedModel(reasoner.eval(), decoder.eval() if decoder else None, tokenizer, encoder)
+    check_sound(model, folder)
+    return model
+
+
+def load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder. Raises DamagedModelError where a file of it is missing or damaged."""
+    try:
+        with blamed_on(folder, "its tokenizer cannot be loaded"):
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except DamagedModelError:
+        for name in _TOKENIZER_FILES:  # which of them, if it is not even JSON
+            if os.path.lexists(folder / name):
+                read_json(folder / name)
+        raise
 
 
 def encoder_of(config: LatentReasonerConfig, tokenizer: PreTrainedTokenizerBase) -> Encoder:

@@ -28,6 +28,7 @@ class LatentReasoner(SavedModel):
         backbone: a causal language model to build on; made from `config.backbone_config` where it is None.
 
     Raises:
+        UntrustedCodeError: the configuration is of a checkpoint that names code, and is not trusted.
         ValueError: the configuration names a latent head that does not exist.
     """
 
@@ -48,13 +49,13 @@ class LatentReasoner(SavedModel):
         config.backbone_config = self.backbone.config
         self.latent_head = self.stop_head = None
         if config.latent_head is not None:
-            self.latent_head = latent_head_class(config.latent_head)(
+            self.latent_head = latent_head_class(config.latent_head, config.code_source)(
                 config.hidden_size, config.initial_latent_scale, config.initial_log_variance
             )
             if config.stop_head:
                 self.stop_head = StopHead(config.hidden_size, getattr(self.latent_head, "output_scale", 1.0))
-        self.thinking = thinking_process(config.thinking, config.thinking_settings)
-        self.input_rule = input_rule(config.input_rule, config.input_rule_settings)
+        self.thinking = thinking_process(config.thinking, config.thinking_settings, config.code_source)
+        self.input_rule = input_rule(config.input_rule, config.input_rule_settings, config.code_source)
         self.post_init()
         if config.lora is not None:
             add_lora(self.backbone, config.lora)

@@ -22,7 +22,7 @@ from latentplan.modeling.heads import LatentDistribution
 from latentplan.modeling.latent_length import LatentLength, StopDecision
 from latentplan.modeling.noise import Draws, columns, slots
 from latentplan.modeling.sampling import Temperature
-from latentplan.problems.importing import import_named, names_own_code
+from latentplan.problems.importing import CodeSource, import_named, names_own_code
 
 if TYPE_CHECKING:
     from latentplan.modeling.configuration import LatentReasonerConfig
@@ -211,19 +211,23 @@ class Sequential(ThinkingProcess):
 THINKING_PROCESSES: dict[str, type[ThinkingProcess]] = {"sequential": Sequential}
 
 
-def thinking_process(name: str, settings: dict[str, Any] | None = None) -> ThinkingProcess:
+def thinking_process(
+    name: str, settings: dict[str, Any] | None = None, source: CodeSource | None = None
+) -> ThinkingProcess:
     """Makes a process by name: one of `THINKING_PROCESSES`, or the user's own as `package.module:Class`.
 
     Args:
         name: of the process.
         settings: its keyword arguments.
+        source: the checkpoint that names it; None where the user does.
 
     Raises:
+        UntrustedCodeError: a checkpoint names code, and is not trusted.
         ValueError: there is no such process, or it has no such settings.
     """
     found = THINKING_PROCESSES.get(name)
     if found is None and names_own_code(name):
-        found = import_named(name, "thinking")
+        found = import_named(name, "thinking", source)
     if not (isinstance(found, type) and issubclass(found, ThinkingProcess)):
         raise ValueError(
             f"thinking must be one of {sorted(THINKING_PROCESSES)}, or a ThinkingProcess of yours as "

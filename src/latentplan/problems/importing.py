@@ -1,25 +1,75 @@
-"""What a user names in their own code: `package.module:name`."""
+"""Code that a name stands for, `package.module:name`, and who named it.
+
+What the user names, in a recipe, a flag or their own Python, runs. What a checkpoint names runs only where
+the user trusts the checkpoint: a downloaded folder is somebody else's text.
+"""
 
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import pkgutil
 import sys
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+logger = logging.getLogger(__name__)
+_named_by_the_user: set[str] = set()
 
-def import_named(name: str, kind: str) -> Any:
+
+class UntrustedCodeError(ValueError):
+    """A checkpoint names code to run, and the user has not said that it may."""
+
+
+@dataclass(frozen=True)
+class CodeSource:
+    """The checkpoint that a name of code was read from.
+
+    Attributes:
+        folder: the folder or hub id of the checkpoint.
+        trusted: whether the user lets its code run (`trust_remote_code`).
+    """
+
+    folder: str
+    trusted: bool = False
+
+    def allow(self, what: str) -> None:
+        """Says that code of the checkpoint is about to run.
+
+        Args:
+            what: the code, in words.
+
+        Raises:
+            UntrustedCodeError: it may not.
+        """
+        if not self.trusted:
+            raise UntrustedCodeError(
+                f"{self.folder} names code that would run on this machine: {what}. It has not been run. If "
+                "you trust whoever made this folder, set --trust_remote_code true (in Python, "
+                "trust_remote_code=True)"
+            )
+        logger.warning("running code that %s names: %s", self.folder, what)
+
+
+def import_named(name: str, kind: str, source: CodeSource | None = None) -> Any:
     """The object that `package.module:name` names, or None where the module has none of that name.
 
     Args:
         name: module and object, with a colon between them.
         kind: what it is to be, for the message: reward, method, ….
+        source: the checkpoint that names it; None where the user does. What the user has named in this
+            process is theirs, whichever checkpoint names it too.
 
     Raises:
+        UntrustedCodeError: a checkpoint names it, which the user does not trust.
         ValueError: there is no such module.
     """
+    if source is None:
+        _named_by_the_user.add(name)
+    elif name not in _named_by_the_user and not name.startswith("latentplan."):  # installed, and running
+        source.allow(f"the {kind} {name!r}")
     module_name, _, attribute = name.partition(":")
     return getattr(_import(module_name, f"the {kind} {name!r}"), attribute, None)
 
@@ -27,7 +77,7 @@ def import_named(name: str, kind: str) -> Any:
 def names_own_code(name: str) -> bool:
     """Whether a name has the form `package.module:name`."""
     module_name, colon, attribute = name.partition(":")
-    return bool(colon and module_name and attribute)
+    return bool(colon) and attribute.isidentifier() and all(map(str.isidentifier, module_name.split(".")))
 
 
 def _import(module_name: str, what: str) -> ModuleType:

@@ -64,8 +64,10 @@ class TrainedQuestions:
         for folder in (Path(model), Path(model).parent) if model else ():
             if (folder / TRAINED_QUESTIONS).is_file():
                 try:
-                    stored = np.load(folder / TRAINED_QUESTIONS)
-                    return cls(stored[:-1], stored[-1])
-                except (OSError, ValueError, IndexError):
+                    stored = np.load(
+                        folder / TRAINED_QUESTIONS, mmap_mode="r"
+                    )  # so that no header takes memory
+                    return cls(np.array(stored[:-1]), stored[-1])
+                except (OSError, ValueError, IndexError, EOFError, TypeError):
                     return None
         return None

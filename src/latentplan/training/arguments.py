@@ -48,7 +48,10 @@ class ModelArguments:
     )
     system_prompt: str | None = _setting(None, "system message of the chat template")
     model_revision: str | None = _setting(None, "branch, tag or commit of a model on the hub")
-    trust_remote_code: bool = _setting(False, "run the code that comes with a tokenizer or model of the hub")
+    trust_remote_code: bool = _setting(
+        False,
+        "run code that the starting model names: its own head or method, a kernel of the hub, its tokenizer",
+    )
     step_decoder_name_or_path: str | None = _setting(
         None,
         "causal LM with the backbone's tokenizer, of any width, to start the step decoder from; absent: a "

@@ -36,14 +36,21 @@ from latentplan.modeling.adapter_folders import WITHOUT_ADAPTER, has_adapter, me
 from latentplan.modeling.adapters import add_lora, merge_lora
 from latentplan.modeling.backbones import check_config, text_model
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
-from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint, load_model
+from latentplan.modeling.damage import blamed_on
+from latentplan.modeling.heads import latent_head_class
+from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint, load_model, refuse_damaged
+from latentplan.modeling.named_code import hub_kernels
 from latentplan.modeling.probe import probe
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.saving import check_folder
 from latentplan.modeling.step_decoder import StepDecoder
+from latentplan.problems.importing import CodeSource
 from latentplan.problems.problem import Problem
 from latentplan.training.arguments import ModelArguments, SFTConfig
 
 logger = logging.getLogger(__name__)
+_NO_MODEL = "it cannot be loaded as a language model"
+_CHECK_IT = "check its name and the network, or download the folder again"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -57,6 +64,9 @@ def initialise_system(
     Raises:
         ValueError: neither a model nor a backbone configuration is named, or a part does not fit.
     """
+    method = get_method(config.method)  # before the start is loaded: what the user names is the user's
+    if config.latent_head is not None:
+        latent_head_class(config.latent_head)
     start = load_start(model)
     if start is not None:
         backbone, tokenizer = start.reasoner.backbone, start.tokenizer
@@ -64,7 +74,7 @@ def initialise_system(
         backbone, tokenizer = load_backbone(model, problems)
     layout = _question_layout(model, tokenizer, start)
     reasoner = LatentReasoner(reasoner_config(config, backbone, _tokens(tokenizer), layout), backbone)
-    objectives = get_method(config.method).objectives if config.objectives is None else config.objectives
+    objectives = method.objectives if config.objectives is None else config.objectives
     decoder = None
     if "step_decoder" in objectives:
         decoder = _inherited_decoder(model, config, start)
@@ -121,8 +131,9 @@ def load_start(model: ModelArguments) -> LoadedModel | None:
         return None
     path = _resolve(model.model_name_or_path)
     if not is_latent_checkpoint(path):
+        refuse_damaged(path)
         return None
-    start = load_model(path, **_attention(model))
+    start = load_model(path, model.trust_remote_code, **_attention(model))
     start.reasoner.backbone.to(dtype=as_dtype(model.dtype))  # type: ignore[call-arg]
     if start.reasoner.latent_head is None:
         initialise_special_tokens(start.reasoner.backbone, start.tokenizer)
@@ -143,19 +154,29 @@ def load_backbone(
     if model.model_name_or_path is None:
         return _backbone_from_scratch(model, problems)
     path, source = model.model_name_or_path, _source(model)
-    adapted = has_adapter(path, model.model_revision)
-    check_config(AutoConfig.from_pretrained(path, **source))
-    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", **source)
-    loaded = AutoModelForCausalLM.from_pretrained(
-        path, dtype=as_dtype(model.dtype), **_attention(model), **source, **WITHOUT_ADAPTER
-    )
+    with blamed_on(path, _NO_MODEL, _CHECK_IT):
+        adapted = has_adapter(path, model.model_revision)
+        backbone_config = AutoConfig.from_pretrained(path, **source)
+    check_config(backbone_config)
+    if model.attn_implementation is None:
+        for kernel in hub_kernels(backbone_config):
+            CodeSource(path, model.trust_remote_code).allow(f"the attention kernel {kernel!r}")
+    dtype = as_dtype(model.dtype)
+    if any(Path(path).glob("model*.safetensors*")):
+        check_folder(Path(path), backbone_config, lambda: AutoModelForCausalLM.from_config(backbone_config))
+    with blamed_on(path, _NO_MODEL, _CHECK_IT):
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", **source)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, **_attention(model), **source, **WITHOUT_ADAPTER
+        )
     if adapted:
         grow_embeddings(loaded, tokenizer)  # the adapter may have been trained with more tokens
         merge_adapter(loaded, path)
     backbone = text_model(loaded)
     probe(backbone)
-    add_special_tokens(tokenizer)
-    resize_embeddings(backbone, tokenizer)
+    with blamed_on(path, "its tokenizer does not fit it", _CHECK_IT):
+        add_special_tokens(tokenizer)
+        resize_embeddings(backbone, tokenizer)
     return backbone, tokenizer
 
 

@@ -84,8 +84,9 @@ def base_model(settings: dict[str, Any]) -> str | None:
 
     None where it was trained from scratch. A run records it when it ends, while its paths still lead there.
     """
-    name = settings.get("model_name_or_path")
-    while name:
+    name, seen = settings.get("model_name_or_path"), set[str]()
+    while name and name not in seen:
+        seen.add(name)
         places = (Path(name), Path(name).parent)
         run = next((place for place in places if (place / "run.json").is_file()), None)
         if run is None:

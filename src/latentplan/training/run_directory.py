@@ -44,6 +44,7 @@ _FREE_SETTINGS = {
     "report_to",
     "on_nonfinite",
     "check_saving",
+    "trust_remote_code",
 }
 LOCK = ".lock"
 _SPREAD = {"per_device_train_batch_size", "gradient_accumulation_steps"}
@@ -56,7 +57,7 @@ class RunConflictError(ValueError):
 def weights_fingerprint(model: str | None) -> str | None:
     """SHA-256 of the weights of a model folder or run; None where `model` is no local folder with weights."""
     for folder in (Path(model) / "model", Path(model)) if model else ():
-        files = sorted(folder.glob("*.safetensors"))
+        files = sorted(file for file in folder.glob("*.safetensors") if file.is_file())
         if files:
             digest = hashlib.sha256()
             for file in files:

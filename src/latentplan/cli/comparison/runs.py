@@ -19,6 +19,7 @@ from latentplan.cli.evaluate import file_stem
 from latentplan.cli.jobs import Commands
 from latentplan.cli.recipe import parse_recipe, trainer_of
 from latentplan.modeling.sampling import Sampling
+from latentplan.problems.importing import names_own_code
 from latentplan.training.arguments import flatten_recipe
 from latentplan.training.run_directory import (
     RunConflictError,
@@ -26,6 +27,8 @@ from latentplan.training.run_directory import (
     has_trained,
     weights_fingerprint,
 )
+
+TRUST = ["--trust_remote_code", "true"]
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,8 @@ class Evaluations:
         """Name of the files of results, without the suffix."""
         return file_stem(benchmark.label, sampling, num_generations, 0)
 
-    def pending(self, run: Path) -> Commands:
-        """The evaluations of a run that there are no results of."""
+    def pending(self, run: Path, trusted: bool = False) -> Commands:
+        """The evaluations of a run that there are no results of; `trusted`, with code that the run names."""
         commands: Commands = []
         for sampling, count in self.samplings():
             left = defaultdict(list)
@@ -81,7 +84,7 @@ class Evaluations:
                 if not self._is_done(run, benchmark, f"{self.stem(benchmark, sampling, count)}.json", count):
                     left[benchmark.num_problems].append(benchmark)
             commands += [self._command(run, size, each, count) for size, each in left.items()]
-        return commands
+        return [[*command, *TRUST] for command in commands] if trusted else commands
 
     def _command(self, run: Path, num_problems: int, left: Sequence[Benchmark], count: int) -> list[str]:
         command = ["evaluate", str(run), "--num_problems", str(num_problems)]
@@ -131,6 +134,17 @@ class Runs:
         """The run directory of an entry."""
         return self.output / str(seed) / name
 
+    def names_code(self, name: str) -> bool:
+        """Whether an entry, or one that it starts from, names code of the user's, or trusts a model's.
+
+        The models that come of it name that code too, and here the user has named it first.
+        """
+        entry = self.entries[name]
+        named = [str(entry.settings.get(setting) or "") for setting in ("method", "latent_head")]
+        if entry.settings.get("trust_remote_code") or any(map(names_own_code, named)):
+            return True
+        return entry.start is not None and self.names_code(entry.start)
+
     def write_recipe(self, name: str, **chosen: Any) -> Path:
         """Writes the recipe of an entry as it is trained, with what has been chosen for it."""
         entry = self.entries[name]
@@ -145,6 +159,7 @@ class Runs:
         command += ["--output_dir", str(folder or self.folder(seed, name))]
         if entry.start is not None:
             command += ["--model_name_or_path", str(self.folder(seed, entry.start))]
+            command += TRUST if self.names_code(entry.start) else []
         if self.threads is not None:
             command += ["--torch_threads", str(self.threads)]
         return [*command, *(word for key, value in chosen.items() for word in (f"--{key}", str(value)))]
@@ -164,7 +179,9 @@ class Runs:
         self.write_recipe(name, **chosen)
         run = self.folder(seed, name)
         commands = self.pending_training(self.training(seed, name), run)
-        return commands + (self.evaluations.pending(run) if self.entries[name].listed else [])
+        return commands + (
+            self.evaluations.pending(run, self.names_code(name)) if self.entries[name].listed else []
+        )
 
     def pending_training(self, training: list[str], run: Path) -> Commands:
         """The training command, unless the run has finished.

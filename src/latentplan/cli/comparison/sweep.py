@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from latentplan.cli.comparison.entries import Entry
-from latentplan.cli.comparison.runs import Evaluations, Runs
+from latentplan.cli.comparison.runs import TRUST, Evaluations, Runs
 from latentplan.cli.evaluate import file_stem
 from latentplan.cli.jobs import Commands, Job
 from latentplan.modeling.sampling import Sampling
@@ -125,13 +125,16 @@ class Sweep:
         run = self.folder(entry.name, rate)
         training = self.runs.training(self.seed, entry.name, run, learning_rate=rate)
         commands = self.runs.pending_training(training, run)
-        return commands + ([self._validation(run)] if commands or self._accuracy(run) is None else [])
+        return commands + (
+            [self._validation(entry.name, run)] if commands or self._accuracy(run) is None else []
+        )
 
-    def _validation(self, run: Path) -> list[str]:
+    def _validation(self, name: str, run: Path) -> list[str]:
         command = ["evaluate", str(run), "--benchmark", self.benchmark, "--split", VALIDATION]
         command += ["--num_problems", str(self.num_problems), "--output", str(run / VALIDATION)]
         command += ["--max_new_tokens", str(self.evaluations.max_new_tokens), "--no_latent_use"]
         command += ["--batch_size", str(self.evaluations.batch_size)]
+        command += TRUST if self.runs.names_code(name) else []
         threads = self.runs.threads
         return command if threads is None else [*command, "--torch_threads", str(threads)]
 

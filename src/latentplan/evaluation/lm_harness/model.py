@@ -39,9 +39,11 @@ class LatentplanLM(LM):
         latent_temperature: scale of σ; as the temperature if absent.
         seed: of the noise, where a task samples.
         max_batch_size: of the harness; not used.
+        trust_remote_code: whether code may run that the folder names.
 
     Raises:
         FileNotFoundError: the folder holds no latentplan model.
+        UntrustedCodeError: it names code, and is not trusted.
         ValueError: no folder is named.
     """
 
@@ -54,11 +56,12 @@ class LatentplanLM(LM):
         latent_temperature: float | None = None,
         seed: int = 0,
         max_batch_size: int | None = None,
+        trust_remote_code: bool | str = False,
     ):
         super().__init__()
         if not pretrained:
             raise ValueError("which model? name a run or a model folder: --model_args pretrained=runs/NAME")
-        self.model = load_model(pretrained)
+        self.model = load_model(pretrained, str(trust_remote_code).lower() == "true")
         self.batch_size = int(str(batch_size)) if str(batch_size).isdigit() else _DEFAULT_BATCH
         self.max_new_tokens = int(max_new_tokens)
         self.latent_temperature = latent_temperature

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -24,9 +26,11 @@ class SoftThinking(InputRule):
     name = "soft_thinking"
 
     def __init__(self, until: int | None = None, temperature: float = 1.0, width: int = 8):
-        if not temperature > 0:
+        if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be above 0, got {temperature!r}")
-        if not isinstance(width, int) or width < 2:
+        if until is not None and type(until) is not int:
+            raise ValueError(f"until must be a token's id, got {until!r}")
+        if type(width) is not int or width < 2:
             raise ValueError(f"width must be a whole number of at least 2, got {width!r}")
         self.until, self.temperature, self.width = until, temperature, width
 

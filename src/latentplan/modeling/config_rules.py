@@ -1,0 +1,170 @@
+"""What the values of a saved configuration may be: types and ranges, checked when it is read."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from math import isfinite
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+LORA_SETTINGS = {"r", "lora_alpha", "lora_dropout", "target_modules"}
+"""What a checkpoint may set of peft's `LoraConfig`, which has fields that import modules."""
+
+
+class Rule(NamedTuple):
+    """What a value must be, in words, and whether one is."""
+
+    what: str
+    holds: Callable[[Any], bool]
+
+
+class InvalidConfigError(ValueError):
+    """A configuration has a value that no configuration of its kind can have; the message names it."""
+
+
+def whole(least: int, most: int) -> Rule:
+    """A whole number in a range."""
+    return Rule(f"a whole number from {least} to {most}", lambda value: _whole(value, least, most))
+
+
+def number(above: float, most: float) -> Rule:
+    """A number above one bound and up to another."""
+    return Rule(
+        f"a number above {above:g}, up to {most:g}", lambda value: _real(value) and above < value <= most
+    )
+
+
+def optional(rule: Rule) -> Rule:
+    """What a rule says, or null."""
+    return Rule(f"{rule.what}, or null", lambda value: value is None or rule.holds(value))
+
+
+def text(least: int = 0) -> Rule:
+    """A text of at least so many characters that are not white space."""
+    what = "a text" if least else "a text or nothing"
+    return Rule(what, lambda value: isinstance(value, str) and len(value.strip()) >= least)
+
+
+FLAG = Rule("true or false", lambda value: isinstance(value, bool))
+TOKEN = whole(0, 2**31 - 1)
+TOKENS = Rule(
+    "a token's id or a list of ids",
+    lambda value: (
+        TOKEN.holds(value) or (isinstance(value, list) and value != [] and all(map(TOKEN.holds, value)))
+    ),
+)
+SETTINGS = Rule(
+    "a mapping of settings by name",
+    lambda value: isinstance(value, dict) and all(isinstance(name, str) for name in value),
+)
+_LORA: dict[str, Rule] = {
+    "r": whole(1, 8192),
+    "lora_alpha": number(0, 1e6),
+    "lora_dropout": Rule("a number from 0 to below 1", lambda value: _real(value) and 0 <= value < 1),
+    "target_modules": Rule(
+        "'all-linear', null, or a list of modules' names",
+        lambda value: (
+            value in (None, "all-linear")
+            or (isinstance(value, list) and value != [] and all(isinstance(each, str) for each in value))
+        ),
+    ),
+}
+LORA = Rule(
+    "a mapping of r, lora_alpha, lora_dropout and target_modules",
+    lambda value: (
+        isinstance(value, dict)
+        and set(value) <= LORA_SETTINGS
+        and all(_LORA[name].holds(setting) for name, setting in value.items())
+    ),
+)
+# No published model comes near these; beyond them a number alone would cost minutes or all memory.
+_MOST = (
+    (re.compile("layer(?!_norm)|n_block|num_block|depth"), 2048),
+    (re.compile("expert|head|group"), 65_536),
+    (re.compile("label"), 100_000),
+    (re.compile(""), 2**53),
+)
+_SETTINGS = {item.name for item in fields(PreTrainedConfig)} | {"model_type"}
+_FIXED = {
+    name
+    for name in dir(PreTrainedConfig)
+    if name not in _SETTINGS and not isinstance(inspect.getattr_static(PreTrainedConfig, name), property)
+}
+"""Functions and constants of configurations, which a file must not replace."""
+
+
+def check_values(
+    config_class: type[PreTrainedConfig], values: Mapping[str, Any], rules: Mapping[str, Rule]
+) -> None:
+    """Checks what was read for a configuration before one is made of it.
+
+    Args:
+        config_class: its class.
+        values: as they stand in the file.
+        rules: of the settings that are ours; `backbone_config` is required and checked too.
+
+    Raises:
+        InvalidConfigError: names the setting, says what it must be and what it is.
+    """
+    found = values.get("model_type")
+    if found != config_class.model_type:
+        raise InvalidConfigError(f"model_type must be {config_class.model_type!r}, got {found!r}")
+    if values.get("quantization_config") is not None:
+        raise InvalidConfigError("quantization_config: quantised weights cannot be loaded")
+    for name, rule in rules.items():
+        if name in values and not rule.holds(values[name]):
+            raise InvalidConfigError(f"{name} must be {rule.what}, got {_shown(values[name])}")
+    _check_others({key: value for key, value in values.items() if key not in rules})
+    backbone = values.get("backbone_config")
+    if isinstance(backbone, PreTrainedConfig):
+        return
+    if not isinstance(backbone, dict):
+        raise InvalidConfigError(f"backbone_config must describe the language model, got {_shown(backbone)}")
+    kind = backbone.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        raise InvalidConfigError(f"backbone_config: transformers knows no model_type {_shown(kind)}")
+    try:
+        CONFIG_MAPPING[kind](**{key: value for key, value in backbone.items() if key != "model_type"})
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InvalidConfigError(f"backbone_config is none of a {kind} model: {reason}") from error
+
+
+def _check_others(values: Mapping[str, Any]) -> None:
+    """Numbers that would cost minutes or all memory, and names that would replace a function."""
+    for path, key, value in _all_values(values):
+        if key in _FIXED:
+            raise InvalidConfigError(f"{path}: there is no such setting")
+        most = next(bound for pattern, bound in _MOST if pattern.search(key))
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) > most:
+            raise InvalidConfigError(f"{path} must be at most {most}, got {_shown(value)}")
+
+
+def _all_values(values: Any, path: str = "", key: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Every value with its path and its own key, those of mappings and lists inside too."""
+    if path:
+        yield path, key, values
+    if isinstance(values, dict):
+        for name, value in values.items():
+            yield from _all_values(value, f"{path}.{name}" if path else str(name), str(name))
+    elif isinstance(values, list):
+        for value in values:
+            yield from _all_values(value, path, key)
+
+
+def _whole(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _real(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."

@@ -1,0 +1,36 @@
+"""What a checkpoint names to be run beside heads and methods: attention kernels of the hub, tokenizers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from transformers import PreTrainedConfig
+
+from latentplan.modeling.damage import read_json
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+
+
+def hub_kernels(config: PreTrainedConfig) -> list[str]:
+    """The attention implementations in a configuration that transformers would fetch from the hub and run."""
+    chosen = {each._attn_implementation for each in _with_parts(config)}
+    return sorted(name for name in chosen if isinstance(name, str) and "/" in name)
+
+
+def _with_parts(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
+    yield config
+    for part in vars(config).values():  # not `sub_configs`, which a file could empty
+        if isinstance(part, PreTrainedConfig):
+            yield from _with_parts(part)
+
+
+def tokenizer_code(folder: Path) -> str | None:
+    """The class outside transformers that a saved tokenizer names (its `auto_map`), or None.
+
+    Raises:
+        DamagedModelError: its configuration is missing or damaged.
+    """
+    named = read_json(folder / TOKENIZER_CONFIG).get("auto_map")
+    return f"the tokenizer {json.dumps(named)}" if named else None
