@@ -27,11 +27,18 @@ class Estimate:
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How trajectories were drawn, see `rollout.sampling.Sampling`."""
+    """How trajectories were drawn, see `modeling.sampling.Sampling`.
+
+    Attributes:
+        input_rule: what was read after each token, where it was not the token itself.
+        input_rule_settings: the rule's own settings.
+    """
 
     temperature: float
     latent_temperature: float
     max_new_tokens: int
+    input_rule: str | None = None
+    input_rule_settings: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import torch
 
 from latentplan.modeling import noise
 from latentplan.modeling.sampling import Sampling, choose, draw, log_softmax
-from latentplan.rollout import sampling
+from latentplan.modeling import sampling
 
 PROBABILITIES = torch.tensor([0.1, 0.0, 0.45, 0.05, 0.4])
 COUNT = 40_000
