@@ -102,7 +102,7 @@ def test_no_datasets_package_names_the_way_out(monkeypatch):
         ({"name_or_path": "gsm8k", "split": "dev"}, "no split 'dev'; choose from: train, test"),
         (
             {"name_or_path": "gsm9k"},
-            "neither a file nor a benchmark; choose from: aqua, gsm-hard, gsm8k, gsm8k-aug",
+            f"neither a file nor a benchmark; choose from: {', '.join(BENCHMARKS)}",
         ),
         ({"name_or_path": "x.jsonl", "benchmark": "gsm9k"}, "no benchmark 'gsm9k'"),
         ({"name_or_path": "gsm8k", "file": "x.jsonl"}, "x.jsonl: no such file"),
