@@ -3,9 +3,8 @@ import math
 import pytest
 import torch
 
-from latentplan.modeling import noise
+from latentplan.modeling import noise, sampling
 from latentplan.modeling.sampling import Sampling, choose, draw, log_softmax
-from latentplan.modeling import sampling
 
 PROBABILITIES = torch.tensor([0.1, 0.0, 0.45, 0.05, 0.4])
 COUNT = 40_000
