@@ -3,10 +3,10 @@ import torch
 
 from latentplan.encoding.tokenizers import train_byte_level_bpe
 from latentplan.modeling.sampling import Sampling
+from latentplan.rollout.decoded_text import decode_steps, texts_of
 from latentplan.rollout.solve import solve
 from latentplan.rollout.trace import LatentStep, Token, trace
 from latentplan.serving.inspector.asking import ask
-from latentplan.serving.inspector.decoded import decode_steps, texts_of
 from latentplan.serving.inspector.edits import Edit
 from latentplan.serving.inspector.intervening import greedy_chains, intervene
 from latentplan.serving.inspector.sampling import tally, votes

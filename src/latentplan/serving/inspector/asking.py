@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from latentplan.rollout.decoded_text import Piece, decode_steps, next_words, text_of, texts_of
 from latentplan.rollout.plans import written_plan
 from latentplan.rollout.trace import LatentStep, Token, trace
-from latentplan.serving.inspector.decoded import Piece, decode_steps, next_words, text_of, texts_of
 from latentplan.serving.inspector.reading import PlanReading, read_plan
 from latentplan.serving.inspector.subjects import Subject
 
