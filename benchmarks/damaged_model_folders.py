@@ -553,6 +553,16 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def write_payload(work: Path) -> None:
+    """Writes the module that damaged folders name: it leaves a file where it runs."""
+    (work / f"{PAYLOAD}.py").write_text(
+        "import pathlib\n"
+        f"pathlib.Path({str(work / f'{PAYLOAD}_ran')!r}).touch()\n"
+        "from latentplan.modeling.heads import GaussianHead as Head\n"
+        "from latentplan.methods.atp_latent import ATPLatent as OwnMethod\n"
+    )
+
+
 def prepare(work: Path) -> Watch:
     """Makes this process one that runs commands: libraries loaded, servers that do not serve."""
     import torch
@@ -560,12 +570,7 @@ def prepare(work: Path) -> Watch:
 
     os.chdir(work)
     sys.path.insert(0, str(work))
-    (work / f"{PAYLOAD}.py").write_text(
-        "import pathlib\n"
-        f"pathlib.Path({str(work / f'{PAYLOAD}_ran')!r}).touch()\n"
-        "from latentplan.modeling.heads import GaussianHead as Head\n"
-        "from latentplan.methods.atp_latent import ATPLatent as OwnMethod\n"
-    )
+    write_payload(work)
     torch.set_num_threads(1)
     uvicorn.Server.run = lambda self, sockets=None: None  # type: ignore[method-assign]
     import latentplan.cli.evaluate

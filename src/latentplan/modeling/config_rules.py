@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-LORA_SETTINGS = {"r", "lora_alpha", "lora_dropout", "target_modules"}
+LORA_SETTINGS = {"r", "lora_alpha", "lora_dropout", "target_modules", "use_dora", "use_rslora"}
 """What a checkpoint may set of peft's `LoraConfig`, which has fields that import modules."""
 
 
@@ -74,8 +74,9 @@ _LORA: dict[str, Rule] = {
         ),
     ),
 }
+_LORA |= dict.fromkeys(("use_dora", "use_rslora"), FLAG)
 LORA = Rule(
-    "a mapping of r, lora_alpha, lora_dropout and target_modules",
+    f"a mapping of {', '.join(sorted(LORA_SETTINGS))}",
     lambda value: (
         isinstance(value, dict)
         and set(value) <= LORA_SETTINGS
@@ -92,8 +93,8 @@ _MOST = (
 _SETTINGS = {item.name for item in fields(PreTrainedConfig)} | {"model_type"}
 _FIXED = {
     name
-    for name in dir(PreTrainedConfig)
-    if name not in _SETTINGS and not isinstance(inspect.getattr_static(PreTrainedConfig, name), property)
+    for name in set(dir(PreTrainedConfig)) - _SETTINGS
+    if getattr(inspect.getattr_static(PreTrainedConfig, name), "fset", None) is None
 }
 """Functions and constants of configurations, which a file must not replace."""
 

@@ -1,4 +1,4 @@
-"""What a checkpoint names to be run beside heads and methods: attention kernels of the hub, tokenizers."""
+"""What a checkpoint names to be run beside heads and methods: kernels of the hub, tokenizers, adapters."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig
 from latentplan.modeling.damage import read_json
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 def hub_kernels(config: PreTrainedConfig) -> list[str]:
@@ -24,6 +25,18 @@ def _with_parts(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
     for part in vars(config).values():  # not `sub_configs`, which a file could empty
         if isinstance(part, PreTrainedConfig):
             yield from _with_parts(part)
+
+
+def adapter_code(folder: Path) -> str | None:
+    """The package that a PEFT adapter in a folder would have peft import, or None; also without an adapter.
+
+    Raises:
+        DamagedModelError: its configuration is damaged.
+    """
+    if not (folder / ADAPTER_CONFIG).exists():
+        return None
+    settings = read_json(folder / ADAPTER_CONFIG)
+    return f"the adapter's {settings.get('megatron_core')!r}" if settings.get("megatron_config") else None
 
 
 def tokenizer_code(folder: Path) -> str | None:

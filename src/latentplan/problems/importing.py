@@ -53,14 +53,15 @@ class CodeSource:
         logger.warning("running code that %s names: %s", self.folder, what)
 
 
-def import_named(name: str, kind: str, source: CodeSource | None = None) -> Any:
+def import_named(name: str, kind: str, source: CodeSource | None) -> Any:
     """The object that `package.module:name` names, or None where the module has none of that name.
 
     Args:
         name: module and object, with a colon between them.
         kind: what it is to be, for the message: reward, method, ….
-        source: the checkpoint that names it; None where the user does. What the user has named in this
-            process is theirs, whichever checkpoint names it too.
+        source: the checkpoint that names it; None where the user does. There is no default, so that whoever
+            asks has to know. What the user has named in this process is theirs, whichever checkpoint names it
+            too.
 
     Raises:
         UntrustedCodeError: a checkpoint names it, which the user does not trust.

@@ -45,7 +45,7 @@ def get_reward(name: str) -> Reward:
             f"there is no reward {name!r}: built in are {', '.join(BUILT_IN)}; name your own function as "
             "'package.module:function'"
         )
-    function = import_named(name, "reward")
+    function = import_named(name, "reward", None)  # only recipes and flags name rewards
     if not callable(function):
         raise ValueError(_no_function(*name.split(":", 1)))
     return function

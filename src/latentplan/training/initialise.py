@@ -14,6 +14,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -39,7 +40,7 @@ from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderC
 from latentplan.modeling.damage import blamed_on
 from latentplan.modeling.heads import latent_head_class
 from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint, load_model, refuse_damaged
-from latentplan.modeling.named_code import hub_kernels
+from latentplan.modeling.named_code import adapter_code, hub_kernels
 from latentplan.modeling.probe import probe
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.saving import check_folder
@@ -158,9 +159,7 @@ def load_backbone(
         adapted = has_adapter(path, model.model_revision)
         backbone_config = AutoConfig.from_pretrained(path, **source)
     check_config(backbone_config)
-    if model.attn_implementation is None:
-        for kernel in hub_kernels(backbone_config):
-            CodeSource(path, model.trust_remote_code).allow(f"the attention kernel {kernel!r}")
+    _ask_for_trust(model, backbone_config)
     dtype = as_dtype(model.dtype)
     if any(Path(path).glob("model*.safetensors*")):
         check_folder(Path(path), backbone_config, lambda: AutoModelForCausalLM.from_config(backbone_config))
@@ -178,6 +177,18 @@ def load_backbone(
         add_special_tokens(tokenizer)
         resize_embeddings(backbone, tokenizer)
     return backbone, tokenizer
+
+
+def _ask_for_trust(model: ModelArguments, config: PreTrainedConfig) -> None:
+    """Refuses code that a language model's folder names, unless the settings trust it.
+
+    That of its tokenizer transformers asks for itself.
+    """
+    folder = str(model.model_name_or_path)
+    named = [f"the attention kernel {kernel!r}" for kernel in hub_kernels(config)]
+    adapter = adapter_code(Path(folder))
+    for code in [*(named if model.attn_implementation is None else []), *([adapter] if adapter else [])]:
+        CodeSource(folder, model.trust_remote_code).allow(code)
 
 
 def as_dtype(name: str) -> torch.dtype:
