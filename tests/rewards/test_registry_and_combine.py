@@ -108,15 +108,16 @@ def test_what_does_not_apply_adds_nothing():
     assert math.isnan(table[0][1])
     assert totals == [1.5, 0.5]
     assert rewards.metrics(table) == {
-        "rewards/accuracy/mean": 1.0,
-        "rewards/accuracy/frac_none": 0.5,
-        "rewards/format/mean": 1.0,
-        "rewards/format/frac_none": 0.0,
+        "rewards/accuracy/mean": (1.0, 1),
+        "rewards/accuracy/frac_none": (1, 2),
+        "rewards/format/mean": (2.0, 2),
+        "rewards/format/frac_none": (0, 2),
     }
     assert rewards.metrics([[NAN, NAN], [1.0, 0.0]]) == {
-        "rewards/accuracy/frac_none": 1.0,
-        "rewards/format/mean": 0.5,
-        "rewards/format/frac_none": 0.0,
+        "rewards/accuracy/mean": (0.0, 0),
+        "rewards/accuracy/frac_none": (2, 2),
+        "rewards/format/mean": (1.0, 2),
+        "rewards/format/frac_none": (0, 2),
     }
 
 

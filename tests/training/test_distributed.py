@@ -86,7 +86,7 @@ GRPO = {
     "learning_rate": 0.05,
 }
 SHARED = {"logging_steps": 1, "save_steps": 2, "seed": 3, "use_cpu": True}
-# A reward that differs between the trajectories of a group, so that every group has advantages.
+# Differs between the trajectories of a group, so that every group has advantages; some have no reward.
 REWARDS = """
 def of_completion(completions, num_latents, **kwargs):
     totals = [sum(map(ord, text)) % 7 + used for text, used in zip(completions, num_latents)]

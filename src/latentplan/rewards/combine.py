@@ -80,19 +80,17 @@ class RewardSet:
         ]
         return Rewarded(table, combine_rewards(table, self.weights) if table else [0.0] * len(completions))
 
-    def metrics(self, table: Sequence[Sequence[float]]) -> dict[str, float]:
-        """Each reward over the trajectories of a rollout, before weighting.
+    def metrics(self, table: Sequence[Sequence[float]]) -> dict[str, tuple[float, int]]:
+        """Each reward over the trajectories of a rollout, before weighting: sums, and over how many.
 
-        `rewards/{name}/mean` is over those that it applies to, and absent where that is none;
-        `rewards/{name}/frac_none` is the share of the others.
+        `rewards/{name}/mean` is over those that it applies to, `rewards/{name}/frac_none` counts the others
+        among all.
         """
-        found = {}
+        found: dict[str, tuple[float, int]] = {}
         for name, row in zip(self.names, table, strict=True):
             applicable = [value for value in row if not math.isnan(value)]
-            if applicable:
-                found[f"rewards/{name}/mean"] = sum(applicable) / len(applicable)
-            if row:
-                found[f"rewards/{name}/frac_none"] = 1 - len(applicable) / len(row)
+            found[f"rewards/{name}/mean"] = math.fsum(applicable), len(applicable)
+            found[f"rewards/{name}/frac_none"] = float(len(row) - len(applicable)), len(row)
         return found
 
 

@@ -163,7 +163,7 @@ class GRPOTrainer(LatentTrainer):
         """Samples, scores and splits one rollout of questions, given as `QuestionSampler` yields them."""
         sampled = self.draw(places, rollout)
         rewarded = reward(self.rewards, sampled.repeated, sampled.solutions, sampled.trajectories)
-        self.record(**self.rewards.metrics(rewarded.table))
+        self.record_sums(**self.rewards.metrics(rewarded.table))
         self._write_samples(sampled.repeated, sampled.solutions, rewarded.totals)
         rewards = torch.tensor(rewarded.totals, dtype=torch.float32, device=self.args.device)
         self._record_rollout(sampled.trajectories, rewards)
@@ -286,10 +286,11 @@ class GRPOTrainer(LatentTrainer):
         equal = highest.amax(dim=1) <= lowest.amin(dim=1)
         deviations = group_deviation(groups.nan_to_num(), scored.float(), eps=0.0)[scored.sum(dim=1) > 1]
         finished = trajectories.finished.float().mean()
+        self.record_sums(
+            reward=(rewards.nansum(), scored.sum()), reward_std=(deviations.sum(), len(deviations))
+        )
         self.record(
             **{
-                "reward": rewards.nanmean(),
-                "reward_std": deviations.mean(),
                 "frac_reward_zero_std": equal.float().mean(),
                 "frac_reward_none": (~scored).float().mean(),
                 "completions/mean_length": trajectories.answer_mask.sum(dim=1).float().mean(),

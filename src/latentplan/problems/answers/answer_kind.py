@@ -96,7 +96,7 @@ def answer_kind_named(name: str) -> AnswerKind:
     """
     if name in answer_kinds():
         return answer_kinds()[name]
-    found = import_named(name, "kind of answer") if names_own_code(name) else None
+    found = import_named(name, "kind of answer", None) if names_own_code(name) else None
     if not (isinstance(found, type) and issubclass(found, AnswerKind)):
         raise ValueError(
             f"there is no kind of answer {name!r}; choose from: {', '.join(answer_kinds())}, or name a "

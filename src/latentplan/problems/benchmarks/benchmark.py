@@ -70,7 +70,7 @@ def benchmark_named(name: str) -> Benchmark:
     if name in benchmarks():
         return benchmarks()[name]
     try:
-        found = import_named(name, "benchmark") if names_own_code(name) else None
+        found = import_named(name, "benchmark", None) if names_own_code(name) else None
     except ValueError as error:
         raise DataError(str(error)) from error
     if not isinstance(found, Benchmark):
