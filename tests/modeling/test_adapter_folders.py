@@ -55,6 +55,18 @@ def test_a_merged_adapter_computes_what_peft_computes(kind, tied, make_backbone,
     assert again.config.tie_word_embeddings == (tied and kind in ("plain", "DoRA", "rank pattern"))
 
 
+@pytest.mark.skipif("ensure_weight_tying" not in LoraConfig.__dataclass_fields__, reason="an older peft")
+@pytest.mark.filterwarnings("ignore:Model has")
+def test_embeddings_that_were_adapted_alike_stay_tied(make_backbone, tmp_path):
+    settings = {"target_modules": ["embed_tokens"], "ensure_weight_tying": True}
+    expected = adapter(make_backbone(**TIED), tmp_path, **settings)
+    base = make_backbone(**TIED).eval()
+    merge_adapter(base, tmp_path)
+    torch.testing.assert_close(base(input_ids=IDS).logits, expected, rtol=1e-4, atol=1e-4)
+    one, other = base.get_input_embeddings().weight, base.get_output_embeddings().weight
+    assert (one is other) == base.config.tie_word_embeddings
+
+
 def test_transposed_weights_are_merged_too(make_backbone, tmp_path):
     expected = adapter(make_backbone("gpt2"), tmp_path, target_modules=["c_attn"], fan_in_fan_out=True)
     base = make_backbone("gpt2").eval()

@@ -166,6 +166,17 @@ def test_adapters_on_tied_embeddings_are_saved_as_they_are_trained(
         assert torch.equal(table, start) == (index not in adapted_layers)
 
 
+def test_merging_leaves_a_layer_alone_that_has_become_tied_again(make_backbone):
+    backbone = make_backbone(**TIED)
+    start = tables(backbone)[0].detach().clone()
+    add_lora(backbone, {**SETTINGS, "target_modules": ["embed_tokens"]})
+    backbone.get_output_embeddings().weight = tables(backbone)[0]
+    shake_all(backbone)
+    merge_lora(backbone)
+    assert torch.equal(tables(backbone)[1], start)
+    assert not torch.equal(tables(backbone)[0], start)
+
+
 def test_adapters_elsewhere_leave_tied_embeddings_tied(make_system, clock_tokenizer, tmp_path, caplog):
     system = make_system("cot", backbone=TIED)
     system.reasoner.config.lora = dict(SETTINGS)

@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from latentplan.modeling.adapters import merge_lora, peft_package, set_tied, untie
+from latentplan.modeling.adapters import merge_lora, peft_package, set_tied
 
 logger = logging.getLogger(__name__)
 WITHOUT_ADAPTER = {"adapter_kwargs": {"subfolder": ".no-adapter"}}
@@ -82,11 +82,10 @@ def merge_adapter(backbone: PreTrainedModel, folder: str | os.PathLike) -> None:
             "the weights: take it out of the folder to start from the model without it"
         )
     _load_adapter(backbone, settings, folder)
-    untie(backbone)
     merge_lora(backbone)
     backbone.requires_grad_(True)
     tables = [backbone.get_input_embeddings().weight, backbone.get_output_embeddings().weight]
-    if kept and torch.equal(*tables):  # type: ignore[arg-type]
+    if kept and tables[0] is not tables[1] and torch.equal(*tables):  # type: ignore[arg-type]
         set_tied(backbone, True)
         backbone.tie_weights()
     logger.warning("%s holds an adapter beside the model: it has been merged into the weights", folder)

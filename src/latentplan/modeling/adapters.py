@@ -157,7 +157,9 @@ def _adapted(backbone: PreTrainedModel) -> Iterator[tuple[str, Any]]:
 
 @torch.no_grad()
 def merge_lora(backbone: PreTrainedModel) -> None:
-    """Adds every adapter to the weights that it adapts, and takes the adapters out."""
+    """Adds every adapter to the weights that it adapts, and takes the adapters out; other layers stay."""
+    if _shared_with_adapted(backbone):
+        untie(backbone)
     for name, layer in list(_adapted(backbone)):
         parent, _, child = name.rpartition(".")
         setattr(backbone.get_submodule(parent), child, _merged(layer))
