@@ -93,12 +93,15 @@ def field_names(config: type) -> set[str]:
     return {item.name for item in dataclasses.fields(config)}
 
 
-def test_python_example_of_the_readme_runs(tmp_path, monkeypatch, capsys, make_system, clock_tokenizer):
+@pytest.mark.parametrize("document", ["README.md", "docs/python.md"])
+def test_python_examples_run(document, tmp_path, monkeypatch, capsys, make_system, clock_tokenizer):
     system = make_system("atp_latent")
     system.save_pretrained(tmp_path / "runs/quickstart/atp_latent_rl/model", clock_tokenizer)
     monkeypatch.chdir(tmp_path)
-    exec(python_block("README.md", "load_model"), {})
-    assert capsys.readouterr().out.count("latents") == 3
+    exec(python_block(document, "latentplan.load"), {})
+    printed = capsys.readouterr().out
+    assert "a dial shows 7" in printed
+    assert "=> " in printed
 
 
 @pytest.fixture
