@@ -79,7 +79,7 @@ def test_an_edit_keeps_the_steps_before_it_and_thinks_on(model, mixed_problems):
     zeroed = model.edit(traced, step=1, value=0.0).resume(max_new_tokens=4)
     assert not zeroed.steps[0].latents.any()
     for step, value, message in (
-        (0, 0.0, "step must be one of this trace"),
+        (0, 0.0, "step must be from 1 to"),
         (1, torch.zeros(3), "must have the shape"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -106,7 +106,7 @@ class TracedStep:
         stop = "" if self.stop is None else f"  stop {self.stop:.3f}"
         given = "  given" if self.given else ""
         if self.decoded is not None:
-            return f"{self.decoded.text}  p {self.decoded.probability:.3f}{stop}{given}"
+            return f"{_one_line(self.decoded.text)}  p {self.decoded.probability:.3f}{stop}{given}"
         words = " | ".join(" ".join(piece.text.strip() for piece in top) for top in self.next_words)
         return f"[{words}]{stop}{given}"
 
@@ -129,7 +129,7 @@ class Trace:
 
     def __str__(self) -> str:
         lines = [f"{number}. {step}" for number, step in enumerate(self.steps, start=1)]
-        return "\n".join([self.question, *lines, f"=> {self.answer.completion}"])
+        return "\n".join([self.question, *lines, f"=> {_one_line(self.answer.completion)}"])
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
@@ -326,6 +326,10 @@ class LatentModel:
             (decoded,) = decode_steps(decoder, self.loaded.tokenizer, step.latents.unsqueeze(0))
         words = next_words(self.loaded, step.hidden)
         return TracedStep(step.latents, decoded, words, step.sigma, step.stop, step.given)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _answer(question: str, solution: Solution) -> Answer:
