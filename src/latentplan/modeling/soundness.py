@@ -70,7 +70,7 @@ def _check_tokens(model: LoadedModel, folder: Path) -> None:
 def _check_rows(
     config: LatentReasonerConfig | StepDecoderConfig, model: nn.Module, last: int, folder: Path
 ) -> None:
-    rows = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr, operator]
     largest = max(last, config.pad_token_id or 0, *_ends(config))
     if largest >= rows:
         raise DamagedModelError(
