@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from latentplan.common.renamed_modules import accept_old_names
+
 if TYPE_CHECKING:
     from latentplan.evaluation.harness import evaluate
     from latentplan.methods.base import Method
@@ -49,6 +51,8 @@ __all__ = [
     "get_method",
     "load",
 ]
+
+accept_old_names()
 
 
 def __getattr__(name: str) -> Any:
