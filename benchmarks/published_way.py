@@ -25,10 +25,11 @@ from latentplan.encoding.encoder import IGNORE, Batch
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling import noise
 from latentplan.modeling.gaussians import standard_normal_kl
+from latentplan.modeling.noise import Stream
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.sampling import Sampling, draw
 from latentplan.modeling.vocabulary import ends
 from latentplan.rollout.engine import chain_noise
-from latentplan.rollout.sampling import Sampling, draw, log_softmax
 
 
 @dataclass
@@ -63,7 +64,6 @@ def roll_out_one(
     """One trajectory of a question `[1, question]`; `chain_key` `[1]` as the engine's of the same sample."""
     config = reasoner.config
     epsilon = chain_noise(reasoner, chain_key)
-    coin = noise.uniform(noise.fold(chain_key, 1), max(1, config.num_slots // config.latents_per_step))
     embeds = reasoner.embed(question_ids)
     ones = torch.ones(1, embeds.shape[1] + config.num_slots + 1, dtype=torch.long, device=embeds.device)
     positions = torch.arange(ones.shape[1], device=embeds.device)[None]
@@ -73,21 +73,18 @@ def roll_out_one(
         start = embeds.shape[1]
         latent = reasoner.latent_head(hidden[:, -1]).sample(epsilon[:, slot], sampling.latent_temperature)
         if slot % config.latents_per_step == 0 and reasoner.stop_head is not None:
-            log_probs = log_softmax(reasoner.stop_head(latent), sampling.temperature)
-            if draw(log_probs, coin[:, slot // config.latents_per_step], sampling.temperature).item():
+            key = noise.derive(chain_key, Stream.STOP, 0, slot // config.latents_per_step)
+            if draw(reasoner.stop_head(latent), key, sampling.temperature).item():
                 break
         latents.append(latent[0])
         rows = [[embeds[0, place] for place in range(embeds.shape[1])] + [latent[0].to(embeds.dtype)]]
         embeds = _stacked(rows)
     if config.num_slots:
         embeds = torch.cat([embeds, reasoner.end_latent(1)[0]], dim=1)
-    key = noise.fold(noise.fold(chain_key, torch.zeros_like(chain_key)), 2)
-    uniform = noise.uniform(key, sampling.max_new_tokens)
     written: list[int] = []
     for place in range(sampling.max_new_tokens):
         logits = reasoner.backbone(inputs_embeds=embeds.to(reasoner.backbone.dtype)).logits[:, -1]
-        log_probs = log_softmax(logits, sampling.temperature)
-        token = draw(log_probs, uniform[:, place], sampling.temperature)
+        token = draw(logits, noise.derive(chain_key, Stream.TOKEN, 0, 0, place), sampling.temperature)
         written.append(token.item())
         if ends(token, config.eos_token_id).item():
             break

@@ -45,11 +45,11 @@ from workload import (
 
 from latentplan.modeling import weight_gradients
 from latentplan.modeling.backbones import body
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout import engine
 from latentplan.rollout.budget import cache_bytes
 from latentplan.rollout.engine import generate, trajectory_keys
 from latentplan.rollout.plans import decode_plans
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import question_batch, read_solutions, roll_out
 from latentplan.training.estimators import ESTIMATORS
 

@@ -201,6 +201,7 @@ def make_system(make_backbone, clock_tokenizer):
         settings = {
             "latent_head": method.latent_head,
             "stop_head": method.stop_head,
+            "thinking": method.thinking,
             "max_latent_steps": 3,
             "initial_log_variance": -1.0,
             "compression_factor": method.compression_factor,

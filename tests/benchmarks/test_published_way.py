@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate, trajectory_keys
-from latentplan.rollout.sampling import Sampling
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from latentplan.cli.recipe import find_recipe, parse_recipe, recipe_names
-from latentplan.methods.registry import METHODS
+from latentplan.methods.registry import methods
 from latentplan.modeling.heads import LATENT_HEADS
 from latentplan.modeling.shapes import SHAPES
 from latentplan.problems.benchmarks import BENCHMARKS
@@ -55,8 +55,8 @@ def test_a_recipe_parses_and_names_what_exists(name, tmp_path):
         assert all(get_reward(reward) for reward in config.reward_funcs)
         assert len(config.reward_funcs) == len(config.reward_weights)
     else:
-        assert config.method in METHODS
-        assert set(config.objectives or {}) <= set(METHODS[config.method].all_objectives)
+        assert config.method in methods()
+        assert set(config.objectives or {}) <= set(methods()[config.method].all_objectives)
         assert config.latent_head in {None, *LATENT_HEADS}
     start = model.model_name_or_path
     if start is not None:
@@ -92,6 +92,11 @@ def test_rl_sees_16_questions_a_rollout_and_gsm8k_once(name, tmp_path):
     assert questions == 16
     assert config.max_steps == 7473 // questions * updates
     assert config.save_steps % updates == 0
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if is_rl(name)])
+def test_rl_averages_over_trajectories_first_as_published_whatever_the_default_is(name):
+    assert settings_of(name)["loss_type"] == "grpo"
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,15 @@ from latentplan.cli.estimate import read_plan
 from latentplan.cli.launch import find_config, split_arguments
 from latentplan.cli.recipe import parse_recipe, recipe_names
 from latentplan.methods.base import Method
-from latentplan.methods.registry import METHODS, get_method
+from latentplan.methods.registry import get_method, methods
 from latentplan.modeling.loading import load_model
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.minigsm import PRESETS, MinigsmConfig
 from latentplan.problems.problem import Problem
-from latentplan.problems.readers import columns
-from latentplan.rollout.sampling import Sampling
+from latentplan.problems.sources import parse_benchmark_argument
 from latentplan.rollout.solve import solve
 from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.consistency_check import check_method
 from latentplan.training.runs import train_sft
 
 ROOT = Path(__file__).parents[2]
@@ -92,12 +93,15 @@ def field_names(config: type) -> set[str]:
     return {item.name for item in dataclasses.fields(config)}
 
 
-def test_python_example_of_the_readme_runs(tmp_path, monkeypatch, capsys, make_system, clock_tokenizer):
+@pytest.mark.parametrize("document", ["README.md", "docs/python.md"])
+def test_python_examples_run(document, tmp_path, monkeypatch, capsys, make_system, clock_tokenizer):
     system = make_system("atp_latent")
     system.save_pretrained(tmp_path / "runs/quickstart/atp_latent_rl/model", clock_tokenizer)
     monkeypatch.chdir(tmp_path)
-    exec(python_block("README.md", "load_model"), {})
-    assert capsys.readouterr().out.count("latents") == 3
+    exec(python_block(document, "latentplan.load"), {})
+    printed = capsys.readouterr().out
+    assert "a dial shows 7" in printed
+    assert "=> " in printed
 
 
 @pytest.fixture
@@ -141,6 +145,19 @@ def test_method_example_trains_is_estimated_and_answers(anchored, tmp_path, scra
     assert solution[0].num_latents == 2
 
 
+def test_process_example_trains_and_rolls_out_the_same(
+    tmp_path, monkeypatch, make_system, make_batch, mixed_problems
+):
+    (tmp_path / "pairs.py").write_text(python_block("docs/adding-a-method.md", "class Pairs"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    system = make_system("pairs:PairedCoconut").eval()
+    found = check_method(system.reasoner, system.method, make_batch(system, mixed_problems))
+    assert max(found.values()) < 1e-3
+    assert type(system.reasoner.thinking).__name__ == "Pairs"
+    sys.modules.pop("pairs", None)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -161,11 +178,24 @@ def test_reward_example_of_contributing_counts_steps():
     assert namespace["short_plan"]([""], [""]) == [None]
 
 
-def test_reader_example_of_contributing_reads_a_row():
-    namespace = {**vars(columns), "Problem": Problem}
-    exec(python_block("CONTRIBUTING.md", "def asdiv_problem"), namespace)
+def test_benchmark_example_of_contributing_is_read_from_its_file(tmp_path, monkeypatch):
+    (tmp_path / "my_asdiv.py").write_text(python_block("CONTRIBUTING.md", "def asdiv_problem"))
+    monkeypatch.syspath_prepend(tmp_path)
     row = {"question_text": "How many?", "steps": ["<<3+4=7>>"], "result": 7.0}
-    assert namespace["asdiv_problem"](row) == Problem("How many?", ("<<3+4=7>>",), "7")
+    (tmp_path / "asdiv.json").write_text(json.dumps([row]))
+    argument = parse_benchmark_argument(f"my_asdiv:ASDIV={tmp_path / 'asdiv.json'}")
+    assert argument.load() == [Problem("How many?", ("<<3+4=7>>",), "7")]
+
+
+def test_kind_of_answer_of_contributing_compares_times(tmp_path, monkeypatch):
+    (tmp_path / "my_times.py").write_text(python_block("CONTRIBUTING.md", "class ClockTime"))
+    monkeypatch.syspath_prepend(tmp_path)
+    kind = Problem("When?", (), "7:05", answer_kind="my_times:ClockTime").kind
+    assert [kind.is_correct(text, "7:05") for text in ("### 07:05", "### 7:06", "7:05")] == [
+        True,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("document", [ROOT / "README.md", ROOT / "docs/data.md"], ids=lambda path: path.name)
@@ -216,6 +246,6 @@ def test_settings_in_the_tables_exist():
     assert set(table_names("docs/rl.md", "## Settings")) <= field_names(GRPOConfig)
     assert set(table_names("docs/data.md", "--multipliers 2,3,4")) <= field_names(MinigsmConfig)
     assert set(table_names("docs/data.md", "### 2\n")) == set(PRESETS)
-    assert set(table_names("docs/methods.md", "# Methods")) == set(METHODS)
+    assert set(table_names("docs/methods.md", "# Methods")) == set(methods())
     decided = table_names("docs/adding-a-method.md", "## What a method can decide")
     assert {name.split("(")[0] for name in decided} <= set(vars(Method))

@@ -89,7 +89,7 @@ def said(runs, monkeypatch):
     problems = [replace(problem, answer=answers[place]) for place, problem in enumerate(PROBLEMS)]
     monkeypatch.setattr(
         "latentplan.evaluation.attribution.are_correct",
-        lambda completions, references: [a == b for a, b in zip(completions, references, strict=True)],
+        lambda completions, of: [text == each.answer for text, each in zip(completions, of, strict=True)],
     )
     return models, problems, texts, order
 

@@ -17,7 +17,7 @@ from latentplan.evaluation.diagnosis.silent_failure import silent_failure
 from latentplan.evaluation.diagnosis.stops import decisions
 from latentplan.evaluation.diagnosis.subject import Subject
 from latentplan.evaluation.rollouts import GreedyChains
-from latentplan.modeling.latents import LatentChain
+from latentplan.modeling.thinking import LatentChain
 from latentplan.problems.counterfactuals import Counterfactual, counterfactuals
 from latentplan.problems.problem import Problem
 from latentplan.rollout.solve import Solution
@@ -162,6 +162,7 @@ def answered(right, exchanged):
     subject = SimpleNamespace(
         has_latents=True,
         problems=[None] * count,
+        asked=[Problem("How many?", (), "0")] * count,
         right=right,
         exchanged=exchanged,
         greedy=SimpleNamespace(solutions=[Solution(text, None, 0, 0, True) for text in completions]),

@@ -12,10 +12,10 @@ from latentplan.evaluation.interventions import of_another_question, same_norm_n
 from latentplan.evaluation.predictions import PredictionWriter
 from latentplan.evaluation.results import Reconstruction
 from latentplan.evaluation.rollouts import GreedyChains, greedy_chains
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import Problem
 from latentplan.rollout.reconstruction import teacher_plans
-from latentplan.rollout.sampling import Sampling
 
 SHORT = Sampling.greedy(max_new_tokens=8)
 WARM = Sampling(1.0, 1.0, 8)

@@ -6,9 +6,9 @@ import torch
 
 from latentplan.evaluation.latent_rows import collect_latents
 from latentplan.evaluation.rollouts import greedy_chains
-from latentplan.modeling.latents import unroll
+from latentplan.modeling.sampling import Sampling
+from latentplan.modeling.thinking import unroll
 from latentplan.rollout.reconstruction import latent_steps
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import question_batch, solve
 
 GREEDY = Sampling.greedy(6)
@@ -50,7 +50,7 @@ def test_sigma_is_the_mean_over_dimensions(model, mixed_problems):
     used = 2 * len(table.rows)
     assert used >= 4
     slots = torch.ones(1, used, dtype=torch.long)
-    chain = unroll(model.reasoner, model.reasoner.start(ids, mask), slots, noise_keys=None)
+    chain = unroll(model.reasoner, model.reasoner.start(ids, mask), slots)
     sigma = torch.exp(0.5 * chain.log_variance[0]).unflatten(0, (-1, 2)).mean(dim=(1, 2))
     assert [row.sigma for row in table.rows] == pytest.approx(sigma.tolist(), abs=1e-4)
 

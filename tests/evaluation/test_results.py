@@ -103,9 +103,11 @@ def test_chains_in_sentences_have_a_coherence_of_their_own():
     scores = plan_scores([problem], rows)
     assert scores.coherence_natural == [1, 0, None]
     assert scores.coherence == scores.coherence_natural
-    assert mean_coherence(scores) == Coherence(strict=0.0, paper=1.0, natural=0.5)
+    # No equation leads to such an answer: the scores of equations do not apply, rather than being 0.
+    assert mean_coherence(scores) == Coherence(strict=None, paper=None, natural=0.5)
+    assert scores.validity == scores.grounding == scores.plan == [None] * 3
     assert plan_scores(PROBLEMS, predictions()).coherence_natural == [None] * 3
-    text = rendered(full_result(coherence=Coherence(0.0, 0.5, 0.25)))
+    text = rendered(full_result(coherence=Coherence(None, None, 0.25)))
     assert "25.0%" in next(line for line in text.splitlines() if "of sentences" in line)
     assert "of sentences" not in rendered(full_result())
 

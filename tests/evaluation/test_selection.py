@@ -17,8 +17,8 @@ from latentplan.evaluation.selection.results import (
     SelectionResult,
 )
 from latentplan.evaluation.selection.table import render, to_markdown
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import Solution
 
 WARM = Sampling(1.0, 1.0, 6)

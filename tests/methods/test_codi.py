@@ -7,7 +7,7 @@ import torch
 
 from latentplan.encoding.encoder import IGNORE
 from latentplan.methods.system import make_encoder
-from latentplan.modeling.latents import unroll
+from latentplan.modeling.thinking import unroll
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from latentplan.cli.opening import choose_compression
 from latentplan.encoding.compression import collate_groups, compress
 from latentplan.methods.system import make_encoder
 from latentplan.modeling import noise
-from latentplan.rollout.sampling import Sampling
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.solve import question_batch, solve
 
 KEYS = range(200)

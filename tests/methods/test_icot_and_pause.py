@@ -7,10 +7,10 @@ import torch
 
 from latentplan.encoding.encoder import IGNORE
 from latentplan.methods.icot import ICoT
-from latentplan.modeling.latents import unroll
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.sampling import Sampling
+from latentplan.modeling.thinking import unroll
 from latentplan.rollout.engine import generate
-from latentplan.rollout.sampling import Sampling
 
 KEYS = range(20_000)
 
@@ -59,7 +59,7 @@ def test_pauses_in_one_pass_are_those_of_one_pass_a_slot(make_system, make_batch
     batch = make_batch(system, mixed_problems)
     found = system.method.forward(system.reasoner, batch)
     context = system.reasoner.start(batch["question_ids"], batch["question_mask"])
-    chain = unroll(system.reasoner, context, batch["slot_mask"], None)
+    chain = unroll(system.reasoner, context, batch["slot_mask"])
     assert torch.equal(found.chain.latents, chain.latents)
     assert bool((chain.latents == system.reasoner.latent_head.embedding).all())
     rolled = generate(

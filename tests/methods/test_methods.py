@@ -3,18 +3,18 @@
 import pytest
 import torch
 
-from latentplan.methods import METHODS, get_method
+from latentplan.methods.registry import get_method, methods
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling import noise
 from latentplan.modeling.configuration import StepDecoderConfig
+from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.step_decoder import StepDecoder
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import solve
 
 
 def test_the_parts_of_each_method(make_system):
     parts = {}
-    for name in METHODS:
+    for name in methods():
         system = make_system(name)
         config = system.reasoner.config
         parts[name] = (
@@ -29,6 +29,7 @@ def test_the_parts_of_each_method(make_system):
         "icot": (None, False, False, 0),
         "pause": ("pause", False, False, 6),
         "codi": ("projected_norm", False, False, 6),
+        "pccot": ("projected_norm", False, False, 6),
         "colar": ("embedding", True, False, 12),
         "coconut": ("hidden_state", False, False, 6),
         "sim_cot": ("hidden_state", False, True, 6),
@@ -128,6 +129,12 @@ def test_ablations_swap_one_part_and_train(settings, make_system, make_batch, mi
         ("atp_latent", {"stop_head": False}, "'stop' needs a stop_head"),
         ("coconut", {"objectives": {"kl": 1.0}}, "'kl' needs a gaussian latent_head"),
         ("cot", {"objectives": {"text": 1.0, "stop": 1.0}}, "'stop' needs a stop_head"),
+        (
+            "colar",
+            {"objectives": {"stop": 1.0}},
+            "'stop' divides by the latent steps.*colar stand for tokens",
+        ),
+        ("colar", {"objectives": {"step_decoder": 1.0}}, "'step_decoder' divides by the latent steps"),
         ("cot", {"objectives": {"poetry": 1.0}}, r"must be among .*'text'.*got 'poetry'"),
     ],
 )
@@ -152,7 +159,7 @@ def test_a_decoder_of_another_width_is_refused(make_system, make_backbone):
 BOUNDS = {"sim_cot": 0.1, "atp_latent": 0.1}  # of the others 0.02
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "colar"])  # test_colar.py
+@pytest.mark.parametrize("method", [name for name in methods() if name != "colar"])  # test_colar.py
 def test_every_method_learns_a_batch_by_heart_and_answers_it(
     method, make_system, mixed_problems, overfit, as_loaded
 ):

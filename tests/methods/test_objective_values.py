@@ -10,11 +10,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from latentplan.methods.registry import METHODS
-from latentplan.modeling.latents import unroll
+from latentplan.methods.registry import methods
+from latentplan.modeling.thinking import unroll
 
 SIZE = 2  # latents_per_step
-ELSEWHERE = ("codi", "colar")  # have objectives of their own, tested in files of their own
+ELSEWHERE = ("codi", "pccot", "colar")  # have objectives of their own, tested in files of their own
+
+
+# Rows by their places in `mixed_problems`, whose numbers of steps are 1, 4, 2, 3, 1, 4.
+DRAWN = {"1 and 3 steps": (0, 3), "1 step each": (0, 4), "2 steps": (2,), "1 and 2 steps": (0, 2, 4)}
 
 
 @pytest.fixture
@@ -87,17 +91,18 @@ def one_row(system, batch):
 
 
 def expected_parts(rows, num_steps):
+    """Each objective; `num_steps` is S, the latent steps of the stage, whatever the rows have of them."""
     text = [loss for row in rows for loss in row["text"]]
     per_step = []
     for step in range(num_steps):
         having = [row["steps"][step] for row in rows if len(row["steps"]) > step]
         if having:
             per_step.append(sum(having) / len(having))
-    stops = [sum(row["stops"]) / max(1, num_steps) for row in rows]
+    stops = [sum(row["stops"]) / num_steps for row in rows]
     kl = [value for row in rows for value in row["kl"]]
     return {
         "text": sum(text) / len(text),
-        "step_decoder": sum(per_step) / max(1, len(per_step)),
+        "step_decoder": sum(per_step) / num_steps,
         "stop": sum(stops) / len(stops),
         "kl": sum(kl) / max(1, len(kl)),
     }
@@ -105,15 +110,18 @@ def expected_parts(rows, num_steps):
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 @pytest.mark.parametrize(
-    "method", [name for name in METHODS if name not in ("codi", "colar")]
+    "method", [name for name in methods() if name not in ELSEWHERE]
 )  # theirs have files of their own
-def test_every_objective_by_hand(method, stage, make_system, make_batch, two_rows):
+@pytest.mark.parametrize("drawn", DRAWN.values(), ids=DRAWN.keys())
+def test_every_objective_by_hand(method, stage, drawn, make_system, make_batch, mixed_problems):
+    """Also where the drawn problems have fewer steps than the stage: each divides by S all the same."""
+    problems, keys = [mixed_problems[index] for index in drawn], [4 + index for index in drawn]
     weights = {"text": 0.7, "step_decoder": 1.3, "stop": 0.4, "kl": 0.11}
     system = make_system(method)
     objectives = {name: weights[name] for name in system.weights}
     system = make_system(method, objectives=objectives)
-    outputs = system(**make_batch(system, two_rows, stage, keys=[4, 5]))
-    rows = by_hand(system, make_batch, two_rows, stage, [4, 5])
+    outputs = system(**make_batch(system, problems, stage, keys=keys))
+    rows = by_hand(system, make_batch, problems, stage, keys)
     expected = expected_parts(rows, stage)
     for name in objectives:
         assert outputs[f"loss/{name}"].item() == pytest.approx(expected[name], rel=1e-4), name
@@ -136,18 +144,46 @@ def test_a_text_method_learns_steps_and_no_cot_only_the_answer(make_system, make
     assert int(no_cot.counts(make_batch(no_cot, two_rows))["text"]) == 2 * 3
 
 
-@pytest.mark.parametrize("split", [(1, 1), (2, 4), (5, 1)])
+@pytest.mark.parametrize("drawn", [(0, 4), (0, 2), (3,), (0, 1, 2, 3)])
+def test_the_step_decoder_s_loss_by_hand_where_every_token_costs_log_v(
+    drawn, make_system, make_batch, mixed_problems
+):
+    """A decoder that finds all tokens equally likely: L_dec = ln V · mean over the stage's steps of lengths.
+
+    A step of the clock world has 7 tokens and eos; from step 3 on the rest is joined: 8 more a step.
+    """
+    system = make_system("sim_cot", objectives={"step_decoder": 1.0})
+    with torch.no_grad():
+        system.step_decoder.backbone.get_output_embeddings().weight.zero_()
+    vocabulary = system.step_decoder.backbone.config.vocab_size
+    steps = [len(mixed_problems[index].steps) for index in drawn]
+    lengths = {1: [8, 0, 0], 2: [8, 8, 0], 3: [8, 8, 8], 4: [8, 8, 16]}
+    per_step = [[lengths[each][s] for each in steps if lengths[each][s]] for s in range(3)]
+    expected = sum(sum(each) / len(each) for each in per_step if each) / 3 * math.log(vocabulary)
+    batch = make_batch(system, [mixed_problems[index] for index in drawn])
+    assert system(**batch)["loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
+# Micro-batches by places in `mixed_problems`; in the last three no row has all three steps of the stage.
+SPLITS = [
+    ((0,), (1,)),
+    ((0, 1), (2, 3, 4, 5)),
+    ((0, 1, 2, 3, 4), (5,)),
+    ((0,), (4,)),
+    ((0,), (2,)),
+    ((2,), (0, 4)),
+]
+
+
+@pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("method", ["cot", "coconut", "sim_cot", "atp_latent"])
 def test_micro_batches_with_summed_counts_give_the_loss_of_the_joint_batch(
     method, split, make_system, make_batch, mixed_problems
 ):
     system = make_system(method)
-    first, second = mixed_problems[: split[0]], mixed_problems[split[0] : sum(split)]
-    joint = system(**make_batch(system, first + second, keys=range(sum(split))))
-    parts = [
-        make_batch(system, first, keys=range(split[0])),
-        make_batch(system, second, keys=range(split[0], sum(split))),
-    ]
+    first, second = ([mixed_problems[index] for index in part] for part in split)
+    joint = system(**make_batch(system, first + second, keys=split[0] + split[1]))
+    parts = [make_batch(system, first, keys=split[0]), make_batch(system, second, keys=split[1])]
     counts = {name: sum(system.counts(part)[name] for part in parts) for name in system.counts(parts[0])}
     shares = [system(counts=counts, **part) for part in parts]
     for name, value in joint.items():

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from latentplan.methods.registry import METHODS
+from latentplan.methods.registry import methods
 from latentplan.methods.system import LatentSystem, save_finished
 from latentplan.modeling.adapters import add_lora, merge_lora
 from latentplan.modeling.loading import load_model
@@ -82,8 +82,9 @@ def test_a_checkpoint_holds_its_adapters_and_a_finished_model_has_them_merged(
 def test_adapters_are_float32_in_a_bfloat16_backbone(make_system, clock_tokenizer, tmp_path):
     system = make_system("atp_latent")
     system.reasoner.backbone.to(torch.bfloat16)
-    system.reasoner.config.lora = dict(SETTINGS)
-    add_lora(system.reasoner.backbone, SETTINGS)
+    settings = {**SETTINGS, "target_modules": ["q_proj", "embed_tokens"], "use_dora": True}
+    system.reasoner.config.lora = dict(settings)
+    add_lora(system.reasoner.backbone, settings)
     shake(system)
     system.save_pretrained(tmp_path, clock_tokenizer)
     loaded = load_model(tmp_path).reasoner
@@ -100,7 +101,7 @@ def test_chosen_modules_get_adapters(make_backbone):
     assert adapted == {"q_proj", "v_proj"}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods())
 def test_every_method_trains_adapters_and_its_own_heads_alone(
     method, make_system, make_batch, mixed_problems
 ):
@@ -111,3 +112,119 @@ def test_every_method_trains_adapters_and_its_own_heads_alone(
     own = ("lora_", "latent_head", "stop_head", "step_decoder")
     assert any("lora_B" in name for name in reached)
     assert all(any(part in name for part in own) for name in reached)
+
+
+EMBEDDINGS = {
+    "llama": ("embed_tokens", "lm_head", "q_proj"),
+    "qwen2": ("embed_tokens", "lm_head", "q_proj"),
+    "gemma": ("embed_tokens", "lm_head", "q_proj"),
+    "gpt2": ("wte", "lm_head", "c_attn"),
+}
+TIED = {"tie_word_embeddings": True}
+
+
+def tables(model):
+    return model.get_input_embeddings().weight, model.get_output_embeddings().weight
+
+
+def adapt(system, settings):
+    """Adapters in the reasoner and in the step decoder, which change what both compute."""
+    for part in (system.reasoner, system.step_decoder):
+        part.config.lora = dict(settings)
+        add_lora(part.backbone, settings)
+    shake_all(system)
+
+
+def shake_all(model):
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if any(part in name for part in ("lora_", "modules_to_save")):
+                weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.1)
+
+
+@pytest.mark.parametrize("family", EMBEDDINGS)
+@pytest.mark.parametrize("adapted_layers", [(0, 2), (1,), (0, 1)], ids=["input", "output", "both"])
+def test_adapters_on_tied_embeddings_are_saved_as_they_are_trained(
+    family, adapted_layers, make_system, make_batch, mixed_problems, clock_tokenizer, tmp_path, caplog
+):
+    """Also the rows of the latent tokens, which the batch reads and the loss is computed from."""
+    system = make_system("atp_latent", family=family, backbone=TIED)
+    start = tables(system.reasoner)[0].detach().clone()
+    targets = [EMBEDDINGS[family][index] for index in adapted_layers]
+    adapt(system, {**SETTINGS, "target_modules": targets})
+    assert "the finished model's embeddings are not tied" in caplog.text
+    batch = make_batch(system, mixed_problems)
+    expected = system(**batch)["loss"].detach()
+    system.save_pretrained(tmp_path / "checkpoint", clock_tokenizer)
+    save_finished(system, tmp_path / "model", clock_tokenizer)
+    checkpoint, _ = LatentSystem.from_pretrained(tmp_path / "checkpoint")
+    assert torch.equal(checkpoint(**batch)["loss"].detach(), expected)
+    merged, loaded = LatentSystem.from_pretrained(tmp_path / "model")
+    torch.testing.assert_close(merged(**batch)["loss"].detach(), expected, rtol=1e-5, atol=1e-5)
+    for index, table in enumerate(tables(loaded.reasoner)):  # an adapter changes the layer that it is on
+        assert torch.equal(table, start) == (index not in adapted_layers)
+
+
+def test_merging_leaves_a_layer_alone_that_has_become_tied_again(make_backbone):
+    backbone = make_backbone(**TIED)
+    start = tables(backbone)[0].detach().clone()
+    add_lora(backbone, {**SETTINGS, "target_modules": ["embed_tokens"]})
+    backbone.get_output_embeddings().weight = tables(backbone)[0]
+    shake_all(backbone)
+    merge_lora(backbone)
+    assert torch.equal(tables(backbone)[1], start)
+    assert not torch.equal(tables(backbone)[0], start)
+
+
+def test_adapters_elsewhere_leave_tied_embeddings_tied(make_system, clock_tokenizer, tmp_path, caplog):
+    system = make_system("cot", backbone=TIED)
+    system.reasoner.config.lora = dict(SETTINGS)
+    add_lora(system.reasoner.backbone, SETTINGS)
+    save_finished(system, tmp_path, clock_tokenizer)
+    one, other = tables(load_model(tmp_path).reasoner)
+    assert one is other
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"use_dora": True, "target_modules": ["q_proj", "down_proj", "embed_tokens"]},
+        {"use_rslora": True, "target_modules": ["v_proj"]},
+        {
+            "rank_pattern": {"q_proj": 2},
+            "alpha_pattern": {"q_proj": 16},
+            "target_modules": ["q_proj", "v_proj"],
+        },
+        {"modules_to_save": ["lm_head"], "target_modules": ["q_proj"]},
+        {"modules_to_save": ["embed_tokens"], "target_modules": ["q_proj"]},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)], ids=str)
+def test_every_kind_of_adapter_is_saved_as_it_is_trained(
+    settings, dtype, tolerance, make_system, clock_tokenizer, tmp_path
+):
+    system = make_system("cot", backbone=TIED)
+    system.reasoner.backbone.to(dtype)
+    system.reasoner.config.lora = {**SETTINGS, **settings}
+    add_lora(system.reasoner.backbone, system.reasoner.config.lora)
+    ids = torch.arange(40).reshape(4, 10)
+    before = system.reasoner(ids).logits
+    shake_all(system)
+    trained = system.reasoner(ids).logits
+    save_finished(system, tmp_path, clock_tokenizer)
+    saved = load_model(tmp_path).reasoner(ids).logits
+    assert distance(before, trained) > 0.1
+    assert distance(saved, trained) < tolerance
+
+
+def distance(one, other):
+    """Mean difference in parts of the mean size."""
+    return float((one - other).float().abs().mean() / other.float().abs().mean())
+
+
+def test_a_layer_that_is_not_there_is_named(make_backbone):
+    with pytest.raises(ValueError, match=r"no module query_proj; its linear maps are down_proj, .*q_proj"):
+        add_lora(make_backbone(), {**SETTINGS, "target_modules": ["q_proj", "query_proj"]})

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
-from latentplan.modeling.context import Context
+from latentplan.modeling.decoding_state import DecodingState
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.rollout.engine import generate
-from latentplan.rollout.sampling import Sampling
 
 FAMILIES = ["llama", "gpt2", "qwen2", "mistral", "gemma2"]
 WRAPPERS = [(LatentReasoner, LatentReasonerConfig), (StepDecoder, StepDecoderConfig)]
@@ -63,13 +63,13 @@ def test_reading_in_pieces_equals_reading_at_once(family, make_backbone):
     embeds = torch.randn(2, 9, 32)
     mask = torch.tensor([[0, 0, 1, 1, 1, 1, 0, 1, 1], [1] * 9])
     with torch.no_grad():
-        whole = Context(backbone, embeds, mask).read()
-        context = Context(backbone, embeds[:, :4], mask[:, :4])
+        whole = DecodingState(backbone, embeds, mask).read()
+        context = DecodingState(backbone, embeds[:, :4], mask[:, :4])
         pieces = [context.read()]
-        context.push(embeds[:, 4:5], mask[:, 4:5])
+        context.append(embeds[:, 4:5], mask[:, 4:5])
         pieces.append(context.read())
-        context.push(embeds[:, 5:7], mask[:, 5:7])
-        context.push(embeds[:, 7:], mask[:, 7:])
+        context.append(embeds[:, 5:7], mask[:, 5:7])
+        context.append(embeds[:, 7:], mask[:, 7:])
         pieces.append(context.read())
         # The plain backbone on row 0 without its masked columns.
         kept = mask[0].bool()
@@ -94,21 +94,21 @@ def test_a_repeated_context_goes_on_as_the_original_would(family, settings, make
     more, one = torch.randn(6, 2, 32), torch.ones(6, 2, dtype=torch.long)
 
     def after_reading():
-        context = Context(backbone, question, mask)
+        context = DecodingState(backbone, question, mask)
         context.read()
         # Something that waits is repeated too.
-        context.push(question[:, :1], torch.ones(2, 1, dtype=torch.long))
+        context.append(question[:, :1], torch.ones(2, 1, dtype=torch.long))
         return context
 
     with torch.no_grad():
         original = after_reading()
         repeated = original.repeat(3)
-        repeated.push(more, one)
+        repeated.append(more, one)
         together = repeated.read()
         for row in range(6):
             single = after_reading()
             keep = row // 3
-            single.push(more[row].expand(2, -1, -1), one[:2])
+            single.append(more[row].expand(2, -1, -1), one[:2])
             torch.testing.assert_close(together[row], single.read()[keep])
         # The original is as it was: it has read nothing of what its copy read.
         assert original.mask.shape[1] == 5
@@ -122,14 +122,14 @@ def test_logits_are_the_backbone_s_own(family, make_backbone):
     backbone = make_backbone(family).eval()
     reasoner = LatentReasoner(LatentReasonerConfig(backbone_config=backbone.config), backbone)
     ids = torch.arange(5, 15)[None]
-    hidden = Context(backbone, reasoner.embed(ids), torch.ones_like(ids)).read()
+    hidden = DecodingState(backbone, reasoner.embed(ids), torch.ones_like(ids)).read()
     torch.testing.assert_close(reasoner.logits(hidden), backbone(ids).logits)
 
 
 def test_a_context_can_be_repeated_before_anything_was_read(make_backbone):
     backbone = make_backbone().eval()
     embeds = torch.randn(2, 3, 32)
-    context = Context(backbone, embeds, torch.ones(2, 3, dtype=torch.long)).repeat(2)
+    context = DecodingState(backbone, embeds, torch.ones(2, 3, dtype=torch.long)).repeat(2)
     with torch.no_grad():
         hidden = context.read()
     assert hidden.shape == (4, 3, 32)

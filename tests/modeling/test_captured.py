@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from latentplan.modeling import captured
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout import engine
 from latentplan.rollout.engine import generate
-from latentplan.rollout.sampling import Sampling
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_trajectories_are_the_same(
         used = wanted.slot_mask.bool()
         torch.testing.assert_close(found.latents[used], wanted.latents[used], atol=1e-4, rtol=1e-4)
     # A size is captured when it comes for the second time.
-    assert contexts == ["Context"] * 4 + ["CapturedContext"] * 2
+    assert contexts == ["DecodingState"] * 4 + ["CapturedState"] * 2
 
 
 def test_weights_may_change_between_rollouts(make_system, make_batch, mixed_problems, as_on_a_gpu, contexts):
@@ -72,7 +72,7 @@ def test_weights_may_change_between_rollouts(make_system, make_batch, mixed_prob
         for weight in system.reasoner.parameters():
             weight.mul_(1.1)
     after = roll_out(system, batch)
-    assert contexts[-1] == "CapturedContext"
+    assert contexts[-1] == "CapturedState"
     captured._captured.clear()
     assert not torch.equal(before.answer_ids, after.answer_ids)
     assert torch.equal(roll_out(system, batch).answer_ids, after.answer_ids)
@@ -86,7 +86,7 @@ def test_weights_may_move_between_rollouts(make_system, make_batch, mixed_proble
         roll_out(system, batch)
     system.reasoner.backbone.to(torch.float64)
     moved = roll_out(system, batch)
-    assert contexts[-1] == "CapturedContext"
+    assert contexts[-1] == "CapturedState"
     captured._captured.clear()
     assert torch.equal(roll_out(system, batch).answer_ids, moved.answer_ids)
 
@@ -99,7 +99,7 @@ def test_weights_that_are_spread_over_devices_are_not_captured(
     next(system.reasoner.backbone.parameters()).ds_id = 0  # as DeepSpeed ZeRO-3 marks them
     for _ in range(3):
         roll_out(system, batch)
-    assert set(contexts) == {"Context"}
+    assert set(contexts) == {"DecodingState"}
 
 
 def test_a_model_that_nothing_else_needs_goes(make_system, make_batch, mixed_problems, as_on_a_gpu, contexts):
@@ -107,7 +107,7 @@ def test_a_model_that_nothing_else_needs_goes(make_system, make_batch, mixed_pro
     batch = make_batch(system, mixed_problems)
     for _ in range(2):
         roll_out(system, batch)
-    assert contexts[-1] == "CapturedContext"
+    assert contexts[-1] == "CapturedState"
     backbone = weakref.ref(system.reasoner.backbone)
     del system
     gc.collect()
@@ -132,7 +132,7 @@ def test_what_cannot_be_captured_is_not(
     batch = make_batch(system, mixed_problems)
     for _ in range(3):
         roll_out(system, batch)
-    assert set(contexts) == {"Context"}
+    assert set(contexts) == {"DecodingState"}
 
 
 def test_autocast_is_not_captured(make_system, make_batch, mixed_problems, as_on_a_gpu, contexts):
@@ -141,7 +141,7 @@ def test_autocast_is_not_captured(make_system, make_batch, mixed_problems, as_on
     for _ in range(3):
         with torch.autocast("cpu", dtype=torch.bfloat16), pytest.warns(UserWarning, match="bfloat16"):
             roll_out(system, batch)
-    assert set(contexts) == {"Context"}
+    assert set(contexts) == {"DecodingState"}
 
 
 def test_it_is_off_by_default(make_system, make_batch, mixed_problems, monkeypatch, contexts):
@@ -151,4 +151,4 @@ def test_it_is_off_by_default(make_system, make_batch, mixed_problems, monkeypat
     batch = make_batch(system, mixed_problems)
     for _ in range(3):
         roll_out(system, batch)
-    assert set(contexts) == {"Context"}
+    assert set(contexts) == {"DecodingState"}

@@ -2,12 +2,12 @@
 
 import torch
 
-from latentplan.methods.registry import METHODS
+from latentplan.methods.registry import methods
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.adapters import add_lora
 from latentplan.modeling.probe import probe
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
-from latentplan.rollout.sampling import Sampling
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-3}
 
@@ -29,7 +29,7 @@ def test_reading_in_parts_masked_columns_and_logits_agree_with_the_backbone(each
 
 
 def test_every_method_trains_a_step(each_family, make_system, make_batch, mixed_problems):
-    for method in METHODS:
+    for method in methods():
         system = make_system(method, family=each_family)
         loss = system(**make_batch(system, mixed_problems[:3]))["loss"]
         loss.backward()

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from latentplan.methods.registry import METHODS
+from latentplan.methods.registry import methods
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
 from latentplan.rollout.log_probs import score
-from latentplan.rollout.sampling import Sampling
 
 FAMILIES = ["llama", "gpt2"]
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=methods())
 def method(request):
     return request.param
 

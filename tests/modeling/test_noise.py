@@ -65,6 +65,29 @@ def test_neighbouring_keys_and_counters_are_independent():
     assert not torch.isclose(uniform[0, 1:], uniform[1, :-1]).any()
 
 
+def test_gumbel_moments_and_tails():
+    keys = noise.derive(torch.arange(2000), noise.Stream.TOKEN)
+    numbers = noise.gumbel(keys, 1000).double()
+    count, euler = numbers.numel(), 0.5772156649
+    assert numbers.shape == (2000, 1000)
+    assert torch.isfinite(numbers).all()
+    assert abs(numbers.mean() - euler) < 5 * math.pi / math.sqrt(6 * count)
+    assert abs(numbers.var() - math.pi**2 / 6) < 0.02
+    # P(a number > t) = 1 - exp(-exp(-t)); both tails, to 5 standard errors.
+    for threshold in (-2.0, -1.0, 0.0, 2.0, 5.0, 8.0, 10.0):
+        expected = -math.expm1(-math.exp(-threshold))
+        share = float((numbers > threshold).double().mean())
+        assert abs(share - expected) < 5 * math.sqrt(expected * (1 - expected) / count), threshold
+    # The largest of n numbers minus log(n) is a Gumbel number again.
+    largest = numbers.max(dim=1).values - math.log(1000)
+    assert abs(largest.mean() - euler) < 5 * math.pi / math.sqrt(6 * 2000)
+
+
+def test_gumbel_numbers_are_those_from_an_index_on():
+    keys = torch.tensor([42, -3])
+    assert torch.equal(noise.gumbel(keys, 10)[:, 4:], noise.gumbel(keys, 6, first=4))
+
+
 @pytest.mark.parametrize("other", [(1, 2, 4), (2, 1, 3), (1, 3, 2), (1, 2), (1, 2, 3, 0), (-1, 2, 3)])
 def test_every_part_of_a_key_and_its_place_count(other):
     assert int(noise.fold(1, 2, 3)) != int(noise.fold(*other))
@@ -87,12 +110,39 @@ def test_the_mixer_is_splitmix64():
 
 
 def test_a_slot_has_the_same_noise_however_many_slots_follow():
-    keys = noise.fold(3, torch.arange(5))
+    keys = noise.derive(3, noise.Stream.EXAMPLE, torch.arange(5))
     assert torch.equal(noise.slots(keys, 8, 6)[:, :3], noise.slots(keys, 3, 6))
 
 
 def test_keys_stay_where_the_tensors_are():
     """A number among the parts has no device; what is on a GPU must neither leave it nor wait for it."""
     keys = torch.arange(3, device="meta")
-    for key in (noise.fold(keys, 0), noise.fold(7, keys, 2), noise.fold(noise.fold(keys, 1), keys)):
+    token, example = noise.Stream.TOKEN, noise.Stream.EXAMPLE
+    for key in (
+        noise.fold(7, keys, 2),
+        noise.derive(keys, token, 1, 2),
+        noise.derive(7, example, 3, keys),
+        noise.derive(keys, token, keys, 0, keys),
+    ):
         assert key.device.type == "meta"
+
+
+def test_no_two_streams_and_indices_have_the_same_key():
+    """Of one seed and of one key alike: whatever the stream and its three indices, small or large."""
+    index = torch.tensor([*range(24), 10**3, 10**6, 10**9, 2**40])
+    for key in (0, 42, 2**62, -1):
+        keys = torch.stack(
+            [
+                noise.derive(key, stream, index[:, None, None], index[:, None], index)
+                for stream in noise.Stream
+            ]
+        )
+        assert keys.unique().numel() == keys.numel() == len(noise.Stream) * len(index) ** 3
+
+
+def test_keys_derived_from_keys_are_those_of_no_other_depth():
+    index, streams = torch.arange(30), list(noise.Stream)
+    first = torch.stack([noise.derive(7, stream, index[:, None], index) for stream in streams]).flatten()
+    second = torch.stack([noise.derive(first[::7], stream, index[:, None]) for stream in streams]).flatten()
+    together = torch.cat([torch.tensor([7]), first, second])
+    assert together.unique().numel() == together.numel()

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from latentplan.modeling.configuration import StepDecoderConfig
+from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.rollout.engine import generate
 from latentplan.rollout.log_probs import score
-from latentplan.rollout.sampling import Sampling
 
 
 def rollout_and_scores(system, batch):

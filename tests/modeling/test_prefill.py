@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentplan.modeling import prefill
-from latentplan.modeling.context import Context
-from latentplan.modeling.prefill import by_length, read_question
+from latentplan.modeling import prefill as prefilling
+from latentplan.modeling.decoding_state import DecodingState
+from latentplan.modeling.prefill import by_length, prefill
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
-from latentplan.rollout.sampling import Sampling
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-3}
 LENGTHS = [3, 9, 1, 8, 4, 9, 3]
@@ -23,8 +23,8 @@ def costs(monkeypatch):
     """Sets what a pass over questions and one over a column cost."""
 
     def put(pass_costs, token_costs):
-        monkeypatch.setattr(prefill, "PASS_COSTS", {"cpu": pass_costs})
-        monkeypatch.setattr(prefill, "TOKEN_COSTS", {"cpu": token_costs})
+        monkeypatch.setattr(prefilling, "PASS_COSTS", {"cpu": pass_costs})
+        monkeypatch.setattr(prefilling, "TOKEN_COSTS", {"cpu": token_costs})
 
     return put
 
@@ -32,13 +32,13 @@ def costs(monkeypatch):
 @pytest.fixture
 def passes(monkeypatch):
     """The sizes of all passes, those that were left too."""
-    sizes, read = [], Context.read
+    sizes, read = [], DecodingState.read
 
     def watched(self):
         sizes.append(tuple(self.pending_mask.shape))
         return read(self)
 
-    monkeypatch.setattr(Context, "read", watched)
+    monkeypatch.setattr(DecodingState, "read", watched)
     return sizes
 
 
@@ -54,10 +54,10 @@ def questions(backbone, lengths=LENGTHS):
 def read_and_go_on(backbone):
     """The last hidden states of the questions, of a token after them, and what the context then holds."""
     embeds, mask = questions(backbone)
-    context = Context(backbone, embeds, mask)
-    found = [read_question(context)]
+    context = DecodingState(backbone, embeds, mask)
+    found = [prefill(context)]
     assert context.pending.shape[1] == 0
-    context.push(embeds[:, -1:], torch.ones_like(mask[:, :1]))
+    context.append(embeds[:, -1:], torch.ones_like(mask[:, :1]))
     found.append(context.read()[:, -1])
     return found, context
 
@@ -129,7 +129,7 @@ def test_gradients_are_kept(make_backbone, costs, passes):
     backbone = make_backbone("llama").eval()
     costs(1, 0)
     embeds, mask = questions(backbone)
-    read_question(Context(backbone, embeds, mask)).sum().backward()
+    prefill(DecodingState(backbone, embeds, mask)).sum().backward()
     assert passes == [(7, 9)]
     assert bool(backbone.model.layers[0].mlp.up_proj.weight.grad.any())
 
@@ -138,9 +138,9 @@ def test_gradients_are_kept(make_backbone, costs, passes):
 def test_other_layers_of_the_cache_are_read_in_one_pass(make_backbone, costs, passes):
     backbone = make_backbone("llama").eval()
     costs(1, 0)
-    context = Context(backbone, *questions(backbone))
+    context = DecodingState(backbone, *questions(backbone))
     context.cache.layers[0] = type("Other", (type(context.cache.layers[0]),), {})()
-    read_question(context)
+    prefill(context)
     assert passes == [(7, 9)]
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from latentplan.modeling.recompute import decoder_layers, recompute_layers
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
 from latentplan.rollout.log_probs import replay, score
-from latentplan.rollout.sampling import Sampling
 
 
 @pytest.fixture(params=["llama", "gpt2"])

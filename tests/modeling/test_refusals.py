@@ -106,7 +106,7 @@ def test_the_probe_notices_masked_columns_that_count(make_backbone, monkeypatch)
     monkeypatch.setattr(
         backbone.model, "forward", lambda position_ids=None, **rest: forward(position_ids=None, **rest)
     )
-    monkeypatch.setattr("latentplan.modeling.context.takes_positions", lambda model: True)
+    monkeypatch.setattr("latentplan.modeling.decoding_state.takes_positions", lambda model: True)
     with pytest.raises(UnsupportedBackboneError, match="masked columns change its result"):
         probe(backbone)
 

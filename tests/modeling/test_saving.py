@@ -4,13 +4,13 @@ import json
 import pytest
 import torch
 
-from latentplan.methods.registry import METHODS
+from latentplan.methods.registry import methods
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.loading import is_latent_checkpoint, load_model
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
-from latentplan.rollout.sampling import Sampling
 
 
 def outputs(system, batch):
@@ -37,13 +37,13 @@ def outputs(system, batch):
 @pytest.mark.parametrize(
     ("method", "overrides"),
     [
-        *((name, {}) for name in METHODS),
+        *((name, {}) for name in methods()),
         (
             "atp_latent",
             {"latent_head": "projected", "stop_head": False, "objectives": {"text": 1, "step_decoder": 1}},
         ),
     ],
-    ids=[*METHODS, "projected"],
+    ids=[*methods(), "projected"],
 )
 def test_a_saved_system_comes_back_with_identical_outputs(
     method, overrides, tied, make_system, make_batch, mixed_problems, clock_tokenizer, tmp_path
@@ -199,4 +199,4 @@ def test_heads_stay_in_float32_beside_a_bfloat16_backbone(make_system, tmp_path)
     assert {weight.dtype for weight in loaded.backbone.parameters()} == {torch.bfloat16}
     assert {weight.dtype for weight in loaded.latent_head.parameters()} == {torch.float32}
     ids = torch.ones(2, 3, dtype=torch.long)
-    assert loaded.next_latent(loaded.start(ids, ids)).mean.dtype == torch.float32
+    assert loaded.latent_head(loaded.start(ids, ids).read()).mean.dtype == torch.float32

@@ -12,13 +12,13 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from latentplan.methods.registry import METHODS
+from latentplan.methods.registry import methods
 from latentplan.modeling import weight_gradients
 from latentplan.modeling.linear_maps import install
 from latentplan.modeling.recompute import recompute_layers
+from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.weight_gradients import deferred_weight_gradients, is_spread
 from latentplan.rollout.engine import generate
-from latentplan.rollout.sampling import Sampling
 from latentplan.training.estimators import ESTIMATORS
 
 aten = torch.ops.aten
@@ -61,7 +61,7 @@ def test_every_family(each_family, defer, make_system, make_batch, mixed_problem
     assert_equal(*both_ways(defer, system, lambda: system(**batch)["loss"]))
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(methods()))
 def test_every_method(method, defer, make_system, make_batch, mixed_problems):
     system = make_system(method)
     batch = make_batch(system, mixed_problems)

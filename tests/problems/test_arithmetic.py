@@ -7,14 +7,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from latentplan.problems.equations import parse_equation
-from latentplan.problems.problem import DataError
-from latentplan.problems.readers.arithmetic import (
+from latentplan.problems.formats.formulas import (
     Operation,
     chain_of,
     infix_formula,
     number_text,
     prefix_formula,
 )
+from latentplan.problems.problem import DataError
 
 numbers = st.decimals(min_value=-999, max_value=999, places=2).map(Fraction)
 formulas = st.recursive(

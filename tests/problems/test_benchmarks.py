@@ -100,7 +100,10 @@ def test_no_datasets_package_names_the_way_out(monkeypatch):
         ({"name_or_path": "prosqa"}, "prosqa is not on the hub: get its file from"),
         ({"name_or_path": "prosqa"}, "then pass prosqa=FILE"),
         ({"name_or_path": "gsm8k", "split": "dev"}, "no split 'dev'; choose from: train, test"),
-        ({"name_or_path": "gsm9k"}, "neither a file nor a benchmark; choose from: gsm8k"),
+        (
+            {"name_or_path": "gsm9k"},
+            f"neither a file nor a benchmark; choose from: {', '.join(BENCHMARKS)}",
+        ),
         ({"name_or_path": "x.jsonl", "benchmark": "gsm9k"}, "no benchmark 'gsm9k'"),
         ({"name_or_path": "gsm8k", "file": "x.jsonl"}, "x.jsonl: no such file"),
     ],

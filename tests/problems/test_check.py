@@ -37,6 +37,7 @@ def test_report(file):
     assert (report.format, report.num_problems, report.num_duplicates) == ("latentplan", 6, 1)
     assert report.step_counts == {0: 1, 1: 3, 2: 1, 3: 1}
     assert report.examples == tuple(ROWS[:2])
+    assert report.answer_kinds == {"number": 5, "yes_no": 1}
     assert report.doubts == (
         Doubt(3, "<<2+2=5>>", "false equation"),
         Doubt(3, "<<5*two>>", "unreadable equation"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from latentplan.problems.minigsm import PRESETS, SpaceExhaustedError, generate
 from latentplan.problems.minigsm.clock import MAX_PLANS, ClockDraft
-from latentplan.problems.minigsm.splits import SPLITS
+from latentplan.problems.minigsm.presets import SPLITS
 from latentplan.problems.problem import Chain, Problem
 
 CLOCK = PRESETS["clock"]

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from latentplan.problems.equations import parse_equation
 from latentplan.problems.minigsm import PRESETS, MinigsmConfig, generate
-from latentplan.problems.minigsm.numbers import CONSTANTS
-from latentplan.problems.minigsm.plans import MAX_PLANS, PlanTable
-from latentplan.problems.minigsm.splits import SPLITS, split_of
-from latentplan.problems.minigsm.themes import FAMILIES
-from latentplan.problems.minigsm.words import WordWorld
+from latentplan.problems.minigsm.number_kinds import CONSTANTS
+from latentplan.problems.minigsm.presets import SPLITS, split_of
+from latentplan.problems.minigsm.solution_chains import MAX_PLANS, PlanTable
+from latentplan.problems.minigsm.theme_files import story_templates
+from latentplan.problems.minigsm.word_problems import WordWorld
 from latentplan.problems.problem import Chain, Problem
 
 WORD_PRESETS = [name for name, config in PRESETS.items() if config.world == "words"]
@@ -96,8 +96,8 @@ def test_distinct_problems_have_distinct_graphs_or_numbers():
 
 
 def test_there_are_at_least_forty_families_and_each_is_reachable():
-    assert len(FAMILIES) >= 40
-    for name in FAMILIES:
+    assert len(story_templates()) >= 40
+    for name in story_templates():
         config = replace(DEFAULT, families=(name,), min_steps=3, max_steps=3)
         assert len(sample(config, count=2)) == 2, name
 
@@ -107,11 +107,11 @@ def _world() -> WordWorld:
     return WordWorld(replace(DEFAULT, max_steps=8))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", story_templates())
 def test_every_part_of_a_family_is_used(name):
     shapes = [shape for fitting in _world().shapes.values() for family in fitting for shape in family]
-    used = {part for shape in shapes if shape.family.name == name for part in shape.parts}
-    assert [part.say for part in FAMILIES[name].parts if part not in used] == []
+    used = {part for shape in shapes if shape.template.name == name for part in shape.parts}
+    assert [part.text for part in story_templates()[name].parts if part not in used] == []
 
 
 def test_every_number_of_steps_has_many_families():

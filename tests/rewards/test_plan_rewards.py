@@ -60,7 +60,9 @@ def test_a_perfect_plan_is_perfect_with_its_rest_in_one_step(separator):
     plans = [["<<16-3-4=9>>", rest], [separator.join(["<<16-3-4=9>>", rest])]]
     batch = {"prompts": [QUESTION] * 2, "completions": ["### 22"] * 2, "answer": ["22"] * 2}
     for name, reward in BUILT_IN.items():
-        if not name.startswith("short_latents"):  # of which every trajectory of a question knows the others
+        # short_latents compares the trajectories of a question; the published rule reads a step's first
+        # equation.
+        if not name.startswith(("short_latents", "coherence_paper")):
             assert reward(**batch, decoded_steps=plans) == [1, 1], name
 
 

@@ -99,14 +99,59 @@ def test_the_reward_without_labels():
 
 
 def test_what_does_not_apply_adds_nothing():
-    assert combine_rewards([[1.0, NAN, NAN], [0.5, 0.5, NAN]], [1.0, 2.0]) == [2.0, 1.0, 0.0]
+    totals = combine_rewards([[1.0, NAN, NAN], [0.5, 0.5, NAN]], [1.0, 2.0])
+    assert totals[:2] == [2.0, 1.0]
+    assert math.isnan(totals[2]), "no function applies: that is no reward, and not one of 0"
     rewards = RewardSet(["accuracy", "format"], [1.0, 0.5])
     table, totals = rewards(["", ""], ["### 9", "### 9"], answer=["9", None])
     assert table[0][0] == 1.0
     assert math.isnan(table[0][1])
     assert totals == [1.5, 0.5]
-    assert rewards.metrics(table) == {"rewards/accuracy/mean": 1.0, "rewards/format/mean": 1.0}
-    assert rewards.metrics([[NAN, NAN], [1.0, 0.0]]) == {"rewards/format/mean": 0.5}
+    assert rewards.metrics(table) == {
+        "rewards/accuracy/mean": (1.0, 1),
+        "rewards/accuracy/frac_none": (1, 2),
+        "rewards/format/mean": (2.0, 2),
+        "rewards/format/frac_none": (0, 2),
+    }
+    assert rewards.metrics([[NAN, NAN], [1.0, 0.0]]) == {
+        "rewards/accuracy/mean": (0.0, 0),
+        "rewards/accuracy/frac_none": (2, 2),
+        "rewards/format/mean": (1.0, 2),
+        "rewards/format/frac_none": (0, 2),
+    }
+
+
+def test_nan_is_none_and_a_reward_that_is_only_logged_is_no_reward():
+    def first(completions, **kwargs):
+        return [1.0, None, NAN, None]
+
+    def logged(completions, **kwargs):
+        return [5.0, 5.0, 5.0, None]
+
+    table, totals = RewardSet([first, logged], [2.0, 0.0])([""] * 4, [""] * 4)
+    assert [[math.isnan(value) for value in row] for row in table] == [
+        [False, True, True, True],
+        [False, False, False, True],
+    ]
+    assert totals[0] == 2.0
+    assert all(math.isnan(total) for total in totals[1:])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (math.inf, "the reward 'odd' returned inf: a reward must be finite"),
+        (-math.inf, "the reward 'odd' returned -inf: a reward must be finite"),
+        ("good", "the reward 'odd' returned 'good': a reward must be a number"),
+        ([1.0, 2.0], r"the reward 'odd' returned \[1.0, 2.0\]: a reward must be a number"),
+    ],
+)
+def test_what_is_no_reward_is_refused_by_name(value, message):
+    def odd(completions, **kwargs):
+        return [1.0, value]
+
+    with pytest.raises(ValueError, match=message):
+        RewardSet(["format", odd])(["", ""], ["a", "b"])
 
 
 def test_functions_of_ones_own_join_in(user_module):
@@ -123,6 +168,8 @@ def test_what_a_reward_set_rejects(user_module):
         RewardSet(["accuracy", "format"], [1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match="same name: accuracy, accuracy"):
         RewardSet(["accuracy", "my_rewards:accuracy"])
+    with pytest.raises(ValueError, match="the weight of the reward 'format' must be finite, got inf"):
+        RewardSet(["accuracy", "format"], [1.0, math.inf])
     with pytest.raises(ValueError, match="one of the two"):
         RewardSet({"accuracy": 1.0}, [1.0])
 

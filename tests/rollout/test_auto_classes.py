@@ -18,10 +18,10 @@ from transformers import (
 
 from latentplan.modeling.loading import load_model
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.saving import CODE_FILE
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.rollout.causal_lm import LatentReasonerForCausalLM
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import solve
 
 

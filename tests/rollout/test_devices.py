@@ -10,9 +10,9 @@ import torch
 from transformers import masking_utils
 
 from latentplan.modeling import active_rows, prefill
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout import engine
 from latentplan.rollout.engine import generate
-from latentplan.rollout.sampling import Sampling
 from latentplan.training.estimators import ESTIMATORS
 
 SAMPLING = Sampling(max_new_tokens=5)

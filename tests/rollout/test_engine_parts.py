@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from latentplan.modeling import active_rows
+from latentplan.modeling.decoding_state import DecodingState
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout import engine
 from latentplan.rollout.budget import cache_bytes, pieces
 from latentplan.rollout.engine import generate
-from latentplan.rollout.sampling import Sampling
 
 MANY = {"draws": 12, "answers": 3, "sampling": Sampling(temperature=1.5, max_new_tokens=12)}
 
@@ -19,7 +20,7 @@ def roll_out(system, batch, **settings):
         batch["question_ids"],
         batch["question_mask"],
         torch.arange(rows),
-        seed=4,
+        seed=5,
         **{**MANY, **settings},
     )
 
@@ -39,13 +40,13 @@ def test_rows_that_have_ended_leave_the_batch(family, make_system, make_batch, m
     system = make_system("atp_latent", family=family)
     batch = make_batch(system, mixed_problems)
     sizes = []
-    selected = engine.Context.selected
+    selected = DecodingState.selected
 
     def watched(self, rows):
         sizes.append((len(self.mask), len(rows)))
         return selected(self, rows)
 
-    monkeypatch.setattr(engine.Context, "selected", watched)
+    monkeypatch.setattr(DecodingState, "selected", watched)
     smaller = roll_out(system, batch)
     assert len(sizes) >= 2
     assert all(after <= before // 2 for before, after in sizes)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
 from latentplan.rollout.plan_tokens import sample_plans, score_plans
 from latentplan.rollout.plans import decode_plans
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import question_batch
 
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from latentplan.modeling import noise
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.plans import decode_plans, distinct, written_plan
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import batches_by_length, roll_out, solve
 
 

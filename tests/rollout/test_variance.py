@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.variance import VarianceSplit, measure_variance, split_variance
 
 
@@ -42,6 +42,14 @@ def test_without_stops_and_without_differences():
 
 
 @torch.no_grad()
+def test_a_question_with_a_sample_without_a_reward_is_left_out():
+    rewards = torch.randn(3, 4, 2, 2)
+    expected = split_variance(rewards[[0, 2]])
+    rewards[1, 2, 0, 1] = float("nan")
+    assert split_variance(rewards) == expected
+    assert split_variance(rewards[1:2]) == VarianceSplit(0.0, 0.0, 0.0)
+
+
 def test_stops_are_drawn_again_for_the_same_latents(make_system, make_batch, mixed_problems):
     system = make_system("atp_latent")
     batch = make_batch(system, mixed_problems[:3])

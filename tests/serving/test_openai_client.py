@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.answers import extract_answer
 from latentplan.rewards.coherence import strict_coherence
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import solve
 
 

@@ -14,6 +14,7 @@ from latentplan.training.advantages import (
     only_groups_with_contrast,
 )
 
+NAN = float("nan")
 PLAIN = {"scale_rewards": SCALE_REWARDS["none"]}
 
 
@@ -41,6 +42,54 @@ def test_what_does_not_count_enters_no_mean_and_gets_nothing():
     close(group_advantages(rewards, counted=counted, eps=0.0)[:1], [[-0.70711, 0.70711, 0]])
     out = group_advantages(rewards, counted=counted, baseline=BASELINES["leave_one_out"], **PLAIN)
     close(out[:1], [[-2.0, 2, 0]])
+
+
+@pytest.mark.parametrize(
+    ("rewards", "advantages"),
+    [
+        ([1, 1, 1, None], [0, 0, 0, 0]),
+        ([-1, -1, -1, None], [0, 0, 0, 0]),
+        ([1, 0, None, None], [0.70711, -0.70711, 0, 0]),
+        ([3, None, None, None], [0, 0, 0, 0]),
+        ([None] * 4, [0, 0, 0, 0]),
+    ],
+)
+def test_what_has_no_reward_is_neither_punished_nor_rewarded(rewards, advantages):
+    values = torch.tensor([[NAN if reward is None else float(reward) for reward in rewards]])
+    close(
+        group_advantages(values, eps=0.0 if advantages[0] else 1e-4), [[float(each) for each in advantages]]
+    )
+
+
+@pytest.mark.parametrize("scale", sorted(SCALE_REWARDS))
+@pytest.mark.parametrize("baseline", sorted(BASELINES))
+def test_a_group_is_what_it_is_without_those_that_have_no_reward(baseline, scale):
+    parts = {"baseline": BASELINES[baseline], "scale_rewards": SCALE_REWARDS[scale]}
+    rewards = torch.tensor([[1.0, NAN, 4, 2, NAN]])
+    found = group_advantages(rewards, **parts)
+    alone = group_advantages(torch.tensor([[1.0, 4, 2]]), **parts)
+    torch.testing.assert_close(found, torch.tensor([[alone[0, 0], 0, alone[0, 1], alone[0, 2], 0]]))
+    # Beside a group of which nothing has a reward, and with one that is left out for another reason.
+    both = torch.cat([rewards, torch.full((1, 5), NAN)])
+    torch.testing.assert_close(group_advantages(both, **parts)[:1], found)
+    assert not group_advantages(both, **parts)[1].any()
+    left_out = group_advantages(rewards, counted=torch.tensor([[1, 1, 0, 1, 1]]), **parts)
+    alone = group_advantages(torch.tensor([[1.0, 2]]), **parts)
+    torch.testing.assert_close(left_out, torch.tensor([[alone[0, 0], 0, 0, alone[0, 1], 0]]))
+
+
+@pytest.mark.parametrize("scale", ["group", "batch"])
+def test_advantages_without_some_rewards_are_those_of_trl(scale):
+    """TRL 1.16: nanmean of the group; nanstd, unbiased, of the group or of all; 0 in the place of NaN."""
+    rewards = torch.tensor([[1.0, NAN, 0, 0.5], [2.0, 1, NAN, NAN], [NAN, NAN, NAN, NAN]])
+    known = [[value for value in group if value == value] for group in rewards.tolist()]
+    everything = [value for group in known for value in group]
+    expected = torch.zeros(3, 4)
+    for row, group in enumerate(known[:2]):
+        deviation = torch.tensor(group if scale == "group" else everything).std()
+        centred = rewards[row] - sum(group) / len(group)
+        expected[row] = (centred / (deviation + 1e-4)).nan_to_num()
+    torch.testing.assert_close(group_advantages(rewards, scale_rewards=SCALE_REWARDS[scale]), expected)
 
 
 @pytest.mark.parametrize("baseline", ["group", "leave_one_out"])

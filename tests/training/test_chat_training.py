@@ -6,8 +6,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from latentplan.encoding.tokenizers import problem_texts, train_word_level
 from latentplan.modeling.loading import load_model
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import question_batch, solve
 from latentplan.training.arguments import ModelArguments
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from latentplan.modeling.latents import LatentChain
+from latentplan.modeling.sampling import Sampling
+from latentplan.modeling.thinking import LatentChain
 from latentplan.rollout.engine import generate
 from latentplan.rollout.log_probs import Scores
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.trajectories import Trajectories
-from latentplan.training.estimators import ESTIMATORS, slot_actions, stop_actions
+from latentplan.training.estimators import ESTIMATORS, LogProbs, slot_actions, stop_actions
 
 
 @pytest.fixture
@@ -67,7 +67,12 @@ def test_without_latents_only_answers_are_actions(three_chains):
     )
     scores = make_scores(bare, bare.latent_log_probs, bare.stop_log_probs)
     for estimator in ESTIMATORS.values():
-        assert [action.name for action in estimator.actions(scores, bare, 1.0)] == ["answers"]
+        old = LogProbs.of_rollout(bare, None)
+        assert [action.name for action in estimator.actions(log_probs(scores), old, bare, 1.0)] == ["answers"]
+
+
+def log_probs(scores):
+    return LogProbs(scores.latents, scores.stops, scores.answers)
 
 
 def make_scores(trajectories, latents, stops):
@@ -79,14 +84,15 @@ def make_scores(trajectories, latents, stops):
 def test_new_and_old_actions_side_by_side(scale, three_chains):
     """`latent_scale` (1 / dimensions for `latent_logprob: mean`) multiplies latents, but not stops."""
     scores = make_scores(three_chains, three_chains.latent_log_probs - 1, three_chains.stop_log_probs - 0.01)
-    latents, answers = ESTIMATORS["score_function"].actions(scores, three_chains, scale)
+    pair = log_probs(scores), LogProbs.of_rollout(three_chains, None)
+    latents, answers = ESTIMATORS["score_function"].actions(*pair, three_chains, scale)
     assert (latents.name, answers.name) == ("latents", "answers")
     difference = (latents.log_probs - latents.old_log_probs) * latents.mask
     boundary = torch.tensor([[1, 0, 1, 0, 0], [1, 0, 0, 0, 1], [0, 0, 0, 0, 1]])
     used = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]])
     torch.testing.assert_close(difference, -scale * used - 0.01 * boundary)
     torch.testing.assert_close(answers.log_probs - answers.old_log_probs, torch.full((3, 1), 0.1))
-    stops, _ = ESTIMATORS["pathwise"].actions(scores, three_chains, scale)
+    stops, _ = ESTIMATORS["pathwise"].actions(*pair, three_chains, scale)
     torch.testing.assert_close(stops.log_probs - stops.old_log_probs, torch.full((3, 2), -0.01))
 
 
@@ -113,7 +119,8 @@ def test_the_sampling_policy_has_ratio_1(name, rolled_out):
     system, trajectories, sampling = rolled_out
     estimator = ESTIMATORS[name]
     scores = estimator.scores(system.reasoner, trajectories, sampling)
-    for actions in estimator.actions(scores, trajectories, 1.0):
+    old = LogProbs.of_rollout(trajectories, None)
+    for actions in estimator.actions(log_probs(scores), old, trajectories, 1.0):
         torch.testing.assert_close(actions.log_probs, actions.old_log_probs, atol=1e-3, rtol=1e-5)
         assert actions.mask.any()
 
@@ -123,7 +130,9 @@ def gradients(name, rolled_out, kind):
     system, trajectories, sampling = rolled_out
     estimator = ESTIMATORS[name]
     scores = estimator.scores(system.reasoner, trajectories, sampling)
-    (actions,) = [each for each in estimator.actions(scores, trajectories, 1.0) if each.name == kind]
+    new = log_probs(scores)
+    found = estimator.actions(new, new.detach(), trajectories, 1.0)
+    (actions,) = [each for each in found if each.name == kind]
     system.zero_grad()
     (actions.log_probs * actions.mask).sum().backward()
     parts = {"mean": "latent_head.mean", "stop": "stop_head", "decoder": "step_decoder"}

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from latentplan.modeling.latents import unroll_from
+from latentplan.modeling.latent_length import LatentLength
+from latentplan.modeling.noise import Draws
+from latentplan.modeling.sampling import Sampling
+from latentplan.modeling.thinking import think
 from latentplan.rollout.engine import generate
-from latentplan.rollout.sampling import Sampling
 from latentplan.training.advantages import group_advantages, no_deviation
-from latentplan.training.estimators import ESTIMATORS
+from latentplan.training.estimators import ESTIMATORS, LogProbs
 from latentplan.training.objectives import clipped_surrogate, masked_trajectory_mean
 
 HIDDEN, NODES, GROUP, GROUPS, BATCHES = 4, 9, 8, 128, 24
@@ -53,11 +55,11 @@ def expected_reward(bandit):
     grid = torch.tensor(list(itertools.product(nodes, repeat=HIDDEN)), dtype=torch.float32)
     weight = torch.tensor([np.prod(each) for each in itertools.product(weights, repeat=HIDDEN)])
     context = model.start(ids, mask)
-    hidden = context.read()[:, -1].expand(len(grid), -1)
+    context.read()
     context = context.repeat(len(grid))
     used = torch.ones(len(grid), 1, dtype=torch.long)
-    unroll_from(model, context, hidden, used, grid.unsqueeze(1))
-    context.push(*model.end_latent(len(grid)))
+    think(model, context, LatentLength(used), Draws(latents=grid.unsqueeze(1)))
+    context.append(*model.end_latent(len(grid)))
     probabilities = torch.softmax(model.logits(context.read()[:, -1]), dim=-1)
     return (weight / weight.sum()).float() @ (probabilities @ rewards)
 
@@ -81,7 +83,8 @@ def estimate(bandit, name, seed, kinds=("latents", "answers")):
     estimator = ESTIMATORS[name]
     scores = estimator.scores(model, rolled, SAMPLING)
     loss = torch.zeros(())
-    for actions in estimator.actions(scores, rolled, latent_scale=1.0):
+    new, old = LogProbs(scores.latents, scores.stops, scores.answers), LogProbs.of_rollout(rolled, None)
+    for actions in estimator.actions(new, old, rolled, latent_scale=1.0):
         if actions.name in kinds:
             surrogate = clipped_surrogate(actions.log_probs, actions.old_log_probs, advantages, actions.mask)
             loss = loss + masked_trajectory_mean(surrogate.loss, actions.mask)

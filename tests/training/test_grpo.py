@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from latentplan.modeling.loading import load_model
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
 from latentplan.rewards import RewardSet
 from latentplan.rollout.engine import chain_noise
 from latentplan.rollout.log_probs import replay, score
-from latentplan.rollout.sampling import Sampling
 from latentplan.training.arguments import ModelArguments
 from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.plan import shuffled
@@ -138,34 +138,42 @@ def surrogate(log_ratio, advantage, low=0.8, high=1.2):
     return -min(ratio * advantage, min(max(ratio, low), high) * advantage)
 
 
-def chain_loss(new, old, chain, advantage, latent_scale, **clip):
-    """The published estimator's loss of one chain: its slots, and its stop where it stopped."""
+def chain_losses(new, before, old, chain, advantage, latent_scale, **clip):
+    """The published estimator's actions of one chain: its slots, and its stop where it stopped."""
     losses = []
     for slot in range(int(old.slot_mask[chain].sum())):
-        log_ratio = latent_scale * float(new.latents[chain, slot] - old.latent_log_probs[chain, slot])
+        log_ratio = latent_scale * float(new.latents[chain, slot] - before.latents[chain, slot])
         if slot % 2 == 0:  # the decision to go on
-            log_ratio += float(new.stops[chain, slot // 2] - old.stop_log_probs[chain, slot // 2])
+            log_ratio += float(new.stops[chain, slot // 2] - before.stops[chain, slot // 2])
         losses.append(surrogate(log_ratio, advantage, **clip))
     for step in range(old.stops.shape[1]):
         if int(old.stops[chain, step]):
-            log_ratio = float(new.stops[chain, step] - old.stop_log_probs[chain, step])
+            log_ratio = float(new.stops[chain, step] - before.stops[chain, step])
             losses.append(surrogate(log_ratio, advantage, **clip))
-    return sum(losses) / len(losses)
+    return losses
 
 
-def stop_loss(new, old, chain, advantage, latent_scale, **clip):
-    """The pathwise estimator's loss of one chain: every decision of the stop head."""
+def stop_losses(new, before, old, chain, advantage, latent_scale, **clip):
+    """The pathwise estimator's actions of one chain: every decision of the stop head."""
     asked = [step for step in range(old.stops.shape[1]) if int(old.stop_mask[chain, step])]
-    log_ratios = [float(new.stops[chain, step] - old.stop_log_probs[chain, step]) for step in asked]
-    return sum(surrogate(value, advantage, **clip) for value in log_ratios) / len(asked)
+    log_ratios = [float(new.stops[chain, step] - before.stops[chain, step]) for step in asked]
+    return [surrogate(value, advantage, **clip) for value in log_ratios]
 
 
-def answer_loss(new, old, answer, advantage, **clip):
+def answer_losses(new, before, old, answer, advantage, **clip):
     length = int(old.answer_mask[answer].sum())
-    log_ratios = (new.answers[answer] - old.answer_log_probs[answer]).tolist()[:length]
-    return sum(surrogate(value, advantage, **clip) for value in log_ratios) / length
+    log_ratios = (new.answers[answer] - before.answers[answer]).tolist()[:length]
+    return [surrogate(value, advantage, **clip) for value in log_ratios]
 
 
+def average(rows, loss_type):
+    """Lists of actions' losses, one list a row: the mean of the rows' means, or that of all actions."""
+    if loss_type == "grpo":
+        return sum(sum(row) / max(1, len(row)) for row in rows) / len(rows)
+    return sum(map(sum, rows)) / sum(map(len, rows))
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo"])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -181,10 +189,10 @@ def answer_loss(new, old, answer, advantage, **clip):
     ],
     ids=lambda settings: ", ".join(f"{name} {value}" for name, value in settings.items()) or "defaults",
 )
-def test_the_loss_of_two_questions_by_hand(settings, make_trainer):
-    trainer = make_trainer(**settings)
+def test_the_loss_of_two_questions_by_hand(settings, loss_type, make_trainer):
+    trainer = make_trainer(loss_type=loss_type, num_iterations=2, **settings)
     batch = next_minibatch(trainer)
-    old = batch.trajectories
+    old, before = batch.trajectories, batch.old
     advantages = advantages_by_hand(trainer, old)
     assert batch.advantages.tolist() == pytest.approx(advantages, abs=1e-5)
     assert len(set(advantages)) > 1
@@ -212,14 +220,14 @@ def test_the_loss_of_two_questions_by_hand(settings, make_trainer):
         mine = range(chain * per_chain, (chain + 1) * per_chain)
         counted = [answer for answer in mine if kept[answer]]
         advantage = sum(advantages[answer] for answer in counted) / max(1, len(counted))
-        of_chain = stop_loss if pathwise else chain_loss
-        value = of_chain(new, old, chain, advantage, scale, low=low, high=high)
-        chains.append(value if counted else 0.0)
+        of_chain = stop_losses if pathwise else chain_losses
+        values = of_chain(new, before, old, chain, advantage, scale, low=low, high=high)
+        chains.append(values if counted else [])
     answers = [
-        answer_loss(new, old, answer, advantages[answer], low=low, high=high) if kept[answer] else 0.0
-        for answer in range(8)
+        answer_losses(new, before, old, answer, advantages[answer], low=low, high=high) if counts else []
+        for answer, counts in enumerate(kept)
     ]
-    expected = sum(chains) / len(chains) + sum(answers) / 8
+    expected = average(chains, loss_type) + average(answers, loss_type)
     assert abs(expected) > 1e-3
     assert loss == pytest.approx(expected, rel=2e-3, abs=1e-4)
 
@@ -227,7 +235,7 @@ def test_the_loss_of_two_questions_by_hand(settings, make_trainer):
 @pytest.mark.parametrize("estimator", ["score_function", "pathwise"])
 def test_the_first_pass_has_no_loss_value_but_a_gradient(estimator, make_trainer):
     """At the sampling policy every ratio is 1, so the loss is minus the mean advantage: 0."""
-    trainer = make_trainer(estimator=estimator)
+    trainer = make_trainer(estimator=estimator, loss_type="grpo")
     loss = trainer.compute_loss(trainer.model, next_minibatch(trainer))
     assert loss.item() == pytest.approx(0, abs=1e-5)
     loss.backward()
@@ -241,7 +249,7 @@ def masked_mean(values, mask):
 
 @pytest.mark.parametrize("method", ["cot", "atp_latent"])
 def test_the_kl_to_the_start_is_0_at_the_start_and_grows(method, make_trainer):
-    trainer = make_trainer(method, beta=0.5)
+    trainer = make_trainer(method, beta=0.5, loss_type="grpo", num_iterations=2)
     batch = next_minibatch(trainer)
     assert trainer.compute_loss(trainer.model, batch).item() == pytest.approx(0, abs=1e-5)
     start = copy.deepcopy(trainer.model.reasoner)
@@ -285,7 +293,7 @@ def test_the_gradient_of_the_kl_goes_through_the_latents_that_the_start_is_asked
             for weight, direction in zip(weights, along, strict=True):
                 weight += step * direction
         scores = trainer.policy_loss.scores(trainer.model, batch.trajectories)
-        return trainer.policy_loss.kl(scores, batch.trajectories, start)
+        return trainer.policy_loss.kl(scores, batch, start)
 
     gradients = torch.autograd.grad(kl(0.0), weights, allow_unused=True)
     pairs = zip(gradients, along, strict=True)
@@ -300,7 +308,7 @@ DROPOUT = {"resid_pdrop": 0.5, "embd_pdrop": 0.5, "attn_pdrop": 0.5}
 
 def test_dropout_does_not_make_the_policy_another_one(make_trainer):
     """Trajectories are scored by the policy that sampled them, in every minibatch of a rollout."""
-    trainer = make_trainer(family="gpt2", backbone=DROPOUT, steps_per_generation=2)
+    trainer = make_trainer(family="gpt2", backbone=DROPOUT, steps_per_generation=2, loss_type="grpo")
     for _ in range(2):
         batch = next_minibatch(trainer, indices=(0, 1, 0, 1))
         loss = trainer.compute_loss(trainer.model, batch)
@@ -508,3 +516,85 @@ def test_equal_rewards_have_no_deviation_whatever_the_rounding(make_trainer):
     assert rewards.std() > 0
     trainer._record_rollout(next_minibatch(trainer, [0]).trajectories, rewards)
     assert trainer.loss_parts["frac_reward_zero_std"] == 1
+
+
+# Rewards that are not there.
+
+
+def sometimes(prompts, completions, **columns):
+    """None and NaN for some answers; for the others what they hold."""
+    return [(None, math.nan, 0.0, 1.0)[len(text) % 4] for text in completions]
+
+
+def never(prompts, completions, **columns):
+    return [None] * len(completions)
+
+
+def endless(prompts, completions, **columns):
+    return [math.inf] * len(completions)
+
+
+def test_trajectories_without_a_reward_leave_the_others_as_they_are(make_trainer):
+    """Advantages, metrics, and what a chain of latents with several answers is worth."""
+    rewards = [1.0, None, 0.0, None, None, None, 0.5, None]
+    trainer = make_trainer(
+        reward=lambda completions, **columns: rewards,
+        answers_per_latent=2,
+        num_iterations=2,
+        loss_type="grpo",
+    )
+    batch = next_minibatch(trainer)
+    high = 0.5 / (math.sqrt(0.5) + 1e-4)
+    assert batch.advantages.tolist() == pytest.approx([high, 0, -high, 0, 0, 0, 0, 0], abs=1e-5)
+    assert batch.has_reward.tolist() == [reward is not None for reward in rewards]
+    parts = {name: float(value) for name, value in trainer.loss_parts.items()}
+    assert parts["reward"] == pytest.approx(0.5)
+    assert parts["reward_std"] == pytest.approx(math.sqrt(0.5))  # of the group with two
+    assert parts["frac_reward_zero_std"] == 0.5
+    assert parts["frac_reward_none"] == 5 / 8
+    # Each chain of the first question has one answer with a reward: not half of its advantage.
+    scores = trainer.policy_loss.scores(trainer.model, batch.trajectories)
+    new = trainer.policy_loss.log_probs(trainer.model, scores, batch)
+    latents, answers = trainer.policy_loss._actions(new, batch.old, batch)
+    assert trainer.policy_loss._advantages(latents, batch).tolist() == pytest.approx([high, -high, 0, 0])
+    assert trainer.policy_loss._advantages(answers, batch).tolist() == batch.advantages.tolist()
+
+
+def test_a_run_counts_what_has_no_reward_and_names_who_gave_none(run_grpo, trained, tmp_path):
+    names = [f"{__name__}:{name}" for name in ("sometimes", "never")]
+    run = run_grpo(tmp_path / "run", trained("atp_latent"), reward_funcs=names, log_completions=True)
+    rows = metrics_of(run)
+    for row in rows:
+        assert 0 < row["frac_reward_none"] < 1
+        assert row["frac_reward_none"] == pytest.approx(row["rewards/sometimes/frac_none"])
+        assert row["rewards/never/frac_none"] == 1
+        assert row["reward"] == pytest.approx(row["rewards/sometimes/mean"])
+        assert "rewards/never/mean" not in row
+        assert math.isfinite(row["loss"])
+    (warning,) = [each for each in run.record["warnings"] if each["name"] == "missing_rewards"]
+    assert "sometimes in " in warning["message"]
+    assert "never in 100.0%" in warning["message"]
+    samples = [json.loads(line) for line in (run.path / "samples.jsonl").read_text().splitlines()]
+    assert None in [sample["reward"] for sample in samples]
+    assert "NaN" not in (run.path / "samples.jsonl").read_text()
+
+
+@pytest.mark.parametrize("settings", [{}, {"estimator": "value", "answers_per_latent": 4}])
+def test_without_any_reward_nothing_is_learned_and_the_run_says_so(
+    settings, run_grpo, trained, assert_same_weights, tmp_path
+):
+    start = trained("coconut" if settings else "atp_latent")
+    warmup = {"value_warmup_steps": 2} if settings else {}
+    run = run_grpo(
+        tmp_path / "run", start, reward_funcs=[f"{__name__}:never"], max_steps=2, **settings, **warmup
+    )
+    assert_same_weights(start, run.path)
+    assert all("reward" not in row and row["frac_reward_none"] == 1 for row in metrics_of(run))
+    (warning,) = [each for each in run.record["warnings"] if each["name"] == "missing_rewards"]
+    assert warning["message"].startswith("no reward applies to any trajectory, so nothing is learned")
+    assert "never" in warning["message"]
+
+
+def test_an_infinite_reward_is_refused_by_its_name(run_grpo, trained, tmp_path):
+    with pytest.raises(ValueError, match="the reward 'endless' returned inf: a reward must be finite"):
+        run_grpo(tmp_path / "run", trained("atp_latent"), reward_funcs=["format", f"{__name__}:endless"])

@@ -43,6 +43,20 @@ def test_rules_of_rl(rule, name, fine, bad, lines, advice):
     assert check([*constant(lines, **{name: bad}), {"step": lines, "other": 1.0}], RL) is None
 
 
+def test_missing_rewards_are_named():
+    def check(total, **shares):
+        parts = {f"rewards/{name}/frac_none": share for name, share in shares.items()}
+        return RL_RULES["missing_rewards"]([{"frac_reward_none": total, **parts}], RL)
+
+    assert check(0.0, accuracy=0.0, format=0.0) is None
+    assert check(0.0, accuracy=0.5, format=0.0) is None, "another reward applies there"
+    assert "accuracy" in check(0.0, accuracy=1.0, format=0.0)
+    some = check(0.25, accuracy=0.25, format=0.5, coherence=0.0)
+    assert "to 25.0% of the trajectories (None or NaN: accuracy in 25.0%, format in 50.0%)" in some
+    assert "nothing is learned (None or NaN: accuracy in 100.0%)" in check(1.0, accuracy=1.0)
+    assert RL_RULES["missing_rewards"]([{"frac_reward_none": 1.0}, {"eval_accuracy": 0.5}], RL) is None
+
+
 def test_all_slots_are_no_surprise_without_a_stop_head():
     rows = constant(5, **{"latents/mean_length": 10.0})
     assert RL_RULES["runaway_lengths"](rows, Situation(num_slots=10)) is None

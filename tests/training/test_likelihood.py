@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from latentplan.modeling.latents import LatentChain
+from latentplan.modeling.thinking import LatentChain
 from latentplan.rewards import RewardSet
 from latentplan.rollout.log_probs import Scores
 from latentplan.rollout.trajectories import Trajectories
@@ -58,7 +58,8 @@ def test_values_and_stops_by_hand(four_chains):
     answers = torch.log(torch.tensor([[0.5, 0.5], [0.5, 1.0], [0.2, 0.3], [0.4, 0.3]])).requires_grad_()
     stops = torch.full((4, 1), -0.5).requires_grad_()
     chain = LatentChain(trajectories.latents, trajectories.latents, None, trajectories.slot_mask)
-    loss, values = expected_value(scores_of(answers, stops, chain), trajectories, VALUES["likelihood"])
+    given = scores_of(answers, stops, chain), trajectories.stop_log_probs, trajectories
+    loss, values = expected_value(*given, VALUES["likelihood"])
     # What stands after the end of the second question's answer does not count.
     torch.testing.assert_close(values, torch.tensor([0.25, 0.5, 0.2, 0.4]))
     loss.backward()
@@ -67,7 +68,7 @@ def test_values_and_stops_by_hand(four_chains):
     torch.testing.assert_close(answers.grad, expected)
     torch.testing.assert_close(stops.grad, torch.tensor([[0.25], [-0.25], [0.2], [-0.2]]) / 4)
     assert loss.item() == pytest.approx(-(0.25 + 0.5 + 0.2 + 0.4) / 4)
-    _, values = expected_value(scores_of(answers, stops, chain), trajectories, VALUES["log_likelihood"])
+    _, values = expected_value(*given, VALUES["log_likelihood"])
     assert values[0] == pytest.approx(math.log(0.25))
 
 

@@ -27,7 +27,9 @@ def first_column(heading):
 def logged_by(run):
     lines = (run.path / "metrics.jsonl").read_text().splitlines()
     return {
-        re.sub(r"^rewards/.*/mean$", "rewards/NAME/mean", name) for row in lines for name in json.loads(row)
+        re.sub(r"^rewards/.*/(mean|frac_none)$", r"rewards/NAME/\1", name)
+        for row in lines
+        for name in json.loads(row)
     }
 
 

@@ -133,6 +133,21 @@ def test_token_kl_is_unbiased_over_the_policy():
     close(estimate, (policy * (policy / reference).log()).sum().item())
 
 
+def test_the_corrected_token_kl_and_its_gradient_are_unbiased_over_an_older_policy():
+    # Samples of π_old: without π/π_old neither the value nor the gradient is that of the divergence.
+    old, reference = torch.tensor([0.5, 0.2, 0.3]), torch.tensor([0.6, 0.1, 0.3])
+    logits = torch.tensor([0.3, -0.2, 0.9], requires_grad=True)
+    policy = logits.log_softmax(dim=0)
+    exact = (policy.exp() * (policy - reference.log())).sum()
+    estimate = (old * token_kl(policy, reference.log(), old.log())).sum()
+    plain = (old * token_kl(policy, reference.log())).sum()
+    torch.testing.assert_close(estimate, exact)
+    gradients = [torch.autograd.grad(each, logits, retain_graph=True)[0] for each in (estimate, exact, plain)]
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert (plain - exact).abs() > 0.02
+    assert (gradients[2] - gradients[1]).abs().max() > 0.05
+
+
 LOSS = torch.tensor([[1.0, 3.0, 100.0], [5.0, 100.0, 100.0], [100.0, 100.0, 100.0]])
 MASK = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 0]])
 
@@ -147,8 +162,10 @@ def test_the_table_of_means():
     assert {name: mean(LOSS, MASK, max_length=4).item() for name, mean in LOSS_TYPES.items()} == {
         "grpo": pytest.approx(7 / 3),
         "bnpo": pytest.approx(3),
+        "dapo": pytest.approx(3),
         "dr_grpo": pytest.approx(0.75),
     }
+    assert LOSS_TYPES["dapo"](LOSS, MASK, num_items=torch.tensor(4.5)).item() == pytest.approx(9 / 4.5)
     with pytest.raises(ValueError, match="max_length"):
         LOSS_TYPES["dr_grpo"](LOSS, MASK)
 
@@ -157,7 +174,8 @@ def test_means_ignore_what_padding_holds():
     loss = torch.tensor([[1.0, float("nan")]])
     for mean in LOSS_TYPES.values():
         close(mean(loss, torch.tensor([[True, False]]), max_length=1), 1.0)
-        close(mean(loss, torch.zeros(1, 2), max_length=1), 0.0)
+        for items in (None, torch.tensor(0.0)):
+            close(mean(loss, torch.zeros(1, 2), max_length=1, num_items=items), 0.0)
 
 
 def test_gaussian_log_prob_by_hand():

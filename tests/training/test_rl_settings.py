@@ -17,6 +17,13 @@ ANOTHER = {
     "epsilon_high": 0.3,
     "max_log_ratio": 1.0,
     "loss_type": "dr_grpo",
+    "value_learning_rate": 1e-3,
+    "value_warmup_steps": 3,
+    "value_positive_weight": 2.0,
+    "value_states": "hidden_states",
+    "value_loss_trains_policy": True,
+    "value_head_sizes": [8],
+    "value_head_activation": "relu",
 }
 
 
@@ -51,3 +58,9 @@ def test_a_group_is_more_than_one(check):
     with pytest.raises(ValueError, match="num_generations must be 2 or more, got 1"):
         check(num_generations=1)
     check(num_generations=1, estimator="value")
+
+
+def test_a_correction_of_the_kl_needs_the_kl(check):
+    check(use_bias_correction_kl=True, beta=0.1)
+    with pytest.raises(ValueError, match=r"use_bias_correction_kl corrects the KL .*: set beta"):
+        check(use_bias_correction_kl=True)

@@ -4,6 +4,7 @@ mistakes are answered at once, without PyTorch.
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from typer.core import TyperGroup
 from latentplan import __version__
 from latentplan.cli import data_check, data_make
 from latentplan.cli.deferred import DeferredCommand
+from latentplan.common.secrets import masked_arguments
 
 COMMANDS = {
     "quickstart": "quickstart",
@@ -70,6 +72,8 @@ def _root(
     ] = False,
 ) -> None:
     """Train, evaluate, understand and serve language models that reason in continuous latent tokens."""
+    # The command has its arguments by now; what reads them here is what records them, trackers included.
+    sys.argv[1:] = masked_arguments(sys.argv[1:])
 
 
 def main() -> None:

@@ -15,6 +15,8 @@ from latentplan.cli.opening import check_samples, fail, open_model
 from latentplan.cli.options import (
     CompressionFactor,
     Device,
+    InputRuleName,
+    InputRuleSettings,
     LatentTemperature,
     MaxNewTokens,
     ModelFolder,
@@ -25,9 +27,9 @@ from latentplan.cli.options import (
     TrustRemoteCode,
 )
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.answers import extract_answer
 from latentplan.rollout.plans import Plan
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import Solution, solve
 
 
@@ -39,6 +41,8 @@ def ask(
     num_generations: NumGenerations = 1,
     max_new_tokens: MaxNewTokens = 128,
     compression_factor: CompressionFactor = None,
+    input_rule: InputRuleName = None,
+    input_rule_settings: InputRuleSettings = None,
     seed: Seed = 0,
     device: Device = None,
     torch_threads: TorchThreads = None,
@@ -50,8 +54,13 @@ def ask(
     latents = temperature if latent_temperature is None else latent_temperature
     sampling = Sampling(temperature, latents, max_new_tokens)
     check_samples(sampling, num_generations)
-    loaded = open_model(model, device, torch_threads, compression_factor, trust_remote_code)
-    solutions = solve(loaded, [question], sampling, seed=seed, num_generations=num_generations)[0]
+    loaded = open_model(
+        model, device, torch_threads, compression_factor, trust_remote_code, input_rule, input_rule_settings
+    )
+    try:
+        (solutions,) = solve(loaded, [question], sampling, seed=seed, num_generations=num_generations)
+    except ValueError as error:
+        fail(error)
     console = Console(soft_wrap=True, highlight=False)
     for number, solution in enumerate(solutions, start=1):
         if num_generations > 1:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from latentplan.cli.evaluate import evaluation_folder, file_stem, load_benchmarks
+from latentplan.cli.evaluate import evaluation_folder, file_stem, load_benchmarks, refuse_control_tokens
 from latentplan.cli.opening import fail, open_model
 from latentplan.cli.options import (
     BatchSize,
@@ -31,8 +31,8 @@ from latentplan.cli.own_problems import own_preset, run_of
 from latentplan.cli.select import names_of
 from latentplan.evaluation.attribution import Attribution, crossed_answers, take_apart
 from latentplan.evaluation.results import Estimate
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.fingerprint import question_fingerprint
-from latentplan.rollout.sampling import Sampling
 
 
 def attribute(
@@ -66,6 +66,8 @@ def attribute(
             open_model(folder, device, torch_threads, trust_remote_code=trust_remote_code)
             for folder in (before, after)
         )
+        for each in (one, other):
+            refuse_control_tokens(each, [argument], {label: problems}, split=split, columns=columns)
         solved = crossed_answers(one, other, problems, max_new_tokens=max_new_tokens, batch_size=batch_size)
     except (ValueError, FileNotFoundError) as error:
         fail(error)

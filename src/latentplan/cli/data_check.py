@@ -2,12 +2,15 @@
 
 latentplan data check train.jsonl
 latentplan data check SVAMP.json --benchmark svamp
+latentplan data check train.jsonl --model_name_or_path meta-llama/Llama-3.2-1B
 latentplan data check mine.parquet --dataset_columns "{question: problem, steps: solution, answer: final}"
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,8 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from latentplan.cli.options import Columns, column_map
+from latentplan.encoding.control_tokens import ControlTokenError, latent_token_in, widespread_marks
 from latentplan.problems.benchmarks import BENCHMARKS
-from latentplan.problems.check import CheckReport, Doubt, check_file
+from latentplan.problems.check import CheckReport, ControlTokenCheck, Doubt, check_file
 from latentplan.problems.problem import DataError, Problem
 
 _DOUBTS_SHOWN = 3
@@ -38,12 +42,20 @@ def check(
     dataset_columns: Columns = None,
     split: Annotated[str, typer.Option(help="Which part to take from the hub.")] = "train",
     examples: Annotated[int, typer.Option(min=0, help="How many problems to show.")] = 2,
+    model_name_or_path: Annotated[
+        str | None,
+        typer.Option(
+            "--model_name_or_path",
+            help="Model to be trained or evaluated: rows with one of its control tokens are broken.",
+        ),
+    ] = None,
 ) -> None:
-    """Check a data file: every broken row with its line and reason, steps, duplicates, doubtful equations.
+    """Check a data file: every broken row with its line and reason, steps, duplicates, what is doubtful.
 
     The exit status is 1 if any row is broken.
     """
     console = Console(soft_wrap=True, highlight=False)
+    control_tokens = _widespread if model_name_or_path is None else _tokens_of(model_name_or_path)
     try:
         report = check_file(
             file,
@@ -52,6 +64,7 @@ def check(
             columns=column_map(dataset_columns),
             split=split,
             num_examples=examples,
+            control_tokens=control_tokens,
         )
     except DataError as error:
         console.print(Text(str(error), style="red"))
@@ -61,11 +74,53 @@ def check(
         raise typer.Exit(1)
 
 
+def _widespread(problem: Problem) -> tuple[str | None, Sequence[str]]:
+    """Without a tokenizer: tokens of every model of ours are refused, those of many others are doubtful."""
+    error = latent_token_in(problem)
+    return (str(error), ()) if error is not None else (None, widespread_marks(problem))
+
+
+def _tokens_of(model: str) -> ControlTokenCheck:
+    """The check that training of a model makes; the command ends where there is no such model."""
+    from transformers import AutoTokenizer
+
+    from latentplan.cli.opening import fail
+    from latentplan.encoding.encoder import Encoder
+    from latentplan.encoding.special_tokens import add_special_tokens
+    from latentplan.modeling.configuration import LatentReasonerConfig
+    from latentplan.modeling.loading import encoder_of, find_model, is_latent_checkpoint
+
+    try:
+        folder = Path(model)
+        if is_latent_checkpoint(folder) or is_latent_checkpoint(folder / "model"):
+            found = find_model(folder)
+            encoder = encoder_of(
+                LatentReasonerConfig.from_pretrained(found), AutoTokenizer.from_pretrained(found)
+            )
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(model)
+            add_special_tokens(tokenizer)
+            encoder = Encoder(tokenizer)
+    except (OSError, ValueError) as error:
+        fail(error)
+
+    def check_problem(problem: Problem) -> tuple[str | None, Sequence[str]]:
+        try:
+            encoder(problem)
+        except ControlTokenError as error:
+            return str(error), ()
+        return None, ()
+
+    return check_problem
+
+
 def _show(report: CheckReport, console: Console) -> None:
     for problem in report.examples:
         console.print(_example(problem))
     if report.num_problems:
         console.print(_histogram(report))
+        kinds = ", ".join(f"{count} {kind}" for kind, count in report.answer_kinds.items())
+        console.print(Text(f"answers: {kinds}"))
     for reason, doubts in _by_reason(report.doubts).items():
         console.print(Text(_warning(reason, doubts, report), style="yellow"))
     if report.num_duplicates:

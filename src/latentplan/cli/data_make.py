@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from latentplan.problems.minigsm import PRESETS, MinigsmConfig, generate
-from latentplan.problems.minigsm.splits import SPLITS
+from latentplan.problems.minigsm.presets import SPLITS
 from latentplan.problems.problem import Problem
 
 _HELP = {dial.name: dial.metadata["help"] for dial in fields(MinigsmConfig)}

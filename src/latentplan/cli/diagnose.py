@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from latentplan.cli.evaluate import evaluation_folder, file_stem, load_benchmarks
+from latentplan.cli.evaluate import evaluation_folder, file_stem, load_benchmarks, refuse_control_tokens
 from latentplan.cli.opening import fail, open_model
 from latentplan.cli.options import (
     BatchSize,
@@ -36,9 +36,9 @@ from latentplan.evaluation.diagnosis.examine import FINDINGS, examine
 from latentplan.evaluation.diagnosis.findings import Diagnosis
 from latentplan.evaluation.diagnosis.table import render, to_markdown
 from latentplan.modeling.loading import find_model
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.counterfactuals import counterfactuals
 from latentplan.problems.files import write_atomically
-from latentplan.rollout.sampling import Sampling
 
 SOMETHING_FAILED = 3
 NUM_PROBLEMS = 500
@@ -100,6 +100,7 @@ def diagnose(
     except (ValueError, FileNotFoundError) as error:
         fail(error)
     loaded = open_model(model, device, torch_threads, compression_factor, trust_remote_code)
+    refuse_control_tokens(loaded, arguments, problems, split=split, columns=columns)
     folder = output or evaluation_folder(model).with_name("diagnosis")
     console = Console(highlight=False)
     failed: list[str] = []

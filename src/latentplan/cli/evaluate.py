@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,8 @@ from latentplan.cli.options import (
     Columns,
     CompressionFactor,
     Device,
+    InputRuleName,
+    InputRuleSettings,
     LatentTemperature,
     MaxNewTokens,
     ModelFolder,
@@ -35,18 +38,20 @@ from latentplan.cli.options import (
     TrustRemoteCode,
     column_map,
 )
+from latentplan.encoding.control_tokens import ControlTokenError
 from latentplan.evaluation.harness import evaluate as run_evaluation
 from latentplan.evaluation.predictions import Prediction, PredictionWriter
 from latentplan.evaluation.results import EvaluationResult
 from latentplan.evaluation.table import render
 from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint
+from latentplan.modeling.sampling import Sampling
+from latentplan.modeling.token_loop import InputRule
 from latentplan.problems.benchmarks import BENCHMARKS
-from latentplan.problems.evaluation_sets import MINIGSM_PROBLEMS, evaluation_set
+from latentplan.problems.evaluation_sets import MINIGSM_PROBLEMS, evaluation_set, place_in_set
 from latentplan.problems.minigsm import PRESETS
 from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.readers import ColumnMap
 from latentplan.problems.trained_questions import TrainedQuestions
-from latentplan.rollout.sampling import Sampling
 from latentplan.training.model_card import write_model_card
 
 
@@ -67,12 +72,19 @@ class _Run:
     def stem(self, label: str) -> Path:
         """Where the results on a benchmark go, without the suffix."""
         stem = file_stem(label, self.sampling, self.num_generations, self.seed)
-        return self.folder / (stem if self.factor is None else f"{stem}-r{self.factor}")
+        stem = stem if self.factor is None else f"{stem}-r{self.factor}"
+        rule = self.model.reasoner.config.input_rule
+        return self.folder / (stem if rule == InputRule.name else f"{stem}-{_as_name(rule)}")
+
+
+def _as_name(text: str) -> str:
+    """Returns a text as part of a file's name."""
+    return re.sub(r"[^\w.-]+", "-", text)
 
 
 def file_stem(label: str, sampling: Sampling, num_generations: int, seed: int) -> str:
     """The benchmark's name and, unless greedy, how it was sampled, so that neither replaces the other."""
-    stem = re.sub(r"[^\w.-]+", "-", label)
+    stem = _as_name(label)
     if sampling.temperature == sampling.latent_temperature == 0:
         return stem
     temperatures = f"t{sampling.temperature:g}-l{sampling.latent_temperature:g}"
@@ -116,6 +128,8 @@ def evaluate(
     num_generations: NumGenerations = 1,
     max_new_tokens: MaxNewTokens = 128,
     compression_factor: CompressionFactor = None,
+    input_rule: InputRuleName = None,
+    input_rule_settings: InputRuleSettings = None,
     batch_size: BatchSize = 128,
     seed: Seed = 0,
     latent_use: LatentUse = True,
@@ -132,7 +146,10 @@ def evaluate(
         problems = load_benchmarks(benchmark, num_problems, split=split, columns=column_map(dataset_columns))
     except ValueError as error:
         fail(error)
-    loaded = open_model(model, device, torch_threads, compression_factor, trust_remote_code)
+    loaded = open_model(
+        model, device, torch_threads, compression_factor, trust_remote_code, input_rule, input_rule_settings
+    )
+    refuse_control_tokens(loaded, benchmark, problems, split=split, columns=column_map(dataset_columns))
     folder = output or evaluation_folder(model)
     run = _Run(
         loaded,
@@ -179,6 +196,30 @@ def load_benchmarks(
         if not problems[label]:
             raise DataError(f"{argument!r} holds no problems")
     return problems
+
+
+def refuse_control_tokens(
+    model: LoadedModel,
+    arguments: Sequence[str],
+    problems: Mapping[str, Sequence[Problem]],
+    *,
+    split: str = "test",
+    columns: ColumnMap | None = None,
+) -> None:
+    """Ends the command where a problem holds a control token of the model, before anything is answered.
+
+    Args:
+        model: that is to answer.
+        arguments: as of `load_benchmarks`, with what they were read by.
+        problems: that it returned.
+        split, columns: how they were read.
+    """
+    for argument, chosen in zip(arguments, problems.values(), strict=True):
+        try:
+            model.encoder.encode_all(chosen)
+        except ControlTokenError as error:
+            place = place_in_set(argument, error.problem, split=split, columns=columns)
+            fail(f"{place}: {error}")
 
 
 def evaluation_folder(model: Path) -> Path:

@@ -16,11 +16,15 @@ from typing import NoReturn
 
 import typer
 
+from latentplan.common.secrets import environment_name, without_secrets
+
 _OPTIONS = ("--accelerate_config", "--num_processes")
 
 
-def on_several_devices(command: str, arguments: Sequence[str]) -> None:
+def on_several_devices(command: str, arguments: Sequence[str], secrets: Sequence[str] = ()) -> None:
     """Replaces this process by `accelerate launch` if the arguments ask for it.
+
+    The values of `secrets`, settings, reach it through the environment: it shows its arguments when it fails.
 
     Raises:
         typer.BadParameter: there is no such configuration, an option lacks its value, or there is no device.
@@ -33,6 +37,8 @@ def on_several_devices(command: str, arguments: Sequence[str]) -> None:
             )
         return
     path = find_config(chosen["--accelerate_config"])
+    rest, hidden = without_secrets(rest, secrets)
+    os.environ.update({environment_name(name): value for name, value in hidden.items()})
     _become(launch_command(path, chosen.get("--num_processes"), [command, *rest]))
 
 

@@ -10,13 +10,17 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from latentplan.cli.options import read_mapping
+from latentplan.common.secrets import masked_text
 from latentplan.modeling.loading import LoadedModel, load_model
-from latentplan.rollout.sampling import Sampling
+from latentplan.modeling.sampling import Sampling
 
 
 def fail(message: object) -> NoReturn:
     """Prints the message in red on standard error and ends the command with exit status 2."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(Text(f"error: {message}", style="red"))
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
+        Text(f"error: {masked_text(str(message))}", style="red")
+    )
     raise typer.Exit(2)
 
 
@@ -42,6 +46,8 @@ def open_model(
     torch_threads: int | None = None,
     compression_factor: int | None = None,
     trust_remote_code: bool = False,
+    input_rule: str | None = None,
+    input_rule_settings: str | None = None,
 ) -> LoadedModel:
     """The model in a run or model folder, on `device` (by default the GPU, if any); else the command ends.
 
@@ -51,6 +57,8 @@ def open_model(
         torch_threads: CPU threads of PyTorch; None leaves them.
         compression_factor: tokens of the chain that a latent stands for (CoLaR); None as the model says.
         trust_remote_code: whether code may run that the folder names.
+        input_rule, input_rule_settings: what is read after each token, and its settings as YAML; None as the
+            model says.
     """
     if torch_threads is not None:
         torch.set_num_threads(torch_threads)
@@ -58,6 +66,13 @@ def open_model(
         model = load_model(folder, trust_remote_code)
         if compression_factor is not None:
             choose_compression(model, compression_factor)
+        if input_rule is not None or input_rule_settings is not None:
+            settings = None
+            if input_rule_settings is not None:
+                settings = read_mapping(input_rule_settings)
+                if settings is None:
+                    raise ValueError(f"--input_rule_settings must be a mapping, got {input_rule_settings!r}")
+            model.reasoner.set_input_rule(input_rule or model.reasoner.config.input_rule, settings)
         target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         for part in (model.reasoner, model.step_decoder):
             if part is not None:

@@ -33,6 +33,20 @@ CompressionFactor = Annotated[
         help="CoLaR: tokens of the chain that a latent stands for; as the model says if absent.",
     ),
 ]
+InputRuleName = Annotated[
+    str | None,
+    typer.Option(
+        "--input_rule",
+        help="What is read after each token of text: plain, soft_thinking, gumbel_mixture, or a rule of "
+        "yours, package.module:Class; as the model says if absent.",
+    ),
+]
+InputRuleSettings = Annotated[
+    str | None,
+    typer.Option(
+        "--input_rule_settings", help="The rule's own settings, such as '{width: 8, temperature: 0.5}'."
+    ),
+]
 NumProblems = Annotated[
     int, typer.Option("--num_problems", "--limit", min=1, help="Problems of a benchmark at most.")
 ]

@@ -15,6 +15,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from latentplan.cli.options import read_mapping
+from latentplan.common.secrets import from_environment, is_masked, is_secret
 
 EXPERIMENTS = "experiments"
 """Folder beside the recipes, with comparisons of them."""
@@ -29,7 +30,8 @@ INSTEAD_OF = {
 def parse_recipe(classes: Sequence[type], arguments: list[str]) -> tuple[Any, ...]:
     """Settings from `--config RECIPE` and flags, as one instance of each class.
 
-    RECIPE is a YAML file, or the name of a recipe that comes with latentplan, such as `quickstart/cot`.
+    RECIPE is a YAML file, or the name of a recipe that comes with latentplan, such as `quickstart/cot`. A
+    secret may also come from the environment, which goes before the recipe.
 
     Raises:
         typer.BadParameter: the recipe does not exist or names a setting that does not.
@@ -46,7 +48,24 @@ def parse_recipe(classes: Sequence[type], arguments: list[str]) -> tuple[Any, ..
         for name in flags & set(INSTEAD_OF):
             settings.pop(INSTEAD_OF[name], None)
         parser.set_defaults(**settings)
-    return parser.parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
+    parser.set_defaults(**from_environment(secret_settings(classes)))
+    parsed = parser.parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
+    for each in parsed:
+        _forget_masked(each)
+    return parsed
+
+
+def secret_settings(classes: Sequence[type]) -> list[str]:
+    """The names of the settings that hold a secret."""
+    return [item.name for each in classes for item in fields(each) if is_secret(item.name)]
+
+
+def _forget_masked(settings: Any) -> None:
+    """Secrets that a recorded command or configuration has masked come from the environment, if at all."""
+    names = secret_settings([type(settings)])
+    for name in names:
+        if is_masked(getattr(settings, name)):
+            setattr(settings, name, from_environment(names).get(name))
 
 
 def _split_config(arguments: list[str]) -> tuple[list[str], str | None]:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from latentplan.cli.evaluate import evaluation_folder, file_stem, load_benchmarks
+from latentplan.cli.evaluate import evaluation_folder, file_stem, load_benchmarks, refuse_control_tokens
 from latentplan.cli.opening import fail, open_model
 from latentplan.cli.options import (
     BatchSize,
@@ -37,11 +37,11 @@ from latentplan.evaluation.selection.measure import Sampled, beside, sample_mode
 from latentplan.evaluation.selection.results import SelectionResult
 from latentplan.evaluation.selection.table import render, to_markdown
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.files import write_atomically
 from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import Problem
 from latentplan.report.selection_plot import draw
-from latentplan.rollout.sampling import Sampling
 
 Models = Annotated[
     list[Path],
@@ -94,6 +94,8 @@ def select(
     loaded = [
         open_model(model, device, torch_threads, trust_remote_code=trust_remote_code) for model in models
     ]
+    for each in loaded:
+        refuse_control_tokens(each, [benchmark], {label: problems}, split=split, columns=columns)
     console = Console(highlight=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         sampled = []

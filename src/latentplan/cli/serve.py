@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from latentplan.cli.opening import fail, open_model
-from latentplan.cli.options import Device, TorchThreads, TrustRemoteCode
+from latentplan.cli.options import Device, InputRuleName, InputRuleSettings, TorchThreads, TrustRemoteCode
 from latentplan.modeling.loading import LoadedModel
 from latentplan.serving.settings import ServeSettings
 
@@ -84,6 +84,8 @@ def serve(
     temperature: Temperature = ServeSettings.temperature,
     request_timeout: RequestTimeout = ServeSettings.request_timeout,
     last_message_only: LastMessageOnly = False,
+    input_rule: InputRuleName = None,
+    input_rule_settings: InputRuleSettings = None,
     device: Device = None,
     torch_threads: TorchThreads = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -110,7 +112,15 @@ def serve(
     create_app, uvicorn = _server_parts()
     listening = _bound(host, port)
     opened = [
-        open_model(folder, device, torch_threads, trust_remote_code=trust_remote_code) for folder in models
+        open_model(
+            folder,
+            device,
+            torch_threads,
+            trust_remote_code=trust_remote_code,
+            input_rule=input_rule,
+            input_rule_settings=input_rule_settings,
+        )
+        for folder in models
     ]
     named = dict(zip(names, opened, strict=True))
     app = create_app(named, settings, dict(zip(names, models, strict=True)))

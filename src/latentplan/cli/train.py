@@ -6,7 +6,7 @@ import typer
 
 from latentplan.cli.launch import on_several_devices
 from latentplan.cli.opening import fail
-from latentplan.cli.recipe import parse_recipe, quiet_libraries
+from latentplan.cli.recipe import parse_recipe, quiet_libraries, secret_settings
 from latentplan.problems.problem import DataError
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -18,8 +18,9 @@ def sft(context: typer.Context) -> None:
     from latentplan.training.run_directory import command_line
     from latentplan.training.runs import train_sft
 
-    _launch("sft", context.args)
-    model, data, config = _parse((ModelArguments, DataArguments, SFTConfig), context.args)
+    classes = (ModelArguments, DataArguments, SFTConfig)
+    _launch("sft", context.args, classes)
+    model, data, config = _parse(classes, context.args)
     _run(lambda: train_sft(model, data, config, command_line()))
 
 
@@ -29,14 +30,15 @@ def grpo(context: typer.Context) -> None:
     from latentplan.training.run_directory import command_line
     from latentplan.training.runs import train_grpo
 
-    _launch("grpo", context.args)
-    model, data, config = _parse((ModelArguments, DataArguments, GRPOConfig), context.args)
+    classes = (ModelArguments, DataArguments, GRPOConfig)
+    _launch("grpo", context.args, classes)
+    model, data, config = _parse(classes, context.args)
     _run(lambda: train_grpo(model, data, config, command_line()))
 
 
-def _launch(command: str, arguments: list[str]) -> None:
+def _launch(command: str, arguments: list[str], classes: tuple[type, ...]) -> None:
     try:
-        on_several_devices(command, arguments)
+        on_several_devices(command, arguments, secret_settings(classes))
     except typer.BadParameter as error:
         fail(error)
 

@@ -7,8 +7,6 @@ latentplan visualize runs/NAME --projection umap --fit first --output pictures
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from latentplan.cli.evaluate import load_benchmarks
+from latentplan.cli.evaluate import load_benchmarks, refuse_control_tokens
 from latentplan.cli.opening import fail, open_model
 from latentplan.cli.options import (
     BatchSize,
@@ -38,12 +36,13 @@ from latentplan.cli.own_problems import own_preset, run_of
 from latentplan.evaluation.latent_rows import collect_latents
 from latentplan.evaluation.latent_table import LatentTable
 from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
 from latentplan.report.formats import run_title
 from latentplan.report.pictures.draw import LeftOut, Request, check_installed, draw_pictures
 from latentplan.report.pictures.projection import PROJECTIONS
 from latentplan.report.runs import ReportEntry, Run, load_runs
-from latentplan.rollout.sampling import Sampling
+from latentplan.training.run_directory import command_line
 
 FITS = ("both", "first")
 
@@ -98,12 +97,9 @@ def visualize(
     _check(names, fit)
     console = Console(highlight=False)
     try:
-        problems = load_benchmarks(
-            [benchmark or own_preset(run_of(models[-1]))],
-            num_problems,
-            split=split,
-            columns=column_map(dataset_columns),
-        )
+        columns = column_map(dataset_columns)
+        arguments = [benchmark or own_preset(run_of(models[-1]))]
+        problems = load_benchmarks(arguments, num_problems, split=split, columns=columns)
     except ValueError as error:
         fail(error)
     ((label, asked),) = problems.items()
@@ -117,6 +113,7 @@ def visualize(
         if not loaded.reasoner.config.num_slots:
             left_out.append(LeftOut(title, f"{loaded.reasoner.config.method} has no latents"))
             continue
+        refuse_control_tokens(loaded, arguments, problems, split=split, columns=columns)
         tables[title] = _collect(loaded, asked, sampling, seed, batch_size, title, console)
     if not tables:
         fail("; ".join(f"{gone.name}: {gone.reason}" for gone in left_out) + ": there is nothing to draw")
@@ -126,7 +123,7 @@ def visualize(
         projections=list(dict.fromkeys(names)),
         first_only=fit == "first",
         seed=seed,
-        about={"benchmark": label, "num_problems": len(asked), "command": _command()},
+        about={"benchmark": label, "num_problems": len(asked), "command": command_line()},
     )
     _draw(request, output or pictures_folder(models[-1]), left_out, console)
 
@@ -192,10 +189,6 @@ def _runs_of_rl(models: Sequence[Path], titles: Sequence[str]) -> list[Run]:
         for model, title in zip(models, titles, strict=True)
     ]
     return [run for run in load_runs(entries) if run.is_rl]
-
-
-def _command() -> str:
-    return shlex.join(["latentplan", *sys.argv[1:]])
 
 
 def _draw(request: Request, folder: Path, left_out: list[LeftOut], console: Console) -> None:

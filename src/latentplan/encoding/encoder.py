@@ -10,7 +10,7 @@ question is as the template writes it, without the line break, and eos is what t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -18,12 +18,20 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from latentplan.encoding.chat import ChatTemplate
+from latentplan.encoding.control_tokens import (
+    ControlTokenError,
+    ControlTokens,
+    first_of,
+    marks_of_layout,
+    texts_of,
+)
 from latentplan.encoding.curriculum import split_chain
-from latentplan.encoding.special_tokens import END_LATENT, START_LATENT
+from latentplan.encoding.special_tokens import END_LATENT, START_LATENT, no_end_token
 from latentplan.problems.problem import Problem
 
 IGNORE = -100
 Batch = dict[str, torch.Tensor]
+_ANY_QUESTION = "?"
 
 
 @dataclass(frozen=True)
@@ -52,11 +60,18 @@ class Row:
 class Encoder:
     """Turns problems into token ids with a tokenizer that knows the latent tokens.
 
+    Text of users and data is refused where it holds a control token, see `control_tokens`; step separator,
+    answer marker and chat template are the layout's own and may.
+
     Args:
         tokenizer: a tokenizer with the three special tokens and an eos token.
         step_separator: text between written steps, and between them and the answer.
         answer_marker: text before the answer.
         chat: how questions are written, and with what an answer ends; None for the plain layout.
+
+    Raises:
+        ControlTokenError: the chat template's system prompt holds a control token.
+        ValueError: the tokenizer has no end token, or not the latent tokens.
     """
 
     def __init__(
@@ -70,43 +85,90 @@ class Encoder:
         self.answer_marker = answer_marker
         self.separator, self.marker = self._ids(step_separator), self._ids(answer_marker)
         self.eos = tokenizer.eos_token_id if chat is None else chat.end_of_turn
+        if self.eos is None:
+            raise no_end_token(tokenizer)
         has_start = chat is None and tokenizer.bos_token_id is not None
         self._start = [tokenizer.bos_token_id] if has_start else []
         self.start_latent = _single_token(tokenizer, START_LATENT)
         self.end_latent = _single_token(tokenizer, END_LATENT)
+        self.control_tokens = ControlTokens(tokenizer)
+        self._marker_control = self.control_tokens.sequence(self.marker)
+        layout = self._question_text(_ANY_QUESTION)
+        self._question_control = self.control_tokens.sequence(self._ids(layout))
+        self._marks: list[str] = []
+        if chat is not None:
+            prompt = chat.system_prompt or ""
+            self.control_tokens.check("system_prompt", prompt, self._ids(prompt))
+            self._marks = marks_of_layout(layout.replace(prompt, "") if prompt else layout)
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False) if text else []
 
     def question(self, question: str) -> list[int]:
-        """The question's ids, with the beginning-of-sequence token where the tokenizer has one."""
-        return self._start + self._ids(self._question_text(question))
+        """The question's ids, with the beginning-of-sequence token where the tokenizer has one.
+
+        Raises:
+            ControlTokenError: the question holds a control token.
+        """
+        ids = self._ids(self._question_text(question))
+        self._check_question(question, ids)
+        return self._start + ids
+
+    def _check_question(self, question: str, ids: Sequence[int]) -> None:
+        mark = first_of(self._marks, question)
+        if mark is not None:
+            raise ControlTokenError("the question", mark)
+        self.control_tokens.check("the question", question, ids, self._question_control)
+
+    def steps(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text of one or several steps, with the separator between them.
+
+        Raises:
+            ControlTokenError: a text holds a control token which is not the separator's.
+        """
+        rows, own = self._encoded(texts), set(self.separator)
+        for text in texts:
+            self.control_tokens.check("a step", text, [index for index in rows[text] if index not in own])
+        return [rows[text] for text in texts]
 
     def _question_text(self, question: str) -> str:
         return question.strip() + "\n" if self.chat is None else self.chat.question(question)
 
     def __call__(self, problem: Problem) -> EncodedProblem:
-        """All ids of a problem."""
+        """All ids of a problem. Raises ControlTokenError where one of its texts holds a control token."""
         return self.encode_all([problem])[0]
 
     def encode_all(self, problems: Sequence[Problem]) -> list[EncodedProblem]:
-        """All ids of many problems; each different text is tokenised once, all in one call."""
-        texts = dict.fromkeys(text for problem in problems for text in self._texts(problem))
-        encoded = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)
-        ids = dict(zip(texts, encoded["input_ids"], strict=True))
-        return [self._assemble(problem, ids) for problem in problems]
+        """All ids of many problems; each different text is tokenised once, all in one call.
 
-    def _texts(self, problem: Problem) -> Iterator[str]:
-        yield self._question_text(problem.question)
-        yield from problem.steps
-        yield self.answer_marker + problem.answer
+        Raises:
+            ControlTokenError: a question, step or answer holds a control token; bears the problem.
+        """
+        ids = self._encoded([text for problem in problems for text in self._texts(problem)])
+        return [self._assemble(problem, [ids[text] for text in self._texts(problem)]) for problem in problems]
 
-    def _assemble(self, problem: Problem, ids: dict[str, list[int]]) -> EncodedProblem:
-        return EncodedProblem(
-            question=self._start + ids[self._question_text(problem.question)],
-            steps=[ids[step] for step in problem.steps],
-            answer=[*ids[self.answer_marker + problem.answer], self.eos],
-        )
+    def _encoded(self, texts: Iterable[str]) -> dict[str, list[int]]:
+        """The ids of each different text."""
+        different = list(dict.fromkeys(texts))
+        if not different:
+            return {}
+        encoded = self.tokenizer(different, add_special_tokens=False, return_attention_mask=False)
+        return dict(zip(different, encoded["input_ids"], strict=True))
+
+    def _texts(self, problem: Problem) -> list[str]:
+        return [self._question_text(problem.question), *problem.steps, self.answer_marker + problem.answer]
+
+    def _assemble(self, problem: Problem, rows: Sequence[list[int]]) -> EncodedProblem:
+        question, *steps, answer = rows
+        try:
+            self._check_question(problem.question, question)
+            for (what, text), ids in zip(texts_of(problem)[1:-1], steps, strict=True):
+                self.control_tokens.check(what, text, ids)
+            self.control_tokens.check("the answer", problem.answer, answer, self._marker_control)
+        except ControlTokenError as error:
+            error.problem = problem
+            raise
+        return EncodedProblem(question=self._start + question, steps=steps, answer=[*answer, self.eos])
 
     def row(
         self,

@@ -88,11 +88,13 @@ def write_encoded(
 def encoder_fingerprint(encoder: Encoder) -> str:
     """SHA-256 of everything that decides the token ids of a problem: the tokenizer and the layout.
 
-    The layout is told by the ids of a made-up problem, so that no setting can be forgotten.
+    The layout is told by the ids of a made-up problem, so that no setting can be forgotten. The control
+    tokens are part of it: what an older rule about them let through is not taken from a cache.
     """
     digest = hashlib.sha256(_tokenizer_content(encoder.tokenizer))
     probe = encoder(_PROBE)
     digest.update(json.dumps([probe.question, probe.steps, probe.answer]).encode())
+    digest.update(json.dumps(sorted(encoder.control_tokens.names.items())).encode())
     return digest.hexdigest()
 
 

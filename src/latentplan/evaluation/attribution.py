@@ -97,7 +97,7 @@ def crossed_answers(
     for thinks, thinker in enumerate((before, after)):
         with evaluation_mode(thinker):
             chains = greedy_chains(thinker, questions, batch_size=batch_size, with_plans=False)
-        references = [problems[place].answer for place in chains.places]
+        answered = [problems[place] for place in chains.places]
         for answers, reader in enumerate((before, after)):
             with evaluation_mode(reader):
                 completions = completions_with(
@@ -109,7 +109,7 @@ def crossed_answers(
                     max_new_tokens=max_new_tokens,
                     batch_size=batch_size,
                 )
-            solved[thinks, answers, chains.places] = are_correct(completions, references)
+            solved[thinks, answers, chains.places] = are_correct(completions, answered)
     return solved
 
 

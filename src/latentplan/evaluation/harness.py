@@ -30,9 +30,10 @@ from latentplan.evaluation.scores import (
     plan_scores,
 )
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.sampling import Sampling
+from latentplan.modeling.token_loop import InputRule
 from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import Problem
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import read_solutions, roll_out
 
 GREEDY = Sampling.greedy(max_new_tokens=128)
@@ -193,7 +194,7 @@ def _result(
         benchmark=settings.benchmark,
         data_fingerprint=question_fingerprint(problems),
         num_problems=len(problems),
-        sampling=SamplingSettings(**asdict(settings.sampling)),
+        sampling=_sampling_settings(model, settings.sampling),
         seed=settings.seed,
         num_generations=settings.num_generations,
         accuracy=accuracy_estimate(predictions),
@@ -221,3 +222,12 @@ def _contamination(trained_on: int | None, num_problems: int) -> list[str]:
     if not trained_on:
         return []
     return [f"the model was trained on {trained_on} of these {num_problems} questions"]
+
+
+def _sampling_settings(model: LoadedModel, sampling: Sampling) -> SamplingSettings:
+    config = model.reasoner.config
+    if config.input_rule == InputRule.name:
+        return SamplingSettings(**asdict(sampling))
+    return SamplingSettings(
+        **asdict(sampling), input_rule=config.input_rule, input_rule_settings=config.input_rule_settings
+    )

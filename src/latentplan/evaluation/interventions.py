@@ -13,17 +13,18 @@ import torch
 
 from latentplan.evaluation.rollouts import GreedyChains
 from latentplan.modeling import noise
+from latentplan.modeling.latent_length import LatentLength
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.noise import Draws, Stream
+from latentplan.modeling.sampling import Sampling
+from latentplan.modeling.thinking import Given, think
 from latentplan.problems.problem import Problem
 from latentplan.rollout.engine import answer_from
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import question_batch
 
 Chains = tuple[torch.Tensor, torch.Tensor]
 Intervention = Callable[[GreedyChains, slice, int], Chains]
 """Of the chains, the rows and the seed."""
-
-_NOISE = 3
 
 
 def intact(chains: GreedyChains, rows: slice, seed: int) -> Chains:
@@ -38,7 +39,7 @@ def zero(chains: GreedyChains, rows: slice, seed: int) -> Chains:
 
 def same_norm_noise(chains: GreedyChains, rows: slice, seed: int) -> Chains:
     """In each slot, Gaussian noise of the latent's own norm, from the seed and the question's place."""
-    keys = noise.fold(seed, torch.tensor(chains.places[rows]), _NOISE)
+    keys = noise.derive(seed, Stream.INTERVENTION, torch.tensor(chains.places[rows]))
     return noise.of_same_norm(keys, chains.latents[rows]), chains.slot_mask[rows]
 
 
@@ -134,14 +135,12 @@ def think_on(
     for start in range(0, len(latents), batch_size):
         rows = slice(start, start + batch_size)
         ids, mask = question_batch(model, questions[rows])
-        context = model.reasoner.start(ids, mask)
         slot_mask, first = chains.slot_mask[rows].to(ids.device), held[rows].to(ids.device)
-        for slot in range(latents.shape[1]):
-            given = latents[rows, slot].to(ids.device)
-            mean = model.reasoner.next_latent(context).mean.to(given.dtype)
-            latent = torch.where((slot < first).unsqueeze(1), given, mean)
-            context.push(latent.unsqueeze(1), slot_mask[:, slot : slot + 1])
-            latents[rows, slot] = latent.cpu()
+        clamped = torch.arange(latents.shape[1], device=ids.device) < first.unsqueeze(1)
+        given = Given.intervened(latents[rows].to(ids.device), clamped)
+        state = model.reasoner.start(ids, mask)
+        chain = think(model.reasoner, state, LatentLength(slot_mask), Draws(), 0.0, given)
+        latents[rows] = chain.latents.to(latents)
     return replace(chains, latents=latents, plans=[None] * len(latents))
 
 

@@ -11,11 +11,11 @@ from latentplan.evaluation.latent_table import LatentRow, LatentTable, SolvedPro
 from latentplan.evaluation.predictions import predictions_of
 from latentplan.evaluation.rollouts import evaluation_mode
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
 from latentplan.rollout.log_probs import score
 from latentplan.rollout.plans import Plan
 from latentplan.rollout.reconstruction import latent_steps
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import RolledBatch, read_solutions, roll_out
 
 
@@ -82,7 +82,13 @@ class _Collector:
             found = predictions_of(place, problem, [solutions[row]])[0]
             plan = found.plan if self.model.step_decoder is not None else None
             self.solved[place] = SolvedProblem(
-                problem.question, problem.answer, found.answer, found.correct, plan, problem.modulus
+                problem.question,
+                problem.answer,
+                found.answer,
+                found.correct,
+                plan,
+                problem.modulus,
+                problem.answer_kind,
             )
             texts = self._labelled(problem) if plan is None else plan
             for step in range(int(used[row].sum())):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from latentplan.problems.answers import AnswerKind, kind_of
+
 
 @dataclass(frozen=True)
 class LatentRow:
@@ -60,6 +62,7 @@ class SolvedProblem:
         correct: whether they match.
         plan: the decoded steps; None without a decoder.
         modulus: of clock arithmetic, else None.
+        answer_kind: the kind of answer, where the problem names one.
     """
 
     question: str
@@ -68,6 +71,12 @@ class SolvedProblem:
     correct: bool
     plan: list[str] | None
     modulus: int | None
+    answer_kind: str | None = None
+
+    @property
+    def kind(self) -> AnswerKind:
+        """The kind of answer."""
+        return kind_of(self.reference, self.answer_kind)
 
 
 @dataclass(frozen=True)

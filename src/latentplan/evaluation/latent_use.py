@@ -33,7 +33,7 @@ def measure_latent_use(
     batch_size: int,
 ) -> LatentUse:
     """Greedy accuracy after each intervention; `other_question` is None where there is only one problem."""
-    references = [problems[place].answer for place in chains.places]
+    answered = [problems[place] for place in chains.places]
 
     def accuracy(intervention: Intervention) -> float:
         completions = completions_with(
@@ -45,7 +45,7 @@ def measure_latent_use(
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
         )
-        return sum(are_correct(completions, references)) / len(completions)
+        return sum(are_correct(completions, answered)) / len(completions)
 
     return LatentUse(
         intact=accuracy(intact),

@@ -10,9 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from latentplan.problems.answers import extract_answer
 from latentplan.problems.problem import Problem
-from latentplan.rewards.accuracy import accuracy
 from latentplan.rollout.solve import Solution
 
 
@@ -25,7 +23,7 @@ class Prediction:
         sample: which of the problem's trajectories, from 0.
         question: in words.
         reference: the right answer.
-        answer: the predicted answer behind the marker; None where there is none.
+        answer: the predicted answer, as its kind extracts it; None where there is none.
         correct: whether the two match.
         completion: what was written after the latents, without eos.
         plan: decoded steps (step decoder), written steps (CoT), or None.
@@ -34,6 +32,7 @@ class Prediction:
         finished: whether eos was written.
         steps: the labelled chain.
         modulus: the problem's, for arithmetic modulo a number; else None.
+        answer_kind: the problem's, where it names one; else None, and the reference tells it.
     """
 
     index: int
@@ -49,24 +48,26 @@ class Prediction:
     finished: bool
     steps: list[str]
     modulus: int | None = None
+    answer_kind: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The row that the JSONL file holds."""
-        return asdict(self)
+        """The row that the JSONL file holds; `answer_kind` is left out when absent."""
+        row = asdict(self)
+        if self.answer_kind is None:
+            del row["answer_kind"]
+        return row
 
 
 def predictions_of(index: int, problem: Problem, solutions: Sequence[Solution]) -> list[Prediction]:
     """The solutions of the problem at place `index`, judged."""
-    completions = [solution.completion for solution in solutions]
-    correct = are_correct(completions, [problem.answer] * len(solutions))
     return [
         Prediction(
             index=index,
             sample=sample,
             question=problem.question,
             reference=problem.answer,
-            answer=extract_answer(solution.completion),
-            correct=correct[sample],
+            answer=problem.kind.extract(solution.completion),
+            correct=problem.kind.is_correct(solution.completion, problem.answer),
             completion=solution.completion,
             plan=solution.plan,
             num_latents=solution.num_latents,
@@ -74,14 +75,16 @@ def predictions_of(index: int, problem: Problem, solutions: Sequence[Solution]) 
             finished=solution.finished,
             steps=list(problem.steps),
             modulus=problem.modulus,
+            answer_kind=problem.answer_kind,
         )
         for sample, solution in enumerate(solutions)
     ]
 
 
-def are_correct(completions: Sequence[str], references: Sequence[str]) -> list[bool]:
-    """Whether the marked answer of each completion matches its reference (`rewards.accuracy`)."""
-    return [bool(value) for value in accuracy([""] * len(completions), completions, references)]
+def are_correct(completions: Sequence[str], problems: Sequence[Problem]) -> list[bool]:
+    """Whether each completion gives the answer of its problem, as the problem's kind of answer decides."""
+    pairs = zip(completions, problems, strict=True)
+    return [problem.kind.is_correct(completion, problem.answer) for completion, problem in pairs]
 
 
 class PredictionWriter:

@@ -27,11 +27,18 @@ class Estimate:
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How trajectories were drawn, see `rollout.sampling.Sampling`."""
+    """How trajectories were drawn, see `modeling.sampling.Sampling`.
+
+    Attributes:
+        input_rule: what was read after each token, where it was not the token itself.
+        input_rule_settings: the rule's own settings.
+    """
 
     temperature: float
     latent_temperature: float
     max_new_tokens: int
+    input_rule: str | None = None
+    input_rule_settings: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,13 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Coherence:
-    """Mean coherence of the plans, as `rewards.coherence` and, for sentences, `rewards.natural` define it."""
+    """Mean coherence of the plans, as `rewards.coherence` and, for sentences, `rewards.natural` define it.
 
-    strict: float
-    paper: float
+    `strict` and `paper` are None where no plan has equations that could lead to its answer.
+    """
+
+    strict: float | None
+    paper: float | None
     natural: float | None = None
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.plans import Plan
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import RolledBatch, read_solutions, roll_out
 
 

@@ -18,7 +18,7 @@ from latentplan.rewards.steps import in_sentences
 
 @dataclass(frozen=True)
 class PlanScores:
-    """Scores of each prediction's plan, all in [0, 1]; None for a prediction without a plan."""
+    """Scores of each prediction's plan, all in [0, 1]; None without a plan, and where one does not apply."""
 
     coherence_strict: Sequence[float | None]
     coherence_paper: Sequence[float | None]
@@ -47,6 +47,7 @@ def plan_scores(problems: Sequence[Problem], predictions: Sequence[Prediction]) 
         "question": [problem.question for problem in of],
         "modulus": [problem.modulus for problem in of],
         "decoded_steps": [prediction.plan for prediction in predictions],
+        "problems": of,
     }
     labelled = [step for problem in problems for step in problem.steps]
     planned = [step for prediction in predictions for step in prediction.plan or ()]
@@ -64,12 +65,9 @@ def mean_of(scores: Iterable[float | None]) -> float | None:
 
 def mean_coherence(scores: PlanScores) -> Coherence | None:
     """The coherences over the predictions with a plan; None where there are none."""
-    strict, paper = mean_of(scores.coherence_strict), mean_of(scores.coherence_paper)
-    return (
-        None
-        if strict is None or paper is None
-        else Coherence(strict, paper, mean_of(scores.coherence_natural))
-    )
+    means = map(mean_of, (scores.coherence_strict, scores.coherence_paper, scores.coherence_natural))
+    found = Coherence(*means)
+    return None if found == Coherence(None, None) else found
 
 
 def accuracy_estimate(predictions: Sequence[Prediction]) -> Estimate:

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder, Row, collate
 from latentplan.methods.objectives import OBJECTIVES, ForwardPass, Objective
 from latentplan.modeling.configuration import LatentReasonerConfig
-from latentplan.modeling.latents import read_text, unroll
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.thinking import read_text, unroll
 
 
 class Method:
@@ -21,6 +21,8 @@ class Method:
     Attributes:
         name: what a recipe calls it.
         latent_head: a name in `modeling.heads.LATENT_HEADS`, or None without latents.
+        thinking: how latents follow from hidden states: a name in `modeling.thinking.THINKING_PROCESSES`, or
+            `package.module:Class`.
         stop_head: whether a stop head ends the chain of latents.
         written_steps: whether the model writes its steps before the answer.
         compression_factor: tokens of the chain that a latent stands for at most, where it stands for no step.
@@ -30,6 +32,7 @@ class Method:
 
     name: ClassVar[str]
     latent_head: ClassVar[str | None] = None
+    thinking: ClassVar[str] = "sequential"
     stop_head: ClassVar[bool] = False
     written_steps: ClassVar[bool] = False
     compression_factor: ClassVar[int | None] = None
@@ -92,9 +95,13 @@ class Method:
         """Positions that the reasoner reads in a training pass over `batch`, padding left out."""
         return sum(int(value.sum()) for name, value in batch.items() if name.endswith("_mask"))
 
+    def latents_read(self, forward: ForwardPass) -> torch.Tensor | None:
+        """Returns the latents `[batch, slots, hidden]` that training read; None: the chain's own."""
+        return None
+
     def forward(self, reasoner: LatentReasoner, batch: Batch) -> ForwardPass:
         """Question, slots one after another, then the text after them in parallel."""
-        context = reasoner.start(batch["question_ids"], batch["question_mask"])
-        chain = unroll(reasoner, context, batch["slot_mask"], batch["noise_keys"])
-        hidden = read_text(context, reasoner.embed(batch["text_ids"]), batch["text_mask"])
+        state = reasoner.start(batch["question_ids"], batch["question_mask"])
+        chain = unroll(reasoner, state, batch["slot_mask"], batch["noise_keys"])
+        hidden = read_text(state, reasoner.embed(batch["text_ids"]), batch["text_mask"])
         return ForwardPass(chain=chain, text_hidden=hidden)

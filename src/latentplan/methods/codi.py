@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder, pad_right
 from latentplan.methods.base import Method
 from latentplan.methods.objectives import ForwardPass, Objective, row_count
-from latentplan.modeling.context import Context
-from latentplan.modeling.latents import read_text, unroll
+from latentplan.modeling.decoding_state import DecodingState
 from latentplan.modeling.layer_states import layer_inputs
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.thinking import read_text, unroll
 from latentplan.modeling.vocabulary import at_places, places, token_log_probs
 
 if TYPE_CHECKING:
@@ -106,9 +106,9 @@ class CODI(Method):
 
     def forward(self, reasoner: LatentReasoner, batch: Batch) -> TaughtPass:
         """The student's passes, then the teacher's one."""
-        context = reasoner.start(batch["question_ids"], batch["question_mask"])
-        chain = unroll(reasoner, context, batch["slot_mask"], batch["noise_keys"])
-        text, student = _read(reasoner, context, "text", batch)
+        state = reasoner.start(batch["question_ids"], batch["question_mask"])
+        chain = unroll(reasoner, state, batch["slot_mask"], batch["noise_keys"])
+        text, student = _read(reasoner, state, "text", batch)
         end = batch["question_ids"].shape[1] - min(1, batch["slot_mask"].shape[1])  # without <|start-latent|>
         question = reasoner.start(batch["question_ids"][:, :end], batch["question_mask"][:, :end])
         written, teacher = _read(reasoner, question, "teacher", batch)
@@ -116,11 +116,11 @@ class CODI(Method):
 
 
 def _read(
-    reasoner: LatentReasoner, context: Context, who: str, batch: Batch
+    reasoner: LatentReasoner, state: DecodingState, who: str, batch: Batch
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Hidden states before each token of a text, and those of every layer before its answer."""
     start, embeds = batch[f"{who}_start"], reasoner.embed(batch[f"{who}_ids"])
-    with layer_inputs(reasoner.backbone, context.pending.shape[1] - 1 + start) as states:
-        hidden = read_text(context, embeds, batch[f"{who}_mask"])
+    with layer_inputs(reasoner.backbone, state.pending.shape[1] - 1 + start) as states:
+        hidden = read_text(state, embeds, batch[f"{who}_mask"])
     last = hidden[torch.arange(len(start), device=start.device), start]
     return hidden, torch.stack([*states, last], dim=1)

@@ -23,8 +23,8 @@ from latentplan.methods.objectives import ForwardPass, Objective
 from latentplan.modeling import noise
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.gaussians import gaussian_log_prob
-from latentplan.modeling.latents import LatentChain
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.thinking import LatentChain
 from latentplan.modeling.vocabulary import at_places, token_log_probs
 
 if TYPE_CHECKING:
@@ -134,13 +134,18 @@ class CoLaR(Method):
         groups = collate_groups(parts, slots, encoder.end_latent)
         return {**collate(rows, keys, config.pad_token_id or 0), **groups}
 
+    def latents_read(self, forward: ForwardPass) -> torch.Tensor:
+        """Returns the compressed embeddings, which training reads instead of its latents."""
+        assert isinstance(forward, CompressedPass)
+        return forward.compressed
+
     def forward(self, reasoner: LatentReasoner, batch: Batch) -> CompressedPass:
         """Question, compressed chain and text in one pass; the latents are drawn, but not read."""
         compressed = _compressed(reasoner, batch)
-        context = reasoner.start(batch["question_ids"], batch["question_mask"])
-        context.push(compressed, batch["slot_mask"])
-        context.push(reasoner.embed(batch["text_ids"])[:, :-1], batch["text_mask"][:, :-1])
-        hidden = context.read()[:, batch["question_ids"].shape[1] - 1 :]
+        state = reasoner.start(batch["question_ids"], batch["question_mask"])
+        state.append(compressed, batch["slot_mask"])
+        state.append(reasoner.embed(batch["text_ids"])[:, :-1], batch["text_mask"][:, :-1])
+        hidden = state.read()[:, batch["question_ids"].shape[1] - 1 :]
         slots = batch["slot_mask"].shape[1]
         assert reasoner.latent_head is not None
         distribution = reasoner.latent_head(hidden[:, :slots])

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from latentplan.encoding.encoder import Batch
 from latentplan.modeling.gaussians import standard_normal_kl
-from latentplan.modeling.latents import LatentChain
+from latentplan.modeling.thinking import LatentChain
 from latentplan.modeling.vocabulary import at_places, token_log_probs
 
 if TYPE_CHECKING:
@@ -37,25 +37,29 @@ class ForwardPass:
 
 @dataclass(frozen=True)
 class Objective:
-    """One part of the loss; its value is the mean, over entries with a count, of total / count.
+    """One part of the loss: the mean over the entries of total / count; an entry that nothing counts is 0.
+
+    The number of entries is a property of the curriculum stage (1, or S for what is summed by latent step),
+    never of the problems that were drawn: the weight of an objective does not depend on them.
 
     Attributes:
-        total: (system, forward pass, batch) to the batch's sums, a vector.
+        total: (system, forward pass, batch) to the batch's sums, a vector of as many entries.
         count: batch to the vector of counts, known before the forward pass.
         needs: the part it cannot do without: 'stop_head', 'step_decoder', 'gaussian latent_head', or None.
+        by_step: whether it divides by S, so that latents have to stand for the steps of a stage.
     """
 
     total: Callable[[LatentSystem, ForwardPass, Batch], torch.Tensor]
     count: Callable[[Batch], torch.Tensor]
     needs: str | None = None
+    by_step: bool = False
 
     def value(
         self, system: LatentSystem, forward: ForwardPass, batch: Batch, count: torch.Tensor
     ) -> torch.Tensor:
         """This batch's share of the objective, given the counts of the whole effective batch."""
         total = self.total(system, forward, batch)
-        count = count[: total.shape[0]] if count.shape[0] >= total.shape[0] else count
-        return (total / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
+        return (total / count[: total.shape[0]].clamp(min=1)).sum() / max(1, total.shape[0])
 
 
 def text_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
@@ -71,7 +75,11 @@ def text_count(batch: Batch) -> torch.Tensor:
 
 
 def step_decoder_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
-    """For each latent step, the summed cross-entropy of its text over the rows that have it (L_dec)."""
+    """For each of the stage's S latent steps, its text's cross-entropy over the rows that have it (L_dec).
+
+    `[S]`. L_dec is the mean over all S, as in ATP-Latent (arXiv:2601.21598, section 3): a step that no row of
+    the effective batch has adds nothing, and does not make the others weigh more.
+    """
     decoder = system.step_decoder
     assert decoder is not None
     size = system.reasoner.config.latents_per_step
@@ -127,7 +135,7 @@ def used_slot_count(batch: Batch) -> torch.Tensor:
 
 OBJECTIVES: dict[str, Objective] = {
     "text": Objective(text_total, text_count),
-    "step_decoder": Objective(step_decoder_total, step_decoder_count, needs="step_decoder"),
-    "stop": Objective(stop_total, row_count, needs="stop_head"),
+    "step_decoder": Objective(step_decoder_total, step_decoder_count, needs="step_decoder", by_step=True),
+    "stop": Objective(stop_total, row_count, needs="stop_head", by_step=True),
     "kl": Objective(kl_total, used_slot_count, needs="gaussian latent_head"),
 }

@@ -11,8 +11,8 @@ import torch
 from latentplan.encoding.encoder import Batch
 from latentplan.methods.base import Method
 from latentplan.methods.objectives import ForwardPass
-from latentplan.modeling.latents import LatentChain, read_text
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.thinking import LatentChain, read_text
 
 
 class Pause(Method):
@@ -31,8 +31,8 @@ class Pause(Method):
         assert reasoner.latent_head is not None
         anything = torch.zeros(rows, slots, reasoner.config.hidden_size, device=batch["slot_mask"].device)
         pauses = reasoner.latent_head(anything).mean
-        context = reasoner.start(batch["question_ids"], batch["question_mask"])
+        state = reasoner.start(batch["question_ids"], batch["question_mask"])
         if slots:
-            context.push(pauses, batch["slot_mask"])
-        hidden = read_text(context, reasoner.embed(batch["text_ids"]), batch["text_mask"])
+            state.append(pauses, batch["slot_mask"])
+        hidden = read_text(state, reasoner.embed(batch["text_ids"]), batch["text_mask"])
         return ForwardPass(LatentChain(pauses, pauses, None, batch["slot_mask"]), hidden)

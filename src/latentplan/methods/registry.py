@@ -1,26 +1,33 @@
-"""The methods by name: those that come with latentplan, and the user's own as `package.module:Class`."""
+"""The methods by name: those in this folder, one file each, and the user's own as `package.module:Class`."""
 
 from __future__ import annotations
 
-from latentplan.methods.atp_latent import ATPLatent
-from latentplan.methods.base import Method
-from latentplan.methods.coconut import Coconut
-from latentplan.methods.codi import CODI
-from latentplan.methods.colar import CoLaR
-from latentplan.methods.cot import CoT
-from latentplan.methods.icot import ICoT
-from latentplan.methods.no_cot import NoCoT
-from latentplan.methods.pause import Pause
-from latentplan.methods.sim_cot import SimCoT
-from latentplan.problems.importing import CodeSource, import_named, names_own_code
+from functools import cache
 
-METHODS: dict[str, Method] = {
-    method.name: method() for method in (CoT, NoCoT, ICoT, Pause, Coconut, SimCoT, CODI, CoLaR, ATPLatent)
-}
+from latentplan.methods.base import Method
+from latentplan.problems.importing import CodeSource, import_named, modules_of, names_own_code
+
+
+def _methods_of(module: object) -> list[type[Method]]:
+    return [
+        found
+        for found in vars(module).values()
+        if isinstance(found, type)
+        and issubclass(found, Method)
+        and "name" in vars(found)
+        and found.__module__ == module.__name__  # type: ignore[attr-defined]
+    ]
+
+
+@cache
+def methods() -> dict[str, Method]:
+    """Returns the methods of this folder by name."""
+    found = [each for module in modules_of("latentplan.methods") for each in _methods_of(module)]
+    return {method.name: method() for method in found}
 
 
 def get_method(name: str, source: CodeSource | None = None) -> Method:
-    """The method called `name`: one of `METHODS`, or `package.module:Class`.
+    """Returns the method called `name`: one of `methods`, or `package.module:Class`.
 
     Args:
         name: of the method.
@@ -30,12 +37,12 @@ def get_method(name: str, source: CodeSource | None = None) -> Method:
         UntrustedCodeError: a checkpoint names code, and is not trusted.
         ValueError: there is no such name, module or class; the message lists what there is.
     """
-    if name in METHODS:
-        return METHODS[name]
+    if name in methods():
+        return methods()[name]
     found = import_named(name, "method", source) if names_own_code(name) else None
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise ValueError(
-            f"method must be one of {sorted(METHODS)}, or a subclass of Method as 'package.module:Class', "
+            f"method must be one of {sorted(methods())}, or a subclass of Method as 'package.module:Class', "
             f"got {name!r}"
         )
     return found()

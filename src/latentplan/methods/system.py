@@ -39,7 +39,8 @@ class LatentSystem(nn.Module):
         value_head: what Latent RL trains beside the policy, or None.
 
     Raises:
-        ValueError: an objective does not exist, or needs a part that is absent, or widths differ.
+        ValueError: an objective does not exist, needs a part that is absent, or divides by steps where
+            latents stand for none; or widths differ.
     """
 
     def __init__(
@@ -70,6 +71,11 @@ class LatentSystem(nn.Module):
             needs = self.objectives[name].needs
             if needs is not None and parts[needs] is None:
                 raise ValueError(f"the objective {name!r} needs a {needs}, which this model does not have")
+            if self.objectives[name].by_step and self.reasoner.config.compression_factor is not None:
+                raise ValueError(
+                    f"the objective {name!r} divides by the latent steps of a stage, and the latents of "
+                    f"{self.reasoner.config.method} stand for tokens: leave it out"
+                )
         if self.step_decoder and self.step_decoder.config.latent_size != self.reasoner.config.hidden_size:
             raise ValueError(
                 f"the step decoder reads latents of width {self.step_decoder.config.latent_size}, and this "
@@ -155,6 +161,12 @@ class LatentSystem(nn.Module):
         parts = [self.reasoner] if self.step_decoder is None else [self.reasoner, self.step_decoder]
         return [cast(PreTrainedModel, part.backbone) for part in parts]
 
+    @property
+    def has_adapters(self) -> bool:
+        """Whether there are LoRA adapters in the reasoner or in the step decoder."""
+        parts = (self.reasoner, self.step_decoder)
+        return any(part is not None and part.config.lora is not None for part in parts)
+
     @classmethod
     def from_pretrained(
         cls,
@@ -175,11 +187,16 @@ def save_finished(
 ) -> None:
     """Writes a trained system as `save_pretrained` does, with LoRA adapters merged into the weights."""
     system.save_pretrained(folder, tokenizer, state_dict)
-    if any(part.config.lora for part in (system.reasoner, system.step_decoder) if part is not None):
-        saved = load_model(folder, trust_remote_code=True)  # written above, by code that runs already
-        for part, place in ((saved.reasoner, ""), (saved.step_decoder, STEP_DECODER_FOLDER)):
-            if part is not None and part.config.lora is not None:
-                merge_saved(part, Path(folder) / place)
+    if system.has_adapters:
+        # Written above, by code that runs already.
+        save_merged(load_model(folder, trust_remote_code=True), folder)
+
+
+def save_merged(saved: LoadedModel, folder: str | os.PathLike) -> None:
+    """Merges the adapters of a model that was loaded from `folder`, and writes it there without them."""
+    for part, place in ((saved.reasoner, ""), (saved.step_decoder, STEP_DECODER_FOLDER)):
+        if part is not None and part.config.lora is not None:
+            merge_saved(part, Path(folder) / place)
 
 
 def _part(state_dict: Mapping[str, torch.Tensor] | None, prefix: str) -> dict[str, torch.Tensor] | None:

@@ -6,7 +6,7 @@ from typing import cast
 
 import torch
 
-from latentplan.modeling.context import Context
+from latentplan.modeling.decoding_state import DecodingState
 
 LOOKS_EVERY = {"cuda": 4}
 """Steps or tokens between two looks at how many rows still go on; a look waits for the device."""
@@ -15,17 +15,17 @@ WORTH_LEAVING = 8
 
 
 class ActiveRows:
-    """The rows of a context that still go on.
+    """The rows of a state that still go on.
 
     Attributes:
-        part: the context that they are read with: the whole one, or one of these rows alone.
+        part: the state that they are read with: the whole one, or one of these rows alone.
         index: where they are among all rows.
     """
 
-    def __init__(self, context: Context):
-        self.whole = self.part = context
+    def __init__(self, state: DecodingState):
+        self.whole = self.part = state
         self.index: torch.Tensor | slice = slice(None)
-        self._every = LOOKS_EVERY.get(context.mask.device.type, 1)
+        self._every = LOOKS_EVERY.get(state.mask.device.type, 1)
 
     def remaining(self, alive: torch.Tensor, place: int) -> torch.Tensor | None:
         """Which of the rows to keep, if any; None keeps all, for now.
@@ -62,30 +62,24 @@ class ActiveRows:
             self.whole.put_back(cast(torch.Tensor, self.index), self.part)
 
 
-class Columns:
-    """What the rows that go on leave at each place, kept until it is laid out as one tensor.
+def laid_out(parts: list[tuple[torch.Tensor | slice, torch.Tensor]], rows: int, width: int) -> torch.Tensor:
+    """Joins columns, one after another, to `[rows, width, ...]`, with zeros where there are none.
 
     Args:
-        active: the rows that the next column is of.
+        parts: which rows (a slice: all), and their next columns, `[some rows, n, ...]`; one part at least.
+        rows: of the batch.
+        width: columns of the result.
     """
-
-    def __init__(self, active: ActiveRows):
-        self._active = active
-        self._columns: list[tuple[torch.Tensor | slice, torch.Tensor]] = []
-
-    def __len__(self) -> int:
-        return len(self._columns)
-
-    def add(self, values: torch.Tensor) -> None:
-        """The next column, `[rows, ...]`."""
-        self._columns.append((self._active.index, values))
-
-    def laid_out(self, like: torch.Tensor) -> torch.Tensor:
-        """All columns in a copy of `like` `[all rows, columns, ...]`, whose values stand where none are."""
-        whole = all(isinstance(rows, slice) for rows, _ in self._columns)
-        if whole and len(self) and len(self) == like.shape[1]:
-            return torch.stack([values for _, values in self._columns], dim=1).to(like.dtype)
-        full = like.clone()
-        for place, (rows, values) in enumerate(self._columns):
-            full[rows, place] = values.to(like.dtype)
-        return full
+    if all(isinstance(index, slice) for index, _ in parts):
+        joined = torch.cat([values for _, values in parts], dim=1)
+        missing = width - joined.shape[1]
+        return (
+            torch.cat([joined, joined.new_zeros(rows, missing, *joined.shape[2:])], dim=1)
+            if missing
+            else joined
+        )
+    full, done = parts[0][1].new_zeros(rows, width, *parts[0][1].shape[2:]), 0
+    for index, values in parts:
+        full[index, done : done + values.shape[1]] = values
+        done += values.shape[1]
+    return full

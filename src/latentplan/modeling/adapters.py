@@ -2,23 +2,46 @@
 
 Adapters are part of a checkpoint while a run goes on, described by `LatentReasonerConfig.lora`; a finished
 model has them merged into its weights, so that it needs no peft.
+
+An adapter changes one layer. Where that layer shares its weight with another, as tied embeddings do, each
+gets a weight of its own: merged into a shared one, the adapter would change both.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+logger = logging.getLogger(__name__)
 ALL_LINEAR = "all-linear"
+ADAPTER_PARTS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
+"""Names of the modules that hold adapters in a layer; they stay in float32."""
+
+
+def peft_package() -> ModuleType:
+    """The peft package. Raises ImportError with what to install."""
+    try:
+        import peft
+    except ImportError as error:
+        raise ImportError(
+            "LoRA needs the peft package: pip install -c constraints.txt -e '.[peft]'"
+        ) from error
+    return peft
 
 
 def add_lora(backbone: PreTrainedModel, settings: Mapping[str, Any]) -> None:
     """Puts LoRA adapters into `backbone`, in float32, and freezes everything else in it.
+
+    Tied embeddings of which one gets adapters are untied first, with a warning: peft trains each layer's
+    adapters by themselves, so that input and output would be one table no longer once they are merged.
 
     Args:
         backbone: the causal language model, changed in place.
@@ -28,19 +51,76 @@ def add_lora(backbone: PreTrainedModel, settings: Mapping[str, Any]) -> None:
         ImportError: peft is not installed.
         ValueError: no module has one of the names in `target_modules`.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise ImportError(
-            "LoRA needs the peft package: pip install -c constraints.txt -e '.[peft]'"
-        ) from error
+    peft = peft_package()
     chosen = dict(settings)
     if chosen.get("target_modules") in (None, [ALL_LINEAR], ALL_LINEAR):
         chosen["target_modules"] = _linear_names(backbone)
-    inject_adapter_in_model(LoraConfig(task_type="CAUSAL_LM", **chosen), backbone)
+    _check_targets(backbone, chosen["target_modules"])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+        peft.inject_adapter_in_model(peft.LoraConfig(task_type="CAUSAL_LM", **chosen), backbone)
+    shared = _shared_with_adapted(backbone)
+    if shared:
+        logger.warning(
+            "adapters on %s, whose weight is another layer's too: each layer gets its own, so the "
+            "finished model's embeddings are not tied",
+            " and ".join(shared),
+        )
+        untie(backbone)
     for name, parameter in backbone.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.float()
+
+
+def _check_targets(backbone: PreTrainedModel, targets: Any) -> None:
+    """Refuses names of modules that do not exist, which peft passes over if another name does."""
+    names = [name for name, _ in backbone.named_modules()]
+    unknown = [
+        target
+        for target in ([] if isinstance(targets, str) else targets)
+        if not any(name == target or name.endswith(f".{target}") for name in names)
+    ]
+    if unknown:
+        raise ValueError(
+            f"lora_target_modules: this {backbone.config.model_type} has no module {', '.join(unknown)}; its "
+            f"linear maps are {', '.join(_linear_names(backbone))}"
+        )
+
+
+def _shared_with_adapted(backbone: PreTrainedModel) -> list[str]:
+    """Names of the adapted layers whose own weight is another layer's too."""
+    owners: dict[int, set[str]] = {}
+    for name, parameter in backbone.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), set()).add(name)
+    return [
+        name
+        for name, layer in _adapted(backbone)
+        if any(
+            not each.startswith(f"{name}.")
+            for parameter in layer.parameters()
+            for each in owners[id(parameter)]
+        )
+    ]
+
+
+@torch.no_grad()
+def untie(backbone: PreTrainedModel) -> None:
+    """Gives each layer that shares a parameter with another its own copy, here and in the configuration."""
+    known: set[int] = set()
+    for name, parameter in list(backbone.named_parameters(remove_duplicate=False)):
+        if id(parameter) in known:
+            owner, _, leaf = name.rpartition(".")
+            copied = nn.Parameter(parameter.clone(), parameter.requires_grad)
+            setattr(backbone.get_submodule(owner), leaf, copied)
+        known.add(id(parameter))
+    set_tied(backbone, False)
+
+
+def set_tied(backbone: PreTrainedModel, tied: bool) -> None:
+    """Says in a model's configuration whether its embeddings are one table."""
+    for config in (backbone.config, backbone.config.get_text_config(decoder=True)):
+        config.tie_word_embeddings = tied
+    backbone.all_tied_weights_keys = backbone.get_expanded_tied_weights_keys(all_submodels=True)
 
 
 def _linear_names(backbone: PreTrainedModel) -> list[str]:
@@ -62,18 +142,36 @@ def _linear_names(backbone: PreTrainedModel) -> list[str]:
     )
 
 
+def _adapted(backbone: PreTrainedModel) -> Iterator[tuple[str, Any]]:
+    """The layers that peft has put in the place of others, outermost, with their names."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    outer = None
+    for name, module in backbone.named_modules():
+        inside = outer is not None and name.startswith(f"{outer}.")
+        if not inside and isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
+            outer = name
+            yield name, module
+
+
 @torch.no_grad()
 def merge_lora(backbone: PreTrainedModel) -> None:
-    """Adds every adapter to the weights that it adapts, and takes the adapters out."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    adapted = [name for name, module in backbone.named_modules() if isinstance(module, BaseTunerLayer)]
-    for name in adapted:
-        layer: Any = backbone.get_submodule(name)
-        layer.merge(safe_merge=True)
+    """Adds every adapter to the weights that it adapts, and takes the adapters out; other layers stay."""
+    if _shared_with_adapted(backbone):
+        untie(backbone)
+    for name, layer in list(_adapted(backbone)):
         parent, _, child = name.rpartition(".")
-        setattr(backbone.get_submodule(parent), child, layer.get_base_layer())
+        setattr(backbone.get_submodule(parent), child, _merged(layer))
     backbone.__dict__.pop("peft_config", None)
+
+
+def _merged(layer: Any) -> nn.Module:
+    """The layer without its adapter, which has become part of the weights."""
+    if hasattr(layer, "unload_and_optionally_merge_module"):  # trained whole, or some of its rows
+        return layer.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None)
+    layer.merge(safe_merge=True)
+    return layer.get_base_layer()
 
 
 def merge_saved(model: PreTrainedModel, folder: str | os.PathLike) -> None:

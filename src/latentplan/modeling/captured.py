@@ -20,7 +20,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from latentplan.modeling.backbones import body, takes_positions
-from latentplan.modeling.context import Context
+from latentplan.modeling.decoding_state import DecodingState
 from latentplan.modeling.growing_cache import GrowingLayer
 from latentplan.modeling.weight_gradients import is_spread
 
@@ -64,36 +64,36 @@ class Passes:
 
     Args:
         backbone: the language model.
-        context: rows as many and layers as wide as those that it is for.
+        state: rows as many and layers as wide as those that it is for.
         width: columns of keys, values and mask.
     """
 
-    def __init__(self, backbone: PreTrainedModel, context: Context, width: int):
-        rows, device = context.mask.shape[0], context.mask.device
-        self.windows, self.width = context.windows, width
+    def __init__(self, backbone: PreTrainedModel, state: DecodingState, width: int):
+        rows, device = state.mask.shape[0], state.mask.device
+        self.windows, self.width = state.windows, width
         self.weights = _addresses(backbone)
         self.column = torch.zeros(1, dtype=torch.long, device=device)
         self.mask = torch.zeros(rows, width, dtype=torch.long, device=device)
         self.positions = torch.zeros(rows, 1, dtype=torch.long, device=device)
-        hidden = context.pending.shape[2]
+        hidden = state.pending.shape[2]
         self.embeds = torch.zeros(rows, 1, hidden, dtype=backbone.dtype, device=device)
         self.cache = DynamicCache()
         self.cache.layers = [
             StaticLayer(_wide(layer.keys, width), _wide(layer.values, width), self.column)
-            for layer in _layers(context.cache)
+            for layer in _layers(state.cache)
         ]
         self._graph: torch.cuda.CUDAGraph | None = None
         self._output: torch.Tensor | None = None
         self._may_capture = device.type == "cuda"
 
-    def take(self, context: Context) -> None:
-        """Copies what a context has read."""
-        read = context.mask.shape[1]
-        for mine, layer in zip(_layers(self.cache), _layers(context.cache), strict=True):
+    def take(self, state: DecodingState) -> None:
+        """Copies what a state has read."""
+        read = state.mask.shape[1]
+        for mine, layer in zip(_layers(self.cache), _layers(state.cache), strict=True):
             mine.keys[:, :, :read].copy_(layer.keys[:, :, :read])
             mine.values[:, :, :read].copy_(layer.values[:, :, :read])
         self.mask.zero_()
-        self.mask[:, :read].copy_(context.mask)
+        self.mask[:, :read].copy_(state.mask)
 
     def __call__(
         self,
@@ -155,18 +155,17 @@ class Passes:
         self._graph = graph
 
 
-class CapturedContext(Context):
-    """A context whose passes are captured ones, a token at a time; its rows stay together."""
+class CapturedState(DecodingState):
+    """A state whose passes are captured ones, a token at a time; its rows stay together."""
 
     can_shrink = False
 
-    def __init__(self, passes: Passes, context: Context):
-        vars(self).update(vars(context))
+    def __init__(self, passes: Passes, state: DecodingState):
+        vars(self).update(vars(state))
         self.cache, self.passes = passes.cache, passes
-        passes.take(context)
+        passes.take(state)
 
-    def read(self) -> torch.Tensor:
-        """As `Context.read`."""
+    def _pass(self) -> torch.Tensor:
         first = self.mask.shape[1]
         embeds, mask, positions = self.take_pending()
         columns = [
@@ -181,11 +180,11 @@ class CapturedContext(Context):
         ]
         return torch.cat(columns, dim=1)
 
-    def repeat(self, times: int) -> Context:
-        """As `Context.repeat`; the new context is not captured."""
+    def repeat(self, times: int) -> DecodingState:
+        """As `DecodingState.repeat`; the new state is not captured."""
         if times == 1:
             return self
-        plain = Context.__new__(Context)
+        plain = DecodingState.__new__(DecodingState)
         plain.__dict__.update({name: value for name, value in vars(self).items() if name != "passes"})
         plain.cache = self.windows.new_cache()
         for mine, layer in zip(_layers(self.cache), _layers(plain.cache), strict=True):
@@ -199,30 +198,30 @@ _captured: WeakKeyDictionary[PreTrainedModel, OrderedDict[tuple[int, int], Passe
 )
 
 
-def captured(context: Context, columns: int) -> Context:
-    """The same context with captured passes for up to `columns` more columns, where that is possible.
+def captured(state: DecodingState, columns: int) -> DecodingState:
+    """The same state with captured passes for up to `columns` more columns, where that is possible.
 
     A size is captured when it comes for the second time: once alone it would cost more than it saves.
     """
-    width = -(-(context.mask.shape[1] + columns) // _WIDTH) * _WIDTH
-    if not _possible(context, width):
-        return context
-    known = _captured.setdefault(context.backbone, OrderedDict())
-    key = (context.mask.shape[0], width)
+    width = -(-(state.mask.shape[1] + columns) // _WIDTH) * _WIDTH
+    if not _possible(state, width):
+        return state
+    known = _captured.setdefault(state.backbone, OrderedDict())
+    key = (state.mask.shape[0], width)
     if key not in known:
         known[key] = None
-        return context
+        return state
     passes = known.pop(key)
-    if passes is None or passes.weights != _addresses(context.backbone):
-        passes = Passes(context.backbone, context, width)
+    if passes is None or passes.weights != _addresses(state.backbone):
+        passes = Passes(state.backbone, state, width)
     known[key] = passes
     while sum(each is not None for each in known.values()) > _KEPT:
         known.popitem(last=False)
-    return CapturedContext(passes, context)
+    return CapturedState(passes, state)
 
 
-def _possible(context: Context, width: int) -> bool:
-    device = context.mask.device.type
+def _possible(state: DecodingState, width: int) -> bool:
+    device = state.mask.device.type
     if device not in DEVICES or os.environ.get("LATENTPLAN_CUDA_GRAPHS", "0") != "1":
         return False
     if torch.is_autocast_enabled(device):
@@ -233,10 +232,10 @@ def _possible(context: Context, width: int) -> bool:
         )
         return False
     return (
-        context.windows.takes_ready_masks(width)
-        and next(context.backbone.parameters()).device.type == device
-        and not is_spread(context.backbone)
-        and all(type(layer) is GrowingLayer for layer in context.cache.layers)
+        state.windows.takes_ready_masks(width)
+        and next(state.backbone.parameters()).device.type == device
+        and not is_spread(state.backbone)
+        and all(type(layer) is GrowingLayer for layer in state.cache.layers)
     )
 
 

@@ -12,7 +12,17 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-LORA_SETTINGS = {"r", "lora_alpha", "lora_dropout", "target_modules"}
+LORA_SETTINGS = {
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "target_modules",
+    "modules_to_save",
+    "rank_pattern",
+    "alpha_pattern",
+    "use_dora",
+    "use_rslora",
+}
 """What a checkpoint may set of peft's `LoraConfig`, which has fields that import modules."""
 
 
@@ -62,6 +72,10 @@ TOKENS = Rule(
         TOKEN.holds(value) or (isinstance(value, list) and value != [] and all(map(TOKEN.holds, value)))
     ),
 )
+SETTINGS = Rule(
+    "a mapping of settings by name",
+    lambda value: isinstance(value, dict) and all(isinstance(name, str) for name in value),
+)
 _LORA: dict[str, Rule] = {
     "r": whole(1, 8192),
     "lora_alpha": number(0, 1e6),
@@ -74,8 +88,20 @@ _LORA: dict[str, Rule] = {
         ),
     ),
 }
+_LORA |= dict.fromkeys(("use_dora", "use_rslora"), FLAG)
+_LORA["modules_to_save"] = optional(_LORA["target_modules"])
+_LORA |= dict.fromkeys(
+    ("rank_pattern", "alpha_pattern"),
+    Rule(
+        "a mapping of modules' names to whole numbers",
+        lambda value: (
+            isinstance(value, dict)
+            and all(isinstance(name, str) and _whole(each, 1, 8192) for name, each in value.items())
+        ),
+    ),
+)
 LORA = Rule(
-    "a mapping of r, lora_alpha, lora_dropout and target_modules",
+    f"a mapping of {', '.join(sorted(LORA_SETTINGS))}",
     lambda value: (
         isinstance(value, dict)
         and set(value) <= LORA_SETTINGS

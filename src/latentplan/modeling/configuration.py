@@ -11,6 +11,7 @@ from latentplan.modeling.config_rules import (
     DTYPE,
     FLAG,
     LORA,
+    SETTINGS,
     TOKEN,
     TOKENS,
     Rule,
@@ -52,6 +53,10 @@ class LatentReasonerConfig(SavedConfig):
             how many; told to the model by as many `<|start-latent|>`. It may be changed after training.
         initial_latent_scale: root mean square of the latents' means when training starts.
         initial_log_variance: bias of the Gaussian head's log σ² when training starts.
+        thinking: how latents follow from hidden states: a name in `thinking.THINKING_PROCESSES`.
+        thinking_settings: the process's own settings.
+        input_rule: what is read after each token of text: a name in `modeling.input_rules`; plain tokens.
+        input_rule_settings: the rule's own settings.
         written_steps: whether the model writes its reasoning steps as text before the answer (CoT).
         step_separator: text between written steps.
         answer_marker: text before the answer.
@@ -78,6 +83,10 @@ class LatentReasonerConfig(SavedConfig):
         "compression_factor": optional(whole(1, 1024)),
         "initial_latent_scale": number(0, 1e6),
         "initial_log_variance": number(-100, 100),
+        "thinking": text(1),
+        "thinking_settings": optional(SETTINGS),
+        "input_rule": text(1),
+        "input_rule_settings": optional(SETTINGS),
         "written_steps": FLAG,
         "step_separator": text(),
         "answer_marker": text(1),
@@ -97,6 +106,10 @@ class LatentReasonerConfig(SavedConfig):
     compression_factor: int | None = None
     initial_latent_scale: float = 1.0
     initial_log_variance: float = -4.0
+    thinking: str = "sequential"
+    thinking_settings: dict[str, Any] | None = None
+    input_rule: str = "plain"
+    input_rule_settings: dict[str, Any] | None = None
     written_steps: bool = False
     step_separator: str = "\n"
     answer_marker: str = "### "

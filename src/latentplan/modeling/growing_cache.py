@@ -122,6 +122,18 @@ class GrowingLayer(DynamicLayer):
             mine[rows, :, :missing] = 0
             mine[rows, :, missing:] = theirs
 
+    def truncate(self, columns: int) -> None:
+        """Forgets the last columns; their memory is written again."""
+        self._show(self.keys.shape[-2] - columns)
+
+    def reorder(self, order: torch.Tensor) -> None:
+        """Puts the columns of each row into another order, `[rows, columns]`, which may leave some out."""
+        index = order[:, None, :, None]
+        packed = [part.take_along_dim(index, dim=2) for part in (self.keys, self.values)]
+        self._show(order.shape[1])
+        for part, values in zip((self.keys, self.values), packed, strict=True):
+            part.copy_(values)
+
     def put_back(self, rows: torch.Tensor, other: GrowingLayer) -> None:
         """Writes what `other`, once these rows, has read since; all other rows hold zeros there.
 

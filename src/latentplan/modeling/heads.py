@@ -8,9 +8,10 @@ but lose some directions of the hidden state, and the later stages then learn se
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -33,9 +34,10 @@ class LatentDistribution:
     mean: torch.Tensor
     log_variance: torch.Tensor | None = None
 
-    def sample(self, noise: torch.Tensor | None, temperature: float = 1.0) -> torch.Tensor:
-        """The reparameterised draw μ + temperature·σ·noise; the mean where nothing is random."""
-        if self.log_variance is None or noise is None or temperature == 0:
+    def sample(self, noise: torch.Tensor | None, temperature: float | torch.Tensor = 1.0) -> torch.Tensor:
+        """Draws μ + temperature·σ·noise; a tensor of temperatures broadcasts. The mean without noise."""
+        cold = not isinstance(temperature, torch.Tensor) and temperature == 0
+        if self.log_variance is None or noise is None or cold:
             return self.mean
         return self.mean + temperature * torch.exp(0.5 * self.log_variance) * noise
 
@@ -70,6 +72,8 @@ class LayerNorm(nn.LayerNorm):
 class HiddenStateHead(nn.Module):
     """Coconut (arXiv:2412.06769): the last hidden state itself is the latent."""
 
+    is_gaussian = False
+
     def __init__(self, hidden_size: int, initial_scale: float, initial_log_variance: float):
         super().__init__()
 
@@ -81,6 +85,8 @@ class HiddenStateHead(nn.Module):
 
 class PauseHead(nn.Module):
     """Pause tokens (arXiv:2310.02226): one learned embedding, whatever was read before."""
+
+    is_gaussian = False
 
     def __init__(self, hidden_size: int, initial_scale: float, initial_log_variance: float):
         super().__init__()
@@ -95,6 +101,8 @@ class PauseHead(nn.Module):
 class ProjectedHead(nn.Module):
     """A two-layer projection without noise: ATP-Latent's head in the ablation 'no VAE'."""
 
+    is_gaussian = False
+
     def __init__(self, hidden_size: int, initial_scale: float, initial_log_variance: float):
         super().__init__()
         self.trunk = _trunk(hidden_size)
@@ -108,6 +116,8 @@ class ProjectedHead(nn.Module):
 
 class NormalisedHead(nn.Module):
     """CODI's projection (arXiv:2502.21074): `Linear → GELU → Linear → LayerNorm`."""
+
+    is_gaussian = False
 
     def __init__(self, hidden_size: int, initial_scale: float, initial_log_variance: float):
         super().__init__()
@@ -173,16 +183,26 @@ class StopHead(nn.Module):
 
 
 class ValueHead(nn.Module):
-    """Latent RL's judge (arXiv:2512.11816): how likely the answer after a latent is right, as a logit."""
+    """Latent RL's judge (arXiv:2512.11816): how likely the answer after a latent is right, as a logit.
 
-    def __init__(self, hidden_size: int):
+    Args:
+        hidden_size: width of what it reads.
+        sizes: widths of its hidden layers; one of `hidden_size` by default. Published: 128, 32, 8.
+        activation: a name in `VALUE_HEAD_ACTIVATIONS`, behind each hidden layer. Published: relu.
+    """
+
+    def __init__(self, hidden_size: int, sizes: Sequence[int] | None = None, activation: str = "gelu"):
         super().__init__()
-        self.layers = nn.Sequential(Linear(hidden_size, hidden_size), nn.GELU(), Linear(hidden_size, 1))
+        widths = [hidden_size, *([hidden_size] if sizes is None else sizes)]
+        layers: list[nn.Module] = []
+        for width, following in pairwise(widths):
+            layers += [Linear(width, following), VALUE_HEAD_ACTIVATIONS[activation]()]
+        self.layers = nn.Sequential(*layers, Linear(widths[-1], 1))
 
     @full_precision
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents `[..., hidden]` to logits `[...]`."""
-        return self.layers(latents).squeeze(-1)
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Latents or hidden states `[..., hidden]` to logits `[...]`."""
+        return self.layers(states).squeeze(-1)
 
 
 def _trunk(hidden_size: int) -> nn.Sequential:
@@ -199,6 +219,9 @@ def _latent_map(hidden_size: int, gain: float = 1.0) -> Linear:
     linear.orthogonal_gain = gain  # type: ignore[assignment]
     return linear
 
+
+VALUE_HEAD_ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
+"""What `value_head_activation` can name."""
 
 LATENT_HEADS: dict[str, type[nn.Module]] = {
     "hidden_state": HiddenStateHead,

@@ -17,7 +17,7 @@ from torch.nn.modules import module as torch_modules
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from latentplan.modeling.context import Context
+from latentplan.modeling.decoding_state import DecodingState
 from latentplan.modeling.growing_cache import GrowingLayer
 from latentplan.modeling.weight_gradients import is_spread
 
@@ -31,32 +31,33 @@ TOKEN_COSTS = {"cpu": 128}
 TOKEN_COSTS_ELSEWHERE = 300
 
 
-def read_question(context: Context) -> torch.Tensor:
-    """Reads left-padded questions, all that a new context holds; in one pass where gradients are kept.
+def prefill(state: DecodingState) -> torch.Tensor:
+    """Reads left-padded questions, all that a new state holds; in one pass where gradients are kept.
 
     Returns:
-        the hidden states of their last column, `[rows, hidden]`.
+        the hidden states of their last column, `[rows, hidden]`, which are `state.last_hidden` then.
     """
-    layers = context.cache.layers
+    layers = state.cache.layers
     if torch.is_grad_enabled() or not layers or any(type(layer) is not GrowingLayer for layer in layers):
-        return context.read()[:, -1]
-    embeds, mask = context.pending, context.pending_mask
+        return state.read()[:, -1]
+    embeds, mask = state.pending, state.pending_mask
     parts = _parts(mask)
-    leaves = _is_worth_leaving(parts, mask, len(layers)) and _may_be_left(context.backbone)
+    leaves = _is_worth_leaving(parts, mask, len(layers)) and _may_be_left(state.backbone)
     if len(parts) == 1 and not leaves:
-        return context.read()[:, -1]
+        return state.read()[:, -1]
     end, hidden = mask.shape[1] - leaves, []
     for rows, start in parts:
         with suppress(_KeptError):
-            hidden.append(_read_part(context, rows, slice(start, end), leaves))
-    context.mask = mask[:, :end]
-    context.length = context.mask.sum(dim=1, keepdim=True)
-    context.pending, context.pending_mask = embeds[:, end:], mask[:, end:]
+            hidden.append(_read_part(state, rows, slice(start, end), leaves))
+    state.mask = mask[:, :end]
+    state.length = state.mask.sum(dim=1, keepdim=True)
+    state.pending, state.pending_mask = embeds[:, end:], mask[:, end:]
     if leaves:
-        return context.read()[:, -1]
+        return state.read()[:, -1]
     last = hidden[0].new_empty(len(mask), hidden[0].shape[1])
     for (rows, _), each in zip(parts, hidden, strict=True):
         last[rows] = each
+    state.last_hidden = last
     return last
 
 
@@ -163,15 +164,15 @@ class _PartLayer(DynamicLayer):
         return key_states, value_states
 
 
-def _read_part(context: Context, rows: Rows, columns: slice, leaves: bool) -> torch.Tensor:
-    """Reads some rows and columns into the context's cache; their last hidden states, `[rows, hidden]`.
+def _read_part(state: DecodingState, rows: Rows, columns: slice, leaves: bool) -> torch.Tensor:
+    """Reads some rows and columns into the state's cache; their last hidden states, `[rows, hidden]`.
 
     Raises:
         _KeptError: the pass was left when it had come to the last layer.
     """
-    mask = context.pending_mask
-    alone = Context(context.backbone, context.pending[rows, columns], mask[rows, columns])
-    layers = cast(list[GrowingLayer], context.cache.layers)
+    mask = state.pending_mask
+    alone = DecodingState(state.backbone, state.pending[rows, columns], mask[rows, columns])
+    layers = cast(list[GrowingLayer], state.cache.layers)
     part = _Part(rows, (len(mask), columns.stop), len(layers), leaves)
     alone.cache.layers = [_PartLayer(layer, part) for layer in layers]
     return alone.read()[:, -1]

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from latentplan.modeling.backbones import UnsupportedBackboneError, finish_logits
-from latentplan.modeling.context import Context
+from latentplan.modeling.decoding_state import DecodingState
 
 logger = logging.getLogger(__name__)
 _TOKENS = 6
@@ -70,13 +70,13 @@ def _probe(backbone: PreTrainedModel) -> None:
 
 def _read(backbone: PreTrainedModel, parts: list[torch.Tensor], mask: torch.Tensor) -> tuple:
     """Hidden states `[batch, tokens, hidden]` of what is read part by part, and the columns in the cache."""
-    context = Context(backbone, parts[0], mask[:, : parts[0].shape[1]])
-    hidden, start = [context.read()], parts[0].shape[1]
+    state = DecodingState(backbone, parts[0], mask[:, : parts[0].shape[1]])
+    hidden, start = [state.read()], parts[0].shape[1]
     for part in parts[1:]:
-        context.push(part, mask[:, start : start + part.shape[1]])
-        hidden.append(context.read())
+        state.append(part, mask[:, start : start + part.shape[1]])
+        hidden.append(state.read())
         start += part.shape[1]
-    return torch.cat(hidden, dim=1), context.cache.get_seq_length()
+    return torch.cat(hidden, dim=1), state.cache.get_seq_length()
 
 
 def _close(one: torch.Tensor, other: torch.Tensor) -> bool:

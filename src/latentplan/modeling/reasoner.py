@@ -9,13 +9,15 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers import initialization as init
 
-from latentplan.modeling.adapters import add_lora
+from latentplan.modeling.adapters import ADAPTER_PARTS, add_lora
 from latentplan.modeling.backbones import finish_logits
 from latentplan.modeling.configuration import LatentReasonerConfig
-from latentplan.modeling.context import Context
-from latentplan.modeling.heads import LatentDistribution, PauseHead, StopHead, latent_head_class
+from latentplan.modeling.decoding_state import DecodingState
+from latentplan.modeling.heads import PauseHead, StopHead, latent_head_class
+from latentplan.modeling.input_rules import input_rule
 from latentplan.modeling.linear_maps import install
 from latentplan.modeling.saving import SavedModel
+from latentplan.modeling.thinking import thinking_process
 
 
 class LatentReasoner(SavedModel):
@@ -35,7 +37,7 @@ class LatentReasoner(SavedModel):
     base_model_prefix = ""
     supports_gradient_checkpointing = True
     # Latents and stops are computed in float32 whatever the backbone's dtype; adapters are trained in it.
-    _keep_in_fp32_modules_strict = ["latent_head", "stop_head", "lora_A", "lora_B"]  # noqa: RUF012
+    _keep_in_fp32_modules_strict = ["latent_head", "stop_head", *ADAPTER_PARTS]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -52,6 +54,8 @@ class LatentReasoner(SavedModel):
             )
             if config.stop_head:
                 self.stop_head = StopHead(config.hidden_size, getattr(self.latent_head, "output_scale", 1.0))
+        self.thinking = thinking_process(config.thinking, config.thinking_settings, config.code_source)
+        self.input_rule = input_rule(config.input_rule, config.input_rule_settings, config.code_source)
         self.post_init()
         if config.lora is not None:
             add_lora(self.backbone, config.lora)
@@ -93,19 +97,28 @@ class LatentReasoner(SavedModel):
         """Last hidden states `[..., hidden]` to float32 logits `[..., vocabulary]`."""
         return finish_logits(self.backbone.config, self.get_output_embeddings()(hidden))
 
-    def start(self, question_ids: torch.Tensor, question_mask: torch.Tensor) -> Context:
-        """A context in which left-padded questions `[batch, question]` wait to be read."""
-        return Context(self.backbone, self.embed(question_ids), question_mask)
+    def start(self, question_ids: torch.Tensor, question_mask: torch.Tensor) -> DecodingState:
+        """Returns a state in which left-padded questions `[batch, question]` are pending."""
+        return DecodingState(self.backbone, self.embed(question_ids), question_mask)
+
+    def set_input_rule(self, name: str, settings: dict[str, Any] | None = None) -> None:
+        """Changes what is read after each token of text, here and in what is saved.
+
+        Raises:
+            ValueError: there is no such rule, or it has no such settings.
+        """
+        self.input_rule = input_rule(name, settings)
+        self.config.input_rule, self.config.input_rule_settings = name, settings
+
+    @property
+    def draws_latents(self) -> bool:
+        """Whether latents are drawn from Gaussians, and not deterministic."""
+        return self.latent_head is not None and getattr(self.latent_head, "is_gaussian", True)
 
     def end_latent(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The embedding of `<|end-latent|>`, `[rows, 1, hidden]`, and its mask."""
         ids = torch.full((rows, 1), cast(int, self.config.end_latent_token_id), device=self.device)
         return self.embed(ids), torch.ones_like(ids)
-
-    def next_latent(self, context: Context) -> LatentDistribution:
-        """Reads what waits in the context; the distribution of the next slot's latent, `[batch, hidden]`."""
-        assert self.latent_head is not None
-        return self.latent_head(context.read()[:, -1])
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any

@@ -54,6 +54,13 @@ class RecomputableLayer(DynamicLayer):
         """The chunks of earlier passes and of this one."""
         return self.past if self.new is None else (*self.past, self.new)
 
+    def truncated(self, columns: int) -> RecomputableLayer:
+        """The layer for the next pass, without the last columns, which lie in the last chunk."""
+        *before, (keys, values) = self.chunks()
+        left = keys.shape[-2] - columns
+        last = [(keys[..., :left, :], values[..., :left, :])] if left else []
+        return RecomputableLayer((*before, *last))
+
     def repeated(self, times: int) -> RecomputableLayer:
         """The layer for the next pass, every row `times` over."""
         return RecomputableLayer(
@@ -76,6 +83,10 @@ class RecomputableCache(Cache):
     def next_pass(self) -> RecomputableCache:
         """A cache that holds what has been read so far."""
         return RecomputableCache([RecomputableLayer(layer.chunks()) for layer in self.layers])  # type: ignore[union-attr]
+
+    def truncated(self, columns: int) -> RecomputableCache:
+        """What has been read so far, without the last columns."""
+        return RecomputableCache([layer.truncated(columns) for layer in self.layers])  # type: ignore[union-attr]
 
     def repeated(self, times: int) -> RecomputableCache:
         """What has been read so far, every row `times` over."""

@@ -13,10 +13,11 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME
 
+from latentplan.modeling.adapter_folders import refuse_adapter
 from latentplan.modeling.backbones import check_config
 from latentplan.modeling.config_rules import Rule, check_values
-from latentplan.modeling.damage import DamagedModelError, blamed_on, check_regular, read_json
-from latentplan.modeling.named_code import ADAPTER_CONFIG, hub_kernels
+from latentplan.modeling.damage import blamed_on, check_regular, read_json
+from latentplan.modeling.named_code import hub_kernels
 from latentplan.modeling.stored_weights import check_size, stored_weights
 from latentplan.problems.files import write_atomically
 from latentplan.problems.importing import CodeSource
@@ -164,11 +165,12 @@ class SavedModel(PreTrainedModel):
             DamagedModelError: a file is missing or damaged; says which, and what is wrong.
             UnsupportedBackboneError: its language model cannot be a backbone.
             UntrustedCodeError: the checkpoint names code, and is not trusted.
+            ValueError: an adapter lies in the folder, which transformers would put into the model.
         """
         name = pretrained_model_name_or_path
         config = options["config"] = _config_of(cls, name, options)
         if Path(name).is_dir() and not options.get("subfolder"):
-            _refuse_adapter(Path(name))
+            refuse_adapter(name)
             check_folder(Path(name), config, lambda: cls(copy.deepcopy(config)))
         wants_info = options.pop("output_loading_info", False)
         options["ignore_mismatched_sizes"] = True  # so that all of them are named, below
@@ -206,16 +208,6 @@ def check_folder(folder: Path, config: PreTrainedConfig, build: Callable[[], nn.
     check_regular(folder)
     check_config(getattr(config, "backbone_config", config))
     check_size(build, stored_weights(folder), folder / CONFIG_NAME)
-
-
-def _refuse_adapter(folder: Path) -> None:
-    """Ours are never saved beside the model: transformers would load it, and may load another base for it."""
-    if (folder / ADAPTER_CONFIG).exists():
-        raise DamagedModelError(
-            folder / ADAPTER_CONFIG,
-            "it is an adapter beside a whole model",
-            "merge it into the weights, or remove it",
-        )
 
 
 def _config_of(model_class: type[SavedModel], name: Any, options: dict[str, Any]) -> SavedConfig:

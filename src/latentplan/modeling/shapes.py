@@ -10,6 +10,8 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from latentplan.modeling.adapter_folders import has_adapter
+
 _LLAMA_3 = {
     "model_type": "llama",
     "vocab_size": 128256,
@@ -56,9 +58,11 @@ def backbone_shape(name_or_path: str) -> PreTrainedConfig:
 
     Raises:
         OSError: it is in none of them.
+        ValueError: it is an adapter alone.
     """
     if name_or_path in SHAPES:
         return shape_from(SHAPES[name_or_path])
+    has_adapter(name_or_path)
     return AutoConfig.from_pretrained(name_or_path)
 
 

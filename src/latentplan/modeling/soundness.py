@@ -14,7 +14,7 @@ from latentplan.encoding.encoder import pad_left
 from latentplan.encoding.special_tokens import END_LATENT, START_LATENT
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
 from latentplan.modeling.damage import DamagedModelError, blamed_on
-from latentplan.modeling.latents import unroll
+from latentplan.modeling.thinking import unroll
 
 if TYPE_CHECKING:
     from latentplan.modeling.loading import LoadedModel
@@ -78,7 +78,7 @@ def _check_tokens(model: LoadedModel, folder: Path) -> None:
 def _check_rows(
     config: LatentReasonerConfig | StepDecoderConfig, model: nn.Module, last: int, folder: Path
 ) -> None:
-    rows = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr, operator]
     largest = max(last, config.pad_token_id or 0, *_ends(config))
     if largest >= rows:
         raise DamagedModelError(

@@ -6,7 +6,6 @@ reasoner, a linear map brings the latents to its width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,17 +13,14 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers import initialization as init
 
-from latentplan.modeling.active_rows import ActiveRows
-from latentplan.modeling.adapters import add_lora
+from latentplan.modeling.adapters import ADAPTER_PARTS, add_lora
 from latentplan.modeling.backbones import body, finish_logits
 from latentplan.modeling.configuration import StepDecoderConfig
-from latentplan.modeling.context import Context
+from latentplan.modeling.decoding_state import DecodingState
 from latentplan.modeling.heads import Linear, full_precision
 from latentplan.modeling.linear_maps import install
 from latentplan.modeling.saving import SavedModel
-from latentplan.modeling.vocabulary import ends
-
-Picks = Callable[[torch.Tensor, "torch.Tensor | slice", int], torch.Tensor]
+from latentplan.modeling.token_loop import write
 
 
 class LatentProjection(Linear):
@@ -48,7 +44,7 @@ class StepDecoder(SavedModel):
     config: StepDecoderConfig
     base_model_prefix = ""
     supports_gradient_checkpointing = True
-    _keep_in_fp32_modules_strict = ["projection", "lora_A", "lora_B"]  # noqa: RUF012
+    _keep_in_fp32_modules_strict = ["projection", *ADAPTER_PARTS]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -109,6 +105,7 @@ class StepDecoder(SavedModel):
         """Logits `[pairs, step, vocabulary]` of each token of a step; the arguments as `hidden_states`."""
         return self.logits(self.hidden_states(latents, step_ids))
 
+    @torch.no_grad()
     def decode(self, latents: torch.Tensor, max_new_tokens: int = 64) -> torch.Tensor:
         """Greedy text of each step, with a KV cache.
 
@@ -119,50 +116,14 @@ class StepDecoder(SavedModel):
         Returns:
             ids `[pairs, up to max_new_tokens]`; after the first eos, padding.
         """
-        return self.write(latents, _likeliest, max_new_tokens)[0]
+        if not len(latents):
+            return torch.zeros(0, 0, dtype=torch.long, device=latents.device)
+        return write(self, self.start(latents), max_new_tokens, scores=False).ids
 
-    @torch.no_grad()
-    def write(
-        self, latents: torch.Tensor, pick: Picks, max_new_tokens: int = 64
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Text of each step, its tokens chosen by `pick`, with a KV cache.
-
-        Args:
-            latents: `[pairs, latents_per_step, latent_size]`.
-            pick: (the output layer's logits `[rows, vocabulary]`, which pairs the rows are, the token's
-                place) to ids `[rows]`.
-            max_new_tokens: tokens at most.
-
-        Returns:
-            ids `[pairs, up to max_new_tokens]`, padding after the first eos, and 1 where a token was chosen.
-        """
-        eos, pad = self.config.eos_token_id, self.config.pad_token_id
-        assert pad is not None
-        rows, length = latents.shape[:2]
-        alive = torch.ones(rows, dtype=torch.long, device=latents.device)
-        ids = torch.full((rows, max_new_tokens), pad, device=latents.device)
-        mask = torch.zeros_like(ids)
-        if not rows or not max_new_tokens:
-            return ids[:, :0], mask[:, :0]
-        active = ActiveRows(Context(self.backbone, self.read(latents), alive[:, None].expand(-1, length)))
-        for place in range(max_new_tokens):
-            hidden = active.part.read()[:, -1]
-            token = pick(self.get_output_embeddings()(hidden), active.index, place)
-            ids[active.index, place] = torch.where(alive.bool(), token, pad)
-            mask[active.index, place] = alive
-            alive = alive * ~ends(token, eos)
-            rest = active.remaining(alive, place)
-            if rest is not None:
-                if not len(rest):
-                    break
-                active.keep(rest)
-                token, alive = token[rest], alive[rest]
-            active.part.push(self.get_input_embeddings()(token).unsqueeze(1), alive.unsqueeze(1))
-        return ids[:, : place + 1], mask[:, : place + 1]
-
-
-def _likeliest(logits: torch.Tensor, rows: torch.Tensor | slice, place: int) -> torch.Tensor:
-    return logits.argmax(dim=-1)
+    def start(self, latents: torch.Tensor) -> DecodingState:
+        """Returns a state in which the latents `[pairs, latents_per_step, latent_size]` are pending."""
+        visible = torch.ones(latents.shape[:2], dtype=torch.long, device=latents.device)
+        return DecodingState(self.backbone, self.read(latents), visible)
 
 
 AutoModel.register(StepDecoderConfig, StepDecoder)

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentplan.problems.answers import numbers_match, parse_number
 from latentplan.problems.benchmarks import BenchmarkArgument, Reading, parse_benchmark_argument
 from latentplan.problems.equations import Equation, parse_equation
 from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.readers import ColumnMap
 
+ControlTokenCheck = Callable[[Problem], tuple[str | None, Sequence[str]]]
+
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A step that can be read, but should be looked at.
+    """Something that can be read, but should be looked at.
 
     Attributes:
         line: where its problem starts in the file.
-        step: the step.
-        reason: `"false equation"`, `"unreadable equation"`, or `"last result is not the answer"`.
+        step: the step, or what else it is about.
+        reason: such as `"false equation"`, `"unreadable equation"`, or `"last result is not the answer"`.
     """
 
     line: int
@@ -40,8 +41,9 @@ class CheckReport:
         errors: every broken row, with file, line and reason.
         step_counts: how many problems have so many steps, by number of steps.
         num_duplicates: how many problems ask what an earlier one asks.
-        doubts: every doubtful step; published sets have some, so they are warnings only.
+        doubts: everything doubtful; published sets have some, so they are warnings only.
         examples: the first few problems.
+        answer_kinds: how many problems have each kind of answer, by its name.
     """
 
     file: str
@@ -52,6 +54,7 @@ class CheckReport:
     num_duplicates: int
     doubts: tuple[Doubt, ...]
     examples: tuple[Problem, ...]
+    answer_kinds: Mapping[str, int]
 
     @property
     def ok(self) -> bool:
@@ -67,6 +70,7 @@ def check_file(
     columns: ColumnMap | None = None,
     split: str = "train",
     num_examples: int = 3,
+    control_tokens: ControlTokenCheck = lambda problem: (None, ()),
 ) -> CheckReport:
     """Read every row of a file, or of a data set of the hub, and report.
 
@@ -77,6 +81,7 @@ def check_file(
         columns: which column holds which field, where the data has no known format.
         split: which part to take from the hub.
         num_examples: how many problems to keep as examples.
+        control_tokens: tells why a problem is refused for a control token, and what in it may be one.
 
     Raises:
         DataError: there is no such file, benchmark or chain, or the columns tell no format.
@@ -87,13 +92,20 @@ def check_file(
     doubts: list[Doubt] = []
     examples: list[Problem] = []
     step_counts: Counter[int] = Counter()
+    answer_kinds: Counter[str] = Counter()
     questions: set[str] = set()
     for line, outcome in scan.outcomes:
         if isinstance(outcome, DataError):
             errors.append(outcome)
             continue
+        refused, doubtful = control_tokens(outcome)
+        if refused is not None:
+            errors.append(DataError(refused, file=scan.source, line=line))
+            continue
+        doubts += [Doubt(line, mark, "looks like a control token") for mark in doubtful]
         doubts += _doubts(line, outcome)
         step_counts[len(outcome.steps)] += 1
+        answer_kinds[outcome.answer_kind or outcome.kind.name] += 1
         questions.add(outcome.key)
         if len(examples) < num_examples:
             examples.append(outcome)
@@ -106,6 +118,7 @@ def check_file(
         num_duplicates=step_counts.total() - len(questions),
         doubts=tuple(doubts),
         examples=tuple(examples),
+        answer_kinds=dict(sorted(answer_kinds.items())),
     )
 
 
@@ -127,6 +140,7 @@ def _doubts(line: int, problem: Problem) -> Iterator[Doubt]:
             yield Doubt(line, step, "unreadable equation")
         elif not equation.is_true(problem.modulus):
             yield Doubt(line, step, "false equation")
-    answer = parse_number(problem.answer)
-    if equation is not None and answer is not None and not numbers_match(equation.result, answer):
+    kind = problem.kind
+    is_number = kind.computed and kind.number(problem.answer) is not None
+    if equation is not None and is_number and not kind.is_result(equation.result, problem.answer):
         yield Doubt(line, problem.steps[-1], "last result is not the answer")

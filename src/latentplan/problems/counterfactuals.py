@@ -13,7 +13,7 @@ from typing import cast
 
 from latentplan.problems.evaluation_sets import minigsm_preset
 from latentplan.problems.minigsm.counterfactuals import generate_pairs
-from latentplan.problems.minigsm.splits import Split
+from latentplan.problems.minigsm.presets import Split
 from latentplan.problems.problem import Chain, Problem
 
 # Not a part of a decimal, a fraction, a date, a time or a word, and not 0 or 1, which are seldom quantities.

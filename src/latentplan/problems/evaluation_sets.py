@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-from latentplan.problems.benchmarks import parse_benchmark_argument
+from latentplan.problems.benchmarks import Reading, parse_benchmark_argument
 from latentplan.problems.minigsm import PRESETS, MinigsmConfig, generate
-from latentplan.problems.minigsm.splits import Split
+from latentplan.problems.minigsm.presets import Split
 from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.readers import ColumnMap
 
@@ -37,6 +37,21 @@ def evaluation_set(
         return argument, lambda: list(generate(preset, split=cast(Split, split), count=count, seed=0))
     parsed = parse_benchmark_argument(argument)
     return parsed.label, lambda: parsed.load(split=split, limit=limit, columns=columns)
+
+
+def place_in_set(
+    argument: str,
+    problem: Problem | None,
+    *,
+    split: str = "test",
+    columns: ColumnMap | None = None,
+) -> str:
+    """File and line of a problem of an evaluation set, which is read again; arguments as `evaluation_set`."""
+    if minigsm_preset(argument) is not None:
+        return argument
+    scan = parse_benchmark_argument(argument).scan(Reading(split=split, columns=columns))
+    line = next((line for line, outcome in scan.outcomes if outcome == problem), None)
+    return scan.source if line is None else f"{scan.source}:{line}"
 
 
 def minigsm_preset(argument: str) -> MinigsmConfig | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import pkgutil
 import sys
 from dataclasses import dataclass
 from types import ModuleType
@@ -68,7 +69,7 @@ def import_named(name: str, kind: str, source: CodeSource | None) -> Any:
     """
     if source is None:
         _named_by_the_user.add(name)
-    elif name not in _named_by_the_user:
+    elif name not in _named_by_the_user and not name.startswith("latentplan."):  # installed, and running
         source.allow(f"the {kind} {name!r}")
     module_name, _, attribute = name.partition(":")
     return getattr(_import(module_name, f"the {kind} {name!r}"), attribute, None)
@@ -94,3 +95,9 @@ def _import(module_name: str, what: str) -> ModuleType:
             f"{what} cannot be loaded: there is no module {error.name!r} on the Python path; "
             "run from the folder that holds it, or install it"
         ) from error
+
+
+def modules_of(package: str) -> list[ModuleType]:
+    """Imports every module of a package, in the order of their names: what plugs in as a file of a folder."""
+    folder = importlib.import_module(package).__path__
+    return [importlib.import_module(f"{package}.{found.name}") for found in pkgutil.iter_modules(folder)]

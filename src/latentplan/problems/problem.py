@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from latentplan.problems.answers.answer_kind import AnswerKind, kind_of
+
 Chain = tuple[str, ...]
 
 
@@ -35,6 +37,8 @@ class Problem:
         plans: every valid chain, where the source knows them all (minigsm does); else None.
         modulus: arithmetic is modulo this number ('clock arithmetic'), so that modulo 11 `<<8+5=2>>` is true;
             else None.
+        answer_kind: the name of the kind of answer, `"choice"`, see `answers.answer_kind_named`; None where
+            the answer itself tells it.
     """
 
     question: str
@@ -42,6 +46,12 @@ class Problem:
     answer: str
     plans: tuple[Chain, ...] | None = None
     modulus: int | None = None
+    answer_kind: str | None = None
+
+    @property
+    def kind(self) -> AnswerKind:
+        """How its answer is found, compared, and led to. Raises ValueError if there is no such kind."""
+        return kind_of(self.answer, self.answer_kind)
 
     @property
     def key(self) -> str:
@@ -55,6 +65,8 @@ class Problem:
             row["plans"] = [list(plan) for plan in self.plans]
         if self.modulus is not None:
             row["modulus"] = self.modulus
+        if self.answer_kind is not None:
+            row["answer_kind"] = self.answer_kind
         return row
 
     @classmethod
@@ -67,6 +79,7 @@ class Problem:
             answer=str(row["answer"]),
             plans=None if plans is None else tuple(_chain(plan) for plan in plans),
             modulus=row.get("modulus"),
+            answer_kind=row.get("answer_kind"),
         )
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from latentplan.problems.answers import NUMBER, AnswerKind, kind_in_file
 from latentplan.problems.equations import evaluate
-from latentplan.problems.minigsm.config import PRESETS
+from latentplan.problems.minigsm.presets import PRESETS
 from latentplan.report.compare import Prediction, by_problem
 from latentplan.report.runs import Run, rl_pairs
 from latentplan.rewards.coherence import strict_coherence
 from latentplan.rewards.natural import read_natural
-from latentplan.rewards.steps import equations_of, in_sentences
+from latentplan.rewards.steps import equations_apply, equations_of, in_sentences
 
 _PER_GROUP = 2
 
@@ -116,12 +117,13 @@ def _example(
 def _answer(run: Run, row: Prediction) -> Answer:
     answer, plan = row.get("answer"), row.get("plan")
     modulus = row.get("modulus") or modulus_of(run)
+    kind = kind_in_file(str(row.get("reference", "")), row.get("answer_kind"))
     if plan is None:
         steps = None
     elif in_sentences(row.get("steps") or plan):
-        steps = marked_sentences(plan, answer, row["question"], modulus)
+        steps = marked_sentences(plan, answer, row["question"], modulus, kind)
     else:
-        steps = marked_steps(plan, answer, modulus)
+        steps = marked_steps(plan, answer, modulus, kind)
     shown = "no answer" if answer is None else str(answer)
     return Answer(run, shown, bool(row.get("correct")), row.get("num_latents"), row.get("num_tokens"), steps)
 
@@ -145,24 +147,30 @@ def modulus_of(run: Run) -> int | None:
     return preset.modulus if preset is not None and is_clock else None
 
 
-def marked_steps(plan: Iterable[Any], answer: str | None, modulus: int | None = None) -> list[Step]:
+def marked_steps(
+    plan: Iterable[Any], answer: str | None, modulus: int | None = None, kind: AnswerKind = NUMBER
+) -> list[Step]:
     """Each step with its flaw: not an equation, an equation that is false, or a result that nothing uses.
 
     Plans in sentences hold no equations at all; they are left unmarked.
     """
     texts = [str(step) for step in plan]
-    if not any("=" in text for text in texts):
+    if not any("=" in text for text in texts) or not equations_apply(kind, texts):
         return [Step(text) for text in texts]
-    used = _used(texts, answer)
+    used = _used(texts, answer, kind)
     return [Step(text, _flaw(text, is_used, modulus)) for text, is_used in zip(texts, used, strict=True)]
 
 
 def marked_sentences(
-    plan: Iterable[Any], answer: str | None, question: str, modulus: int | None = None
+    plan: Iterable[Any],
+    answer: str | None,
+    question: str,
+    modulus: int | None = None,
+    kind: AnswerKind = NUMBER,
 ) -> list[Step]:
     """Each step with its flaw: why it earns nothing of the natural coherence."""
     texts = [str(step) for step in plan]
-    reading = read_natural(texts, answer, question, modulus)
+    reading = read_natural(texts, answer, question, modulus, kind)
     return [Step(text, remark) for text, remark in zip(texts, reading.remarks, strict=True)]
 
 
@@ -185,11 +193,11 @@ def _right_value(expression: str, modulus: int | None) -> str:
     return f": it is {shown}" + (f" modulo {modulus}" if modulus else "")
 
 
-def _used(steps: Sequence[str], answer: str | None) -> list[bool]:
+def _used(steps: Sequence[str], answer: str | None, kind: AnswerKind) -> list[bool]:
     # Whether a step counts depends on later steps only, so it is what the score of the rest gains by it.
     rests = [steps[place:] for place in range(len(steps) + 1)]
     sizes = [max(1, len(equations_of(step))) for step in steps]
-    counted = [strict_coherence(rest, answer) * sum(sizes[place:]) for place, rest in enumerate(rests)]
+    counted = [strict_coherence(rest, answer, kind) * sum(sizes[place:]) for place, rest in enumerate(rests)]
     return [
         with_it - without > size - 0.5
         for (with_it, without), size in zip(pairwise(counted), sizes, strict=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from latentplan.common.secrets import masked
 from latentplan.report.evaluations import Evaluated, by_benchmark, main_benchmark
 
 
@@ -146,8 +147,9 @@ def benchmarks_of(runs: Sequence[Run]) -> list[str]:
 def _load_run(entry: ReportEntry, slot: int) -> Run:
     """One run; files that are absent leave their attribute empty, broken ones also leave a note."""
     run = Run(entry, slot)
-    run.record = _mapping(run, "run.json", json.loads)
-    run.config = _mapping(run, "config.yaml", yaml.safe_load)
+    # Older versions have not masked all that they recorded.
+    run.record = masked(_mapping(run, "run.json", json.loads))
+    run.config = masked(_mapping(run, "config.yaml", yaml.safe_load))
     run.metrics = _by_step(_rows(run, "metrics.jsonl"))
     run.evaluations = by_benchmark(_evaluations(run))
     return run

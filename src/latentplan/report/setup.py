@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
+from latentplan.common.secrets import masked_command
 from latentplan.report.formats import count
 from latentplan.report.runs import Run, is_number
 
@@ -94,8 +94,7 @@ def resolved(run: Run) -> str:
 
 def command_of(run: Run) -> str:
     """The command line that made a run, empty if it was not recorded."""
-    command = run.record.get("command")
-    return shlex.join(map(str, command)) if isinstance(command, list) else str(command or "")
+    return masked_command(run.record.get("command") or "")
 
 
 def common(runs: Sequence[Run], *path: str) -> list[str]:

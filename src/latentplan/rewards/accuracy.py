@@ -6,23 +6,25 @@ from collections.abc import Sequence
 from functools import wraps
 from typing import Any
 
-from latentplan.problems.answers import answers_match, extract_answer
-from latentplan.rewards.contract import Reward, column, product
+from latentplan.problems.problem import Problem
+from latentplan.rewards.contract import Reward, answer_kinds, column, product
 
 
 def accuracy(
     prompts: Sequence[str],
     completions: Sequence[str],
     answer: Sequence[str | None] | None = None,
+    problems: Sequence[Problem] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
-    """1.0 where the answer behind the marker matches the reference `answer`, else 0.0.
+    """1.0 where the completion gives the reference `answer`, as its kind of answer decides; else 0.0.
 
-    None where there is no reference. Reading is strict (`extract_answer`): a bare number earns nothing.
+    None where there is no reference. Reading is strict (`AnswerKind.extract`): a bare number earns nothing.
     """
+    kinds = answer_kinds(completions, problems, answer)
     return [
-        None if reference is None else float(_is_correct(completion, reference))
-        for completion, reference in zip(completions, column(answer, completions), strict=True)
+        None if reference is None else float(kind.is_correct(completion, reference))
+        for completion, reference, kind in zip(completions, column(answer, completions), kinds, strict=True)
     ]
 
 
@@ -40,8 +42,3 @@ def when_correct(reward: Reward) -> Reward:
 
     rewarded.__name__ = f"{reward.__name__}_if_correct"
     return rewarded
-
-
-def _is_correct(completion: str, reference: str) -> bool:
-    predicted = extract_answer(completion)
-    return predicted is not None and answers_match(predicted, reference)

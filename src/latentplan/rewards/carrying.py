@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from latentplan.problems.answers import normalise_answer, parse_number
+from latentplan.problems.answers import NUMBER, AnswerKind
 from latentplan.rewards.plan import CONSTANTS, numbers_of_question
 from latentplan.rewards.things import (
     Calculation,
@@ -144,9 +144,9 @@ class Chain:
             self._givers[thing].append(place)
             self._known[thing] = max(self._known.get(thing, 0.0), carried.support)
 
-    def close(self, answer: str | None) -> None:
+    def close(self, answer: str | None, kind: AnswerKind = NUMBER) -> None:
         """Hands on to the answer what it takes, and traces back which clauses it rests on."""
-        subject = self._close_on(answer) if answer is not None else None
+        subject = self._close_on(answer, kind) if answer is not None else None
         for clause in reversed(self.clauses):
             clause.reaches_answer = any(
                 target == ANSWER or self.clauses[target].reaches_answer for target in clause.onward
@@ -200,12 +200,12 @@ class Chain:
             self.clauses[place].onward[target].append(thing)
         return bool(givers)
 
-    def _close_on(self, answer: str) -> Thing | None:
+    def _close_on(self, answer: str, kind: AnswerKind) -> Thing | None:
         """Hands on to an answer; where it is `X is a Y`, X is what the chain has to start from."""
-        number, relations = parse_number(answer), relations_of(answer) if self.asked.relations else ()
+        number, relations = kind.number(answer), relations_of(answer) if self.asked.relations else ()
         if number is not None:
             self._hand_on_or_close([abs(number)])
-        elif normalise_answer(answer) in ("yes", "no"):
+        elif kind.is_conclusion(answer):
             self._hand_on_or_close(self.asked.things, given=False)
             self._conclude()
         elif relations:

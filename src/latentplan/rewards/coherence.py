@@ -6,8 +6,9 @@ makes of the latents, and the predicted answer.
     decoded steps                          answer    paper    strict
     <<16-3-4=9>>  <<9*2=18>>               18        1        1
     <<1+3=4>>     <<14*2=28>>              28        1        1/2       '4' occurs in '14'
-    <<3+4=7>><<7*2=14>>                    14        1        1         the rest of a chain in one step
-    <<1+2=3>><<4*5=20>>                    20        1        1/2       only strict asks what becomes of the 3
+    <<3+4=7>><<7*2=14>>                    14        0        1         paper: a step's result is its first, 7
+    <<3+1=4>><<2*7=14>>                    14        1        1/2       and '4' occurs in '14'
+    <<7+3=5+5=10>>                         10        0        0         paper: the result is '5+5=10'
     no equation   nor this one             28        1        0         the empty result occurs everywhere
                                            28        1        0         no steps at all
 """
@@ -18,61 +19,81 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from latentplan.problems.answers import extract_answer, numbers_match, parse_number
+from latentplan.problems.answers import NUMBER, AnswerKind, parse_number
 from latentplan.problems.equations import Equation
-from latentplan.rewards.contract import column
-from latentplan.rewards.steps import equations_of
+from latentplan.problems.problem import Problem
+from latentplan.rewards.contract import answer_kinds, column
+from latentplan.rewards.steps import equations_of, of_equations
 
-_RESULT = re.compile(r"<<[^<>]*=([^<>=]*)>>")
+_PUBLISHED_RESULT = re.compile(r"=(.*?)>>")
 
 
+@of_equations
 def coherence_paper(
     prompts: Sequence[str],
     completions: Sequence[str],
     decoded_steps: Sequence[Sequence[str] | None] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
-    """`paper_coherence` of each trajectory; None where nothing was decoded (no step decoder)."""
+    """`paper_coherence` of each trajectory; None where nothing was decoded (no step decoder).
+
+    As published, the last result is looked for in the whole text behind the latents, marker or not. Where the
+    steps are themselves written in that text (a chain of thought), only what follows them is the prediction.
+    """
     return [
-        None if steps is None else paper_coherence(steps, extract_answer(completion))
+        None if steps is None else paper_coherence(steps, _after_steps(completion, steps))
         for completion, steps in zip(completions, column(decoded_steps, completions), strict=True)
     ]
 
 
+@of_equations
 def coherence_strict(
     prompts: Sequence[str],
     completions: Sequence[str],
     decoded_steps: Sequence[Sequence[str] | None] | None = None,
+    answer: Sequence[str | None] | None = None,
+    problems: Sequence[Problem] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
     """`strict_coherence` of each trajectory; None where nothing was decoded (no step decoder)."""
+    kinds = answer_kinds(completions, problems, answer)
     return [
-        None if steps is None else strict_coherence(steps, extract_answer(completion))
-        for completion, steps in zip(completions, column(decoded_steps, completions), strict=True)
+        None if steps is None else strict_coherence(steps, kind.extract(completion), kind)
+        for completion, steps, kind in zip(
+            completions, column(decoded_steps, completions), kinds, strict=True
+        )
     ]
 
 
-def paper_coherence(steps: Sequence[str], answer: str | None) -> float:
-    """Coherence by substrings, as ATP-Latent defines it (arXiv:2601.21598), with its holes, for comparison.
+def paper_coherence(steps: Sequence[str], predicted: str | None) -> float:
+    """Coherence by substrings, ATP-Latent's published rule in every case (arXiv:2601.21598), for comparison.
 
-    A step counts if its result's text occurs in any later step, the last if it occurs in the predicted
-    answer; the score is the share of steps that count. Of several results in a step the last is compared.
-    What this rewards by accident:
+    The result of a step is what stands between its first `=` from which a `>>` follows in the same line and
+    that `>>`, without surrounding blanks; it is empty where there is none. A step counts if its result occurs
+    in the text of any later step, the last if it occurs in the text that was predicted; the score is the
+    share of steps that count. What this rewards or misses by accident:
 
     - a step that cannot be read has the empty result, which occurs everywhere, so gibberish scores 1;
     - '4' occurs in '14', and also in a later step's own result;
-    - no steps at all score 1.
+    - no steps at all score 1;
+    - of several equations in a step the first is compared, which the last step's seldom is the answer to;
+    - of `<<a=b=c>>` the result is 'b=c', which hardly ever occurs again;
+    - `3+4=7` without `>>` has the empty result.
+
+    Args:
+        steps: the decoded steps.
+        predicted: the text behind the latents; None is the empty text.
     """
     if not steps:
         return 1.0
     counted = 0
-    for index, result in enumerate(map(_result_text, steps)):
-        later = steps[index + 1 :] or [answer or ""]
+    for index, result in enumerate(map(_published_result, steps)):
+        later = steps[index + 1 :] or [predicted or ""]
         counted += any(result in text for text in later)
     return counted / len(steps)
 
 
-def strict_coherence(steps: Sequence[str], answer: str | None) -> float:
+def strict_coherence(steps: Sequence[str], answer: str | None, kind: AnswerKind = NUMBER) -> float:
     """Coherence by numbers, which closes the holes of `paper_coherence`: our default for RL.
 
     A step counts if its result is an operand of a later step or equals the predicted answer, the last only if
@@ -83,24 +104,31 @@ def strict_coherence(steps: Sequence[str], answer: str | None) -> float:
     their order, so that the score is the same as if each had been decoded by itself.
     """
     chain = [equation for step in steps for equation in equations_of(step) or (None,)]
-    counted = sum(_is_carried_on(index, chain, answer) for index in range(len(chain)))
+    counted = sum(_is_carried_on(index, chain, answer, kind) for index in range(len(chain)))
     return counted / len(chain) if chain else 0.0
 
 
-def _result_text(step: str) -> str:
-    results = _RESULT.findall(step)
-    return results[-1].strip() if results else ""
+def _published_result(step: str) -> str:
+    found = _PUBLISHED_RESULT.search(step)
+    return found.group(1).strip() if found else ""
 
 
-def _is_carried_on(index: int, equations: Sequence[Equation | None], answer: str | None) -> bool:
+def _after_steps(completion: str, steps: Sequence[str]) -> str:
+    """What follows the steps where they all stand in the completion, in order; else the whole completion."""
+    end = 0
+    for step in steps:
+        start = completion.find(step, end)
+        if start < 0:
+            return completion
+        end = start + len(step)
+    return completion[end:]
+
+
+def _is_carried_on(
+    index: int, equations: Sequence[Equation | None], answer: str | None, kind: AnswerKind
+) -> bool:
     equation = equations[index]
     if equation is None:
         return False
     later = (operand for other in equations[index + 1 :] if other for operand in other.operands)
-    return equation.result in later or _is_answer(equation, answer)
-
-
-def _is_answer(equation: Equation, answer: str | None) -> bool:
-    result = parse_number(equation.result_text)
-    predicted = None if answer is None else parse_number(answer)
-    return result is not None and predicted is not None and numbers_match(result, predicted)
+    return equation.result in later or kind.is_result(parse_number(equation.result_text), answer)

@@ -28,7 +28,7 @@ class Rewarded(NamedTuple):
 
     Attributes:
         table: `[functions, trajectories]`, before weighting; NaN where a function does not apply.
-        totals: `[trajectories]`, the weighted sums.
+        totals: `[trajectories]`, the weighted sums; NaN where no function applies.
     """
 
     table: list[list[float]]
@@ -44,7 +44,7 @@ class RewardSet:
 
     Raises:
         ValueError: there is no such reward, two have one name, or there are more or fewer weights than
-            rewards.
+            rewards, or a weight is not finite.
     """
 
     def __init__(
@@ -63,12 +63,16 @@ class RewardSet:
             raise ValueError(
                 f"{len(self.weights)} weights for {len(self.names)} rewards ({', '.join(self.names)})"
             )
+        for name, weight in zip(self.names, self.weights, strict=True):
+            if not math.isfinite(weight):
+                raise ValueError(f"the weight of the reward {name!r} must be finite, got {weight}")
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> Rewarded:
         """The rewards of a batch; `columns` have one entry per trajectory and reach every function.
 
         Raises:
-            ValueError: a function returned another number of rewards than there are completions.
+            ValueError: a function returned another number of rewards than there are completions, an infinite
+                one, or one that is no number; names the function.
         """
         table = [
             _row(name, function(prompts=prompts, completions=completions, **columns), len(completions))
@@ -76,26 +80,36 @@ class RewardSet:
         ]
         return Rewarded(table, combine_rewards(table, self.weights) if table else [0.0] * len(completions))
 
-    def metrics(self, table: Sequence[Sequence[float]]) -> dict[str, float]:
-        """`rewards/{name}/mean` over the trajectories that it applies to; absent where that is none."""
-        applicable = {
-            name: [value for value in row if not math.isnan(value)]
-            for name, row in zip(self.names, table, strict=True)
-        }
-        return {f"rewards/{name}/mean": sum(row) / len(row) for name, row in applicable.items() if row}
+    def metrics(self, table: Sequence[Sequence[float]]) -> dict[str, tuple[float, int]]:
+        """Each reward over the trajectories of a rollout, before weighting: sums, and over how many.
+
+        `rewards/{name}/mean` is over those that it applies to, `rewards/{name}/frac_none` counts the others
+        among all.
+        """
+        found: dict[str, tuple[float, int]] = {}
+        for name, row in zip(self.names, table, strict=True):
+            applicable = [value for value in row if not math.isnan(value)]
+            found[f"rewards/{name}/mean"] = math.fsum(applicable), len(applicable)
+            found[f"rewards/{name}/frac_none"] = float(len(row) - len(applicable)), len(row)
+        return found
 
 
 def combine_rewards(table: Sequence[Sequence[float]], weights: Sequence[float]) -> list[float]:
     """The weighted sum over functions, `[functions, trajectories]` to `[trajectories]`.
 
-    As in TRL (`nansum`), a NaN adds nothing, and a trajectory to which no function applies gets 0.
+    As in TRL 1.16 a NaN adds nothing, and a trajectory to which no function applies has no reward: NaN. A
+    function of weight 0, which is there to be logged, gives none.
     """
-    return [
-        math.fsum(
-            weight * value for weight, value in zip(weights, values, strict=True) if not math.isnan(value)
-        )
-        for values in zip(*table, strict=True)
+    return [_weighted_sum(values, weights) for values in zip(*table, strict=True)]
+
+
+def _weighted_sum(values: Sequence[float], weights: Sequence[float]) -> float:
+    terms = [
+        weight * value
+        for weight, value in zip(weights, values, strict=True)
+        if weight and not math.isnan(value)
     ]
+    return math.fsum(terms) if terms else math.nan
 
 
 def _row(name: str, rewards: Sequence[float | None], num_completions: int) -> list[float]:
@@ -104,7 +118,22 @@ def _row(name: str, rewards: Sequence[float | None], num_completions: int) -> li
             f"the reward {name!r} returned {len(rewards)} values for {num_completions} completions; "
             "it must return one per completion, None where it does not apply"
         )
-    return [math.nan if reward is None else float(reward) for reward in rewards]
+    return [math.nan if reward is None else _number(name, reward) for reward in rewards]
+
+
+def _number(name: str, reward: Any) -> float:
+    try:
+        number = float(reward)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"the reward {name!r} returned {reward!r}: a reward must be a number, or None where it does not "
+            "apply"
+        ) from None
+    if math.isinf(number):
+        raise ValueError(
+            f"the reward {name!r} returned {number}: a reward must be finite, or None where it does not apply"
+        )
+    return number
 
 
 def _short_name(name: str | Reward) -> str:

@@ -30,9 +30,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from latentplan.problems.answers import extract_answer
+from latentplan.problems.answers import NUMBER, AnswerKind
+from latentplan.problems.problem import Problem
 from latentplan.rewards.carrying import ANSWER, Carried, Chain, asked_by
-from latentplan.rewards.contract import column
+from latentplan.rewards.contract import answer_kinds, column
 from latentplan.rewards.things import Thing, clauses_of
 
 
@@ -42,6 +43,8 @@ def coherence_natural(
     decoded_steps: Sequence[Sequence[str] | None] | None = None,
     question: Sequence[str] | None = None,
     modulus: Sequence[int | None] | None = None,
+    answer: Sequence[str | None] | None = None,
+    problems: Sequence[Problem] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
     """`natural_coherence` of each trajectory with its `question`, else its prompt; None without a decoder."""
@@ -50,19 +53,24 @@ def coherence_natural(
         column(decoded_steps, completions),
         prompts if question is None else question,
         column(modulus, completions),
+        answer_kinds(completions, problems, answer),
         strict=True,
     )
     return [
-        None if steps is None else natural_coherence(steps, extract_answer(completion), asked, base)
-        for completion, steps, asked, base in columns
+        None if steps is None else natural_coherence(steps, kind.extract(completion), asked, base, kind)
+        for completion, steps, asked, base, kind in columns
     ]
 
 
 def natural_coherence(
-    steps: Sequence[str], answer: str | None, question: str, modulus: int | None = None
+    steps: Sequence[str],
+    answer: str | None,
+    question: str,
+    modulus: int | None = None,
+    kind: AnswerKind = NUMBER,
 ) -> float:
     """The score of `read_natural`, in [0, 1]."""
-    clauses = _chain(steps, answer, question, modulus).clauses
+    clauses = _chain(steps, answer, question, modulus, kind).clauses
     return fmean(clause.score for clause in clauses) if clauses else 0.0
 
 
@@ -101,7 +109,11 @@ class NaturalReading:
 
 
 def read_natural(
-    steps: Sequence[str], answer: str | None, question: str, modulus: int | None = None
+    steps: Sequence[str],
+    answer: str | None,
+    question: str,
+    modulus: int | None = None,
+    kind: AnswerKind = NUMBER,
 ) -> NaturalReading:
     """A plan with the score of each step and the links between them, for pictures and inspection.
 
@@ -110,8 +122,9 @@ def read_natural(
         answer: the predicted answer without its marker; None where there is none.
         question: what was asked.
         modulus: of the arithmetic, where it has one.
+        kind: of the answer.
     """
-    clauses = _chain(steps, answer, question, modulus).clauses
+    clauses = _chain(steps, answer, question, modulus, kind).clauses
     of_steps = [[clause for clause in clauses if clause.step == step] for step in range(len(steps))]
     return NaturalReading(
         score=fmean(clause.score for clause in clauses) if clauses else 0.0,
@@ -121,7 +134,9 @@ def read_natural(
     )
 
 
-def _chain(steps: Sequence[str], answer: str | None, question: str, modulus: int | None) -> Chain:
+def _chain(
+    steps: Sequence[str], answer: str | None, question: str, modulus: int | None, kind: AnswerKind
+) -> Chain:
     asked = asked_by(question)
     chain = Chain(asked, modulus)
     for step, text in enumerate(steps):
@@ -130,7 +145,7 @@ def _chain(steps: Sequence[str], answer: str | None, question: str, modulus: int
             chain.add(step, clause)
         if not clauses:
             chain.add_unreadable(step)
-    chain.close(answer)
+    chain.close(answer, kind)
     return chain
 
 

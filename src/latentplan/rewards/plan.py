@@ -17,7 +17,7 @@ from typing import Any
 from latentplan.problems.equations import find_numbers
 from latentplan.rewards.coherence import coherence_strict
 from latentplan.rewards.contract import column, product
-from latentplan.rewards.steps import equations_of
+from latentplan.rewards.steps import equations_of, of_equations
 
 CONSTANTS = frozenset([Fraction(1), Fraction(100)])
 """Numbers that a step may always bring in: the whole, and per cent."""
@@ -56,6 +56,7 @@ _WORDS = [
 _FRACTION = re.compile(r"([0-9]{1,9})/0*([1-9][0-9]{0,8})")
 
 
+@of_equations
 def validity_reward(
     prompts: Sequence[str],
     completions: Sequence[str],
@@ -68,6 +69,7 @@ def validity_reward(
     return [None if steps is None else validity(steps, base) for steps, base in columns]
 
 
+@of_equations
 def grounding_reward(
     prompts: Sequence[str],
     completions: Sequence[str],

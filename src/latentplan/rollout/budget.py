@@ -21,8 +21,8 @@ def cache_bytes(backbone: PreTrainedConfig, positions: int, itemsize: int) -> in
 
 
 def vocabulary_bytes(vocabulary: int, itemsize: int) -> int:
-    """One token's logits, their float32 copy, probabilities, and the float64 sums to draw a token with."""
-    return vocabulary * (itemsize + 3 * 4 + 8)
+    """One token's logits and log-probabilities, and the noise that it is drawn with."""
+    return vocabulary * (itemsize + 4 * 4 + 2 * 8)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig, GenerationMixin
 
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
-from latentplan.rollout.sampling import Sampling
 
 _DEFAULTS = {"max_new_tokens": 128, "do_sample": False, "temperature": 1.0, "num_return_sequences": 1}
 # What others may pass as long as it asks for nothing: beams, penalties and filters are not supported.

@@ -8,32 +8,29 @@ questions changes a trajectory, nor does the splitting of a request that is larg
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import cast
 
 import torch
 
 from latentplan.modeling import noise
-from latentplan.modeling.active_rows import ActiveRows, Columns
 from latentplan.modeling.captured import captured
-from latentplan.modeling.context import Context
 from latentplan.modeling.growing_cache import reserved
-from latentplan.modeling.latents import LatentChain
-from latentplan.modeling.prefill import read_question
+from latentplan.modeling.latent_length import LatentLength
+from latentplan.modeling.noise import Stream
+from latentplan.modeling.prefill import prefill
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.sampling import Sampling
+from latentplan.modeling.thinking import LatentChain, think
+from latentplan.modeling.token_loop import Written, write
 from latentplan.modeling.vocabulary import ends
 from latentplan.rollout.budget import cache_bytes, free_bytes, pieces, vocabulary_bytes
-from latentplan.rollout.keys import AGAIN, LATENT, STOP, TOKEN
-from latentplan.rollout.log_probs import latent_log_prob
-from latentplan.rollout.sampling import Sampling, choose, draw, log_softmax
 from latentplan.rollout.trajectories import Trajectories
 
 
 def trajectory_keys(seed: int, problem_ids: torch.Tensor, samples: int) -> torch.Tensor:
     """Keys `[problems · samples]` of the noise of each problem's samples, from (seed, problem, sample)."""
-    return noise.fold(
-        seed, problem_ids.unsqueeze(1), torch.arange(samples, device=problem_ids.device)
-    ).flatten()
+    sample = torch.arange(samples, device=problem_ids.device)
+    return noise.derive(seed, Stream.TRAJECTORY, problem_ids.unsqueeze(1), sample).flatten()
 
 
 @torch.no_grad()
@@ -115,172 +112,74 @@ def _roll_out(
     """`generate` for the keys `[questions, draws]`, in one batch."""
     draws, chain_keys = keys.shape[1] * stops, keys.flatten().repeat_interleave(stops)
     again = torch.arange(stops, device=keys.device).repeat(keys.numel())
-    # The first decisions are those of a rollout with one.
-    stop_keys = torch.where(again == 0, chain_keys, noise.fold(chain_keys, AGAIN, again))
-    context = model.start(question_ids, question_mask)
-    hidden = read_question(context).repeat_interleave(draws, dim=0)
-    context = captured(context.repeat(draws), model.config.num_slots + 1 + sampling.max_new_tokens)
-    chains = _latents(model, context, hidden, chain_keys, stop_keys, sampling)
-    if model.config.num_slots:
-        context.push(*model.end_latent(chain_keys.shape[0]))
-        hidden = context.read()[:, -1]
-    answer_keys = noise.fold(
-        stop_keys.unsqueeze(1), torch.arange(answers, device=chain_keys.device)
-    ).flatten()
-    answered = _answers(
-        model, context.repeat(answers), hidden.repeat_interleave(answers, dim=0), answer_keys, sampling
+    state = model.start(question_ids, question_mask)
+    prefill(state)
+    state = captured(state.repeat(draws), model.config.num_slots + 1 + sampling.max_new_tokens)
+    chain_draws = noise.thinking_draws(
+        model.config, chain_keys, again, latents=model.draws_latents and sampling.latent_temperature > 0
     )
+    length = LatentLength(temperature=sampling.temperature, keys=chain_draws.stops)
+    chain = think(model, state, length, chain_draws, sampling.latent_temperature)
+    if model.config.num_slots:
+        state.append(*model.end_latent(state.rows))
+        state.read()
+    answer = torch.arange(answers, device=keys.device).repeat(len(chain_keys))
+    token_draws = noise.token_draws(
+        chain_keys.repeat_interleave(answers),
+        sampling.max_new_tokens,
+        again.repeat_interleave(answers),
+        answer,
+    )
+    written = write(
+        model,
+        state.repeat(answers),
+        sampling.max_new_tokens,
+        temperature=sampling.temperature,
+        draws=token_draws,
+        rule=model.input_rule,
+    )
+    return _trajectories(model, question_ids, question_mask, chain_keys, chain, written, sampling)
+
+
+def _trajectories(
+    model: LatentReasoner,
+    question_ids: torch.Tensor,
+    question_mask: torch.Tensor,
+    chain_keys: torch.Tensor,
+    chain: LatentChain,
+    written: Written,
+    sampling: Sampling,
+) -> Trajectories:
+    steps = chain.mask.shape[1] // model.config.latents_per_step
+    undecided = chain.mask.new_zeros(chain.mask.shape[0], steps)
+    decision = chain.decision
+    tokens = written.ids.shape[1]
+    if chain_keys.device.type != "cpu":  # more columns than needed may have been read
+        tokens = max(1, int(written.mask.any(dim=0).sum()))
+    ids, mask = written.ids[:, :tokens], written.mask[:, :tokens]
+    assert written.log_probs is not None
     return Trajectories(
         question_ids=question_ids,
         question_mask=question_mask,
         chain_keys=chain_keys,
-        latents=chains.latents,
-        slot_mask=chains.slot_mask,
-        stop_mask=chains.stop_mask,
-        stops=chains.stops,
-        latent_log_probs=chains.latent_log_probs,
-        stop_log_probs=chains.stop_log_probs,
-        answer_ids=answered.ids,
-        answer_mask=answered.mask,
-        answer_log_probs=answered.log_probs,
-        finished=(ends(answered.ids, model.config.eos_token_id) & answered.mask.bool()).any(dim=1),
+        latents=chain.latents,
+        slot_mask=chain.mask,
+        stop_mask=undecided if decision is None else decision.mask,
+        stops=undecided if decision is None else decision.stop,
+        latent_log_probs=chain.log_prob(sampling.latent_temperature),
+        stop_log_probs=undecided.float() if decision is None else decision.log_prob,
+        answer_ids=ids,
+        answer_mask=mask,
+        answer_log_probs=written.log_probs[:, :tokens],
+        finished=(ends(ids, model.config.eos_token_id) & mask.bool()).any(dim=1),
+        input_ids=None if written.input_ids is None else written.input_ids[:, :tokens],
+        input_weights=None if written.input_weights is None else written.input_weights[:, :tokens],
     )
 
 
 def chain_noise(model: LatentReasoner, chain_keys: torch.Tensor) -> torch.Tensor:
-    """The standard normal noise `[chains, slots, hidden]` that a rollout with these keys used."""
-    return noise.slots(noise.fold(chain_keys, LATENT), model.config.num_slots, model.config.hidden_size)
-
-
-@dataclass
-class _Chains:
-    """What `Trajectories` holds of latents and stops."""
-
-    latents: torch.Tensor
-    slot_mask: torch.Tensor
-    latent_log_probs: torch.Tensor
-    stop_mask: torch.Tensor
-    stops: torch.Tensor
-    stop_log_probs: torch.Tensor
-
-
-@dataclass
-class _Answers:
-    """What `Trajectories` holds of answers."""
-
-    ids: torch.Tensor
-    mask: torch.Tensor
-    log_probs: torch.Tensor
-
-
-def _latents(
-    model: LatentReasoner,
-    context: Context,
-    hidden: torch.Tensor,
-    keys: torch.Tensor,
-    stop_keys: torch.Tensor,
-    sampling: Sampling,
-) -> _Chains:
-    """Slot after slot; the stop head is asked at the first slot of each step."""
-    size, slots = model.config.latents_per_step, model.config.num_slots
-    alive, active = keys.new_ones(keys.shape[0]), ActiveRows(context)
-    latents, means, log_variances, going, stop_log_probs = (Columns(active) for _ in range(5))
-    epsilon = uniform = None
-    if model.stop_head is not None and slots and sampling.temperature:
-        uniform = noise.uniform(noise.fold(stop_keys, STOP), slots // size)
-    for slot in range(slots):
-        if slot:
-            hidden = active.part.read()[:, -1]
-        distribution = model.latent_head(hidden)  # type: ignore[misc]
-        if slot == 0 and distribution.log_variance is not None and sampling.latent_temperature:
-            epsilon = chain_noise(model, keys)
-        latent = distribution.sample(active.column(epsilon, slot), sampling.latent_temperature)
-        latents.add(latent)
-        if epsilon is not None:
-            means.add(distribution.mean)
-            log_variances.add(distribution.log_variance)
-        step, offset = divmod(slot, size)
-        if offset == 0 and model.stop_head is not None:
-            log_probs = log_softmax(model.stop_head(latent), sampling.temperature)
-            alive = alive * (1 - draw(log_probs, active.column(uniform, step), sampling.temperature))
-            going.add(alive)
-            stop_log_probs.add(log_probs)
-            rest = active.remaining(alive, step)
-            if rest is not None:
-                if not len(rest):
-                    break
-                active.set_aside(rest)
-                latent, alive = latent[rest], alive[rest]
-        active.part.push(latent.unsqueeze(1), alive.unsqueeze(1))
-    active.together()
-    wide = hidden.new_zeros(keys.shape[0], slots, model.config.hidden_size, dtype=torch.float32)
-    slot_mask, *stopped = _stops(model, keys, going, stop_log_probs)
-    drawn = epsilon is not None
-    chain = LatentChain(
-        latents=latents.laid_out(wide),
-        mean=means.laid_out(wide),
-        log_variance=log_variances.laid_out(wide) if drawn else None,
-        mask=slot_mask,
-    )
-    return _Chains(chain.latents, slot_mask, latent_log_prob(chain, sampling.latent_temperature), *stopped)
-
-
-def _stops(
-    model: LatentReasoner, keys: torch.Tensor, going: Columns, log_probs: Columns
-) -> tuple[torch.Tensor, ...]:
-    """`slot_mask`, `stop_mask`, `stops` and `stop_log_probs` from what each step left.
-
-    Args:
-        model: the policy.
-        keys: `[rows]`, on the right device.
-        going: `[rows]` of each step, 1 for rows that have not stopped there.
-        log_probs: `[rows, 2]` of each step.
-    """
-    rows, size, slots = keys.shape[0], model.config.latents_per_step, model.config.num_slots
-    steps = slots // size
-    if model.stop_head is None or not slots:
-        nothing = keys.new_zeros(rows, steps)
-        return keys.new_ones(rows, slots), nothing, nothing.clone(), nothing.float()
-    after = going.laid_out(keys.new_zeros(rows, steps))
-    before = torch.cat([keys.new_ones(rows, 1), after[:, :-1]], dim=1)
-    stops = before - after
-    both = log_probs.laid_out(keys.new_zeros(rows, steps, 2, dtype=torch.float32))
-    chosen = both.gather(2, stops.unsqueeze(2)).squeeze(2)
-    return after.repeat_interleave(size, dim=1), before, stops, chosen * before
-
-
-def _answers(
-    model: LatentReasoner, context: Context, hidden: torch.Tensor, keys: torch.Tensor, sampling: Sampling
-) -> _Answers:
-    """Token after token until every row has written eos."""
-    longest, pad = sampling.max_new_tokens, cast(int, model.config.pad_token_id)
-    uniform = noise.uniform(noise.fold(keys, TOKEN), longest) if sampling.temperature else None
-    alive, active = keys.new_ones(keys.shape[0]), ActiveRows(context)
-    ids, mask, log_probs = (Columns(active) for _ in range(3))
-    for place in range(longest):
-        token, chosen = choose(model.logits(hidden), active.column(uniform, place), sampling.temperature)
-        token = torch.where(alive.bool(), token, pad)
-        ids.add(token)
-        mask.add(alive)
-        log_probs.add(chosen)
-        if place + 1 == longest:
-            break
-        alive = alive * ~ends(token, model.config.eos_token_id)
-        rest = active.remaining(alive, place)
-        if rest is not None:
-            if not len(rest):
-                break
-            active.keep(rest)
-            token, alive = token[rest], alive[rest]
-        active.part.push(model.embed(token).unsqueeze(1), alive.unsqueeze(1))
-        hidden = active.part.read()[:, -1]
-    wide = keys.new_zeros(keys.shape[0], len(mask))
-    answers = _Answers(ids.laid_out(wide + pad), mask.laid_out(wide), log_probs.laid_out(wide.float()))
-    answers.log_probs = answers.log_probs * answers.mask
-    if keys.device.type == "cpu":
-        return answers
-    written = max(1, int(answers.mask.any(dim=0).sum()))  # more columns than needed may have been read
-    return _Answers(answers.ids[:, :written], answers.mask[:, :written], answers.log_probs[:, :written])
+    """Returns the standard normal noise `[chains, slots, hidden]` that a rollout with these keys used."""
+    return noise.slots(chain_keys, model.config.num_slots, model.config.hidden_size)
 
 
 @torch.no_grad()
@@ -290,7 +189,7 @@ def answer_from(
     question_mask: torch.Tensor,
     latents: torch.Tensor,
     slot_mask: torch.Tensor,
-    answer_keys: torch.Tensor,
+    chain_keys: torch.Tensor,
     sampling: Sampling,
 ) -> torch.Tensor:
     """Answers that follow given latents, for interventions: token ids `[batch, tokens]`, padded after eos.
@@ -300,10 +199,19 @@ def answer_from(
         question_ids, question_mask: `[batch, question]`, left-padded.
         latents: `[batch, slots, hidden]`, whatever they are.
         slot_mask: `[batch, slots]`, 1 where a slot is in use.
-        answer_keys: `[batch]`, keys of the noise of the answer tokens.
+        chain_keys: `[batch]`, the keys of the trajectories whose first answer is drawn.
         sampling: temperature and length of the answer.
     """
-    context = model.start(question_ids, question_mask)
-    context.push(latents, slot_mask)
-    context.push(*model.end_latent(latents.shape[0]))
-    return _answers(model, context, context.read()[:, -1], answer_keys, sampling).ids
+    state = model.start(question_ids, question_mask)
+    state.append(latents, slot_mask)
+    state.append(*model.end_latent(latents.shape[0]))
+    draws = noise.token_draws(chain_keys, sampling.max_new_tokens)
+    return write(
+        model,
+        state,
+        sampling.max_new_tokens,
+        temperature=sampling.temperature,
+        draws=draws,
+        rule=model.input_rule,
+        scores=False,
+    ).ids

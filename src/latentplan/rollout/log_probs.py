@@ -7,17 +7,18 @@ parameters, and the log-probabilities of stops and answers carry the pathwise gr
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 
-from latentplan.modeling.context import Context
-from latentplan.modeling.gaussians import gaussian_log_prob
-from latentplan.modeling.latents import LatentChain, read_text, unroll_from
+from latentplan.modeling.decoding_state import DecodingState
+from latentplan.modeling.latent_length import LatentLength
+from latentplan.modeling.noise import Draws
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.sampling import Sampling, log_softmax
+from latentplan.modeling.thinking import LatentChain, read_text, think
+from latentplan.modeling.token_loop import embed_inputs
 from latentplan.modeling.vocabulary import at_places, from_places, token_log_probs_and_entropy
-from latentplan.rollout.sampling import Sampling, log_softmax
 from latentplan.rollout.trajectories import Trajectories
 
 
@@ -42,58 +43,43 @@ class Scores:
     entropy: torch.Tensor
 
 
-def latent_log_prob(chain: LatentChain, latent_temperature: float) -> torch.Tensor:
-    """Σ_d log N(z; μ, (temperature·σ)²) of each slot in use, `[chains, slots]`; 0 for points."""
-    if chain.log_variance is None or latent_temperature == 0:
-        return chain.latents.new_zeros(chain.latents.shape[:-1])
-    log_variance = chain.log_variance + 2 * math.log(latent_temperature)
-    return gaussian_log_prob(chain.latents, chain.mean, log_variance, chain.mask)
-
-
 def score(model: LatentReasoner, trajectories: Trajectories, sampling: Sampling) -> Scores:
-    """All log-probabilities, the latents being fixed inputs: a pass over question, slots and answer each."""
-    context, last = _read_question(model, trajectories)
-    chain = LatentChain(trajectories.latents, trajectories.latents, None, trajectories.slot_mask)
-    if model.config.num_slots:
-        context.push(trajectories.latents, trajectories.slot_mask)
-        before = torch.cat([last.unsqueeze(1), context.read()], dim=1)[:, :-1]
-        distribution = model.latent_head(before)  # type: ignore[misc]
-        chain = LatentChain(
-            trajectories.latents, distribution.mean, distribution.log_variance, trajectories.slot_mask
-        )
-    return _scores(model, context, last, chain, trajectories, sampling)
+    """Scores trajectories with the latents as fixed inputs, in one pass where that is possible."""
+    state = _read_question(model, trajectories)
+    chain = model.thinking.teacher_force(model, state, trajectories.latents, trajectories.slot_mask)
+    return _scores(model, state, chain, trajectories, sampling)
 
 
 def replay(
     model: LatentReasoner, trajectories: Trajectories, noise: torch.Tensor, sampling: Sampling
 ) -> Scores:
-    """All log-probabilities, the latents being computed again from `noise` `[chains, slots, hidden]`."""
-    context, last = _read_question(model, trajectories)
-    chain = unroll_from(model, context, last, trajectories.slot_mask, noise, sampling.latent_temperature)
-    return _scores(model, context, last, chain, trajectories, sampling)
+    """Scores trajectories with the latents computed again from `noise` `[chains, slots, hidden]`."""
+    state = _read_question(model, trajectories)
+    length, draws = LatentLength(trajectories.slot_mask), Draws(latents=noise)
+    chain = think(model, state, length, draws, sampling.latent_temperature)
+    return _scores(model, state, chain, trajectories, sampling)
 
 
-def _read_question(model: LatentReasoner, trajectories: Trajectories) -> tuple[Context, torch.Tensor]:
-    """The context after the question, shared by its chains, and its last hidden state `[chains, hidden]`."""
-    context = model.start(trajectories.question_ids, trajectories.question_mask)
-    last = context.read()[:, -1].repeat_interleave(trajectories.draws, dim=0)
-    return context.repeat(trajectories.draws), last
+def _read_question(model: LatentReasoner, trajectories: Trajectories) -> DecodingState:
+    """Reads the questions, whose chains share them."""
+    state = model.start(trajectories.question_ids, trajectories.question_mask)
+    state.read()
+    return state.repeat(trajectories.draws)
 
 
 def _scores(
     model: LatentReasoner,
-    context: Context,
-    last: torch.Tensor,
+    state: DecodingState,
     chain: LatentChain,
     trajectories: Trajectories,
     sampling: Sampling,
 ) -> Scores:
-    hidden = _before_answers(model, context, last, trajectories)
+    hidden = _before_answers(model, state, trajectories)
     answers, entropy = _score_answers(model, hidden, trajectories, sampling)
     stops, stop_logits = _score_stops(model, chain, trajectories, sampling)
     return Scores(
         chain=chain,
-        latents=latent_log_prob(chain, sampling.latent_temperature),
+        latents=chain.log_prob(sampling.latent_temperature),
         stops=stops,
         answers=answers,
         stop_logits=stop_logits,
@@ -101,22 +87,17 @@ def _scores(
     )
 
 
-def _before_answers(
-    model: LatentReasoner, context: Context, last: torch.Tensor, trajectories: Trajectories
-) -> torch.Tensor:
-    """Hidden states before each answer token, `[chains · answers, tokens, hidden]`."""
-    answers, ids, mask = trajectories.answers, trajectories.answer_ids, trajectories.answer_mask
+def _before_answers(model: LatentReasoner, state: DecodingState, trajectories: Trajectories) -> torch.Tensor:
+    """Reads the answers; the hidden state before each token, `[chains · answers, tokens, hidden]`."""
     if model.config.num_slots:
-        context.push(*model.end_latent(last.shape[0]))
-        if answers == 1:
-            return read_text(context, model.embed(ids), mask)
-        last = context.read()[:, -1]
-    hidden = last.repeat_interleave(answers, dim=0).unsqueeze(1)
-    if ids.shape[1] == 1:
-        return hidden
-    context = context.repeat(answers)
-    context.push(model.embed(ids[:, :-1]), mask[:, :-1])
-    return torch.cat([hidden, context.read()], dim=1)
+        state.append(*model.end_latent(state.rows))
+    if trajectories.answers > 1:
+        state.hidden_before()
+        state = state.repeat(trajectories.answers)
+    inputs = model.embed(trajectories.answer_ids)
+    if trajectories.input_ids is not None:
+        inputs = embed_inputs(model, trajectories.input_ids, trajectories.input_weights)
+    return read_text(state, inputs, trajectories.answer_mask)
 
 
 def _score_answers(

@@ -13,12 +13,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from latentplan.modeling import noise
-from latentplan.modeling.backbones import finish_logits
+from latentplan.modeling.noise import Draws, Stream
 from latentplan.modeling.step_decoder import StepDecoder
+from latentplan.modeling.token_loop import write
 from latentplan.modeling.vocabulary import at_places, from_places, places, token_log_probs
-from latentplan.rollout.keys import PLAN
 from latentplan.rollout.plans import Plan
-from latentplan.rollout.sampling import choose
 from latentplan.rollout.trajectories import Trajectories
 
 MAX_STEP_TOKENS = 64
@@ -43,6 +42,7 @@ class PlanTokens:
         return PlanTokens(*(getattr(self, item.name)[chains] for item in fields(self)))
 
 
+@torch.no_grad()
 def sample_plans(
     decoder: StepDecoder,
     tokenizer: PreTrainedTokenizerBase,
@@ -66,20 +66,21 @@ def sample_plans(
     by_step = trajectories.latents.unflatten(1, (-1, size))
     used = trajectories.slot_mask[:, ::size].bool()
     row, step = used.nonzero(as_tuple=True)
-    keys = noise.fold(trajectories.chain_keys[row], PLAN, step)
-    uniform = noise.uniform(keys, max_new_tokens)
-    log_probs = torch.zeros_like(uniform, dtype=torch.float32)
-
-    def pick(logits: torch.Tensor, at: torch.Tensor | slice, place: int) -> torch.Tensor:
-        logits = finish_logits(decoder.backbone.config, logits)
-        token, log_probs[at, place] = choose(logits, uniform[at, place], temperature)
-        return token
-
-    ids, mask = decoder.write(by_step[row, step], pick, max_new_tokens)
+    position = torch.arange(max_new_tokens, device=row.device)
+    keys = noise.derive(trajectories.chain_keys[row].unsqueeze(1), Stream.PLAN, step.unsqueeze(1), position)
+    written = write(
+        decoder,
+        decoder.start(by_step[row, step]),
+        max_new_tokens if len(row) else 0,
+        temperature=temperature,
+        draws=Draws(tokens=keys),
+    )
+    ids, mask, log_probs = written.ids, written.mask, written.log_probs
+    assert log_probs is not None
     tokens = PlanTokens(
         *(
             values.new_zeros(*used.shape, ids.shape[1]).index_put((row, step), values)
-            for values in (ids, mask, log_probs[:, : ids.shape[1]] * mask)
+            for values in (ids, mask, log_probs)
         )
     )
     texts = tokenizer.batch_decode(ids, skip_special_tokens=True) if len(row) else []

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 
 from latentplan.encoding.curriculum import split_chain
-from latentplan.modeling.latents import unroll
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.thinking import unroll
 from latentplan.problems.problem import Problem
 from latentplan.rollout.plans import Plan, decode_plans
 from latentplan.rollout.solve import batches_by_length, question_batch
@@ -61,7 +61,7 @@ def teacher_plans(
         needed = torch.tensor([len(problems[place].steps) for place in places], device=ids.device)
         slots = needed.clamp(max=most) * config.latents_per_step
         slot_mask = (torch.arange(int(slots.max()), device=ids.device) < slots.unsqueeze(1)).long()
-        chain = unroll(model.reasoner, model.reasoner.start(ids, mask), slot_mask, noise_keys=None)
+        chain = unroll(model.reasoner, model.reasoner.start(ids, mask), slot_mask)
         assert model.step_decoder is not None
         decoded = decode_plans(model.step_decoder, model.tokenizer, chain.latents, slot_mask)
         for place, plan in zip(places, decoded, strict=True):
@@ -142,5 +142,5 @@ def _as_written(model: LoadedModel, texts: Sequence[str]) -> list[str]:
     """Texts as they come out of the tokenizer, which may drop or add white space."""
     if not texts:
         return []
-    ids = model.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    ids = model.encoder.steps(texts)
     return [text.strip() for text in model.tokenizer.batch_decode(ids, skip_special_tokens=True)]

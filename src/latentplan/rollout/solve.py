@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import torch
 
+from latentplan.encoding.control_tokens import ControlTokenError
 from latentplan.encoding.encoder import pad_left
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
 from latentplan.rollout.plans import Plan, decode_plans, written_plan
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.trajectories import Trajectories
 
 
@@ -58,10 +59,28 @@ def question_row(model: LoadedModel, question: str) -> list[int]:
 
 
 def question_batch(model: LoadedModel, questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Left-padded ids and mask `[questions, longest]` on the model's device."""
-    rows = [question_row(model, question) for question in questions]
+    """Left-padded ids and mask `[questions, longest]` on the model's device.
+
+    Raises:
+        ControlTokenError: a question holds a control token.
+    """
+    return _batch(model, [question_row(model, question) for question in questions])
+
+
+def _batch(model: LoadedModel, rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     ids, mask = pad_left(rows, model.tokenizer.pad_token_id)
     return ids.to(model.reasoner.device), mask.to(model.reasoner.device)
+
+
+def _question_rows(model: LoadedModel, questions: Sequence[str]) -> list[list[int]]:
+    rows = []
+    for number, question in enumerate(questions, start=1):
+        try:
+            rows.append(question_row(model, question))
+        except ControlTokenError as error:
+            what = f"question {number} of {len(questions)}" if len(questions) > 1 else "the question"
+            raise ControlTokenError(what, error.token) from error
+    return rows
 
 
 def batches_by_length(questions: Sequence[str], batch_size: int) -> list[list[int]]:
@@ -81,10 +100,15 @@ def roll_out(
 ) -> Iterator[RolledBatch]:
     """`num_generations` trajectories of each question; `batch_size` trajectories at a time, of whole groups.
 
-    A question's noise follows from `seed` and its place in `questions`.
+    A question's noise follows from `seed` and its place in `questions`. All questions are encoded before the
+    first is answered.
+
+    Raises:
+        ControlTokenError: a question holds a control token; says the number of the question.
     """
+    rows = _question_rows(model, questions)
     for places in batches_by_length(questions, max(1, batch_size // num_generations)):
-        ids, mask = question_batch(model, [questions[place] for place in places])
+        ids, mask = _batch(model, [rows[place] for place in places])
         started = _now(ids.device)
         trajectories = generate(
             model.reasoner,
@@ -148,6 +172,9 @@ def solve(
         num_generations: solutions of each question.
         batch_size: questions in a batch.
         on_progress: called with the number of questions just solved.
+
+    Raises:
+        ControlTokenError: a question holds a control token; says the number of the question.
     """
     solutions: list[list[Solution]] = [[] for _ in questions]
     for batch in roll_out(

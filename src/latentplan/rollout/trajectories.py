@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 
 from latentplan.modeling.vocabulary import places
+
+_INPUTS = ("input_ids", "input_weights")
 
 
 @dataclass
@@ -27,6 +30,8 @@ class Trajectories:
         stop_log_probs: `[chains, steps]`, of the decision taken.
         answer_ids, answer_mask, answer_log_probs: `[chains · answers, tokens]`, eos included.
         finished: `[chains · answers]`, whether eos was written.
+        input_ids, input_weights: `[chains · answers, tokens, width]`, the mixture of tokens that was read
+            after each token; None where the tokens themselves were read.
     """
 
     question_ids: torch.Tensor
@@ -42,6 +47,8 @@ class Trajectories:
     answer_mask: torch.Tensor
     answer_log_probs: torch.Tensor
     finished: torch.Tensor
+    input_ids: torch.Tensor | None = None
+    input_weights: torch.Tensor | None = None
 
     @property
     def draws(self) -> int:
@@ -71,9 +78,11 @@ class Trajectories:
     def select(self, questions: slice) -> Trajectories:
         """The trajectories of a range of questions, with columns that none of them uses cut off."""
         rows = {"question_ids": 1, "question_mask": 1}
-        by_answer = {"answer_ids", "answer_mask", "answer_log_probs", "finished"}
-        chosen = {}
+        by_answer = {"answer_ids", "answer_mask", "answer_log_probs", "finished", *_INPUTS}
+        chosen: dict[str, Any] = {}
         for item in fields(self):
+            if getattr(self, item.name) is None:
+                continue
             times = rows.get(item.name, self.draws * (self.answers if item.name in by_answer else 1))
             start, stop, _ = questions.indices(self.question_ids.shape[0])
             chosen[item.name] = getattr(self, item.name)[start * times : stop * times]
@@ -98,7 +107,13 @@ class Trajectories:
             answer_ids=self.answer_ids[:, :tokens],
             answer_mask=self.answer_mask[:, :tokens],
             answer_log_probs=self.answer_log_probs[:, :tokens],
+            **self._inputs(lambda values: values[:, :tokens]),
         )
+
+    def _inputs(self, change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
+        """The inputs that were read, changed; nothing where they were the tokens."""
+        found = {name: getattr(self, name) for name in _INPUTS}
+        return {name: change(values) for name, values in found.items() if values is not None}
 
     def padded(self, slots: int, tokens: int) -> Trajectories:
         """With unused columns up to `slots` latents and `tokens` answer tokens, which change no result.
@@ -110,7 +125,11 @@ class Trajectories:
         steps = slots // size if size else 0
         wide |= {"stop_mask": steps, "stops": steps, "stop_log_probs": steps}
         wide |= {"answer_ids": tokens, "answer_mask": tokens, "answer_log_probs": tokens}
-        return replace(self, **{name: widened(getattr(self, name), width) for name, width in wide.items()})
+        return replace(
+            self,
+            **{name: widened(getattr(self, name), width) for name, width in wide.items()},
+            **self._inputs(lambda values: widened(values, tokens)),
+        )
 
     @classmethod
     def joined(
@@ -129,7 +148,7 @@ class Trajectories:
         values = {
             item.name: torch.cat([getattr(part, item.name) for part in wide])
             for item in fields(cls)
-            if item.name not in ("question_ids", "question_mask")
+            if item.name not in ("question_ids", "question_mask") and getattr(wide[0], item.name) is not None
         }
         values["answer_ids"] = values["answer_ids"].masked_fill(values["answer_mask"] == 0, pad_token_id)
         return cls(question_ids=question_ids, question_mask=question_mask, **values)

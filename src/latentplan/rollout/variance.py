@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import torch
 
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
 from latentplan.rollout.engine import generate
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import Solution, batches_by_length, question_batch, read_solutions
 from latentplan.rollout.trajectories import Trajectories
 
 Rewards = Callable[[Sequence[Problem], Sequence[Solution], Trajectories], Sequence[float]]
-"""Problems, solutions and trajectories, one for each sample, to rewards."""
+"""Problems, solutions and trajectories, one for each sample, to rewards; NaN where there is none."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ def split_variance(rewards: torch.Tensor) -> VarianceSplit:
 
     Args:
         rewards: `[questions, latents, stops, answers]`: draws of latents, draws of stops for each, answers
-            for each of these. A size of 1 (stops) leaves that part out.
+            for each of these. A size of 1 (stops) leaves that part out. A question that has a sample without
+            a reward (NaN) is left out, for its design is not balanced; without any other all is 0.
 
     Raises:
         ValueError: there are fewer than two draws of latents or fewer than two answers.
@@ -62,7 +63,9 @@ def split_variance(rewards: torch.Tensor) -> VarianceSplit:
     _, draws, stops, answers = rewards.shape
     if draws < 2 or answers < 2:
         raise ValueError(f"a variance needs two draws of latents and two answers, got {draws} and {answers}")
-    rewards = rewards.double()
+    rewards = rewards[~rewards.isnan().flatten(1).any(dim=1)].double()
+    if not len(rewards):
+        return VarianceSplit(0.0, 0.0, 0.0)
     cells = rewards.mean(dim=3)
     within = rewards.var(dim=3).mean()
     between_stops = answers * cells.var(dim=2).mean() if stops > 1 else within

@@ -12,8 +12,8 @@ import torch
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from latentplan.rollout.rolling import Row, rows_of
-from latentplan.rollout.sampling import Sampling
+from latentplan.modeling.sampling import Sampling
+from latentplan.rollout.continuous_batching import Row, rows_of
 from latentplan.serving.answers import CHAT, COMPLETION, Answer, Shape, event
 from latentplan.serving.clients import CLIENT_LEFT, client_leaves, read_body
 from latentplan.serving.errors import ApiError

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
 
-from latentplan.rollout.rolling import Row
+from latentplan.rollout.continuous_batching import Row
 from latentplan.rollout.solve import Solution
 from latentplan.serving.written import Written
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from latentplan.encoding.special_tokens import END_LATENT, START_LATENT
+from latentplan.encoding.control_tokens import ControlTokenError
 from latentplan.modeling.loading import LoadedModel
 from latentplan.rollout.solve import question_row
 from latentplan.serving.errors import ApiError
@@ -75,7 +75,6 @@ class Questions:
         self._positions: int | None = getattr(text_config, "max_position_embeddings", None)
         self._reserved = config.num_slots + 1 if config.num_slots else 0
         tokenizer = model.tokenizer
-        self._special = {*tokenizer.all_special_tokens, START_LATENT, END_LATENT}
         self._unknown = tokenizer.unk_token_id
 
     def read(self, question: str, param: str) -> list[int]:
@@ -96,6 +95,8 @@ class Questions:
         self._check_characters(question, param)
         try:
             ids = question_row(self.model, question)
+        except ControlTokenError as error:
+            raise ApiError(400, str(error), param=param, code="special_token") from error
         except ValueError as error:  # a chat template that refuses it
             raise ApiError(400, str(error), param=param) from error
         if len(ids) > longest or self.room(ids) < 1:
@@ -128,14 +129,6 @@ class Questions:
             question.encode()
         except UnicodeEncodeError as error:
             raise ApiError(400, f"the question is not valid Unicode: {error.reason}", param=param) from error
-        for token in self._special:
-            if token in question:
-                raise ApiError(
-                    400,
-                    f"the question holds {token!r}, which is a sign of the model's own and no text",
-                    param=param,
-                    code="special_token",
-                )
 
     def _unknown_words(self, question: str) -> str:
         if not self.model.tokenizer.is_fast:

@@ -18,8 +18,8 @@ from typing import TypeVar
 import torch
 
 from latentplan.modeling.loading import LoadedModel
+from latentplan.rollout.continuous_batching import ContinuousBatch
 from latentplan.rollout.plans import decode_plans, written_plan
-from latentplan.rollout.rolling import RollingBatch
 from latentplan.serving.errors import ApiError
 from latentplan.serving.jobs import Job, Place
 from latentplan.serving.metrics import Metrics
@@ -47,7 +47,7 @@ class ServedModel:
         self.name, self.model, self.settings = name, model, settings
         self.created = int(time.time())
         self._metrics = metrics or Metrics()
-        self._batch = RollingBatch(model.reasoner)
+        self._batch = ContinuousBatch(model.reasoner)
         self._running: list[Place] = []
         self._unread: list[tuple[float, Place]] = []
         self._changed = threading.Condition()
@@ -172,7 +172,7 @@ class ServedModel:
             waited = self._metrics.waiting_seconds.labels(self.name)
             for place in newcomers:
                 waited.observe(time.monotonic() - place.job.since)
-            self._batch.join([place.row for place in newcomers])
+            self._batch.admit([place.row for place in newcomers])
         if self._batch.rows:
             self._metrics.batch_size.labels(self.name).observe(self._batch.running)
             self._batch.step()
@@ -236,7 +236,7 @@ class ServedModel:
         """Tells everybody who is being computed, and begins anew."""
         _log.exception("%s: a pass failed; its requests are answered with an error", self.name)
         jobs = {place.job for place in self._running} | {place.job for _, place in self._unread}
-        self._running, self._unread, self._batch = [], [], RollingBatch(self.model.reasoner)
+        self._running, self._unread, self._batch = [], [], ContinuousBatch(self.model.reasoner)
         for job in jobs:
             if not job.cancelled:
                 self.cancel(job)

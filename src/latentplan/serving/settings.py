@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ServeSettings:
             dropped; otherwise a conversation is refused.
     """
 
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     max_batch_size: int = 64
     max_wait_ms: float = 5.0
     max_queue: int = 512

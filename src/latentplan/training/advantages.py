@@ -95,16 +95,17 @@ def group_advantages(
     whose rewards are all equal gets 0.
 
     Args:
-        rewards: `[groups, G]`, or `[groups·G]` with the trajectories of a question next to each other.
+        rewards: `[groups, G]`, or `[groups·G]` with the trajectories of a question next to each other; NaN
+            for trajectories without a reward, which do not count, as in TRL 1.16.
         num_generations: G; needed for rewards of one dimension.
         scale_rewards: one of the values of `SCALE_REWARDS`.
         eps: keeps the quotient finite.
         baseline: one of the values of `BASELINES`.
         counted: in the shape of `rewards`, 0 for trajectories that enter no mean and get no advantage
-            (Latent-GRPO's masking of invalid samples, arXiv:2604.27998); all count by default.
+            (Latent-GRPO's masking of invalid samples, arXiv:2604.27998); all with a reward by default.
 
     Returns:
-        Advantages in the shape of `rewards`, float32.
+        Advantages in the shape of `rewards`, float32; 0 for trajectories that do not count.
 
     Raises:
         ValueError: the rewards do not fall into groups of G, or G is below 2.
@@ -116,7 +117,10 @@ def group_advantages(
             "a group needs 2 or more trajectories"
         )
     grouped = rewards.float().reshape(-1, size)
-    weights = torch.ones_like(grouped) if counted is None else counted.float().reshape(-1, size)
+    weights = (~grouped.isnan()).float()
+    if counted is not None:
+        weights = weights * counted.float().reshape(-1, size)
+    grouped = grouped.masked_fill(weights == 0, 0.0)  # a NaN would outlive its weight of 0
     advantages = (grouped - baseline(grouped, weights)) / scale_rewards(grouped, weights, eps)
     return (advantages * weights).reshape(rewards.shape)
 

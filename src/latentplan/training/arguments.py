@@ -13,6 +13,8 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from latentplan.common.secrets import is_secret, masked
+
 logger = logging.getLogger(__name__)
 
 _LOWER_IS_BETTER = ("loss", "tokens", "latents")
@@ -104,7 +106,7 @@ class DataArguments:
     max_text_tokens: int | None = _setting(None, "drop problems whose steps and answer are longer")
 
 
-@dataclass
+@dataclass(repr=False)  # that of TrainingArguments masks secrets
 class RunConfig(TrainingArguments):
     """What every kind of run has in addition to transformers' `TrainingArguments`."""
 
@@ -136,6 +138,11 @@ class RunConfig(TrainingArguments):
     on_nonfinite: str = _setting(
         "stop", "on a NaN or Inf in loss or gradient: stop, the batch being saved, or skip the update"
     )
+    check_saving: bool = _setting(
+        True,
+        "compare what is saved with what is trained: once before the first step, which takes as long as two "
+        "checkpoints, and at the end before checkpoints are deleted",
+    )
     disable_tqdm: bool | None = _setting(False, "show no progress")
     logging_nan_inf_filter: bool = _setting(False, "the guard of on_nonfinite does this")
     report_to: None | str | list[str] = _setting(  # noqa: RUF036 (HfArgumentParser wants None first)
@@ -156,6 +163,11 @@ class RunConfig(TrainingArguments):
         if self.effective_batch_size is not None:
             self.gradient_accumulation_steps = _accumulation(self, self.effective_batch_size)
 
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as they are saved and sent to trackers, with secrets masked."""
+        values = super().to_dict()
+        return masked({name: getattr(self, name) if is_secret(name) else values[name] for name in values})
+
     @property
     def n_gpu(self) -> int:
         """GPUs of this process, one at most.
@@ -165,7 +177,7 @@ class RunConfig(TrainingArguments):
         return min(1, super().n_gpu)
 
 
-@dataclass
+@dataclass(repr=False)
 class SFTConfig(RunConfig):
     """The supervised stage."""
 
@@ -178,6 +190,14 @@ class SFTConfig(RunConfig):
         None, "where latents come from, a head in docs/methods.md; absent: the method's own"
     )
     stop_head: bool | None = _setting(None, "whether a stop head ends the latents; absent: the method's own")
+    thinking: str | None = _setting(
+        None,
+        "how latents follow from hidden states: sequential, or a process of yours, package.module:Class; "
+        "absent: the method's own",
+    )
+    thinking_settings: dict | None = _setting(
+        None, "the process's own settings, such as {iterations: 3} of pccot"
+    )
     latents_per_step: int = _setting(2, "latent tokens for one reasoning step (c)")
     max_latent_steps: int = _setting(10, "latent steps at most (K); icot: tokens at which no step is left")
     compression_factor: int | None = _setting(
@@ -207,7 +227,7 @@ class SFTConfig(RunConfig):
     lr_scheduler_type: str = _setting("cosine", "shape of the decay: constant, linear or cosine")
 
 
-@dataclass
+@dataclass(repr=False)
 class GRPOConfig(RunConfig):
     """The RL stage. Batch sizes count trajectories, as in TRL."""
 
@@ -233,6 +253,20 @@ class GRPOConfig(RunConfig):
         0, "optimisation steps that train the value head alone, before the policy follows it"
     )
     value_positive_weight: float = _setting(20.0, "weight of right answers in the value head's loss")
+    value_states: str = _setting(
+        "latents",
+        "what the value head reads: latents, computed again with gradients through all of them, or "
+        "hidden_states, those of the last layer at the latents, which are fixed inputs (as published)",
+    )
+    value_loss_trains_policy: bool = _setting(
+        False, "the value head's loss teaches the policy, too, once it follows the head (as published)"
+    )
+    value_head_sizes: list[int] | None = _setting(
+        None, "widths of the value head's hidden layers (published: 128 32 8); absent: one, the backbone's"
+    )
+    value_head_activation: str = _setting(
+        "gelu", "of the value head's hidden layers: gelu or relu (published)"
+    )
     latent_logprob: str = _setting(
         "sum", "log-probability of a latent over dimensions: sum (paper) or mean (CoLaR)"
     )
@@ -258,6 +292,9 @@ class GRPOConfig(RunConfig):
         None, "weight of each reward in reward_funcs; absent: 1 each"
     )
     beta: float = _setting(0.0, "weight of the KL divergence to the starting policy")
+    use_bias_correction_kl: bool = _setting(
+        False, "multiply the KL estimate of an answer token by its ratio (DeepSeek-V3.2); needs beta"
+    )
     epsilon: float = _setting(0.2, "lower clipping range of the ratio")
     epsilon_high: float | None = _setting(None, "upper clipping range; absent: epsilon")
     max_log_ratio: float = _setting(3.0, "the log-ratio is clamped to ± this")
@@ -282,7 +319,11 @@ class GRPOConfig(RunConfig):
         "problems, half against half, on which the signal in the gradient is measured before RL and at each "
         "evaluation; 0 leaves it out",
     )
-    loss_type: str = _setting("grpo", "how per-action losses are averaged: grpo, bnpo or dr_grpo")
+    loss_type: str = _setting(
+        "dapo",
+        "how per-action losses are averaged: dapo (over all actions of a rollout), grpo (in each trajectory "
+        "first), bnpo (over all of a minibatch) or dr_grpo (constant divisor)",
+    )
     mask_truncated_completions: bool = _setting(False, "leave answers that did not finish out of the loss")
     log_completions: bool = _setting(
         False, "write sampled trajectories to samples.jsonl at every logging step"
@@ -302,9 +343,9 @@ def _accumulation(config: RunConfig, effective_batch: int) -> int:
 
 
 def flatten_recipe(arguments: tuple[Any, ...]) -> dict[str, Any]:
-    """The resolved settings of parsed dataclasses as one flat, YAML-friendly mapping."""
+    """The resolved settings of parsed dataclasses as one flat, YAML-friendly mapping, with secrets masked."""
     resolved: dict[str, Any] = {}
     for argument in arguments:
         values = argument.to_dict() if isinstance(argument, TrainingArguments) else vars(argument)
-        resolved.update(values)
+        resolved.update(masked(values))
     return resolved

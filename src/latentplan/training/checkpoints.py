@@ -28,6 +28,8 @@ from latentplan.problems.files import write_atomically
 
 logger = logging.getLogger(__name__)
 STAGING = ".checkpoint-in-progress"
+REHEARSAL = ".rehearsal"
+"""Where a model is written and loaded once before training."""
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -80,7 +82,8 @@ def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
 
 def remove_unfinished(output_dir: str | os.PathLike) -> None:
     """Removes what a killed run left half-written."""
-    shutil.rmtree(Path(output_dir) / STAGING, ignore_errors=True)
+    for name in (STAGING, REHEARSAL):
+        shutil.rmtree(Path(output_dir) / name, ignore_errors=True)
 
 
 def read_weights(folder: str | os.PathLike) -> dict[str, torch.Tensor]:

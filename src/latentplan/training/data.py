@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from latentplan.encoding.control_tokens import ControlTokenError
 from latentplan.encoding.encoder import EncodedProblem, Encoder
 from latentplan.encoding.store import EncodedStore, encoder_fingerprint, write_encoded
 from latentplan.problems.cache import Cache, cache_root
 from latentplan.problems.evaluation_sets import evaluation_set
 from latentplan.problems.fingerprint import question_keys
 from latentplan.problems.overlap import refuse_overlap
-from latentplan.problems.problem import Problem, UnknownFormatError
+from latentplan.problems.problem import DataError, Problem, UnknownFormatError
 from latentplan.problems.store import ProblemStore, Selected, SelectedProblems
 from latentplan.training.arguments import DataArguments
 from latentplan.training.reading import counting, read_all
@@ -50,13 +51,40 @@ def load_training_problems(
 
 
 def encode_problems(
-    problems: Sequence[Problem], encoder: Encoder, data: DataArguments
+    problems: Sequence[Problem],
+    encoder: Encoder,
+    data: DataArguments,
+    sources: Sequence[DataArguments] | None = None,
 ) -> tuple[Sequence[EncodedProblem], Sequence[Problem]]:
     """Token ids of each problem, and the problems kept: those longer than the limits are left out.
 
+    Args:
+        problems: of a run.
+        encoder: of its model.
+        data: its settings.
+        sources: where the problems were read from; `data` where it is None.
+
     Raises:
+        DataError: a problem holds a control token of the model; with file and line.
         ValueError: nothing is short enough.
     """
+    try:
+        return _encode_problems(problems, encoder, data)
+    except ControlTokenError as error:
+        places = (_place_of(error.problem, each) for each in sources or [data])
+        place = next((place for place in places if place is not None), None)
+        raise DataError(str(error), file=place) from error
+
+
+def _place_of(problem: Problem | None, data: DataArguments) -> str | None:
+    """File and line of a problem, for an error: the data are read again. None where it is not among them."""
+    read = read_all(data)
+    return next((read.place_of(at) for at, other in enumerate(read.problems) if other == problem), None)
+
+
+def _encode_problems(
+    problems: Sequence[Problem], encoder: Encoder, data: DataArguments
+) -> tuple[Sequence[EncodedProblem], Sequence[Problem]]:
     encoded: Sequence[EncodedProblem]
     kept: Sequence[Problem]
     if isinstance(problems, ProblemStore | SelectedProblems):

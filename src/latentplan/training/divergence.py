@@ -7,8 +7,8 @@ import math
 import torch
 
 from latentplan.modeling.gaussians import gaussian_kl
-from latentplan.modeling.latents import LatentChain
-from latentplan.rollout.sampling import log_softmax
+from latentplan.modeling.sampling import log_softmax
+from latentplan.modeling.thinking import LatentChain
 
 
 def latent_divergence(chain: LatentChain, reference: LatentChain, temperature: float) -> torch.Tensor:

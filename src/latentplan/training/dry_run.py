@@ -21,10 +21,10 @@ from latentplan.methods.registry import get_method
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.recompute import recompute_layers
+from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.modeling.weight_gradients import deferred_weight_gradients
 from latentplan.rollout.log_probs import Scores, score
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.arguments import GRPOConfig, ModelArguments, RunConfig, SFTConfig
 from latentplan.training.estimators import ESTIMATORS

@@ -11,15 +11,48 @@ and `likelihood` how likely they make the right answer (`likelihood`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
 from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import chain_noise
 from latentplan.rollout.log_probs import Scores, replay, score
-from latentplan.rollout.sampling import Sampling
+from latentplan.rollout.plan_tokens import PlanTokens
 from latentplan.rollout.trajectories import Trajectories
+
+
+@dataclass(frozen=True)
+class LogProbs:
+    """Log-probabilities of everything in trajectories that can be an action.
+
+    Attributes:
+        latents: `[chains, slots]`, summed over dimensions.
+        stops: `[chains, steps]`, of the decisions taken.
+        answers: `[trajectories, tokens]`.
+        plans: `[chains, steps, tokens]`, or None where plans are not drawn.
+    """
+
+    latents: torch.Tensor
+    stops: torch.Tensor
+    answers: torch.Tensor
+    plans: torch.Tensor | None = None
+
+    @classmethod
+    def of_rollout(cls, trajectories: Trajectories, plans: PlanTokens | None) -> LogProbs:
+        """Those that the rollout recorded when it sampled."""
+        return cls(
+            trajectories.latent_log_probs,
+            trajectories.stop_log_probs,
+            trajectories.answer_log_probs,
+            None if plans is None else plans.log_probs,
+        )
+
+    def detach(self) -> LogProbs:
+        """The same numbers as constants."""
+        values = (getattr(self, item.name) for item in fields(self))
+        return LogProbs(*(None if value is None else value.detach() for value in values))  # type: ignore[arg-type]
 
 
 @dataclass
@@ -27,8 +60,8 @@ class Actions:
     """One kind of action of a batch.
 
     Attributes:
-        name: 'latents' or 'answers'.
-        log_probs, old_log_probs, mask: `[rows, actions]`; chains for latents, trajectories for answers.
+        name: 'latents', 'answers' or 'plans'.
+        log_probs, old_log_probs, mask: `[rows, actions]`; trajectories for answers, chains for the others.
     """
 
     name: str
@@ -54,14 +87,14 @@ class Estimator:
         """Whether latents are functions of the parameters, so that gradients flow through them."""
         return self.scores is replay_own_noise
 
-    def actions(self, scores: Scores, trajectories: Trajectories, latent_scale: float) -> list[Actions]:
+    def actions(
+        self, new: LogProbs, old: LogProbs, trajectories: Trajectories, latent_scale: float
+    ) -> list[Actions]:
         """The actions of trajectories, new beside old; `latent_scale` multiplies those of latents."""
-        new, mask = self.chain_actions(scores.latents * latent_scale, scores.stops, trajectories)
-        old, _ = self.chain_actions(
-            trajectories.latent_log_probs * latent_scale, trajectories.stop_log_probs, trajectories
-        )
-        answers = Actions("answers", scores.answers, trajectories.answer_log_probs, trajectories.answer_mask)
-        return [Actions("latents", new, old, mask), answers] if new.shape[1] else [answers]
+        chain, mask = self.chain_actions(new.latents * latent_scale, new.stops, trajectories)
+        old_chain, _ = self.chain_actions(old.latents * latent_scale, old.stops, trajectories)
+        answers = Actions("answers", new.answers, old.answers, trajectories.answer_mask)
+        return [Actions("latents", chain, old_chain, mask), answers] if chain.shape[1] else [answers]
 
 
 def slot_actions(

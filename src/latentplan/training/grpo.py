@@ -8,7 +8,9 @@ one accumulated part of it), num_iterations times over.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,10 +31,12 @@ from latentplan.training.advantages import (
     BASELINES,
     SCALE_REWARDS,
     group_advantages,
+    group_deviation,
     only_groups_with_contrast,
 )
 from latentplan.training.arguments import GRPOConfig
 from latentplan.training.drift import Drift
+from latentplan.training.estimators import LogProbs
 from latentplan.training.instruments import measure_signal
 from latentplan.training.learning_rates import check_loss
 from latentplan.training.policy_loss import PolicyLoss
@@ -111,6 +115,11 @@ class GRPOTrainer(LatentTrainer):
         return self.args.max_completion_length
 
     @property
+    def has_ratios(self) -> bool:
+        """Whether the loss compares the policy with the one that sampled."""
+        return True
+
+    @property
     def _repeats(self) -> int:
         return self.minibatches * self.args.num_iterations
 
@@ -143,24 +152,62 @@ class GRPOTrainer(LatentTrainer):
         self._micro_step += 1
         if place == 0:
             with self.progress.task("rolls out"):
-                self._buffer = alike(self, self._roll_out(inputs["indices"].tolist(), rollout))
+                minibatches = alike(self, self._roll_out(inputs["indices"].tolist(), rollout))
+                items = self.accelerator.reduce(minibatches[0].num_items, reduction="mean")
+                self._buffer = [
+                    replace(each, num_items=items, old=self._old_log_probs(each)) for each in minibatches
+                ]
         return self._buffer[place % self.minibatches]
 
     def _roll_out(self, places: list[int], rollout: int) -> list[Minibatch]:
         """Samples, scores and splits one rollout of questions, given as `QuestionSampler` yields them."""
         sampled = self.draw(places, rollout)
         rewarded = reward(self.rewards, sampled.repeated, sampled.solutions, sampled.trajectories)
-        self.record(**self.rewards.metrics(rewarded.table))
+        self.record_sums(**self.rewards.metrics(rewarded.table))
         self._write_samples(sampled.repeated, sampled.solutions, rewarded.totals)
         rewards = torch.tensor(rewarded.totals, dtype=torch.float32, device=self.args.device)
         self._record_rollout(sampled.trajectories, rewards)
-        return split(sampled, self._advantages(rewards, sampled.trajectories.finished), self.minibatches)
+        return self.split(sampled, rewards, self.minibatches)
+
+    def split(self, sampled: Sampled, rewards: torch.Tensor, parts: int) -> list[Minibatch]:
+        """Minibatches of whole groups, all of one size; nothing is recorded.
+
+        Args:
+            sampled: a rollout.
+            rewards: `[trajectories]`, NaN where none applies.
+            parts: how many minibatches.
+        """
+        advantages = self._advantages(rewards, sampled.trajectories.finished)
+        minibatches = split(sampled, advantages, parts, ~rewards.isnan())
+        items = self.policy_loss.num_items(minibatches)
+        return [replace(each, num_items=items) for each in minibatches]
+
+    def _old_log_probs(self, batch: Minibatch) -> LogProbs | None:
+        """Log-probabilities before the first update, by the pass that later ones are compared with.
+
+        Those of the rollout come from other kernels: in bfloat16 a latent's, a sum over all dimensions,
+        differs by more than a clipping range. None where all passes over the rollout come before its only
+        update: each then is at the policy that sampled.
+        """
+        if not self.has_ratios or self._repeats == self.args.gradient_accumulation_steps:
+            return None
+
+        def compute(system: LatentSystem) -> LogProbs:
+            scores, _ = self.policy_loss.scores_of_sampled(system, batch)
+            return self.policy_loss.log_probs(system, scores, batch)
+
+        with torch.no_grad(), self.compute_loss_context_manager():
+            found: LogProbs = self.model_wrapped(compute=compute)
+        self.count_flops_of(batch.scored, self.reasoner_flops.forward)
+        return found
 
     def draw(self, places: Sequence[int], rollout: int) -> Sampled:
         """The samples of one rollout of training, counted."""
         problems = [self.problems[place % len(self.problems)] for place in places]
         with whole_weights(self), self.compute_loss_context_manager():
-            sampled = self.sample(problems, places, int(noise.fold(self.args.seed, rollout)))
+            sampled = self.sample(
+                problems, places, int(noise.derive(self.args.seed, noise.Stream.ROLLOUT, rollout))
+            )
         self.count_flops_of(sampled.trajectories, self.reasoner_flops.forward)
         return sampled
 
@@ -200,11 +247,10 @@ class GRPOTrainer(LatentTrainer):
         start = self.args.process_index * rewards.shape[0]
         return advantages[start : start + rewards.shape[0]]
 
-    def learnable(self, sampled: Sampled) -> torch.Tensor:
-        """The advantages of sampled trajectories, nothing being recorded."""
+    def rewards_of(self, sampled: Sampled) -> torch.Tensor:
+        """The rewards of sampled trajectories, `[trajectories]`, nothing being recorded."""
         totals = reward(self.rewards, sampled.repeated, sampled.solutions, sampled.trajectories).totals
-        rewards = torch.tensor(totals, dtype=torch.float32, device=self.args.device)
-        return self._advantages(rewards, sampled.trajectories.finished)
+        return torch.tensor(totals, dtype=torch.float32, device=self.args.device)
 
     def objective_means(self, places: range) -> dict[str, float]:
         """The instruments of `training.instruments`.
@@ -222,20 +268,31 @@ class GRPOTrainer(LatentTrainer):
             return
         shown = list(zip(problems, solutions, totals, strict=True))[: self.args.num_generations]
         rows = [
-            {"step": step, "question": problem.question, "reward": total, **vars(solution)}
+            {
+                "step": step,
+                "question": problem.question,
+                "reward": None if math.isnan(total) else total,
+                **vars(solution),
+            }
             for problem, solution, total in shown
         ]
         self.write_samples("rollouts/samples", rows)
 
     def _record_rollout(self, trajectories: Trajectories, rewards: torch.Tensor) -> None:
         groups = rewards.unflatten(0, (-1, self.args.num_generations))
-        equal = groups.amax(dim=1) == groups.amin(dim=1)  # a deviation of equal rewards is 0 up to rounding
+        scored = ~groups.isnan()
+        highest, lowest = (groups.masked_fill(~scored, end) for end in (-torch.inf, torch.inf))
+        # A standard deviation of equal rewards is 0 up to rounding; one reward, or none, is not compared.
+        equal = highest.amax(dim=1) <= lowest.amin(dim=1)
+        deviations = group_deviation(groups.nan_to_num(), scored.float(), eps=0.0)[scored.sum(dim=1) > 1]
         finished = trajectories.finished.float().mean()
+        self.record_sums(
+            reward=(rewards.nansum(), scored.sum()), reward_std=(deviations.sum(), len(deviations))
+        )
         self.record(
             **{
-                "reward": rewards.mean(),
-                "reward_std": groups.std(dim=1).mean(),
                 "frac_reward_zero_std": equal.float().mean(),
+                "frac_reward_none": (~scored).float().mean(),
                 "completions/mean_length": trajectories.answer_mask.sum(dim=1).float().mean(),
                 "completions/clipped_ratio": 1 - finished,
                 "latents/mean_length": trajectories.slot_mask.sum(dim=1).float().mean(),
@@ -262,16 +319,17 @@ class GRPOTrainer(LatentTrainer):
 
     def losses(self, system: LatentSystem, batch: Minibatch) -> dict[str, torch.Tensor]:
         """What each kind of action teaches, and `kl` with `beta`: scalars, whose sum is the loss."""
-        return self.losses_of(system, self.policy_loss.scores(system, batch.scored), batch)
+        scores, _ = self.policy_loss.scores_of_sampled(system, batch)
+        return self.losses_of(system, scores, batch)
 
     def losses_of(self, system: LatentSystem, scores: Scores, batch: Minibatch) -> dict[str, torch.Tensor]:
         """`losses`, given the scores of the sampled trajectories."""
         losses = self.policy_loss.surrogates(system, scores, batch)
-        self.policy_loss.record_scores(scores, batch.trajectories)
-        return {**losses, **self.penalties(scores, batch.trajectories)}
+        self.policy_loss.record_scores(scores, batch)
+        return {**losses, **self.penalties(scores, batch)}
 
-    def penalties(self, scores: Scores, trajectories: Trajectories) -> dict[str, torch.Tensor]:
+    def penalties(self, scores: Scores, batch: Minibatch) -> dict[str, torch.Tensor]:
         """`kl`, `beta` times the KL to the starting policy; nothing without `beta`."""
         if self.reference is None:
             return {}
-        return {"kl": self.policy_loss.kl(scores, trajectories, self.reference)}
+        return {"kl": self.policy_loss.kl(scores, batch, self.reference)}

@@ -66,6 +66,34 @@ def unread_plans(rows: Sequence[Row], situation: Situation) -> str | None:
     )
 
 
+def missing_rewards(rows: Sequence[Row], situation: Situation) -> str | None:
+    """Trajectories that no reward applies to, or a reward that applies to none."""
+    shares = newest(rows, "frac_reward_none", 1)
+    if not shares:
+        return None
+    beginning, end = "rewards/", "/frac_none"
+    missing = {
+        name.removeprefix(beginning).removesuffix(end): value
+        for name, value in rows[-1].items()
+        if name.startswith(beginning) and name.endswith(end) and value > 0
+    }
+    named = ", ".join(f"{name} in {value:.1%}" for name, value in missing.items())
+    if shares[0] == 1:
+        return (
+            f"no reward applies to any trajectory, so nothing is learned (None or NaN: {named}): look at the "
+            "columns of the data that these rewards read"
+        )
+    if shares[0] > 0:
+        return (
+            f"no reward applies to {shares[0]:.1%} of the trajectories (None or NaN: {named}): these enter "
+            "no mean of their group and are not learned from"
+        )
+    never = [name for name, value in missing.items() if value == 1]
+    return (
+        f"applies to no trajectory, and so adds nothing to the reward: {', '.join(never)}" if never else None
+    )
+
+
 def no_contrast(rows: Sequence[Row], situation: Situation) -> str | None:
     """Most groups have equal rewards, so they teach nothing."""
     shares = newest(rows, "frac_reward_zero_std", ZERO_STD_LINES)
@@ -208,6 +236,7 @@ SFT_RULES: dict[str, Rule] = {
 }
 RL_RULES: dict[str, Rule] = {
     "unread_plans": unread_plans,
+    "missing_rewards": missing_rewards,
     "no_contrast": no_contrast,
     "saturated_ratios": saturated_ratios,
     "collapsed_latents": collapsed_latents,

@@ -20,7 +20,7 @@ from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
 from latentplan.training.arguments import GRPOConfig
 from latentplan.training.grpo import GRPOTrainer
-from latentplan.training.known_answers import KnownAnswers, apart, check_answers
+from latentplan.training.known_answers import KnownAnswers, check_answers
 from latentplan.training.rollouts import Minibatch, Sampled
 
 
@@ -43,7 +43,8 @@ class HybridTrainer(GRPOTrainer):
 
     def losses(self, system: LatentSystem, batch: Minibatch) -> dict[str, torch.Tensor]:
         """As GRPO's, and `likelihood`."""
-        scores, likelihoods = apart(self.policy_loss.scores(system, batch.scored), sampled=batch.trajectories)
+        scores, likelihoods = self.policy_loss.scores_of_sampled(system, batch)
+        assert likelihoods is not None
         self.record(**{"answers/log_likelihood": likelihoods.detach().mean()})
         return {
             **self.losses_of(system, scores, batch),

@@ -25,12 +25,15 @@ from latentplan.encoding.special_tokens import (
     END_LATENT,
     START_LATENT,
     add_special_tokens,
+    grow_embeddings,
     initialise_special_tokens,
+    num_rows,
     resize_embeddings,
 )
 from latentplan.encoding.tokenizers import TOKENIZERS, problem_texts
 from latentplan.methods.registry import get_method
 from latentplan.methods.system import LatentSystem, make_encoder
+from latentplan.modeling.adapter_folders import WITHOUT_ADAPTER, has_adapter, merge_adapter
 from latentplan.modeling.adapters import add_lora, merge_lora
 from latentplan.modeling.backbones import check_config, text_model
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
@@ -146,20 +149,28 @@ def load_backbone(
     Raises:
         UnsupportedBackboneError: the model cannot be a backbone (before its weights are loaded, where its
             configuration tells).
+        ValueError: the folder holds an adapter alone, or one that does not fit; or the tokenizer has no end
+            token.
     """
     if model.model_name_or_path is None:
         return _backbone_from_scratch(model, problems)
     path, source = model.model_name_or_path, _source(model)
     with blamed_on(path, _NO_MODEL, _CHECK_IT):
+        adapted = has_adapter(path, model.model_revision)
         backbone_config = AutoConfig.from_pretrained(path, **source)
     check_config(backbone_config)
     _ask_for_trust(model, backbone_config)
     dtype = as_dtype(model.dtype)
-    if any(Path(path).glob("*.safetensors*")):
+    if any(Path(path).glob("model*.safetensors*")):
         check_folder(Path(path), backbone_config, lambda: AutoModelForCausalLM.from_config(backbone_config))
     with blamed_on(path, _NO_MODEL, _CHECK_IT):
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", **source)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **_attention(model), **source)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, **_attention(model), **source, **WITHOUT_ADAPTER
+        )
+    if adapted:
+        grow_embeddings(loaded, tokenizer)  # the adapter may have been trained with more tokens
+        merge_adapter(loaded, path)
     backbone = text_model(loaded)
     probe(backbone)
     with blamed_on(path, "its tokenizer does not fit it", _CHECK_IT):
@@ -224,7 +235,7 @@ def _backbone_from_scratch(
     config_class: Any = CONFIG_MAPPING[settings.pop("model_type", "llama")]
     backbone_config = config_class(
         **settings,
-        vocab_size=len(tokenizer),
+        vocab_size=num_rows(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -285,6 +296,8 @@ def reasoner_config(
         method=config.method,
         latent_head=config.latent_head or method.latent_head,
         stop_head=method.stop_head if config.stop_head is None else config.stop_head,
+        thinking=config.thinking or method.thinking,
+        thinking_settings=config.thinking_settings,
         latents_per_step=config.latents_per_step,
         max_latent_steps=config.max_latent_steps,
         compression_factor=_compression_factor(config),

@@ -6,6 +6,7 @@ All are measured on samples of the policy as it is, and change nothing of the tr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +15,7 @@ from latentplan.problems.problem import Problem
 from latentplan.rollout.variance import VarianceSplit, measure_variance
 from latentplan.training.agreement import Gradient, add_to, agreement, gradients
 from latentplan.training.learning_rates import trained_parts
-from latentplan.training.rollouts import Minibatch, reward, split
+from latentplan.training.rollouts import Minibatch, reward
 from latentplan.training.sharding import is_sharded
 from latentplan.training.validation import ValidationSet, means_of
 
@@ -85,12 +86,15 @@ def _gradients(trainer: GRPOTrainer, problems: Sequence[Problem], places: range)
     size = trainer.args.per_device_train_batch_size // trainer.args.num_generations
     size = min(size, len(places))
     total: dict[str, Gradient] = {}
+    items = None  # those of the first rollout divide all: an action weighs the same in each
     # Minibatches are means and have to weigh the same: what does not fill one is left out.
     for start in range(0, len(places) // size * size, size * trainer.minibatches):
         chosen = places[start : min(start + size * trainer.minibatches, len(places) // size * size)]
         sampled = trainer.sample([problems[place] for place in chosen], chosen, trainer.args.seed)
-        for minibatch in split(sampled, trainer.learnable(sampled), len(chosen) // size):
-            for kind, gradient in _taught(trainer, minibatch).items():
+        minibatches = trainer.split(sampled, trainer.rewards_of(sampled), len(chosen) // size)
+        items = items or minibatches[0].num_items
+        for minibatch in minibatches:
+            for kind, gradient in _taught(trainer, replace(minibatch, num_items=items)).items():
                 add_to(total.setdefault(kind, {}), gradient)
     return {kind: {name: value.cpu() for name, value in gradient.items()} for kind, gradient in total.items()}
 

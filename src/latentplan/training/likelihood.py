@@ -24,10 +24,11 @@ from latentplan.rollout.solve import question_batch
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.advantages import group_advantages, mean_of_the_others, no_deviation
 from latentplan.training.arguments import GRPOConfig
+from latentplan.training.estimators import Actions
 from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.known_answers import KnownAnswers, check_answers, instead_of_samples
 from latentplan.training.objectives import clipped_surrogate
-from latentplan.training.rollouts import Minibatch, Sampled, split
+from latentplan.training.rollouts import Minibatch, Sampled
 
 Value = Callable[[torch.Tensor], torch.Tensor]
 """From log-likelihoods of answers, `[chains]`, to what is maximised."""
@@ -36,12 +37,13 @@ VALUES: dict[str, Value] = {"likelihood": torch.exp, "log_likelihood": lambda lo
 
 
 def expected_value(
-    scores: Scores, trajectories: Trajectories, value: Value, **clipping: Any
+    scores: Scores, old_stops: torch.Tensor, trajectories: Trajectories, value: Value, **clipping: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Minus the mean of `value` over chains, with the score function of their stops, and the values.
 
     Args:
         scores: of the trajectories, the latents being functions of the parameters.
+        old_stops: `[chains, steps]`, the log-probabilities of the stop decisions before the first update.
         trajectories: with the right answers.
         value: what is maximised of each log-likelihood.
         clipping: `epsilon`, `epsilon_high`, `max_log_ratio` of the stops' ratios.
@@ -55,9 +57,7 @@ def expected_value(
         advantages = group_advantages(
             values.detach(), trajectories.draws, no_deviation, baseline=mean_of_the_others
         )
-        stops = clipped_surrogate(
-            scores.stops, trajectories.stop_log_probs, advantages, trajectories.stop_mask, **clipping
-        )
+        stops = clipped_surrogate(scores.stops, old_stops, advantages, trajectories.stop_mask, **clipping)
         loss = loss + stops.loss.sum(dim=1).mean()
     return loss, values.detach()
 
@@ -87,7 +87,7 @@ class LikelihoodTrainer(GRPOTrainer):
         sampled = self.draw(places, rollout)
         used = sampled.trajectories.slot_mask.sum(dim=1).float()
         self.record(**{"latents/mean_length": used.mean()})
-        return split(sampled, self.learnable(sampled), self.minibatches)
+        return self.split(sampled, self.rewards_of(sampled), self.minibatches)
 
     def sample(self, problems: Sequence[Problem], places: Sequence[int], seed: int) -> Sampled:
         """Chains of latents, with the answers of the data behind them; nothing is read as text."""
@@ -104,16 +104,23 @@ class LikelihoodTrainer(GRPOTrainer):
         known = KnownAnswers.of_problems(self.loaded, problems)
         return Sampled(problems, instead_of_samples(trajectories, known), solutions=[])
 
-    def learnable(self, sampled: Sampled) -> torch.Tensor:
+    def rewards_of(self, sampled: Sampled) -> torch.Tensor:
         """Zeros `[chains]`: what a chain is worth is known only when it is scored."""
         return sampled.trajectories.answer_log_probs.new_zeros(len(sampled.trajectories.latents))
+
+    def _advantages(self, rewards: torch.Tensor, finished: torch.Tensor) -> torch.Tensor:
+        return rewards
 
     def losses(self, system: LatentSystem, batch: Minibatch) -> dict[str, torch.Tensor]:
         """Minus the expected value of the right answer, stops included."""
         trajectories = batch.trajectories
         scores = self.policy_loss.scores(system, trajectories)
+        old_stops = scores.stops.detach() if batch.old is None else batch.old.stops
+        stops = Actions("latents", old_stops, trajectories.stop_log_probs, trajectories.stop_mask)
+        self.policy_loss.record_difference(stops, trajectories.stop_mask)
         loss, values = expected_value(
             scores,
+            old_stops,
             trajectories,
             self.value,
             epsilon=self.args.epsilon,
@@ -122,5 +129,5 @@ class LikelihoodTrainer(GRPOTrainer):
         )
         groups = values.unflatten(0, (-1, trajectories.draws))
         self.record(reward=values.mean(), reward_std=groups.std(dim=1).mean())
-        self.policy_loss.record_scores(scores, trajectories)
+        self.policy_loss.record_scores(scores, batch)
         return {"answers": loss}

@@ -28,7 +28,7 @@ _VERSIONS = ("latentplan", "python", "torch", "transformers")
 _LOADING = """```python
 from huggingface_hub import snapshot_download  # or a local folder instead of it
 from latentplan.modeling.loading import load_model
-from latentplan.rollout.sampling import Sampling
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.solve import solve
 
 model = load_model(snapshot_download("{name}"))

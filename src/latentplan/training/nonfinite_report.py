@@ -80,14 +80,18 @@ def nonfinite_names(tensors: Iterable[tuple[str, torch.Tensor | None]]) -> dict[
 
 
 def tensors_of(inputs: Any) -> dict[str, torch.Tensor]:
-    """The tensors of a batch by name: of a mapping, or of an object and the objects in it."""
+    """The tensors of a batch by name: of a mapping, or of an object and the objects in it.
+
+    A name that has been given already stands with that of its object: `old.latents`.
+    """
     values = inputs if isinstance(inputs, Mapping) else vars(inputs)
     found: dict[str, torch.Tensor] = {}
     for name, value in values.items():
         if isinstance(value, torch.Tensor):
             found[name] = value
         elif hasattr(value, "__dict__"):
-            found.update(tensors_of(value))
+            for inner, tensor in tensors_of(value).items():
+                found[f"{name}.{inner}" if inner in found else inner] = tensor
     return found
 
 

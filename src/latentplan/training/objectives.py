@@ -9,7 +9,7 @@ names are TRL's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,17 +64,30 @@ def clipped_surrogate(
     return Surrogate(_masked(loss, taken), clipped)
 
 
-def token_kl(log_probs: Tensor, reference_log_probs: Tensor) -> Tensor:
+def token_kl(log_probs: Tensor, reference_log_probs: Tensor, old_log_probs: Tensor | None = None) -> Tensor:
     """An estimate of KL(policy‖reference) from the sampled tokens: exp(q) − q − 1, q = log π_ref − log π.
 
-    Never negative and unbiased ('k3'; GRPO, arXiv:2402.03300, equation 4). `[batch, tokens]` to the same
-    shape. The reference is not taken as constant: its log-probabilities depend on latents.
+    Never negative and unbiased ('k3'; GRPO, arXiv:2402.03300, equation 4). The reference is not taken as
+    constant: its log-probabilities depend on latents.
+
+    Args:
+        log_probs: `[batch, tokens]`, of the policy that is trained.
+        reference_log_probs: `[batch, tokens]`.
+        old_log_probs: `[batch, tokens]`, of the policy that sampled, taken as constant. With these the
+            estimate is multiplied by the ratio π/π_old, so that value and gradient are unbiased also after
+            the policy has moved (DeepSeek-V3.2, arXiv:2512.02556; TRL's `use_bias_correction_kl`).
+
+    Returns:
+        `[batch, tokens]`.
     """
     difference = reference_log_probs.float() - log_probs.float()
-    return difference.exp() - difference - 1
+    estimate = difference.exp() - difference - 1
+    if old_log_probs is None:
+        return estimate
+    return estimate * (log_probs.float() - old_log_probs.detach().float()).exp()
 
 
-def masked_trajectory_mean(loss: Tensor, mask: Tensor, *, max_length: int | None = None) -> Tensor:
+def masked_trajectory_mean(loss: Tensor, mask: Tensor, **sizes: Any) -> Tensor:
     """The mean over each trajectory's actions, then over trajectories (GRPO): `[batch, actions]` to a scalar.
 
     A short trajectory weighs as much as a long one. One without actions counts as 0.
@@ -83,13 +96,37 @@ def masked_trajectory_mean(loss: Tensor, mask: Tensor, *, max_length: int | None
     return (_masked(loss.float(), taken).sum(dim=1) / taken.sum(dim=1).clamp(min=1)).mean()
 
 
-def masked_action_mean(loss: Tensor, mask: Tensor, *, max_length: int | None = None) -> Tensor:
+def masked_action_mean(loss: Tensor, mask: Tensor, **sizes: Any) -> Tensor:
     """The mean over all actions of the batch ('bnpo'): `[batch, actions]` to a scalar."""
     taken = mask.bool()
     return _masked(loss.float(), taken).sum() / taken.sum().clamp(min=1)
 
 
-def masked_constant_mean(loss: Tensor, mask: Tensor, *, max_length: int | None = None) -> Tensor:
+def masked_rollout_mean(
+    loss: Tensor, mask: Tensor, *, num_items: Tensor | float | None = None, **sizes: Any
+) -> Tensor:
+    """The sum over actions divided by `num_items`, so that each action of a rollout weighs the same (DAPO).
+
+    arXiv:2503.14476, section 3.3. The mean over a rollout's minibatches then is that over its actions,
+    whatever the minibatches and devices that it is split into. TRL 1.16 divides alike: by the valid tokens of
+    the rollout on all processes, in proportion to one accumulation window.
+
+    Args:
+        loss: `[batch, actions]`.
+        mask: `[batch, actions]`, non-zero for actions that count.
+        num_items: actions of this kind in a minibatch of the rollout, on average over its minibatches and the
+            devices; absent: those of this batch, which then is the whole rollout.
+        sizes: not read.
+    """
+    taken = mask.bool()
+    count = taken.sum() if num_items is None else torch.as_tensor(num_items, device=loss.device)
+    total = _masked(loss.float(), taken).sum()
+    return total / torch.where(count > 0, count, torch.ones_like(count))
+
+
+def masked_constant_mean(
+    loss: Tensor, mask: Tensor, *, max_length: int | None = None, **sizes: Any
+) -> Tensor:
     """The sum over actions divided by batch × `max_length`, without length bias (Dr. GRPO): a scalar.
 
     Raises:
@@ -105,9 +142,10 @@ def masked_constant_mean(loss: Tensor, mask: Tensor, *, max_length: int | None =
 LOSS_TYPES: dict[str, Callable[..., Tensor]] = {
     "grpo": masked_trajectory_mean,
     "bnpo": masked_action_mean,
+    "dapo": masked_rollout_mean,
     "dr_grpo": masked_constant_mean,
 }
-"""TRL's `loss_type`; each is called as `f(loss, mask, max_length=...)`."""
+"""TRL's `loss_type`; each is called as `f(loss, mask, max_length=..., num_items=...)`."""
 
 
 def _masked(values: Tensor, mask: Tensor | None) -> Tensor:

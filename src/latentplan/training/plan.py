@@ -84,6 +84,7 @@ class StageCollator:
         """The batch of a micro-batch's problems."""
         problems, places = zip(*items, strict=True)
         index = torch.tensor([place.index for place in places])
-        keys = noise.fold(self.seed, index, torch.tensor([place.position for place in places]))
+        position = torch.tensor([place.position for place in places])
+        keys = noise.derive(self.seed, noise.Stream.EXAMPLE, index, position)
         stages = [place.stage for place in places]
         return self.method.batch(self.encoder, problems, stages, self.config, keys)

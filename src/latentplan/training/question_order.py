@@ -36,7 +36,7 @@ def check_batches(config: GRPOConfig) -> tuple[int, int]:
     if config.loss_type == "bnpo" and config.gradient_accumulation_steps * config.world_size > 1:
         raise ValueError(
             "loss_type bnpo averages over all actions of a batch and needs it in one piece: use one device "
-            "and gradient_accumulation_steps 1, or loss_type grpo"
+            "and gradient_accumulation_steps 1, or loss_type dapo, which counts those of the whole rollout"
         )
     updates = minibatches * config.num_iterations // config.gradient_accumulation_steps
     # The best checkpoint is saved where it is found.

@@ -17,7 +17,7 @@ import latentplan
 from latentplan.problems.benchmarks import Reading, Scan, parse_benchmark_argument
 from latentplan.problems.cache import Cache, cache_root
 from latentplan.problems.minigsm import PRESETS, generate
-from latentplan.problems.minigsm.config import MinigsmConfig
+from latentplan.problems.minigsm.presets import MinigsmConfig
 from latentplan.problems.problem import Problem
 from latentplan.problems.readers import strict
 from latentplan.problems.store import Found, ProblemStore, write_problems

@@ -17,10 +17,20 @@ _OF_ADVANTAGES = (
     "mask_truncated_completions",
 )
 _OF_RATIOS = ("epsilon", "epsilon_high", "max_log_ratio")
-_OF_LIKELIHOOD = (*_OF_LATENTS, *_OF_ADVANTAGES, "loss_type")
+_OF_VALUES = (
+    "value_learning_rate",
+    "value_warmup_steps",
+    "value_positive_weight",
+    "value_states",
+    "value_loss_trains_policy",
+    "value_head_sizes",
+    "value_head_activation",
+)
+_OF_LIKELIHOOD = (*_OF_LATENTS, *_OF_ADVANTAGES, "loss_type", *_OF_VALUES)
 UNREAD: dict[str, tuple[str, ...]] = {
-    "pathwise": _OF_LATENTS,
-    "answers": _OF_LATENTS,
+    "score_function": _OF_VALUES,
+    "pathwise": (*_OF_LATENTS, *_OF_VALUES),
+    "answers": (*_OF_LATENTS, *_OF_VALUES),
     "value": (*_OF_LATENTS, *_OF_ADVANTAGES, *_OF_RATIOS),
     "likelihood": _OF_LIKELIHOOD,
     "log_likelihood": _OF_LIKELIHOOD,
@@ -53,6 +63,11 @@ def check_settings(config: GRPOConfig, model: LoadedModel) -> None:
         raise ValueError(
             "baseline none needs scale_rewards none: without a baseline equal rewards, whose deviation is 0, "
             "would be divided by it"
+        )
+    if config.use_bias_correction_kl and not config.beta:
+        raise ValueError(
+            "use_bias_correction_kl corrects the KL divergence to the starting policy, which beta 0 leaves "
+            "out: set beta, or use_bias_correction_kl to false"
         )
     if config.likelihood_weight < 0 or (config.likelihood_weight and config.estimator != "pathwise"):
         raise ValueError(

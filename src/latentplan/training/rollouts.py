@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -16,21 +16,34 @@ from latentplan.rewards.combine import Rewarded
 from latentplan.rollout.plan_tokens import PlanTokens, sample_plans
 from latentplan.rollout.solve import Solution, read_solutions
 from latentplan.rollout.trajectories import Trajectories
+from latentplan.training.estimators import LogProbs
 from latentplan.training.known_answers import KnownAnswers, beside_samples
 from latentplan.training.sharding import same_everywhere
 
 
 @dataclass
 class Minibatch:
-    """Trajectories and their advantages `[trajectories]`.
+    """Trajectories and what is learned from them.
 
-    Also the plans of the chains where these are drawn, and the right answers where they are asked about.
+    Attributes:
+        trajectories: whole groups.
+        advantages: `[trajectories]`.
+        plans: of the chains, where plans are drawn.
+        known: the reference answers, where their likelihood is requested.
+        old: log-probabilities before the first update that follows the rollout; None where no other does, and
+            those of the pass itself are the old ones.
+        has_reward: `[trajectories]`, 0 where no reward applies; None where all have one.
+        num_items: valid actions of each kind in a minibatch, on average over the minibatches of the rollout
+            and the devices (scalars); empty where this minibatch is the whole rollout.
     """
 
     trajectories: Trajectories
     advantages: torch.Tensor
     plans: PlanTokens | None = None
     known: KnownAnswers | None = None
+    num_items: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    old: LogProbs | None = None
+    has_reward: torch.Tensor | None = None
 
     @cached_property
     def scored(self) -> Trajectories:
@@ -85,6 +98,7 @@ def reward(
         question=[problem.question for problem in problems],
         answer=[problem.answer for problem in problems],
         modulus=[problem.modulus for problem in problems],
+        problems=problems,
         decoded_steps=None if plans[0] is None else plans,
         latents=[row for row in latents for _ in range(trajectories.answers)],
         num_latents=[solution.num_latents for solution in solutions],
@@ -93,7 +107,9 @@ def reward(
     )
 
 
-def split(sampled: Sampled, advantages: torch.Tensor, parts: int) -> list[Minibatch]:
+def split(
+    sampled: Sampled, advantages: torch.Tensor, parts: int, has_reward: torch.Tensor | None = None
+) -> list[Minibatch]:
     """Minibatches of whole groups, all of one size."""
     trajectories, plans = sampled.trajectories, sampled.plans
     questions, draws = trajectories.question_ids.shape[0], trajectories.draws
@@ -104,6 +120,7 @@ def split(sampled: Sampled, advantages: torch.Tensor, parts: int) -> list[Miniba
             advantages[start * group : (start + size) * group],
             plans and plans.select(slice(start * draws, (start + size) * draws)),
             sampled.known and sampled.known.select(slice(start, start + size)),
+            has_reward=None if has_reward is None else has_reward[start * group : (start + size) * group],
         )
         for start in range(0, questions, size)
     ]

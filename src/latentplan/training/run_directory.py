@@ -24,6 +24,7 @@ import yaml
 from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
+from latentplan.common.secrets import is_secret, masked, masked_arguments, masked_command
 from latentplan.modeling.damage import read_json, read_yaml
 from latentplan.problems.files import write_atomically
 
@@ -41,9 +42,9 @@ _FREE_SETTINGS = {
     "push_to_hub",
     "hub_model_id",
     "hub_private_repo",
-    "hub_token",
     "report_to",
     "on_nonfinite",
+    "check_saving",
     "trust_remote_code",
 }
 LOCK = ".lock"
@@ -79,14 +80,14 @@ def differing_settings(path: Path, settings: dict[str, Any], also_free: Sequence
     """What keeps the run in `path` from being one with these resolved settings: `name: 1 there, 2 now`.
 
     A continuation may change where and how a run is done, and how the batch is spread where only its size was
-    asked for; `also_free` names settings that may differ besides.
+    asked for; `also_free` names settings that may differ besides. So may secrets, which are masked.
     """
     earlier = read_yaml(path / "config.yaml")
     free = _FREE_SETTINGS | (_SPREAD if settings.get("effective_batch_size") else set()) | set(also_free)
     return [
         f"{name}: {earlier[name]!r} there, {settings[name]!r} now"
         for name in sorted(settings.keys() & earlier.keys())  # newer versions know more settings
-        if name not in free and earlier[name] != settings[name]
+        if name not in free and not is_secret(name) and earlier[name] != settings[name]
     ]
 
 
@@ -103,6 +104,9 @@ class RunDirectory:
         overwrite: delete an earlier run first.
         writes: whether this process writes; of several, only the first does.
 
+    Attributes:
+        hub_token: with which the run is pushed; written nowhere.
+
     Raises:
         RunConflictError: the folder holds a run with other settings; names them. Or another process trains in
             it.
@@ -117,7 +121,8 @@ class RunDirectory:
         writes: bool = True,
     ):
         self.path, self.writes = Path(path), writes
-        self.settings = json.loads(json.dumps(settings, default=str))
+        self.settings = masked(json.loads(json.dumps(settings, default=str)))
+        self.hub_token: str | None = None
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.path) if writes and (overwrite or not _has_finished(self.path)) else None
         if overwrite and writes and (self.path / "run.json").is_file():
@@ -125,7 +130,7 @@ class RunDirectory:
         self.record = self._earlier_record()
         self.record.update(
             name=self.path.name,
-            command=command,
+            command=masked_command(command),
             created=self.record.get("created") or _now(),
             versions={"python": platform.python_version(), **_versions()},
             git=_git_commit(),
@@ -293,8 +298,8 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def command_line() -> str:
-    """The command that started this process, as a user would type it."""
-    return shlex.join(["latentplan", *sys.argv[1:]])
+    """The command that started this process, as a user would type it, without its secrets."""
+    return shlex.join(["latentplan", *masked_arguments(sys.argv[1:])])
 
 
 def _now() -> str:

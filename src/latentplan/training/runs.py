@@ -22,7 +22,8 @@ from latentplan.training.arguments import (
     SFTConfig,
     flatten_recipe,
 )
-from latentplan.training.checkpoints import last_checkpoint, remove_unfinished
+from latentplan.training.checkpoints import REHEARSAL, last_checkpoint, remove_unfinished
+from latentplan.training.consistency_check import check_training
 from latentplan.training.data import common_modulus, encode_problems, load_training_problems
 from latentplan.training.drift import STARTING_LATENTS, Drift
 from latentplan.training.estimators import ESTIMATORS, slot_actions
@@ -36,6 +37,14 @@ from latentplan.training.likelihood import VALUES, LikelihoodTrainer
 from latentplan.training.model_card import base_model, write_model_card
 from latentplan.training.probes import DecoderProbe, SignalProbe
 from latentplan.training.run_directory import MetricsFile, RunDirectory, weights_fingerprint
+from latentplan.training.saved_model import (
+    Outputs,
+    SavedModelError,
+    SaveRehearsal,
+    check_saved,
+    tolerance_of,
+    trained_outputs,
+)
 from latentplan.training.sft import SFTTrainer, make_curriculum
 from latentplan.training.sharding import full_state_dict, make_models_whole
 from latentplan.training.trackers import usable_trackers
@@ -87,6 +96,7 @@ def train_sft(
     watcher = Watcher(run, SFT_RULES, Situation(parts.num_slots, parts.stop_head, curriculum.stages[-1]))
     callbacks = [MetricsFile(run), watcher]
     trainer = SFTTrainer(system, config, encoded, encoder, tokenizer, curriculum, callbacks, validation)
+    check_training(system, encoder, encoded, curriculum.stages, config.seed)
     return _train(run, trainer, system, tokenizer)
 
 
@@ -157,6 +167,7 @@ def _open_run(model: ModelArguments, data: DataArguments, config: RunConfig, com
     set_seed(config.seed)
     make_models_whole()
     settings = flatten_recipe((model, data, config))
+    hub_token, config.hub_token = config.hub_token, None  # neither the Trainer nor a tracker needs it
     config.report_to = usable_trackers(config.report_to)
     config.run_name = config.run_name or Path(str(config.output_dir)).name
     if config.push_to_hub:
@@ -167,6 +178,7 @@ def _open_run(model: ModelArguments, data: DataArguments, config: RunConfig, com
         run = RunDirectory(
             str(config.output_dir), settings, command, config.overwrite_output_dir, config.process_index == 0
         )
+    run.hub_token = hub_token
     if not run.finished:
         run.pin(start=weights_fingerprint(model.model_name_or_path))
     return run
@@ -196,15 +208,23 @@ def _record_questions(run: RunDirectory, kept: Sequence[Problem], start: str | N
 
 def _train(run: RunDirectory, trainer: LatentTrainer, system: LatentSystem, tokenizer: Any) -> RunDirectory:
     remove_unfinished(run.path)
+    if trainer.args.check_saving:
+        trainer.add_callback(SaveRehearsal(trainer, run.path / REHEARSAL))
     try:
         trainer.train(resume_from_checkpoint=last_checkpoint(run.path))
     except BaseException:
         run.leave()
         raise
+    trained = trained_outputs(trainer) if trainer.args.check_saving else None
     weights = full_state_dict(trainer)
     if not trainer.is_world_process_zero():
         return run
-    run.finish_model(lambda folder: save_finished(system, folder, tokenizer, weights))
+
+    try:
+        run.finish_model(lambda folder: _save(folder, system, tokenizer, weights, trained, trainer))
+    except BaseException:
+        run.leave()
+        raise
     metrics = next(each for each in trainer.callback_handler.callbacks if isinstance(each, MetricsFile))
     run.update(
         seconds=round(metrics.seconds, 2),
@@ -221,8 +241,27 @@ def _train(run: RunDirectory, trainer: LatentTrainer, system: LatentSystem, toke
     write_model_card(run.path)
     if run.settings["push_to_hub"]:
         repository = check_repository(trainer.args.hub_model_id)
-        push_run(run.path, repository, trainer.args.hub_private_repo, trainer.args.hub_token)
+        push_run(run.path, repository, trainer.args.hub_private_repo, run.hub_token)
     return run
+
+
+def _save(
+    folder: Path,
+    system: LatentSystem,
+    tokenizer: Any,
+    weights: dict[str, torch.Tensor] | None,
+    trained: Outputs | None,
+    trainer: LatentTrainer,
+) -> None:
+    """Writes the finished model, which must compute what has been trained where that is known."""
+    save_finished(system, folder, tokenizer, weights)
+    if trained is not None:
+        try:
+            check_saved(folder, trained, tolerance_of(trainer))
+        except SavedModelError as error:
+            raise SavedModelError(
+                f"{error}; what was saved stays in {folder}, and the checkpoints of the run stay beside it"
+            ) from error
 
 
 def _count_parameters(module: torch.nn.Module | None) -> int:

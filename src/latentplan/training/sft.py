@@ -144,7 +144,10 @@ class SFTTrainer(LatentTrainer):
 
     def _count(self, batch: Batch) -> None:
         self.count_tokens(sum(int(value.sum()) for name, value in batch.items() if name.endswith("_mask")))
-        self.count_flops(self.model.method.tokens_read(batch) * self.reasoner_flops.training)
+        rows, slots = batch["slot_mask"].shape
+        reasoner = self.model.reasoner
+        drafts = rows * reasoner.thinking.draft_columns(slots, reasoner.config.latents_per_step)
+        self.count_flops((self.model.method.tokens_read(batch) + drafts) * self.reasoner_flops.training)
         if "step_decoder" in self.model.weights:
             latents = len(batch["step_row"]) * (self.model.reasoner.config.latents_per_step - 1)
             self.count_flops((latents + len(batch["step_places"])) * self.decoder_flops.training)

@@ -71,6 +71,17 @@ class LatentTrainer(EvaluatingTrainer):
             self._sums[name] = self._sums[name] + torch.where(finite, number, torch.zeros_like(number))
             self._counts[name] = self._counts[name] + finite
 
+    def record_sums(self, **sums: tuple[float | torch.Tensor, float | torch.Tensor]) -> None:
+        """As `record`, for sums over some items, given with their number: each item weighs the same.
+
+        However many of them each process has; without any item nothing is logged.
+        """
+        for name, (total, count) in sums.items():
+            if count:
+                self.loss_parts[name] = torch.as_tensor(total / count).detach()
+                self._sums[name] = self._sums[name] + total
+                self._counts[name] = self._counts[name] + count
+
     @contextmanager
     def unrecorded(self) -> Iterator[None]:
         """Forgets what is recorded inside."""

@@ -15,13 +15,13 @@ from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling import noise
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.minigsm import generate
 from latentplan.problems.overlap import refuse_overlap
 from latentplan.problems.problem import Problem
 from latentplan.rewards import BUILT_IN
 from latentplan.rewards.steps import in_sentences
 from latentplan.rollout.reconstruction import teacher_share
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import Solution, solve
 from latentplan.training.arguments import DataArguments, RunConfig
 from latentplan.training.data import encode_problems, load_training_problems
@@ -66,21 +66,25 @@ def load_validation(
         raise ValueError(
             "eval_strategy asks for evaluations, but there is nothing to evaluate on: set eval_dataset_name"
         )
+    sources = [data if name == MINIGSM else _source(name, config, data) for name in names]
     problems: list[Problem] = []
-    for name in names:
-        problems += _load(name, config, data)
+    for name, source in zip(names, sources, strict=True):
+        problems += _generate(config, data) if name == MINIGSM else load_training_problems(source)[0]
     refuse_overlap(trained_on, {", ".join(names): problems})
-    encoded, kept = encode_problems(problems, encoder, data)
+    encoded, kept = encode_problems(problems, encoder, data, sources)
     if len(kept) < config.world_size:
         raise ValueError(f"{config.world_size} processes need as many validation problems, got {len(kept)}")
     return ValidationSet(kept, encoded)
 
 
-def _load(name: str, config: RunConfig, data: DataArguments) -> list[Problem]:
-    if name == MINIGSM:
-        count = config.eval_dataset_size
-        return list(generate(minigsm_preset(data), split="validation", count=count, seed=data.dataset_seed))
-    settings = replace(
+def _generate(config: RunConfig, data: DataArguments) -> list[Problem]:
+    count = config.eval_dataset_size
+    return list(generate(minigsm_preset(data), split="validation", count=count, seed=data.dataset_seed))
+
+
+def _source(name: str, config: RunConfig, data: DataArguments) -> DataArguments:
+    """How a validation set is read."""
+    return replace(
         data,
         dataset_name=[name],
         dataset_train_split=config.eval_dataset_split,
@@ -89,7 +93,6 @@ def _load(name: str, config: RunConfig, data: DataArguments) -> list[Problem]:
         exclude_benchmarks=[],
         held_out_benchmarks=[],
     )
-    return list(load_training_problems(settings)[0])
 
 
 def validation_batches(
@@ -108,7 +111,7 @@ def validation_batches(
     for start in range(0, len(places), batch_size):
         chosen = places[start : start + batch_size]
         problems = [validation.encoded[place] for place in chosen]
-        keys = noise.fold(seed, torch.tensor(list(chosen)))
+        keys = noise.derive(seed, noise.Stream.VALIDATION, torch.tensor(list(chosen)))
         batches.append(system.method.batch(encoder, problems, [stage] * len(problems), config, keys))
     return batches
 
@@ -146,6 +149,7 @@ def rollout_sums(
         "completions": [solution.completion for solution in solutions],
         "answer": [problem.answer or None for problem in problems],
         "decoded_steps": [solution.plan for solution in solutions],
+        "problems": problems,
     }
     in_words = in_sentences(step for problem in problems for step in problem.steps)
     coherence = "coherence_natural" if in_words else "coherence_strict"

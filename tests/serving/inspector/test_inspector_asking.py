@@ -2,15 +2,15 @@ import pytest
 import torch
 
 from latentplan.encoding.tokenizers import train_byte_level_bpe
-from latentplan.rollout.sampling import Sampling
+from latentplan.modeling.sampling import Sampling
+from latentplan.rollout.decoded_text import decode_steps, texts_of
 from latentplan.rollout.solve import solve
+from latentplan.rollout.trace import LatentStep, Token, trace
 from latentplan.serving.inspector.asking import ask
-from latentplan.serving.inspector.decoded import decode_steps, texts_of
 from latentplan.serving.inspector.edits import Edit
 from latentplan.serving.inspector.intervening import greedy_chains, intervene
 from latentplan.serving.inspector.sampling import tally, votes
 from latentplan.serving.inspector.subjects import Subject
-from latentplan.serving.inspector.walk import LatentStep, Token, walk
 
 QUESTION = "the counter shows 2 . it is tripled . what does it show ?"
 METHODS = ["atp_latent", "coconut", "codi", "cot", "no_cot", "colar", "pause"]
@@ -91,12 +91,12 @@ def test_latents_without_a_decoder_show_what_the_language_model_would_have_writt
 
 def test_given_latents_are_used_and_the_model_goes_on_after_them(learnt, learnt_problems):
     (chain,) = greedy_chains(learnt.model, [learnt_problems[1].question])
-    seen = list(walk(learnt.model, learnt_problems[1].question, max_new_tokens=8, given=chain[:1]))
+    seen = list(trace(learnt.model, learnt_problems[1].question, max_new_tokens=8, given=chain[:1]))
     steps = [each for each in seen if isinstance(each, LatentStep)]
     assert [step.given for step in steps] == [True, False, False]
     assert torch.allclose(torch.stack([step.latents for step in steps]), chain, atol=1e-4)
     zeros = torch.zeros_like(chain)
-    seen = list(walk(learnt.model, learnt_problems[1].question, max_new_tokens=1, given=zeros))
+    seen = list(trace(learnt.model, learnt_problems[1].question, max_new_tokens=1, given=zeros))
     assert all(not step.latents.any() for step in seen if isinstance(step, LatentStep))
     assert sum(isinstance(each, Token) for each in seen) == 1
 

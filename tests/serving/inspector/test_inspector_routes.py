@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from fastapi.testclient import TestClient
 
-from latentplan.rollout.sampling import Sampling
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.solve import solve
 from latentplan.serving.app import create_app
 from latentplan.serving.inspector import desk, routes

@@ -12,6 +12,7 @@ import typer
 import yaml
 
 from latentplan.cli.recipe import read_recipe, recipe_names, trainer_of, with_settings
+from latentplan.common.secrets import moved_to_environment
 from latentplan.report.formats import run_title
 
 
@@ -40,7 +41,7 @@ class Entry:
         name: of its runs.
         title: what the table calls it.
         recipe: name or file of the recipe.
-        settings: the recipe's, with all changes.
+        settings: the recipe's, with all changes; without secrets, which the environment holds.
         changed: the changes of its own.
         listed: whether it is a row of the table, or only what another starts from.
         start: the entry whose model it starts from; None where that is no run of the comparison.
@@ -71,6 +72,7 @@ def read_entries(items: Sequence[Item], common: Mapping[str, Any]) -> list[Entry
         typer.BadParameter: a recipe or a setting does not exist, two rows have the same name, or a recipe
             starts from a run that no recipe makes.
     """
+    common = moved_to_environment(common)
     names = row_names(items)
     entries = {name: _entry(name, item, common) for name, item in zip(names, items, strict=True)}
     _check_common(common, list(entries.values()))
@@ -109,9 +111,10 @@ def _entry(name: str, item: Item, common: Mapping[str, Any], listed: bool = True
     _, classes = trainer_of(plain)
     known = {each.name for kind in classes for each in fields(kind)}
     shared = {key: value for key, value in common.items() if key in known}
-    settings = with_settings(with_settings(plain, shared), dict(item.settings))
+    changed = moved_to_environment(item.settings)
+    settings = moved_to_environment(with_settings(with_settings(plain, shared), changed))
     trainer_of(settings)
-    return Entry(name, item.title or run_title(name), item.recipe, settings, dict(item.settings), listed)
+    return Entry(name, item.title or run_title(name), item.recipe, settings, changed, listed)
 
 
 def _check_common(common: Mapping[str, Any], entries: Sequence[Entry]) -> None:

@@ -11,7 +11,7 @@ from latentplan.evaluation.diagnosis import thresholds
 from latentplan.evaluation.diagnosis.findings import FAILED, SOUND, Figure, Finding, not_applicable
 from latentplan.evaluation.diagnosis.subject import Subject
 from latentplan.modeling.gaussians import standard_normal_kl
-from latentplan.modeling.latents import LatentChain
+from latentplan.modeling.thinking import LatentChain
 
 NAME = "posterior_collapse"
 _FEWEST = 30

@@ -24,9 +24,8 @@ from latentplan.evaluation.diagnosis.findings import (
 )
 from latentplan.evaluation.diagnosis.subject import Subject, roll_out_greedily
 from latentplan.evaluation.interventions import completions_with, intact, think_on
-from latentplan.evaluation.predictions import are_correct
 from latentplan.evaluation.rollouts import GreedyChains
-from latentplan.problems.answers import answers_match, extract_answer
+from latentplan.problems.answers import kind_of
 
 NAME = "faithfulness"
 MOVED = "the partner's answer"
@@ -113,11 +112,13 @@ def collect_pairs(subject: Subject) -> Pairs:
         if other is None:
             continue
         partner = partnered[place]
-        theirs = extract_answer(others.solutions[other].completion)
-        own = subject.problems[place].answer
-        if not subject.right[row] or theirs is None or answers_match(theirs, own):
+        problem = subject.problems[place]
+        own, kind = problem.answer, problem.kind
+        theirs = kind.extract(others.solutions[other].completion)
+        if not subject.right[row] or theirs is None or kind.matches(theirs, own):
             continue
-        if partner.answer is not None and not answers_match(theirs, partner.answer):
+        expected = partner.answer
+        if expected is not None and not kind_of(expected, problem.answer_kind).matches(theirs, expected):
             continue
         kept.append(row)
         foreign.append(other)
@@ -211,8 +212,13 @@ def _splice(subject: Subject, pairs: Pairs, chains: GreedyChains) -> list[str]:
         max_new_tokens=subject.max_new_tokens,
         batch_size=subject.batch_size,
     )
-    moved = are_correct(completions, pairs.other_answers)
-    stayed = are_correct(completions, pairs.answers)
+    names = [subject.problems[place].answer_kind for place in pairs.places]
+
+    def gives(answers: Sequence[str]) -> list[bool]:
+        rows = zip(completions, answers, names, strict=True)
+        return [kind_of(answer, name).is_correct(completion, answer) for completion, answer, name in rows]
+
+    moved, stayed = gives(pairs.other_answers), gives(pairs.answers)
     return [MOVED if other else STAYED if own else NEITHER for other, own in zip(moved, stayed, strict=True)]
 
 

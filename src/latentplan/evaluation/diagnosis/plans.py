@@ -14,11 +14,11 @@ from latentplan.evaluation.diagnosis.findings import (
     not_applicable,
 )
 from latentplan.evaluation.diagnosis.subject import Subject
-from latentplan.problems.minigsm.plans import MAX_PLANS
+from latentplan.modeling.sampling import Sampling
+from latentplan.problems.minigsm.solution_chains import MAX_PLANS
 from latentplan.problems.problem import Problem
 from latentplan.rollout.plans import Plan
 from latentplan.rollout.reconstruction import Labels
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import solve
 
 NAME = "plan_coverage"

@@ -13,7 +13,6 @@ from latentplan.evaluation.diagnosis.findings import (
 )
 from latentplan.evaluation.diagnosis.subject import Subject
 from latentplan.evaluation.interventions import same_norm_noise, zero
-from latentplan.problems.answers import extract_answer
 
 NAME = "silent_failure"
 
@@ -56,8 +55,9 @@ def silent_failure(subject: Subject) -> Finding:
 
 def _changed(subject: Subject) -> list[bool]:
     own = [solution.completion for solution in subject.greedy.solutions]
-    pairs = zip(own, subject.exchanged, strict=True)
-    return [extract_answer(before) != extract_answer(after) for before, after in pairs]
+    kinds = [problem.kind for problem in subject.asked]
+    rows = zip(own, subject.exchanged, kinds, strict=True)
+    return [kind.extract(before) != kind.extract(after) for before, after, kind in rows]
 
 
 def _verdict(status: str, intact: str, exchanged: str) -> str:

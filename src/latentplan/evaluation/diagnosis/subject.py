@@ -12,11 +12,11 @@ import torch
 from latentplan.evaluation.interventions import Intervention, completions_with, of_an_equal_chain
 from latentplan.evaluation.predictions import are_correct
 from latentplan.evaluation.rollouts import GreedyChains, chains_of
-from latentplan.modeling.latents import LatentChain, unroll
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.sampling import Sampling
+from latentplan.modeling.thinking import LatentChain, unroll
 from latentplan.problems.counterfactuals import Counterfactual
 from latentplan.problems.problem import Problem
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import Solution, question_batch, read_solutions, roll_out
 
 
@@ -100,7 +100,7 @@ class Subject:
 
     def judge(self, completions: Sequence[str]) -> list[bool]:
         """Whether completions, in the order of the greedy trajectories, are right."""
-        return are_correct(completions, [problem.answer for problem in self.asked])
+        return are_correct(completions, self.asked)
 
     def completions(self, intervention: Intervention, chains: GreedyChains | None = None) -> list[str]:
         """What the model writes after an intervention on its chains (or on others of the same questions)."""
@@ -130,7 +130,7 @@ class Subject:
             ids, mask = question_batch(self.model, [problem.question for problem in self.asked[rows]])
             slot_mask = self.chains.slot_mask[rows].to(ids.device)
             reasoner = self.model.reasoner
-            chain = unroll(reasoner, reasoner.start(ids, mask), slot_mask, noise_keys=None)
+            chain = unroll(reasoner, reasoner.start(ids, mask), slot_mask)
             means.append(chain.mean.float().cpu())
             if chain.log_variance is not None:
                 log_variances.append(chain.log_variance.float().cpu())

@@ -11,8 +11,8 @@ from latentplan.evaluation.diagnosis import figures, thresholds
 from latentplan.evaluation.diagnosis.findings import NOTED, Finding, at_least, not_applicable
 from latentplan.evaluation.diagnosis.subject import Subject
 from latentplan.evaluation.predictions import are_correct
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import Solution
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.rollout.variance import VarianceSplit, measure_variance, split_variance
@@ -53,7 +53,7 @@ def sampled_rewards(subject: Subject) -> np.ndarray:
         problems: Sequence[Problem], solutions: Sequence[Solution], trajectories: Trajectories
     ) -> Sequence[float]:
         completions = [solution.completion for solution in solutions]
-        found = [float(hit) for hit in are_correct(completions, [problem.answer for problem in problems])]
+        found = [float(hit) for hit in are_correct(completions, problems)]
         recorded.extend(found)
         return found
 

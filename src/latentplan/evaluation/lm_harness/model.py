@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from latentplan.evaluation.rollouts import evaluation_mode
 from latentplan.modeling.loading import load_model
-from latentplan.rollout.sampling import Sampling
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.solve import solve
 
 logger = logging.getLogger(__name__)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from latentplan.evaluation.predictions import are_correct
+from latentplan.problems.answers import kind_of
 from latentplan.problems.benchmarks import parse_benchmark_argument
 from latentplan.problems.problem import DataError
 
 
 def load(benchmark: str, files: Mapping[str, str] | None = None, **metadata: Any) -> dict[str, Any]:
-    """A benchmark's test problems as `{"test": Dataset}` with the columns question and answer.
+    """A benchmark's test problems as `{"test": Dataset}` with the columns question, answer and answer_kind.
 
     Args:
         benchmark: its name.
@@ -34,7 +34,10 @@ def load(benchmark: str, files: Mapping[str, str] | None = None, **metadata: Any
             raise
         hint = f"""--metadata '{{"files": {{"{benchmark}": "FILE"}}}}'"""
         raise DataError(f"{error} (here with {hint})") from error
-    rows = [{"question": problem.question, "answer": problem.answer} for problem in found]
+    rows = [
+        {"question": each.question, "answer": each.answer, "answer_kind": each.answer_kind or ""}
+        for each in found
+    ]
     if not rows:
         raise DataError(f"{file or benchmark!r} holds no problems")
     return {"test": Dataset.from_list(rows)}
@@ -52,4 +55,5 @@ def answer(row: Mapping[str, str]) -> str:
 
 def accuracy(row: Mapping[str, str], completions: Sequence[str]) -> dict[str, float]:
     """Whether the marked answer is right, as `latentplan evaluate` decides it."""
-    return {"accuracy": float(are_correct([completions[0]], [row["answer"]])[0])}
+    kind = kind_of(row["answer"], row["answer_kind"])
+    return {"accuracy": float(kind.is_correct(completions[0], row["answer"]))}

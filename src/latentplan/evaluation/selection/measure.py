@@ -29,9 +29,8 @@ from latentplan.evaluation.selection.results import (
 )
 from latentplan.evaluation.statistics import mean_interval, pass_at_k, wilson_interval
 from latentplan.modeling.loading import LoadedModel
-from latentplan.problems.answers import normalise_answer, parse_number
+from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import solve
 
 
@@ -132,7 +131,7 @@ def sample_model(
         greedy = predictions(Sampling.greedy(sampling.max_new_tokens), 1)
     samples = samples_of(problems, drawn, num_generations)
     tokens = mean_tokens(drawn).mean
-    has_plans = any(prediction.plan is not None for prediction in drawn)
+    has_plans = any(score is not None for each in samples for score in each.plan_score)
     return Sampled(
         ModelCurves(
             name=name,
@@ -170,7 +169,7 @@ def samples_of(
         found.append(
             Samples(
                 right=[each.correct for each in group],
-                answers=[_vote(each.answer) for each in group],
+                answers=[_vote(problems[each.index], each.answer) for each in group],
                 coherence=list(scores.coherence_strict[rows]),
                 plan_score=list(scores.plan[rows]),
             )
@@ -215,9 +214,6 @@ def _estimate(samples: Sequence[Samples], at_k: AtK, k: int) -> Estimate:
     return Estimate(estimate) if isnan(low) else Estimate(estimate, max(0.0, low), min(1.0, high))
 
 
-def _vote(answer: str | None) -> object:
-    """Equal for answers that are the same number, or the same text."""
-    if answer is None:
-        return None
-    number = parse_number(answer)
-    return normalise_answer(answer) if number is None else number
+def _vote(problem: Problem, answer: str | None) -> object:
+    """Equal for answers that are the same, as the problem's kind of answer decides."""
+    return None if answer is None else problem.kind.vote(answer)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice, permutations, product
 
-from latentplan.problems.minigsm.config import MinigsmConfig
+from latentplan.problems.minigsm.presets import MinigsmConfig
 from latentplan.problems.problem import Chain, Problem
 
 MAX_PLANS = 64

@@ -13,9 +13,8 @@ import random
 from collections.abc import Iterator
 from itertools import islice
 
-from latentplan.problems.minigsm.config import MinigsmConfig
 from latentplan.problems.minigsm.generate import Draft, World, open_world, tell_problems
-from latentplan.problems.minigsm.splits import Split
+from latentplan.problems.minigsm.presets import MinigsmConfig, Split
 from latentplan.problems.problem import Problem
 
 _PATIENCE = 50

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from latentplan.problems.minigsm.clock import ClockWorld
-from latentplan.problems.minigsm.config import MinigsmConfig
-from latentplan.problems.minigsm.splits import SPLITS, Split, fingerprint, split_of
-from latentplan.problems.minigsm.words import WordWorld
+from latentplan.problems.minigsm.presets import SPLITS, MinigsmConfig, Split, fingerprint, split_of
+from latentplan.problems.minigsm.word_problems import WordWorld
 from latentplan.problems.problem import Problem
 
 _PATIENCE = 20_000

@@ -1,14 +1,11 @@
-"""Readers of the published data formats, and of latentplan's own.
+"""The readers under the module name that they had before `problems.reading` and `problems.formats`."""
 
-`read_problems(path)` reads a file or stops at its first broken row; `scan_problems(path)` goes on and yields
-the errors too. A file's layout (JSON lines, JSON list, CSV, Parquet, text) is told by its contents, its
-format by its columns, or by a map of columns.
-"""
-
-from latentplan.problems.readers.formats import FORMATS, Format, RowReader, format_named, format_of_row
-from latentplan.problems.readers.mapped import ColumnMap, mapped_reader
-from latentplan.problems.readers.reading import (
+from latentplan.problems.formats.own_data import ColumnMap, mapped_reader
+from latentplan.problems.formats.row_format import Format, RowReader
+from latentplan.problems.reading import (
+    FORMATS,
     Outcome,
+    format_named,
     format_of_file,
     format_of_rows,
     outcomes_of_rows,
@@ -25,7 +22,6 @@ __all__ = [
     "RowReader",
     "format_named",
     "format_of_file",
-    "format_of_row",
     "format_of_rows",
     "mapped_reader",
     "outcomes_of_rows",

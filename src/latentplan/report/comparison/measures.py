@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from latentplan.common.secrets import masked, masked_command
 from latentplan.evaluation.statistics import mean_interval
 from latentplan.report.runs import coherence_of, dig, is_number
 
@@ -83,9 +84,10 @@ def read_comparison(folder: Path) -> Comparison:
         ValueError: there is none.
     """
     try:
-        plan = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+        plan = masked(json.loads((folder / "compare.json").read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} holds no comparison: compare.json cannot be read ({error})") from error
+    plan["command"] = masked_command(plan["command"])
     files: dict[tuple[int, str], RunFiles] = {}
     for seed in plan["seeds"]:
         for name in plan["entries"]:

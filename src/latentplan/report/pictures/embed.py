@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from latentplan.common.secrets import masked_command
 from latentplan.report.runs import Run
 
 FOLDER, FILE = "pictures", "pictures.json"
@@ -72,9 +73,8 @@ def picture_groups(runs: Sequence[Run]) -> list[PictureGroup]:
             source = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
             pictures.append(Embedded(str(entry.get("caption", "")), source))
         if pictures:
-            groups.append(
-                PictureGroup(run, _about(listed), str(listed.get("command") or ""), pictures, left_out)
-            )
+            command = masked_command(listed.get("command") or "")
+            groups.append(PictureGroup(run, _about(listed), command, pictures, left_out))
     return groups
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from latentplan.problems.answers import numbers_match, parse_number
+from latentplan.problems.answers import NUMBER, AnswerKind
 from latentplan.problems.equations import Equation
 from latentplan.report.examples import marked_steps
 from latentplan.report.pictures.labels import shown_number
@@ -60,10 +60,14 @@ class PlanGraph:
 
 
 def plan_graph(
-    plan: Sequence[str], question: str, answer: str | None, modulus: int | None = None
+    plan: Sequence[str],
+    question: str,
+    answer: str | None,
+    modulus: int | None = None,
+    kind: AnswerKind = NUMBER,
 ) -> PlanGraph:
     """The graph of a decoded plan; a step of several equations is as many nodes."""
-    flaws = [step.flaw for step in marked_steps(plan, answer, modulus)]
+    flaws = [step.flaw for step in marked_steps(plan, answer, modulus, kind)]
     parts = [
         (equation, text, flaw)
         for text, flaw in zip(plan, flaws, strict=True)
@@ -81,7 +85,7 @@ def plan_graph(
         shown = _stripped(text) if equation is None else f"{equation.expression} = {equation.result_text}"
         nodes.append(StepNode(shown, flaw, sources, given, column, row))
         results.append(None if equation is None else equation.result)
-    return PlanGraph(tuple(nodes), _answering(results, answer))
+    return PlanGraph(tuple(nodes), _answering(results, answer, kind))
 
 
 def _operands(
@@ -100,13 +104,8 @@ def _operands(
     return tuple(sources), tuple(given)
 
 
-def _answering(results: Sequence[Fraction | None], answer: str | None) -> int | None:
-    value = None if answer is None else parse_number(answer)
-    if value is None:
-        return None
-    of = [
-        place for place, result in enumerate(results) if result is not None and numbers_match(result, value)
-    ]
+def _answering(results: Sequence[Fraction | None], answer: str | None, kind: AnswerKind) -> int | None:
+    of = [place for place, result in enumerate(results) if kind.is_result(result, answer)]
     return of[-1] if of else None
 
 

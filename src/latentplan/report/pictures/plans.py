@@ -40,7 +40,7 @@ def chosen_questions(tables: Sequence[LatentTable]) -> list[int]:
 
 
 def _is_sound(solved: SolvedProblem) -> bool:
-    steps = marked_steps(solved.plan or (), solved.answer, solved.modulus)
+    steps = marked_steps(solved.plan or (), solved.answer, solved.modulus, solved.kind)
     return solved.correct and bool(steps) and not any(step.flaw for step in steps)
 
 
@@ -61,7 +61,7 @@ class _Drawing:
     @classmethod
     def of(cls, solved: SolvedProblem) -> _Drawing:
         plan = (solved.plan or [])[:_MAX_STEPS]
-        graph = plan_graph(plan, solved.question, solved.answer, solved.modulus)
+        graph = plan_graph(plan, solved.question, solved.answer, solved.modulus, solved.kind)
         longest = max(map(_longest_line, graph.nodes), default=0)
         return cls(solved, graph, max(1.15, 0.55 + 0.085 * longest))
 

@@ -12,13 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from latentplan.evaluation.predictions import are_correct
-from latentplan.problems.answers import extract_answer
+from latentplan.rollout.decoded_text import Piece, decode_steps, next_words, text_of, texts_of
 from latentplan.rollout.plans import written_plan
-from latentplan.serving.inspector.decoded import Piece, decode_steps, next_words, text_of, texts_of
+from latentplan.rollout.trace import LatentStep, Token, trace
 from latentplan.serving.inspector.reading import PlanReading, read_plan
 from latentplan.serving.inspector.subjects import Subject
-from latentplan.serving.inspector.walk import LatentStep, Token, walk
 
 Event = dict[str, Any]
 
@@ -37,7 +35,7 @@ def ask(
     plan: list[str] = []
     tokens: list[Token] = []
     num_latents = num_steps = 0
-    for seen in walk(subject.model, question, max_new_tokens=max_new_tokens):
+    for seen in trace(subject.model, question, max_new_tokens=max_new_tokens):
         if isinstance(seen, Token):
             tokens.append(seen)
             if not seen.last:
@@ -66,12 +64,15 @@ def judged(
     subject: Subject, question: str, completion: str, plan: Sequence[str] | None, reference: str | None
 ) -> dict[str, Any]:
     """A completion's answer, whether it is right (None: not known), and its plan read step by step."""
-    answer = extract_answer(completion)
+    kind = subject.kind_of(question, reference)
+    answer = kind.extract(completion)
     return {
         "completion": completion,
         "answer": answer,
-        "correct": None if reference is None else are_correct([completion], [reference])[0],
-        "plan": None if plan is None else plan_json(plan, read_plan(plan, answer, question, subject.modulus)),
+        "correct": None if reference is None else kind.is_correct(completion, reference),
+        "plan": None
+        if plan is None
+        else plan_json(plan, read_plan(plan, answer, question, subject.modulus, kind)),
     }
 
 

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import torch
 
 from latentplan.modeling.loading import LoadedModel
-from latentplan.rollout.rolling import Row, rows_of
-from latentplan.rollout.sampling import Sampling
+from latentplan.modeling.sampling import Sampling
+from latentplan.rollout.continuous_batching import Row, rows_of
 from latentplan.rollout.solve import Solution
 from latentplan.serving.completions import find_model, gather, into_queue
 from latentplan.serving.errors import ApiError

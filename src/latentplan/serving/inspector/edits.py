@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from latentplan.modeling import noise
-
-_NOISE = 5
+from latentplan.modeling.noise import Stream
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def zero(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.T
 def random(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.Tensor:
     """With Gaussian noise of each latent's own norm, a function of (seed, step)."""
     changed, places = chain.clone(), _places(chain, edit.steps)
-    keys = noise.fold(edit.seed, torch.tensor(places, device=chain.device), _NOISE)
+    keys = noise.derive(edit.seed, Stream.EDIT, torch.tensor(places, device=chain.device))
     changed[places] = noise.of_same_norm(keys, chain[places])
     return changed
 

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import answer_from, generate
 from latentplan.rollout.plans import decode_plans
-from latentplan.rollout.sampling import Sampling
 from latentplan.rollout.solve import question_batch
+from latentplan.rollout.trace import LatentStep, trace
 from latentplan.serving.inspector.asking import judged
 from latentplan.serving.inspector.edits import Edit, apply, in_words
 from latentplan.serving.inspector.subjects import Subject
-from latentplan.serving.inspector.walk import LatentStep, walk
 
 _THINKING_ON = ("zero", "noise", "swap", "splice", "move")
 
@@ -99,8 +99,8 @@ def _edited(
     if edit.kind not in _THINKING_ON:
         raise ValueError(f"after {edit.kind} the steps would only be thought again as they were")
     given = changed[: max(edit.steps, default=len(changed))]
-    walked = walk(subject.model, question, max_new_tokens=0, given=given)
-    return torch.stack([seen.latents for seen in walked if isinstance(seen, LatentStep) and not seen.stopped])
+    traced = trace(subject.model, question, max_new_tokens=0, given=given)
+    return torch.stack([seen.latents for seen in traced if isinstance(seen, LatentStep) and not seen.stopped])
 
 
 @torch.no_grad()

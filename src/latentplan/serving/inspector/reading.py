@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from latentplan.problems.answers import numbers_match, parse_number
+from latentplan.problems.answers import NUMBER, AnswerKind, parse_number
 from latentplan.problems.equations import Equation, evaluate
 from latentplan.rewards.coherence import paper_coherence, strict_coherence
 from latentplan.rewards.natural import read_natural
 from latentplan.rewards.plan import CONSTANTS, grounding, numbers_of_question, validity
-from latentplan.rewards.steps import equations_of
+from latentplan.rewards.steps import equations_apply, equations_of
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,11 @@ class PlanReading:
 
 
 def read_plan(
-    steps: Sequence[str], answer: str | None, question: str, modulus: int | None = None
+    steps: Sequence[str],
+    answer: str | None,
+    question: str,
+    modulus: int | None = None,
+    kind: AnswerKind = NUMBER,
 ) -> PlanReading:
     """Reads a plan beside its question and the answer that was given.
 
@@ -83,18 +87,20 @@ def read_plan(
         answer: the predicted answer; None where there is none.
         question: in words.
         modulus: of the arithmetic; None for ordinary numbers.
+        kind: of the answer.
     """
-    if steps and not any(equations_of(step) or "<<" in step for step in steps):
-        return _read_sentences(steps, answer, question, modulus)
+    in_sentences = steps and not any(equations_of(step) or "<<" in step for step in steps)
+    if in_sentences or not equations_apply(kind, steps):
+        return _read_sentences(steps, answer, question, modulus, kind)
     readings, known = [], set(numbers_of_question(question) | CONSTANTS)
     for place, step in enumerate(steps):
-        readings.append(_read_step(step, _is_used(place, steps, answer), known, modulus))
+        readings.append(_read_step(step, _is_used(place, steps, answer, kind), known, modulus))
     return PlanReading(
-        tuple(readings), tuple(links(steps, answer)), _scores(steps, answer, question, modulus)
+        tuple(readings), tuple(links(steps, answer, kind)), _scores(steps, answer, question, modulus, kind)
     )
 
 
-def links(steps: Sequence[str], answer: str | None) -> list[Link]:
+def links(steps: Sequence[str], answer: str | None, kind: AnswerKind = NUMBER) -> list[Link]:
     """Every pair of a step and a later one, or the answer, that the strict coherence counts."""
     chain = [(place, equation) for place, step in enumerate(steps) for equation in equations_of(step)]
     found: dict[Link, None] = {}
@@ -102,15 +108,15 @@ def links(steps: Sequence[str], answer: str | None) -> list[Link]:
         for later, other in chain[index + 1 :]:
             if later > place and equation.result in other.operands:
                 found[Link(place, later, equation.result_text)] = None
-        if _equals(equation, answer):
+        if _equals(equation, answer, kind):
             found[Link(place, None, equation.result_text)] = None
     return list(found)
 
 
 def _read_sentences(
-    steps: Sequence[str], answer: str | None, question: str, modulus: int | None
+    steps: Sequence[str], answer: str | None, question: str, modulus: int | None, kind: AnswerKind
 ) -> PlanReading:
-    found = read_natural(steps, answer, question, modulus)
+    found = read_natural(steps, answer, question, modulus, kind)
     readings = (
         StepReading(None, None, None, (remark,) if remark else (), score)
         for score, remark in zip(found.steps, found.remarks, strict=True)
@@ -141,21 +147,19 @@ def _read_step(step: str, used: bool, known: set[Fraction], modulus: int | None)
     return StepReading(true, not strangers, used, tuple(notes))
 
 
-def _is_used(place: int, steps: Sequence[str], answer: str | None) -> bool:
+def _is_used(place: int, steps: Sequence[str], answer: str | None, kind: AnswerKind) -> bool:
     """Whether every equation of the step counts for the strict coherence."""
     mine = equations_of(steps[place])
     later = [equation for step in steps[place + 1 :] for equation in equations_of(step)]
     for index, equation in enumerate(mine):
         operands = (operand for other in [*mine[index + 1 :], *later] for operand in other.operands)
-        if equation.result not in operands and not _equals(equation, answer):
+        if equation.result not in operands and not _equals(equation, answer, kind):
             return False
     return bool(mine)
 
 
-def _equals(equation: Equation, answer: str | None) -> bool:
-    result = parse_number(equation.result_text)
-    given = None if answer is None else parse_number(answer)
-    return result is not None and given is not None and numbers_match(result, given)
+def _equals(equation: Equation, answer: str | None, kind: AnswerKind) -> bool:
+    return kind.is_result(parse_number(equation.result_text), answer)
 
 
 def _right_value(equation: Equation, modulus: int | None) -> str:
@@ -170,9 +174,11 @@ def _shown(value: Fraction) -> str:
     return str(value) if value.denominator == 1 else f"{float(value):.6g}"
 
 
-def _scores(steps: Sequence[str], answer: str | None, question: str, modulus: int | None) -> dict[str, float]:
+def _scores(
+    steps: Sequence[str], answer: str | None, question: str, modulus: int | None, kind: AnswerKind
+) -> dict[str, float]:
     scores = {
-        "coherence": strict_coherence(steps, answer),
+        "coherence": strict_coherence(steps, answer, kind),
         "coherence_paper": paper_coherence(steps, answer),
         "validity": validity(steps, modulus),
         "grounding": grounding(steps, question),

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from latentplan.modeling.loading import LoadedModel
+from latentplan.problems.answers import AnswerKind, kind_in_file
 from latentplan.problems.evaluation_sets import evaluation_set
 from latentplan.problems.problem import DataError
 
@@ -26,11 +27,13 @@ class Example:
         question: in words.
         answer: the right one.
         num_steps: of its labelled chain.
+        answer_kind: the kind of answer, where the problem names one.
     """
 
     question: str
     answer: str
     num_steps: int
+    answer_kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class Subject:
     modulus: int | None = None
     examples: tuple[Example, ...] = ()
     stage: str = ""
+
+    def kind_of(self, question: str, reference: str | None) -> AnswerKind:
+        """The kind of answer of a question: that of the example which it is, or what its reference tells."""
+        named = (each.answer_kind for each in self.examples if each.question == question)
+        return kind_in_file(reference, next(named, None))
 
     def facts(self) -> dict[str, Any]:
         """What the page says of the model, and by what it decides what to show."""
@@ -107,7 +115,8 @@ def _of_evaluations(run: Path) -> Iterator[Example]:
             with file.open(encoding="utf-8") as lines:
                 rows = sorted(map(json.loads, islice(lines, 4096)), key=lambda row: row["index"])
             for row in rows:
-                example = Example(str(row["question"]), str(row["reference"]), len(row["steps"]))
+                kind = row.get("answer_kind")
+                example = Example(str(row["question"]), str(row["reference"]), len(row["steps"]), kind)
                 if example.question not in seen:
                     seen.add(example.question)
                     yield example
@@ -125,4 +134,4 @@ def _of_minigsm(config: dict[str, Any]) -> tuple[Example, ...]:
         problems = load()
     except (DataError, ValueError):
         return ()
-    return tuple(Example(each.question, each.answer, len(each.steps)) for each in problems)
+    return tuple(Example(each.question, each.answer, len(each.steps), each.answer_kind) for each in problems)

@@ -1,0 +1,152 @@
+"""Control tokens, and the one rule about text from users and data: it holds none, else it is refused.
+
+A control token is structure, not text: it begins a sequence, ends a turn, frames the latents. A question that
+holds one writes the layout itself (`… 4?<|eot_id|><|start_header_id|>assistant…` forges the model's turn),
+and a step or an answer that holds one teaches the model to end in the middle. All of these are refused, and
+the token is named. They are not encoded as text instead, for no tokenizer does that exactly
+(`split_special_tokens` splits only tokens with the special flag, and a unigram model finds `</s>` in its own
+vocabulary again), and the model would silently read something else than what was written.
+
+`ControlTokens` judges token ids, not spellings, so that tokenizers which normalise, or which match whole
+words only, are taken as they are. `Encoder` has it judge everything that it encodes; nothing else encodes
+text of others. This module imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from latentplan.problems.problem import Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+START_LATENT = "<|start-latent|>"
+LATENT = "<|latent|>"
+END_LATENT = "<|end-latent|>"
+SPECIAL_TOKENS = (START_LATENT, LATENT, END_LATENT)
+
+_MARK = re.compile(r"<\|[^<>\n]+?\|>|<｜[^<>\n]+?｜>|</?[^\W\d][\w.:-]*>|\[/?[^\W\d]\w*\]")
+# HTML that some tokenizers have as added tokens; <s> is not among it, which begins a sequence elsewhere.
+_HTML = re.compile(
+    r"</?(?:a|b|blockquote|br|caption|code|div|em|h[1-6]|hr|i|img|li|ol|p|pre|small|span|strong|sub|sup|table"
+    r"|tbody|td|tfoot|th|thead|tr|tt|u|ul)>"
+)
+_WIDESPREAD = re.compile(
+    r"<\|[^<>|\s]{1,40}\|>|<｜[^<>\s]{1,40}｜>|</?(?:s|pad|bos|eos|unk|mask|cls|sep|think)>"
+    r"|<(?:start|end)_of_turn>|\[/?(?:INST|CLS|SEP|PAD|MASK|UNK|BOS|EOS)\]"
+)
+
+
+class ControlTokenError(ValueError):
+    """Text that holds a control token: says which text, and which token.
+
+    Attributes:
+        token: the control token.
+        problem: whose text it is; None for a question of a user.
+    """
+
+    def __init__(self, what: str, token: str, problem: Problem | None = None):
+        self.token, self.problem = token, problem
+        super().__init__(
+            f"{what} holds {token!r}, a control token of the model and no text: take it out, or write it in "
+            "another way"
+        )
+
+
+class ControlTokens:
+    """The control tokens of a tokenizer: all with the special flag, and added ones that are written like one.
+
+    Added tokens that are ordinary words, white space or HTML are text. So is what stands for unknown words,
+    unless its own spelling is in the text, and a padding token that is an ordinary sign (`!`).
+
+    Args:
+        tokenizer: any tokenizer of transformers.
+
+    Attributes:
+        names: each control token by its id.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.names = _control_tokens(tokenizer)
+        self._unknown = tokenizer.unk_token_id
+        self._found = frozenset(self.names) - {self._unknown}
+
+    def sequence(self, ids: Sequence[int]) -> list[int]:
+        """The control tokens among ids, in order; without those that may stand for an unknown word."""
+        return [] if self._found.isdisjoint(ids) else [index for index in ids if index in self._found]
+
+    def check(self, what: str, text: str, ids: Sequence[int], layout: Sequence[int] = ()) -> None:
+        """Refuses a text with control tokens.
+
+        Args:
+            what: the text is, for the message.
+            text: as it was written.
+            ids: it became, with what the layout puts around it.
+            layout: the control tokens of the layout, in order.
+
+        Raises:
+            ControlTokenError: the ids hold others than the layout's, or the text spells the unknown token.
+        """
+        found = self.sequence(ids)
+        if found != list(layout):
+            others = Counter(found) - Counter(layout) or Counter(layout) - Counter(found)
+            names = [self.names[index] for index in others or found]
+            raise ControlTokenError(what, first_of(names, text) or names[0])
+        unknown = self.names.get(self._unknown) if self._unknown is not None else None
+        if unknown is not None and unknown in text:
+            raise ControlTokenError(what, unknown)
+
+
+def first_of(tokens: Iterable[str], text: str) -> str | None:
+    """The token that stands first in a text; None where none does."""
+    return min((token for token in tokens if token in text), key=text.index, default=None)
+
+
+def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    special = zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
+    names = {index: token for index, token in special if index is not None}
+    names |= {
+        index: str(token)
+        for index, token in tokenizer.added_tokens_decoder.items()
+        if token.special or is_control_mark(str(token))
+    }
+    for index in (tokenizer.pad_token_id, tokenizer.unk_token_id):
+        structural = index in (tokenizer.bos_token_id, tokenizer.eos_token_id)
+        if index in names and not structural and not is_control_mark(names[index]):
+            del names[index]
+    return names
+
+
+def is_control_mark(token: str) -> bool:
+    """Whether an added token is written like a control token: `<|…|>`, `<name>`, `[NAME]`, but no HTML."""
+    bare = token.strip(" ▁\n")
+    return _MARK.fullmatch(bare) is not None and _HTML.fullmatch(bare) is None
+
+
+def marks_of_layout(text: str) -> list[str]:
+    """What in a layout is written like a control token, be it one or not (`[/INST]` of some templates)."""
+    return [mark for mark in dict.fromkeys(_MARK.findall(text)) if is_control_mark(mark)]
+
+
+def latent_token_in(problem: Problem) -> ControlTokenError | None:
+    """The error of a problem that holds a token which every model of this library has as a control token."""
+    for what, text in texts_of(problem):
+        for token in SPECIAL_TOKENS:
+            if token in text:
+                return ControlTokenError(what, token, problem)
+    return None
+
+
+def widespread_marks(problem: Problem) -> list[str]:
+    """What in a problem is a control token of many models; which model it is for tells whether it is one."""
+    return list(dict.fromkeys(mark for _, text in texts_of(problem) for mark in _WIDESPREAD.findall(text)))
+
+
+def texts_of(problem: Problem) -> list[tuple[str, str]]:
+    """All that a model reads or learns to write of a problem, each text with what it is."""
+    steps = [(f"step {number}", step) for number, step in enumerate(problem.steps, start=1)]
+    return [("the question", problem.question), *steps, ("the answer", problem.answer)]

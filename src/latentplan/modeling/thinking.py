@@ -1,0 +1,399 @@
+"""The thinking process: the only code that turns hidden states into latents.
+
+A process draws the next block of latents. It may look ahead in the decoding state and never changes it; the
+loops append what was drawn: `think` (training, rollouts, replay, interventions, traces), and continuous
+batching. A model's configuration names its process, so that what is trained is what is rolled out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from latentplan.modeling.active_rows import ActiveRows, laid_out
+from latentplan.modeling.decoding_state import DecodingState, Lookahead
+from latentplan.modeling.gaussians import gaussian_log_prob
+from latentplan.modeling.heads import LatentDistribution
+from latentplan.modeling.latent_length import LatentLength, StopDecision
+from latentplan.modeling.noise import Draws, columns, slots
+from latentplan.modeling.sampling import Temperature
+from latentplan.problems.importing import CodeSource, import_named, names_own_code
+
+if TYPE_CHECKING:
+    from latentplan.modeling.configuration import LatentReasonerConfig
+    from latentplan.modeling.reasoner import LatentReasoner
+
+
+@dataclass
+class Given:
+    """Latents that are not drawn.
+
+    They have two meanings, which differ where a process drafts: *observed* latents are what the policy drew
+    (scoring), so drafts are the policy's own; *clamped* ones are an intervention, which drafts see as well.
+
+    Attributes:
+        latents: `[rows, slots, hidden]`.
+        mask: bool `[rows, slots]`, which are given; None where all are.
+        clamped: bool `[rows, slots]`, which of them are interventions; None where none is.
+    """
+
+    latents: Tensor
+    mask: Tensor | None
+    clamped: Tensor | None
+
+    @classmethod
+    def observed(cls, latents: Tensor, clamped: Tensor | None = None) -> Given:
+        """A whole recorded chain, of which some latents may have been interventions."""
+        return cls(latents, None, clamped)
+
+    @classmethod
+    def intervened(cls, latents: Tensor, mask: Tensor) -> Given:
+        """Some latents from outside; the others follow from them."""
+        return cls(latents, mask, mask)
+
+    def rows(self, index: Tensor | slice) -> Given:
+        """Those of some rows."""
+        return self._each(lambda part: part[index])
+
+    def block(self, start: int | Tensor, size: int) -> Given:
+        """The slots `[start, start + size)` of each row."""
+        return self._each(lambda part: columns(part, start, size))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Given:
+        mask, clamped = (None if part is None else change(part) for part in (self.mask, self.clamped))
+        return Given(change(self.latents), mask, clamped)
+
+    def in_drafts(self) -> Given | None:
+        """What stands in drafts too."""
+        return None if self.clamped is None else Given(self.latents, self.clamped, self.clamped)
+
+    def put(self, latents: Tensor) -> Tensor:
+        """Puts the given latents into their slots of `[rows, size, hidden]`."""
+        given = self.latents.to(latents)
+        return given if self.mask is None else torch.where(self.mask.unsqueeze(-1), given, latents)
+
+
+@dataclass
+class Block:
+    """Some latents of each row, drawn together.
+
+    Attributes:
+        latents: `[rows, size, hidden]` float32, drawn or given.
+        distribution: of each latent, also where it was given.
+        hidden: `[rows, size, hidden]`, the backbone's hidden states that the distributions follow from.
+    """
+
+    latents: Tensor
+    distribution: LatentDistribution
+    hidden: Tensor
+
+
+class ThinkingProcess(nn.Module):
+    """Base class; a process may have parameters, which are saved and trained as `reasoner.thinking`.
+
+    Attributes:
+        one_pass: whether given latents can all be read in one pass, because a latent depends on nothing
+            but the sequence before it.
+    """
+
+    one_pass = False
+
+    def block_size(self, config: LatentReasonerConfig) -> int:
+        """Latents that are drawn together: a divisor of `num_slots`, a multiple or divisor of a step's."""
+        return 1
+
+    def draft_columns(self, slots: int, latents_per_step: int) -> int:
+        """Columns that the backbone reads beside `slots` latents themselves, for estimates of FLOPs."""
+        return 0
+
+    def next_block(
+        self,
+        model: LatentReasoner,
+        state: Lookahead,
+        size: int,
+        noise: Tensor | None,
+        temperature: Temperature,
+        given: Given | None,
+    ) -> Block:
+        """Draws the next block of every row of `state`.
+
+        Args:
+            model: the reasoner, with its heads and embeddings.
+            state: the sequence so far.
+            size: latents to draw; fewer than `block_size` where no more slots are left.
+            noise: `[rows, size, hidden]`, standard normal; None uses the means.
+            temperature: scale of σ.
+            given: latents of this block that are not drawn.
+        """
+        raise NotImplementedError
+
+    def distribution(self, model: LatentReasoner, hidden: Tensor) -> LatentDistribution:
+        """Maps hidden states `[..., hidden]` to the distribution of a latent each."""
+        assert model.latent_head is not None
+        return model.latent_head(hidden)
+
+    def draw(
+        self,
+        model: LatentReasoner,
+        hidden: Tensor,
+        noise: Tensor | None,
+        temperature: Temperature,
+        given: Given | None,
+    ) -> Block:
+        """Draws a latent from each hidden state `[rows, n, hidden]`, and puts given ones in their slots."""
+        if hidden.shape[1] == 1:
+            # As a matrix: a strided [rows, 1, hidden] goes to another kernel, which rounds otherwise.
+            flat = self.distribution(model, hidden[:, 0])
+            distribution = LatentDistribution(
+                flat.mean.unsqueeze(1),
+                None if flat.log_variance is None else flat.log_variance.unsqueeze(1),
+            )
+        else:
+            distribution = self.distribution(model, hidden)
+        if isinstance(temperature, Tensor):
+            temperature = temperature[:, None, None]
+        latents = distribution.sample(noise, temperature)
+        if given is not None:
+            latents = given.put(latents)
+        return Block(latents, distribution, hidden)
+
+    def teacher_force(
+        self,
+        model: LatentReasoner,
+        state: DecodingState,
+        latents: Tensor,
+        mask: Tensor,
+        clamped: Tensor | None = None,
+    ) -> LatentChain:
+        """Reads recorded latents and computes the distribution of each under `model`.
+
+        The latents are read then, or pending.
+
+        Args:
+            model: the reasoner.
+            state: the question.
+            latents: `[rows, slots, hidden]`.
+            mask: `[rows, slots]`, 1 where a slot is in use.
+            clamped: as of `Given`.
+        """
+        if not self.one_pass:
+            return think(model, state, LatentLength(mask), Draws(), 0.0, Given.observed(latents, clamped))
+        if not latents.shape[1]:
+            return LatentChain.empty(mask, model.config.hidden_size)
+        hidden = state.hidden_before(latents, mask, keep=True)[:, :-1]
+        distribution = self.distribution(model, hidden)
+        return LatentChain(latents, distribution.mean, distribution.log_variance, mask)
+
+
+class Sequential(ThinkingProcess):
+    """One latent after another, each from the hidden state before it (ATP-Latent, Coconut, CODI, CoLaR)."""
+
+    one_pass = True
+
+    def next_block(
+        self,
+        model: LatentReasoner,
+        state: Lookahead,
+        size: int,
+        noise: Tensor | None,
+        temperature: Temperature,
+        given: Given | None,
+    ) -> Block:
+        """Draws one latent of each row; as of the base class."""
+        return self.draw(model, state.hidden_before(), noise, temperature, given)
+
+
+THINKING_PROCESSES: dict[str, type[ThinkingProcess]] = {"sequential": Sequential}
+
+
+def thinking_process(
+    name: str, settings: dict[str, Any] | None = None, source: CodeSource | None = None
+) -> ThinkingProcess:
+    """Makes a process by name: one of `THINKING_PROCESSES`, or the user's own as `package.module:Class`.
+
+    Args:
+        name: of the process.
+        settings: its keyword arguments.
+        source: the checkpoint that names it; None where the user does.
+
+    Raises:
+        UntrustedCodeError: a checkpoint names code, and is not trusted.
+        ValueError: there is no such process, or it has no such settings.
+    """
+    found = THINKING_PROCESSES.get(name)
+    if found is None and names_own_code(name):
+        found = import_named(name, "thinking", source)
+    if not (isinstance(found, type) and issubclass(found, ThinkingProcess)):
+        raise ValueError(
+            f"thinking must be one of {sorted(THINKING_PROCESSES)}, or a ThinkingProcess of yours as "
+            f"'package.module:Class', got {name!r}"
+        )
+    try:
+        return found(**(settings or {}))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"thinking_settings of {name}: {error}") from error
+
+
+@dataclass
+class LatentChain:
+    """The latents of a batch, and the distributions that they were drawn from.
+
+    Attributes:
+        latents: `[batch, slots, hidden]`, also those that a stop was decided on.
+        mean: `[batch, slots, hidden]`.
+        log_variance: `[batch, slots, hidden]`, log σ², or None for deterministic latents.
+        mask: `[batch, slots]`, 1 where a slot is in use.
+        decision: what the stop head decided, `[batch, steps]`, or None where it decided nothing.
+    """
+
+    latents: Tensor
+    mean: Tensor
+    log_variance: Tensor | None
+    mask: Tensor
+    decision: StopDecision | None = None
+
+    @classmethod
+    def empty(cls, mask: Tensor, hidden_size: int) -> LatentChain:
+        """A chain without slots; `mask` `[batch, 0]`."""
+        nothing = torch.zeros(*mask.shape, hidden_size, device=mask.device)
+        return cls(nothing, nothing, None, mask)
+
+    def log_prob(self, latent_temperature: float) -> Tensor:
+        """Σ_d log N(z; μ, (temperature·σ)²) of each slot in use, `[batch, slots]`; 0 without a σ."""
+        if self.log_variance is None or latent_temperature == 0:
+            return self.latents.new_zeros(self.latents.shape[:-1])
+        log_variance = self.log_variance + 2 * math.log(latent_temperature)
+        return gaussian_log_prob(self.latents, self.mean, log_variance, self.mask)
+
+
+@dataclass
+class ThinkingStep:
+    """A block that was appended to some rows.
+
+    Attributes:
+        rows: which (a slice: all).
+        start: the block's first slot.
+        block: what was drawn.
+        mask: `[rows, size]`, 1 where a slot is in use.
+        decision: of the stop head, or None.
+    """
+
+    rows: Tensor | slice
+    start: int
+    block: Block
+    mask: Tensor
+    decision: StopDecision | None
+
+
+def think_blocks(
+    model: LatentReasoner,
+    state: DecodingState,
+    length: LatentLength,
+    draws: Draws,
+    temperature: Temperature = 1.0,
+    given: Given | None = None,
+) -> Iterator[ThinkingStep]:
+    """Draws block after block and appends each; the last one is left pending.
+
+    Rows that the stop head ends leave the batch when they are half of it (never under gradients, where
+    lengths are known). Unused slots are computed for the stop head to learn from, and nothing sees them.
+
+    Args:
+        model: the reasoner.
+        state: the questions, read or pending.
+        length: who decides how many latents there are.
+        draws: the noise of the latents.
+        temperature: scale of σ; 0 takes the means.
+        given: latents that are not drawn.
+    """
+    process, config = model.thinking, model.config
+    num_slots, at_once, active = length.slots(config), process.block_size(config), ActiveRows(state)
+    alive = state.mask.new_ones(state.rows)
+    for start in range(0, num_slots, at_once):
+        size, rows = min(at_once, num_slots - start), active.index
+        noise = None if draws.latents is None else draws.latents[rows, start : start + size]
+        known = None if given is None else given.rows(rows).block(start, size)
+        scale = temperature[rows] if isinstance(temperature, Tensor) else temperature
+        block = process.next_block(model, active.part, size, noise, scale, known)
+        mask, decision = length.rows(rows).decide(model, block.latents, start, alive)
+        yield ThinkingStep(rows, start, block, mask, decision)
+        latents = block.latents
+        if decision is not None:
+            alive = mask[:, -1]
+            # Of a block longer than a step, a row may use some slots only: it leaves at the next block.
+            unfinished = active.remaining(mask.any(dim=1).long(), start // config.latents_per_step)
+            if unfinished is not None:
+                if not len(unfinished):
+                    break
+                active.set_aside(unfinished)
+                latents, mask, alive = latents[unfinished], mask[unfinished], alive[unfinished]
+        active.part.append(latents, mask)
+    active.together()
+
+
+def think(
+    model: LatentReasoner,
+    state: DecodingState,
+    length: LatentLength,
+    draws: Draws,
+    temperature: Temperature = 1.0,
+    given: Given | None = None,
+) -> LatentChain:
+    """Runs `think_blocks` to the end and lays out what was drawn, with zeros behind a row's end."""
+    rows, num_slots = state.rows, length.slots(model.config)
+    steps = list(think_blocks(model, state, length, draws, temperature, given))
+    if not steps:
+        return LatentChain.empty(state.mask.new_zeros(rows, num_slots), model.config.hidden_size)
+
+    def whole(values: list[Tensor], of: list[ThinkingStep] = steps, width: int = num_slots) -> Tensor:
+        return laid_out([(step.rows, each) for step, each in zip(of, values, strict=True)], rows, width)
+
+    distributions = [step.block.distribution for step in steps]
+    log_variances = [each.log_variance for each in distributions if each.log_variance is not None]
+    decided = [step for step in steps if step.decision is not None]
+    decision = None
+    if decided:
+        width = num_slots // model.config.latents_per_step
+        decision = StopDecision(
+            *(
+                whole([getattr(step.decision, name) for step in decided], decided, width)
+                for name in StopDecision.names
+            )
+        )
+    return LatentChain(
+        latents=whole([step.block.latents for step in steps]),
+        mean=whole([each.mean for each in distributions]),
+        log_variance=whole(log_variances) if log_variances else None,
+        mask=whole([step.mask for step in steps]),
+        decision=decision,
+    )
+
+
+def unroll(
+    model: LatentReasoner, state: DecodingState, slot_mask: Tensor, noise_keys: Tensor | None = None
+) -> LatentChain:
+    """Thinks a chain of known length, as training does; gradients flow through all of it.
+
+    Args:
+        model: the reasoner.
+        state: the question, pending.
+        slot_mask: `[batch, slots]`, 1 where a slot is in use.
+        noise_keys: `[batch]`, what the noise of the latents follows from; None uses the means.
+    """
+    draws = Draws()
+    if noise_keys is not None and slot_mask.shape[1]:
+        draws = Draws(latents=slots(noise_keys, slot_mask.shape[1], model.config.hidden_size))
+    return think(model, state, LatentLength(slot_mask), draws)
+
+
+def read_text(state: DecodingState, embeds: Tensor, text_mask: Tensor) -> Tensor:
+    """Reads text `[batch, text, hidden]` after what is pending; the hidden state *before* each token.
+
+    The last text token is not read: nothing is predicted from it.
+    """
+    return state.hidden_before(embeds[:, :-1], text_mask[:, :-1], keep=True)

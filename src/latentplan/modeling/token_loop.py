@@ -1,0 +1,210 @@
+"""The token loop, and the rule that says what is read after each token: the token itself, or a mixture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from latentplan.modeling.active_rows import ActiveRows, laid_out
+from latentplan.modeling.decoding_state import DecodingState
+from latentplan.modeling.noise import Draws
+from latentplan.modeling.sampling import Temperature, choose, draw
+from latentplan.modeling.vocabulary import ends
+
+
+@dataclass
+class NextInput:
+    """What is read after a token: the embedding Σ weights · E[ids].
+
+    Attributes:
+        ids: `[rows, width]` int64.
+        weights: `[rows, width]` float32; None where a single token is read as it is.
+        memory: `[rows, n]`, what the rule remembers of each row, or None.
+        log_prob: `[rows]`, the density of what the rule drew; None where it draws nothing.
+        action: `[rows, width]`, what `log_prob` is the density of.
+    """
+
+    ids: Tensor
+    weights: Tensor | None = None
+    memory: Tensor | None = None
+    log_prob: Tensor | None = None
+    action: Tensor | None = None
+
+
+class InputRule:
+    """Plain tokens: the embedding of the token that was chosen is read. Other rules override `next_input`.
+
+    Attributes:
+        name: what a setting calls it.
+    """
+
+    name: ClassVar[str] = "plain"
+
+    def memory(self, rows: int, device: torch.device) -> Tensor | None:
+        """What it remembers of each row at the start, `[rows, n]`; the loop keeps it with the rows."""
+        return None
+
+    def next_input(
+        self, logits: Tensor, token: Tensor, memory: Tensor | None, keys: Tensor | None
+    ) -> NextInput:
+        """Decides the next input of each row.
+
+        Args:
+            logits: `[rows, vocabulary]` that the token was chosen from.
+            token: `[rows]`.
+            memory: `[rows, n]`.
+            keys: `[rows]` int64, of what it draws; None draws nothing.
+        """
+        return NextInput(token.unsqueeze(1), memory=memory)
+
+    def log_prob(self, logits: Tensor, ids: Tensor, action: Tensor) -> Tensor:
+        """Density `[n]` of recorded actions `[n, width]` under other logits `[n, vocabulary]`."""
+        return torch.zeros(ids.shape[0], device=ids.device)
+
+
+PLAIN = InputRule()
+
+
+class WritingModel(Protocol):
+    """What writes tokens: a reasoner, or a step decoder."""
+
+    config: Any
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Maps last hidden states `[rows, hidden]` to logits `[rows, vocabulary]`."""
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embeddings."""
+
+
+def embed_inputs(model: WritingModel, ids: Tensor, weights: Tensor | None) -> Tensor:
+    """Embeds mixtures `[..., width]` of tokens, `[..., hidden]`."""
+    embeds = model.get_input_embeddings()(ids[..., 0] if weights is None else ids)
+    return embeds if weights is None else (embeds * weights.unsqueeze(-1).to(embeds.dtype)).sum(dim=-2)
+
+
+@dataclass
+class TokenStep:
+    """One token of some rows, and what is read after it.
+
+    Attributes:
+        rows: which (a slice: all).
+        token: `[rows]`.
+        mask: `[rows]`, 0 for rows that had ended.
+        log_prob: `[rows]`, or None where it was not computed.
+        after: the next input.
+    """
+
+    rows: Tensor | slice
+    token: Tensor
+    mask: Tensor
+    log_prob: Tensor | None
+    after: NextInput
+
+
+@dataclass
+class Written:
+    """Tokens `[rows, tokens]`, and what was read after each, `[rows, tokens, width]`; 0 behind a row's end.
+
+    Attributes:
+        ids, mask: `[rows, tokens]`; padding behind the end.
+        log_probs: `[rows, tokens]`, or None where they were not computed.
+        input_ids, input_weights: of the mixtures, or None for plain tokens.
+        input_log_probs, input_actions: of what the rule drew, or None.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    log_probs: Tensor | None
+    input_ids: Tensor | None
+    input_weights: Tensor | None
+    input_log_probs: Tensor | None
+    input_actions: Tensor | None
+
+
+def write_tokens(
+    model: WritingModel,
+    state: DecodingState,
+    max_new_tokens: int,
+    *,
+    temperature: Temperature = 0.0,
+    draws: Draws | None = None,
+    rule: InputRule = PLAIN,
+    scores: bool = True,
+) -> Iterator[TokenStep]:
+    """Writes token after token until every row has ended; yields each as soon as it is there.
+
+    Args:
+        model: the reasoner or the step decoder.
+        state: what was read, and what is pending.
+        max_new_tokens: tokens at most.
+        temperature: 0 takes the most probable token.
+        draws: `[rows, tokens]` keys of what is drawn; None draws nothing.
+        rule: for the next input.
+        scores: whether log-probabilities are computed.
+    """
+    eos, pad = model.config.eos_token_id, model.config.pad_token_id
+    alive, active = state.mask.new_ones(state.rows), ActiveRows(state)
+    memory, draws = rule.memory(state.rows, alive.device), draws or Draws()
+    for position in range(max_new_tokens):
+        logits = model.logits(active.part.hidden_before()[:, 0])
+        keys, scale = active.column(draws.tokens, position), temperature
+        if isinstance(scale, Tensor):
+            scale = scale[active.index]
+        log_prob = None
+        if scores:
+            token, log_prob = choose(logits, keys, scale)
+        else:
+            token = draw(logits, keys, scale)
+        token = torch.where(alive.bool(), token, pad)
+        after = rule.next_input(logits, token, memory, active.column(draws.inputs, position))
+        yield TokenStep(active.index, token, alive, log_prob, after)
+        if position + 1 == max_new_tokens:
+            break
+        alive = alive * ~ends(token, eos)
+        ids, weights, memory = after.ids, after.weights, after.memory
+        unfinished = active.remaining(alive, position)
+        if unfinished is not None:
+            if not len(unfinished):
+                break
+            active.keep(unfinished)
+            alive, ids = alive[unfinished], ids[unfinished]
+            weights = None if weights is None else weights[unfinished]
+            memory = None if memory is None else memory[unfinished]
+        active.part.append(embed_inputs(model, ids, weights).unsqueeze(1), alive.unsqueeze(1))
+
+
+def write(model: WritingModel, state: DecodingState, max_new_tokens: int, **settings: Any) -> Written:
+    """Runs `write_tokens`, which has the same arguments, to the end and lays out what was written."""
+    rows, steps = state.rows, list(write_tokens(model, state, max_new_tokens, **settings))
+    pad = model.config.pad_token_id
+
+    def whole(values: Sequence[Tensor | None]) -> Tensor | None:
+        if not values or values[0] is None:
+            return None
+        parts = [
+            (step.rows, each.unsqueeze(1))
+            for step, each in zip(steps, values, strict=True)
+            if each is not None
+        ]
+        return laid_out(parts, rows, len(steps))
+
+    ids, mask = whole([step.token for step in steps]), whole([step.mask for step in steps])
+    if ids is None or mask is None:
+        nothing = state.mask.new_zeros(rows, 0)
+        return Written(nothing, nothing, nothing.float(), None, None, None, None)
+    log_probs = whole([step.log_prob for step in steps])
+    plain = steps[0].after.weights is None
+    return Written(
+        ids=ids.masked_fill(mask == 0, pad),
+        mask=mask,
+        log_probs=None if log_probs is None else log_probs * mask,
+        input_ids=None if plain else whole([step.after.ids for step in steps]),
+        input_weights=whole([step.after.weights for step in steps]),
+        input_log_probs=whole([step.after.log_prob for step in steps]),
+        input_actions=whole([step.after.action for step in steps]),
+    )

@@ -1,0 +1,1 @@
+"""Rows of data files, and the formats whose columns are told or mapped."""
