@@ -130,6 +130,7 @@ def make_models(folder: Path) -> list[Path]:
         build("experts", "codi", ModelArguments(backbone_config=experts)),
         build("shards", "atp_latent", llama, shard="12KB"),
         build("adapters", "coconut", ModelArguments(backbone_config=sizes, use_peft=True, lora_r=2)),
+        build("pccot", "pccot", ModelArguments(backbone_config=sizes)),
         build("chat", "cot", ModelArguments(model_name_or_path=str(plain), chat_template=True)),
         plain,
     ]

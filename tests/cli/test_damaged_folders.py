@@ -14,9 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from latentplan.modeling.damage import DamagedModelError
 from latentplan.modeling.loading import load_model
-from latentplan.modeling.saving import CheckpointMismatchError
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = 100
@@ -112,7 +110,7 @@ CONFIG = {
     "pad_token_id": (None, "pad_token_id is None, and the tokenizer says 0"),
     "eos_token_id": (7, "eos_token_id is 7, and answers end with 1"),
     "start_latent_token_id": (3, "start_latent_token_id is 3, and the tokenizer says"),
-    "lora": ({"r": 2, "megatron_config": {}}, "lora must be a mapping of r, lora_alpha"),
+    "lora": ({"r": 2, "megatron_config": {}}, "lora must be a mapping of alpha_pattern, lora_alpha"),
     "quantization_config": ({"quant_method": "gptq"}, "quantised weights cannot be loaded"),
     "output_attentions": (True, "it could not be saved again"),
     "to_dict": (3, "to_dict: there is no such setting"),
@@ -173,7 +171,7 @@ MORE = {
     ),
     "adapter beside the model": (
         lambda run: (run / "adapter_config.json").write_text("{}"),
-        "adapter_config.json: it is an adapter beside a whole model",
+        "beside a latentplan model, which is whole alone",
     ),
     "index beyond the folder": (
         lambda run: (
@@ -208,7 +206,7 @@ def test_each_damage_has_its_message(what, folder):
 def refusal(folder):
     """What `load_model` says, in at most two seconds of processor time and one line."""
     before = time.process_time()
-    with pytest.raises((DamagedModelError, CheckpointMismatchError, FileNotFoundError)) as refused:
+    with pytest.raises((ValueError, FileNotFoundError)) as refused:
         load_model(folder)
     assert time.process_time() - before < 2
     text = str(refused.value)

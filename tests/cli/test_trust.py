@@ -162,6 +162,15 @@ def test_python_asks_for_trust_too(edited, payload, tmp_path):
     assert "code_source" not in (tmp_path / "again" / "config.json").read_text()
 
 
+@pytest.mark.parametrize("setting", ["latent_head", "thinking", "input_rule"])
+@pytest.mark.parametrize("command", ["ask", "estimate"])
+def test_no_setting_of_a_checkpoint_runs_code(setting, command, edited, payload, tmp_path):
+    """`estimate` makes the model from settings that it has copied from the checkpoint."""
+    done = invoke(COMMANDS[command](edited(**{setting: f"{payload}:Head"}), tmp_path / "out"))
+    assert f"the {setting} '{payload}:Head'" in done.output
+    assert not (tmp_path / RAN).exists()
+
+
 def test_a_method_alone_is_refused_where_it_would_be_used(edited, payload, tmp_path):
     folder = edited(method=f"{payload}:OwnMethod")
     load_model(folder)  # asks no method

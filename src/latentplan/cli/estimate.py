@@ -7,10 +7,12 @@ latentplan estimate --config llama-3.2-1b/atp_latent_rl --per_device_train_batch
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any
 
+import torch
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -21,8 +23,8 @@ from latentplan.cli.recipe import parse_recipe, quiet_libraries, recipe_names
 from latentplan.methods.registry import get_method
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.damage import blamed_on
-from latentplan.modeling.heads import latent_head_class
 from latentplan.modeling.loading import is_latent_checkpoint
+from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.shapes import SHAPES, backbone_shape, shape_from
 from latentplan.problems.importing import CodeSource
 from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments, RunConfig, SFTConfig
@@ -110,11 +112,7 @@ def _rl_plan(model: ModelArguments, run: GRPOConfig) -> _Plan:
     if is_latent_checkpoint(f"{path}/model") or is_latent_checkpoint(path):
         folder = f"{path}/model" if is_latent_checkpoint(f"{path}/model") else path
         config = LatentReasonerConfig.from_pretrained(folder)
-        # The estimate builds the model, with the head and the method that the checkpoint names.
-        source = CodeSource(folder, model.trust_remote_code)
-        get_method(config.method, source)
-        if config.latent_head is not None:
-            latent_head_class(config.latent_head, source)
+        _ask_for_trust(config, CodeSource(folder, model.trust_remote_code))
         built_as = _as_built(config)
         return _Plan(model, built_as, run, config.backbone_config, None)
     recipe = _recipe_that_makes(path)
@@ -122,6 +120,18 @@ def _rl_plan(model: ModelArguments, run: GRPOConfig) -> _Plan:
         raise ValueError(f"{path} is neither a trained model nor the output_dir of a recipe: name either")
     start = read_plan(["--config", recipe])
     return replace(start, model=model, run=run)
+
+
+def _ask_for_trust(config: LatentReasonerConfig, source: CodeSource) -> None:
+    """Makes what a checkpoint names once as the checkpoint's: the estimate makes it as the user's settings.
+
+    Raises:
+        UntrustedCodeError: it names code, and is not trusted.
+    """
+    config.code_source = source
+    get_method(config.method, source)
+    with torch.device("meta"):
+        LatentReasoner(copy.deepcopy(config))
 
 
 def _as_built(config: LatentReasonerConfig) -> SFTConfig:

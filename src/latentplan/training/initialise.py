@@ -169,8 +169,9 @@ def load_backbone(
             path, dtype=dtype, **_attention(model), **source, **WITHOUT_ADAPTER
         )
     if adapted:
-        grow_embeddings(loaded, tokenizer)  # the adapter may have been trained with more tokens
-        merge_adapter(loaded, path)
+        with blamed_on(path, "its adapter cannot be merged", _CHECK_IT):
+            grow_embeddings(loaded, tokenizer)  # the adapter may have been trained with more tokens
+            merge_adapter(loaded, path)
     backbone = text_model(loaded)
     probe(backbone)
     with blamed_on(path, "its tokenizer does not fit it", _CHECK_IT):
