@@ -106,6 +106,7 @@ CONFIG = {
     "max_latent_steps": ("x", "max_latent_steps must be a whole number from 0 to 4096, got 'x'"),
     "initial_latent_scale": (float("nan"), "initial_latent_scale must be a number above 0"),
     "latent_head": ("gausian", "latent_head must be one of"),
+    "dtype": ("int8", "dtype must be the name of a floating-point type, got 'int8'"),
     "stop_head": ("no", "stop_head must be true or false"),
     "answer_marker": (" ", "answer_marker must be a text"),
     "pad_token_id": (None, "pad_token_id is None, and the tokenizer says 0"),
@@ -113,6 +114,7 @@ CONFIG = {
     "start_latent_token_id": (3, "start_latent_token_id is 3, and the tokenizer says"),
     "lora": ({"r": 2, "megatron_config": {}}, "lora must be a mapping of r, lora_alpha"),
     "quantization_config": ({"quant_method": "gptq"}, "quantised weights cannot be loaded"),
+    "output_attentions": (True, "it could not be saved again"),
     "to_dict": (3, "to_dict: there is no such setting"),
     "backbone_config/sub_configs": ({}, "backbone_config.sub_configs: there is no such setting"),
 }
@@ -149,7 +151,10 @@ MORE = {
         "stop_head.layers.2.bias [3], expected [2]",
     ),
     "tokenizer cut off": (lambda run: cut(run / "tokenizer.json"), "tokenizer.json: it is not JSON"),
-    "tokenizer gone": (lambda run: (run / "tokenizer.json").unlink(), "its tokenizer cannot be loaded"),
+    "tokenizer gone": (
+        lambda run: (run / "tokenizer.json").unlink(),
+        "tokenizer.json: there is no such file",
+    ),
     "tokenizer settings gone": (
         lambda run: (run / "tokenizer_config.json").unlink(),
         "tokenizer_config.json: there is no such file",

@@ -164,11 +164,14 @@ def evaluate(
     )
     console = Console(highlight=False)
     console.print(render([_evaluate_one(run, label, problems[label], console) for label in problems]))
-    if folder == evaluation_folder(model) and (folder.parent / "run.json").is_file():
-        write_model_card(folder.parent)
     for label in problems:
         stem = run.stem(label)
         console.print(Text(f"{stem}.json, predictions in {stem}.jsonl"), soft_wrap=True)
+    if folder == evaluation_folder(model) and (folder.parent / "run.json").is_file():
+        try:
+            write_model_card(folder.parent)
+        except ValueError as error:
+            fail(error)
 
 
 def load_benchmarks(

@@ -60,6 +60,10 @@ def text(least: int = 0) -> Rule:
     return Rule(what, lambda value: isinstance(value, str) and len(value.strip()) >= least)
 
 
+DTYPE = Rule(
+    "the name of a floating-point type",
+    lambda value: value in ("float16", "bfloat16", "float32", "float64", "auto", None),
+)
 FLAG = Rule("true or false", lambda value: isinstance(value, bool))
 TOKEN = whole(0, 2**31 - 1)
 TOKENS = Rule(

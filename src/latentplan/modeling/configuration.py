@@ -8,6 +8,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from latentplan.modeling.config_rules import (
+    DTYPE,
     FLAG,
     LORA,
     SETTINGS,
@@ -27,6 +28,7 @@ _SHARED_RULES: dict[str, Rule] = {
     "pad_token_id": optional(TOKEN),
     "eos_token_id": optional(TOKENS),
     "tie_word_embeddings": FLAG,
+    "dtype": DTYPE,
 }
 
 

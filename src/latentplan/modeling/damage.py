@@ -1,13 +1,15 @@
-"""Damaged model folders: one error that names the file, says what is wrong with it and what to do."""
+"""Damaged model folders and runs: one error names the file, says what is wrong with it and what to do."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from latentplan.modeling.config_rules import InvalidConfigError
 from latentplan.problems.importing import UntrustedCodeError
@@ -16,7 +18,7 @@ ADVICE = "copy or download the folder again, or train the model again"
 
 
 class DamagedModelError(ValueError):
-    """A file of a model folder is missing or damaged, or contradicts another.
+    """A file of a model folder or run is missing or damaged, or contradicts another.
 
     Args:
         file: the file, or the folder where it is the folder as a whole.
@@ -53,11 +55,20 @@ def blamed_on(file: str | os.PathLike, what: str, advice: str = ADVICE) -> Itera
 
 def read_json(file: Path) -> dict[str, Any]:
     """The mapping that a JSON file holds. Raises DamagedModelError where there is none."""
+    return _read(file, "JSON", json.loads)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds. Raises DamagedModelError where there is none."""
+    return _read(file, "YAML", yaml.safe_load)
+
+
+def _read(file: Path, kind: str, parse: Callable[[str], Any]) -> dict[str, Any]:
     if not file.is_file():
         there = "it is no regular file" if os.path.lexists(file) else "there is no such file"
         raise DamagedModelError(file, there)
-    with blamed_on(file, "it is not JSON"):
-        content = json.loads(file.read_text(encoding="utf-8"))
+    with blamed_on(file, f"it is not {kind}"):
+        content = parse(file.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise DamagedModelError(file, f"it holds {type(content).__name__} instead of a mapping")
     return content

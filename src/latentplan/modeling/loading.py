@@ -114,8 +114,8 @@ def load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizer
         with blamed_on(folder, "its tokenizer cannot be loaded"):
             return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except DamagedModelError:
-        for name in _TOKENIZER_FILES:  # which of them, if it is not even JSON
-            if os.path.lexists(folder / name):
+        for name in _TOKENIZER_FILES:  # which of them, if one is missing or is not even JSON
+            if name == _TOKENIZER_FILES[0] or os.path.lexists(folder / name):
                 read_json(folder / name)
         raise
 

@@ -34,6 +34,7 @@ def check_sound(model: LoadedModel, folder: Path) -> None:
     Raises:
         DamagedModelError: parts do not fit each other, a weight is not finite, or the model does not run.
     """
+    _check_savable(model.reasoner.config, folder)
     _check_tokens(model, folder)
     _check_decoder(model, folder)
     _check_finite(model.reasoner, folder)
@@ -41,6 +42,13 @@ def check_sound(model: LoadedModel, folder: Path) -> None:
         _check_finite(model.step_decoder, folder / STEP_DECODER)
     with blamed_on(folder / CONFIG_NAME, "the model that it describes does not run"):
         _run(model, folder)
+
+
+def _check_savable(config: LatentReasonerConfig | StepDecoderConfig, folder: Path) -> None:
+    """What can be loaded but not saved again would show after training."""
+    with blamed_on(folder / CONFIG_NAME, "it could not be saved again"):
+        config.validate()
+        config.to_json_string()
 
 
 def _check_tokens(model: LoadedModel, folder: Path) -> None:
@@ -89,6 +97,7 @@ def _check_decoder(model: LoadedModel, folder: Path) -> None:
     if model.step_decoder is None:
         return
     theirs, ours = model.step_decoder.config, model.reasoner.config
+    _check_savable(theirs, folder / STEP_DECODER)
     file = folder / STEP_DECODER / CONFIG_NAME
     for what, one, other in (
         ("latents_per_step", theirs.latents_per_step, ours.latents_per_step),

@@ -157,7 +157,7 @@ def _load_run(entry: ReportEntry, slot: int) -> Run:
 
 def _mapping(run: Run, name: str, parse: Any) -> dict[str, Any]:
     file = run.entry.path / name
-    if not file.exists():
+    if not file.is_file():
         return {}
     try:
         value = parse(file.read_text(encoding="utf-8"))
@@ -173,7 +173,7 @@ def _mapping(run: Run, name: str, parse: Any) -> dict[str, Any]:
 def _rows(run: Run, name: str) -> list[dict[str, Any]]:
     """The rows of a JSONL file; broken lines are counted in one note."""
     file = run.entry.path / name
-    if not file.exists():
+    if not file.is_file():
         return []
     rows, broken = [], []
     for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):

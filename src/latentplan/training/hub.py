@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
+from latentplan.modeling.damage import read_json
 from latentplan.training.model_card import write_model_card
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
@@ -44,7 +44,7 @@ def push_run(
 
     check_repository(repository)
     record = run / "run.json"
-    finished = record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("status") == "finished"
+    finished = record.is_file() and read_json(record).get("status") == "finished"
     if not finished or not (run / "model").is_dir():
         raise ValueError(f"{run} is no finished run: train it to its end first, then push it")
     write_model_card(run, repository)

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from latentplan.modeling.damage import blamed_on, read_json, read_yaml
 from latentplan.problems.files import write_atomically
 
 CARD = "README.md"
@@ -59,11 +60,18 @@ def write_model_card(run: Path, name: str | None = None) -> Path:
         name: OWNER/NAME on the hub; the run's name where it is None.
 
     Raises:
-        FileNotFoundError: the run has no model or no record.
+        DamagedModelError: the run has no model or no record, or one of them is damaged.
     """
-    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    settings = _settings(run)
-    model = json.loads((run / "model" / "config.json").read_text(encoding="utf-8"))
+    record, settings = read_json(run / "run.json"), _settings(run)
+    model = read_json(run / "model" / "config.json")
+    with blamed_on(run, "its record does not describe a run"):
+        card = _card(run, name, record, settings, model)
+    return write_atomically(run / "model" / CARD, card)
+
+
+def _card(
+    run: Path, name: str | None, record: dict[str, Any], settings: dict[str, Any], model: dict[str, Any]
+) -> str:
     base = record["base_model"] if "base_model" in record else base_model(settings)
     parts = [
         _metadata(settings, model, base),
@@ -76,7 +84,7 @@ def write_model_card(run: Path, name: str | None = None) -> Path:
         "## Evaluation",
         evaluation_table(run / "evaluation"),
     ]
-    return write_atomically(run / "model" / CARD, "\n\n".join(part.strip() for part in parts) + "\n")
+    return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def base_model(settings: dict[str, Any]) -> str | None:
@@ -91,7 +99,7 @@ def base_model(settings: dict[str, Any]) -> str | None:
         run = next((place for place in places if (place / "run.json").is_file()), None)
         if run is None:
             return Path(name).name if Path(name).exists() else name
-        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        record = read_json(run / "run.json")
         if "base_model" in record:
             return record["base_model"]
         name = _settings(run).get("model_name_or_path")
@@ -99,7 +107,7 @@ def base_model(settings: dict[str, Any]) -> str | None:
 
 
 def _settings(run: Path) -> dict[str, Any]:
-    return yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) or {}
+    return read_yaml(run / "config.yaml")
 
 
 def evaluation_table(folder: Path) -> str:

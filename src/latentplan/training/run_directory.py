@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
 from latentplan.common.secrets import is_secret, masked, masked_arguments, masked_command
+from latentplan.modeling.damage import read_json, read_yaml
 from latentplan.problems.files import write_atomically
 
 PACKAGES = ("latentplan", "torch", "transformers", "accelerate", "safetensors", "tokenizers", "numpy")
@@ -81,7 +82,7 @@ def differing_settings(path: Path, settings: dict[str, Any], also_free: Sequence
     A continuation may change where and how a run is done, and how the batch is spread where only its size was
     asked for; `also_free` names settings that may differ besides. So may secrets, which are masked.
     """
-    earlier = yaml.safe_load((path / "config.yaml").read_text()) or {}
+    earlier = read_yaml(path / "config.yaml")
     free = _FREE_SETTINGS | (_SPREAD if settings.get("effective_batch_size") else set()) | set(also_free)
     return [
         f"{name}: {earlier[name]!r} there, {settings[name]!r} now"
@@ -148,7 +149,7 @@ class RunDirectory:
                 "--output_dir, or start again with --overwrite_output_dir true"
             )
         record = self.path / "run.json"
-        return json.loads(record.read_text()) if record.is_file() else {}
+        return read_json(record) if record.is_file() else {}
 
     @property
     def finished(self) -> bool:
@@ -213,7 +214,7 @@ def _is_finished(record: dict[str, Any], path: Path) -> bool:
 
 def _has_finished(path: Path) -> bool:
     record = path / "run.json"
-    return record.is_file() and _is_finished(json.loads(record.read_text()), path)
+    return record.is_file() and _is_finished(read_json(record), path)
 
 
 def _lock(path: Path) -> FileLock | None:

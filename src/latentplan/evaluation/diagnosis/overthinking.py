@@ -82,14 +82,15 @@ def over_training(run: Path | None) -> list[Figure]:
 
 
 def _metrics(run: Path | None) -> list[dict]:
-    if run is None:
+    file = None if run is None else run / "metrics.jsonl"
+    if file is None or not file.is_file():
         return []
     rows = []
     try:
-        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        for line in file.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             rows += [row] if isinstance(row, dict) else []
-    except (OSError, ValueError):  # no file, or a last line that is being written
+    except (OSError, ValueError):  # unreadable, or a last line that is being written
         pass
     return rows
 
