@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from latentplan.methods.pccot import Jacobi
+from latentplan.modeling import captured
 from latentplan.modeling.decoding_state import DecodingState
 from latentplan.modeling.latent_length import LatentLength
 from latentplan.modeling.noise import Draws, slots
@@ -223,3 +224,43 @@ def test_its_settings_are_saved_and_checked(make_system, tmp_path):
         with pytest.raises(ValueError, match=r"thinking_settings of latentplan\.methods\.pccot:Jacobi"):
             make_system("pccot", thinking_settings=wrong)
     assert slots(torch.arange(1), 1, 4).shape == (1, 1, 4)
+
+
+@pytest.mark.parametrize("block", ["chain", "step"])
+def test_captured_passes_forget_their_drafts(block, make_system, make_batch, mixed_problems, monkeypatch):
+    """Static memory as on a GPU: a rollout of a size that came before is the plain one."""
+    system = make_system("pccot", thinking_settings={"block": block}, **GAUSSIAN)
+    batch = make_batch(system, mixed_problems)
+
+    def roll_out():
+        return generate(
+            system.reasoner.eval(),
+            batch["question_ids"],
+            batch["question_mask"],
+            torch.arange(len(mixed_problems)),
+            seed=3,
+            sampling=Sampling(max_new_tokens=4),
+            draws=2,
+            answers=2,
+        )
+
+    plain = roll_out()
+    monkeypatch.setattr(captured, "DEVICES", ("cpu",))
+    monkeypatch.setenv("LATENTPLAN_CUDA_GRAPHS", "1")
+    roll_out()
+    again = roll_out()
+    assert torch.equal(again.stops, plain.stops)
+    assert torch.equal(again.answer_ids, plain.answer_ids)
+    used = plain.slot_mask.bool()
+    torch.testing.assert_close(again.latents[used], plain.latents[used], atol=1e-3, rtol=1e-3)
+
+
+def test_no_row_of_a_continuous_batch_has_more_latents_than_it_may(make_system, as_loaded, mixed_problems):
+    model = as_loaded(make_system("pccot"))
+    batch = ContinuousBatch(model.reasoner)
+    ids = question_batch(model, [mixed_problems[0].question])[0][0].tolist()
+    (row,) = rows_of(ids, 0, 0, 1, Sampling.greedy(4))
+    row.max_tokens = 3
+    batch.admit([row])
+    assert len(row.latents) == 3
+    assert row.ended

@@ -10,6 +10,8 @@ from latentplan.rollout.engine import generate
 from latentplan.rollout.log_probs import score
 from latentplan.rollout.solve import question_batch
 from latentplan.rollout.trace import Token, trace
+from latentplan.training.arguments import GRPOConfig
+from latentplan.training.rl_settings import check_settings
 
 
 def soft_model(make_system, as_loaded, name="soft_thinking", method="cot", family="llama", **settings):
@@ -143,3 +145,30 @@ def test_rules_are_found_by_name_and_their_settings_are_checked(make_system, tmp
     reasoner.set_input_rule("soft_thinking", {"width": 3})
     reasoner.save_pretrained(tmp_path)
     assert type(reasoner).from_pretrained(tmp_path).input_rule.width == 3
+
+
+def test_nothing_is_drawn_at_temperature_0(make_system, as_loaded, mixed_problems):
+    model = soft_model(make_system, as_loaded, "gumbel_mixture")
+    ids, mask = question_batch(model, [problem.question for problem in mixed_problems])
+    places, sampling = torch.arange(len(ids)), Sampling.greedy(8)
+    rolled = [generate(model.reasoner, ids, mask, places, seed=seed, sampling=sampling) for seed in (0, 1)]
+    assert torch.equal(rolled[0].answer_ids, rolled[1].answer_ids)
+    batch = ContinuousBatch(model.reasoner)
+    question = question_batch(model, [mixed_problems[0].question])[0][0].tolist()
+    # Beside a row that draws, a greedy one is the greedy answer.
+    (row,), warm = (
+        rows_of(question, 0, 0, 1, sampling),
+        rows_of(question, 0, 0, 1, Sampling(max_new_tokens=8)),
+    )
+    batch.admit([row, *warm])
+    while batch.rows:
+        batch.step()
+    assert row.answer_ids == rolled[0].answer_ids[0][rolled[0].answer_mask[0].bool()].tolist()
+    seen = trace(model, mixed_problems[0].question, max_new_tokens=8)
+    assert [each.id for each in seen if isinstance(each, Token)] == row.answer_ids
+
+
+def test_a_rule_that_draws_is_not_reinforced(make_system, as_loaded):
+    model = soft_model(make_system, as_loaded, "gumbel_mixture")
+    with pytest.raises(ValueError, match="input_rule gumbel_mixture draws what is read"):
+        check_settings(GRPOConfig(output_dir="unused", use_cpu=True), model)

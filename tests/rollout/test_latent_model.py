@@ -7,9 +7,11 @@ import pytest
 import torch
 
 import latentplan
+from latentplan.modeling import active_rows
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.log_probs import score
 from latentplan.rollout.solve import solve
+from latentplan.rollout.trace import trace
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +121,20 @@ def test_public_names_exist_and_importing_them_takes_no_torch():
         _ = latentplan.lod
     code = "import sys, latentplan; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_trace_ends_with_its_answer_on_devices_that_look_rarely(
+    make_system, as_loaded, mixed_problems, monkeypatch
+):
+    model = as_loaded(make_system("cot"))
+
+    def tokens():
+        return [
+            [each.id for each in trace(model, problem.question, max_new_tokens=40)]
+            for problem in mixed_problems
+        ]
+
+    often = tokens()
+    assert any(ids[-1] == model.tokenizer.eos_token_id for ids in often)
+    monkeypatch.setattr(active_rows, "LOOKS_EVERY", {"cpu": 4})
+    assert tokens() == often

@@ -70,3 +70,17 @@ def test_nothing_random_is_moved(make_system, make_batch, mixed_problems):
     before = torch.get_rng_state()
     check_method(system.reasoner, system.method, make_batch(system, mixed_problems))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_nan_is_no_agreement(make_system, make_batch, mixed_problems, monkeypatch):
+    system = make_system("atp_latent").eval()
+    own = ATPLatent.forward
+
+    def spoilt(self, reasoner, batch):
+        passed = own(self, reasoner, batch)
+        passed.chain.mean = passed.chain.mean * float("nan")
+        return passed
+
+    monkeypatch.setattr(ATPLatent, "forward", spoilt)
+    with pytest.raises(InconsistentMethodError, match="different means"):
+        check_method(system.reasoner, system.method, make_batch(system, mixed_problems))

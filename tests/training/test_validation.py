@@ -287,7 +287,7 @@ def test_two_processes_take_the_variance_of_rewards_apart_as_one_does(
     make_system, as_loaded, grpo_config, mixed_problems, monkeypatch, tmp_path
 ):
     loaded = as_loaded(make_system("atp_latent", initial_log_variance=0.0))
-    config = grpo_config(tmp_path / "run")
+    config = grpo_config(tmp_path / "run", signal_problems=0)  # the gradients need processes that gather
     rewards = RewardSet([lambda prompts, completions, **kwargs: [len(each) / 9 for each in completions]])
     trainer = GRPOTrainer(
         loaded, config, mixed_problems, rewards, validation=ValidationSet(mixed_problems, [])

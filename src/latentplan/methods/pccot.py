@@ -56,7 +56,7 @@ class Jacobi(ThinkingProcess):
     def draft_columns(self, slots: int, latents_per_step: int) -> int:
         """T drafts of all latents of a block but the last."""
         size = min(slots, slots if self.block == "chain" else latents_per_step)
-        return self.iterations * (slots - slots // size) if size else 0
+        return self.iterations * (slots - -(-slots // size)) if size else 0
 
     def next_block(
         self,

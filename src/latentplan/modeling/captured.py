@@ -180,6 +180,13 @@ class CapturedState(DecodingState):
         ]
         return torch.cat(columns, dim=1)
 
+    def truncate(self, columns: int) -> None:
+        """Forgets the last columns that were read; their memory is written again."""
+        read = self.mask.shape[1]
+        self.length = self.length - self.mask[:, -columns:].sum(dim=1, keepdim=True)
+        self.mask = self.mask[:, :-columns]
+        self.passes.mask[:, read - columns : read] = 0
+
     def repeat(self, times: int) -> DecodingState:
         """As `DecodingState.repeat`; the new state is not captured."""
         if times == 1:

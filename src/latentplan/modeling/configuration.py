@@ -53,9 +53,11 @@ class LatentReasonerConfig(SavedConfig):
             how many; told to the model by as many `<|start-latent|>`. It may be changed after training.
         initial_latent_scale: root mean square of the latents' means when training starts.
         initial_log_variance: bias of the Gaussian head's log σ² when training starts.
-        thinking: how latents follow from hidden states: a name in `thinking.THINKING_PROCESSES`.
+        thinking: how latents follow from hidden states: a name in `thinking.THINKING_PROCESSES`, or
+            `package.module:Class`.
         thinking_settings: the process's own settings.
-        input_rule: what is read after each token of text: a name in `modeling.input_rules`; plain tokens.
+        input_rule: what is read after each token of text: a name in `modeling.input_rules`, or
+            `package.module:Class`.
         input_rule_settings: the rule's own settings.
         written_steps: whether the model writes its reasoning steps as text before the answer (CoT).
         step_separator: text between written steps.

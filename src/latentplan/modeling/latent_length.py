@@ -43,14 +43,12 @@ class LatentLength:
         temperature: of the decisions; 0 stops where stopping is the more probable.
         keys: `[rows, steps]` int64, of decisions that are drawn; None draws nothing.
         at_least: `[rows]` steps at which nothing stops the row (after an edit), or None.
-        threshold: stops where P(stop) exceeds it, instead of drawing; None draws.
     """
 
     mask: torch.Tensor | None = None
     temperature: Temperature = 0.0
     keys: torch.Tensor | None = None
     at_least: torch.Tensor | None = None
-    threshold: float | None = None
 
     def slots(self, config: LatentReasonerConfig) -> int:
         """Slots that are computed."""
@@ -104,8 +102,6 @@ class LatentLength:
 
     def _stop(self, logits: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
         """1 where the stop head stops, `[rows, steps]`, at steps of these numbers, `[rows, steps]`."""
-        if self.threshold is not None:
-            return (log_softmax(logits, self.temperature)[..., 1].exp() > self.threshold).long()
         keys = None if self.keys is None else self.keys.gather(1, number).flatten()
         temperature = self.temperature
         if isinstance(temperature, torch.Tensor):

@@ -9,7 +9,7 @@ arithmetic on the tensor's own device.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -144,10 +144,6 @@ class Draws:
     stops: torch.Tensor | None = None
     tokens: torch.Tensor | None = None
     inputs: torch.Tensor | None = None
-
-    def rows(self, index: torch.Tensor | slice) -> Draws:
-        """Those of some rows."""
-        return replace(self, **{name: each[index] for name, each in vars(self).items() if each is not None})
 
 
 def thinking_draws(

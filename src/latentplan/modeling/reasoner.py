@@ -113,7 +113,7 @@ class LatentReasoner(SavedModel):
     @property
     def draws_latents(self) -> bool:
         """Whether latents are drawn from Gaussians, and not deterministic."""
-        return self.latent_head is not None and getattr(self.latent_head, "is_gaussian", True)
+        return self.config.num_slots > 0 and self.thinking.draws(self)
 
     def end_latent(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The embedding of `<|end-latent|>`, `[rows, 1, hidden]`, and its mask."""

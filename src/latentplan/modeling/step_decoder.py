@@ -118,12 +118,20 @@ class StepDecoder(SavedModel):
         """
         if not len(latents):
             return torch.zeros(0, 0, dtype=torch.long, device=latents.device)
-        return write(self, self.start(latents), max_new_tokens, scores=False).ids
+        return write(_Greedy(self), self.start(latents), max_new_tokens, scores=False).ids
 
     def start(self, latents: torch.Tensor) -> DecodingState:
         """Returns a state in which the latents `[pairs, latents_per_step, latent_size]` are pending."""
         visible = torch.ones(latents.shape[:2], dtype=torch.long, device=latents.device)
         return DecodingState(self.backbone, self.read(latents), visible)
+
+
+class _Greedy:
+    """A decoder whose most probable token alone is wanted: its logits need no scale and no float32 copy."""
+
+    def __init__(self, decoder: StepDecoder):
+        self.config, self.get_input_embeddings = decoder.config, decoder.get_input_embeddings
+        self.logits = decoder.get_output_embeddings()
 
 
 AutoModel.register(StepDecoderConfig, StepDecoder)

@@ -1,4 +1,4 @@
-"""The thinking process: the only code that turns hidden states into latents.
+"""The thinking process: the code that turns hidden states into latents.
 
 A process draws the next block of latents. It may look ahead in the decoding state and never changes it; the
 loops append what was drawn: `think` (training, rollouts, replay, interventions, traces), and continuous
@@ -137,6 +137,10 @@ class ThinkingProcess(nn.Module):
         assert model.latent_head is not None
         return model.latent_head(hidden)
 
+    def draws(self, model: LatentReasoner) -> bool:
+        """Whether latents are drawn from Gaussians, and not deterministic; as the latent head says."""
+        return model.latent_head is not None and getattr(model.latent_head, "is_gaussian", True)
+
     def draw(
         self,
         model: LatentReasoner,
@@ -230,8 +234,8 @@ def thinking_process(
         found = import_named(name, "thinking", source)
     if not (isinstance(found, type) and issubclass(found, ThinkingProcess)):
         raise ValueError(
-            f"thinking must be one of {sorted(THINKING_PROCESSES)}, or a ThinkingProcess of yours as "
-            f"'package.module:Class', got {name!r}"
+            f"thinking must be one of {', '.join(sorted(THINKING_PROCESSES))}, or a ThinkingProcess as "
+            f"'package.module:Class' (latentplan.methods.pccot:Jacobi, or one of yours), got {name!r}"
         )
     try:
         return found(**(settings or {}))
@@ -317,7 +321,7 @@ def think_blocks(
     for start in range(0, num_slots, at_once):
         size, rows = min(at_once, num_slots - start), active.index
         noise = None if draws.latents is None else draws.latents[rows, start : start + size]
-        known = None if given is None else given.rows(rows).block(start, size)
+        known = None if given is None else given.block(start, size).rows(rows)
         scale = temperature[rows] if isinstance(temperature, Tensor) else temperature
         block = process.next_block(model, active.part, size, noise, scale, known)
         mask, decision = length.rows(rows).decide(model, block.latents, start, alive)
@@ -325,8 +329,10 @@ def think_blocks(
         latents = block.latents
         if decision is not None:
             alive = mask[:, -1]
-            # Of a block longer than a step, a row may use some slots only: it leaves at the next block.
-            unfinished = active.remaining(mask.any(dim=1).long(), start // config.latents_per_step)
+            unfinished = None
+            if start + size < num_slots:
+                # Of a block longer than a step, a row may use some slots only: it leaves at the next block.
+                unfinished = active.remaining(mask.any(dim=1).long(), start // config.latents_per_step)
             if unfinished is not None:
                 if not len(unfinished):
                     break
@@ -386,7 +392,7 @@ def unroll(
         noise_keys: `[batch]`, what the noise of the latents follows from; None uses the means.
     """
     draws = Draws()
-    if noise_keys is not None and slot_mask.shape[1]:
+    if noise_keys is not None and slot_mask.shape[1] and model.draws_latents:
         draws = Draws(latents=slots(noise_keys, slot_mask.shape[1], model.config.hidden_size))
     return think(model, state, LatentLength(slot_mask), draws)
 

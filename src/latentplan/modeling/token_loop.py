@@ -40,9 +40,11 @@ class InputRule:
 
     Attributes:
         name: what a setting calls it.
+        draws: whether it draws something for the next input, at temperatures above 0.
     """
 
     name: ClassVar[str] = "plain"
+    draws: ClassVar[bool] = False
 
     def memory(self, rows: int, device: torch.device) -> Tensor | None:
         """What it remembers of each row at the start, `[rows, n]`; the loop keeps it with the rows."""
@@ -150,6 +152,8 @@ def write_tokens(
     eos, pad = model.config.eos_token_id, model.config.pad_token_id
     alive, active = state.mask.new_ones(state.rows), ActiveRows(state)
     memory, draws = rule.memory(state.rows, alive.device), draws or Draws()
+    cold = not isinstance(temperature, Tensor) and temperature == 0
+    input_keys = draws.inputs if rule.draws and not cold else None
     for position in range(max_new_tokens):
         logits = model.logits(active.part.hidden_before()[:, 0])
         keys, scale = active.column(draws.tokens, position), temperature
@@ -161,7 +165,7 @@ def write_tokens(
         else:
             token = draw(logits, keys, scale)
         token = torch.where(alive.bool(), token, pad)
-        after = rule.next_input(logits, token, memory, active.column(draws.inputs, position))
+        after = rule.next_input(logits, token, memory, active.column(input_keys, position))
         yield TokenStep(active.index, token, alive, log_prob, after)
         if position + 1 == max_new_tokens:
             break

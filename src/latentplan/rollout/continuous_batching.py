@@ -174,8 +174,8 @@ class ContinuousBatch:
             inputs[assigned.closing, behind], mask[assigned.closing, behind] = end, 1
             for index in assigned.closing:
                 rows[index].closed = True
-        if assigned.writing:
-            self._write(state, rows, assigned.writing, inputs)
+        for indices in self._alike(rows, assigned.writing):
+            self._write(state, rows, indices, inputs)
         ended = torch.tensor([row.ended for row in rows], device=mask.device)
         mask[assigned.writing, 0] = 1
         mask.masked_fill_(ended.unsqueeze(1), 0)
@@ -198,15 +198,22 @@ class ContinuousBatch:
         block = self._next_block(state.view(torch.tensor(indices, device=device)), those, start)
         used, _ = self._length(those).decide(self.model, block.latents, start, torch.ones_like(start))
         inputs[indices, : block.latents.shape[1]], mask[indices, : used.shape[1]] = block.latents, used
-        stopping = []
+        size, stopping = used.shape[1], []
         for index, row, latents, count in zip(
-            indices, those, block.latents, used.sum(dim=1).tolist(), strict=True
+            indices, those, block.latents, self._counts(those, used), strict=True
         ):
-            row.latents.extend(latents[:count])
+            left = count if row.max_tokens is None else row.max_tokens - len(row.latents)
+            row.latents.extend(latents[: min(count, left)])
             row.ended = row.full
-            if count < used.shape[1] and not row.ended:
+            if count < size and not row.ended:
                 stopping.append(index)
         return stopping
+
+    def _counts(self, rows: list[Row], used: torch.Tensor) -> list[int]:
+        """Latents of a block in use, of each row; waits for the device only where the stop head decided."""
+        step, size = self.model.config.latents_per_step, used.shape[1]
+        decided = self.model.stop_head is not None and any(-len(row.latents) % step < size for row in rows)
+        return used.sum(dim=1).tolist() if decided else [size] * len(rows)
 
     def _next_block(self, state: Lookahead, rows: list[Row], start: torch.Tensor) -> Block:
         """Draws the next block of latents of some rows, from the slots `start` `[rows]` on."""
@@ -227,6 +234,14 @@ class ContinuousBatch:
         keys = noise.thinking_draws(self.model.config, self._keys(rows), latents=False).stops
         return LatentLength(temperature=torch.tensor(temperatures, device=self.model.device), keys=keys)
 
+    def _alike(self, rows: list[Row], indices: list[int]) -> list[list[int]]:
+        """Splits rows that write into those that an input rule draws for and those at temperature 0."""
+        if not self.model.input_rule.draws:
+            return [indices] if indices else []
+        warm = [index for index in indices if rows[index].sampling.temperature]
+        cold = [index for index in indices if not rows[index].sampling.temperature]
+        return [part for part in (warm, cold) if part]
+
     def _write(self, state: DecodingState, rows: list[Row], indices: list[int], inputs: torch.Tensor) -> None:
         """Writes a token of each row at `indices`."""
         those = [rows[index] for index in indices]
@@ -234,14 +249,14 @@ class ContinuousBatch:
         logits = self.model.logits(state.last_hidden[indices])
         position = torch.tensor([len(row.answer_ids) for row in those], device=logits.device)
         temperatures = torch.tensor([row.sampling.temperature for row in those], device=logits.device)
-        keys = self._keys(those)
-        drawn = None
+        drawn = input_keys = None
         if any(row.sampling.temperature for row in those):
+            keys = self._keys(those)
             drawn = noise.derive(keys, Stream.TOKEN, 0, 0, position)
+            if self.model.input_rule.draws:
+                input_keys = noise.derive(keys, Stream.INPUT, 0, 0, position)
         tokens = draw(logits, drawn, temperatures)
-        after = self.model.input_rule.next_input(
-            logits, tokens, self._memory(those), noise.derive(keys, Stream.INPUT, 0, 0, position)
-        )
+        after = self.model.input_rule.next_input(logits, tokens, self._memory(those), input_keys)
         inputs[indices, 0] = embed_inputs(self.model, after.ids, after.weights).float()
         for row, token, memory in zip(
             those, tokens.tolist(), [None] * len(those) if after.memory is None else after.memory, strict=True

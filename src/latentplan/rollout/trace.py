@@ -80,6 +80,8 @@ def trace(
         assert step.log_prob is not None
         last = bool(ends(step.token, reasoner.config.eos_token_id))
         yield Token(int(step.token), float(step.log_prob.exp()), last)
+        if last:
+            return
 
 
 def _steps(

@@ -228,8 +228,11 @@ class GRPOTrainer(LatentTrainer):
         return Sampled(problems, trajectories, *read)
 
     def count_flops_of(self, trajectories: Trajectories, flops: float) -> None:
-        """Adds `flops` for each position of these trajectories."""
-        self.count_flops(positions(trajectories) * flops)
+        """Adds `flops` for each position of these trajectories, and for what their thinking drafts."""
+        reasoner = self.loaded.reasoner
+        chains, slots = trajectories.slot_mask.shape
+        drafts = chains * reasoner.thinking.draft_columns(slots, reasoner.config.latents_per_step)
+        self.count_flops((positions(trajectories) + drafts) * flops)
 
     def _advantages(self, rewards: torch.Tensor, finished: torch.Tensor) -> torch.Tensor:
         """Advantages of this device's trajectories; a deviation over the batch is one over all devices."""

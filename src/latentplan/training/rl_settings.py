@@ -52,6 +52,11 @@ def check_settings(config: GRPOConfig, model: LoadedModel) -> None:
             f"num_generations must be 2 or more, got {config.num_generations}: a trajectory is compared with "
             "others of its question"
         )
+    if model.reasoner.input_rule.draws:
+        raise ValueError(
+            f"input_rule {model.reasoner.config.input_rule} draws what is read after each token, and these "
+            "draws would be actions that RL leaves out: reinforce the model with another input_rule"
+        )
     defaults = {each.name: each.default for each in fields(config)}
     for name in UNREAD.get(config.estimator, ()):
         if getattr(config, name) != defaults[name]:

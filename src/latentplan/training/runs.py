@@ -46,7 +46,7 @@ from latentplan.training.saved_model import (
     trained_outputs,
 )
 from latentplan.training.sft import SFTTrainer, make_curriculum
-from latentplan.training.sharding import full_state_dict, make_models_whole
+from latentplan.training.sharding import full_state_dict, is_sharded, make_models_whole
 from latentplan.training.trackers import usable_trackers
 from latentplan.training.trainer import LatentTrainer
 from latentplan.training.validation import load_validation
@@ -96,7 +96,8 @@ def train_sft(
     watcher = Watcher(run, SFT_RULES, Situation(parts.num_slots, parts.stop_head, curriculum.stages[-1]))
     callbacks = [MetricsFile(run), watcher]
     trainer = SFTTrainer(system, config, encoded, encoder, tokenizer, curriculum, callbacks, validation)
-    check_training(system, encoder, encoded, curriculum.stages, config.seed)
+    if not is_sharded(trainer.accelerator):
+        check_training(system, encoder, encoded, curriculum.stages, config.seed)
     return _train(run, trainer, system, tokenizer)
 
 

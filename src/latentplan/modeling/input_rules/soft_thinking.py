@@ -71,6 +71,7 @@ class GumbelMixture(SoftThinking):
     """
 
     name = "gumbel_mixture"
+    draws = True
 
     def mixture(
         self, logits: Tensor, keys: Tensor | None
