@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import copy
 import json
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -32,7 +34,6 @@ from latentplan.training.dry_run import Lengths
 from latentplan.training.footprint import SHARDING
 from latentplan.training.memory import GIB, Estimate, estimate_memory
 
-_TRY = "try a step of training instead"
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -67,7 +68,7 @@ def estimate(
     lengths = Lengths(question=question_tokens, step=step_tokens, steps=steps)
     try:
         plan = read_plan(context.args)
-        with blamed_on(plan.model.model_name_or_path or "this recipe", "its memory cannot be computed", _TRY):
+        with _blamed_on_folder(plan.model.model_name_or_path):
             result = estimate_memory(
                 plan.model,
                 plan.built_as,
@@ -84,6 +85,13 @@ def estimate(
         typer.echo(json.dumps(result.to_json(), indent=1))
     else:
         _print(result)
+
+
+def _blamed_on_folder(model: str | None) -> AbstractContextManager:
+    """Has failures be those of a model folder, if there is one: it is read without being loaded and tried."""
+    if model is None or not Path(model).is_dir():
+        return nullcontext()
+    return blamed_on(model, "its memory cannot be computed", "see whether latentplan ask can open it")
 
 
 def read_plan(arguments: list[str]) -> _Plan:

@@ -100,7 +100,7 @@ def check_saved(folder: Path, expected: Outputs, tolerance: float) -> LoadedMode
     Raises:
         SavedModelError: it computes something else.
     """
-    loaded = load_model(folder)
+    loaded = load_model(folder, trust_remote_code=True)  # written above, by code that runs already
     found = outputs(loaded.reasoner, loaded.step_decoder)
     for name, value in expected.items():
         if not torch.isfinite(value).all():
