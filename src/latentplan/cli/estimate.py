@@ -24,6 +24,7 @@ from latentplan.modeling.damage import blamed_on
 from latentplan.modeling.heads import latent_head_class
 from latentplan.modeling.loading import is_latent_checkpoint
 from latentplan.modeling.shapes import SHAPES, backbone_shape, shape_from
+from latentplan.modeling.thinking import thinking_process
 from latentplan.problems.importing import CodeSource
 from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments, RunConfig, SFTConfig
 from latentplan.training.dry_run import Lengths
@@ -115,6 +116,7 @@ def _rl_plan(model: ModelArguments, run: GRPOConfig) -> _Plan:
         get_method(config.method, source)
         if config.latent_head is not None:
             latent_head_class(config.latent_head, source)
+        thinking_process(config.thinking, config.thinking_settings, source)
         built_as = _as_built(config)
         return _Plan(model, built_as, run, config.backbone_config, None)
     recipe = _recipe_that_makes(path)
