@@ -8,13 +8,16 @@ import textwrap
 
 import pytest
 import torch
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from typer.testing import CliRunner
 
 from latentplan.cli.app import app
 from latentplan.cli.comparison.entries import Entry
 from latentplan.cli.comparison.runs import Benchmark, Evaluations, Runs
 from latentplan.methods.system import LatentSystem
+from latentplan.modeling.backbones import UnsupportedBackboneError
 from latentplan.modeling.configuration import LatentReasonerConfig
+from latentplan.modeling.damage import DamagedModelError
 from latentplan.modeling.loading import load_model
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.problems.importing import CodeSource, UntrustedCodeError, import_named
@@ -270,3 +273,47 @@ def test_trust_is_of_one_checkpoint(payload, tmp_path):
     assert import_named(f"{payload}:Head", "latent_head", CodeSource("mine", trusted=True)) is not None
     with pytest.raises(UntrustedCodeError, match="other names code"):
         import_named(f"{payload}:Head", "latent_head", CodeSource("other"))
+
+
+@pytest.mark.parametrize("command", ["ask", "sft", "grpo", "estimate"])
+@pytest.mark.parametrize("setting", ["latent_head", "thinking", "input_rule"])
+def test_every_setting_that_can_name_code_is_refused(setting, command, edited, payload, tmp_path):
+    folder = edited(**{setting: f"{payload}:Head"})
+    done = invoke(COMMANDS[command](folder, tmp_path / "out"))
+    assert not (tmp_path / RAN).exists()
+    if (setting, command) != ("input_rule", "estimate"):  # which reads no text and asks no rule
+        assert done.exit_code == 2, done.output
+        assert "--trust_remote_code true" in done.output
+
+
+NESTING = sorted(name for name, each in CONFIG_MAPPING.items() if getattr(each, "sub_configs", None))
+
+
+def test_no_model_of_ours_stands_inside_another(edited, payload, tmp_path, model):
+    """Built by transformers inside another configuration, it would pass for the user's own."""
+    inner = json.loads((model / "config.json").read_text())
+    inner["latent_head"] = f"{payload}:Head"
+    assert len(NESTING) > 50
+    for number, name in enumerate(NESTING):
+        for part in CONFIG_MAPPING[name].sub_configs:
+            folder = edited(backbone_config={"model_type": name, part: inner})
+            with pytest.raises((DamagedModelError, UnsupportedBackboneError)):
+                LatentReasoner.from_pretrained(folder)
+        if number == 0:
+            assert invoke(["ask", folder, QUESTION]).exit_code == 2
+    assert not (tmp_path / RAN).exists()
+
+
+def test_nor_inside_the_model_that_a_run_starts_from(payload, tmp_path, model):
+    inner = json.loads((model / "config.json").read_text())
+    inner["latent_head"] = f"{payload}:Head"
+    folder = tmp_path / "plain"
+    shutil.copytree(model, folder)
+    nested = {"model_type": "fuyu", "text_config": inner, "vocab_size": 60}
+    text = json.dumps(nested).replace("latent_reasoner", "latent\\u005freasoner")
+    (folder / "config.json").write_text(text)
+    done = invoke(
+        ["sft", "--model_name_or_path", folder, *TRAINING, *SHORT, "--output_dir", tmp_path / "out"]
+    )
+    assert done.exit_code == 2, done.output
+    assert not (tmp_path / RAN).exists()

@@ -11,6 +11,7 @@ from latentplan.rollout.log_probs import score
 from latentplan.rollout.solve import question_batch
 from latentplan.rollout.trace import Token, trace
 from latentplan.training.arguments import GRPOConfig
+from latentplan.training.known_answers import KnownAnswers, instead_of_samples
 from latentplan.training.rl_settings import check_settings
 
 
@@ -172,3 +173,16 @@ def test_a_rule_that_draws_is_not_reinforced(make_system, as_loaded):
     model = soft_model(make_system, as_loaded, "gumbel_mixture")
     with pytest.raises(ValueError, match="input_rule gumbel_mixture draws what is read"):
         check_settings(GRPOConfig(output_dir="unused", use_cpu=True), model)
+
+
+def test_right_answers_are_scored_as_tokens(make_system, as_loaded, mixed_problems):
+    """Of samples that were read as mixtures, known answers take the latents alone."""
+    model = soft_model(make_system, as_loaded, method="atp_latent")
+    rolled = roll_out(model, mixed_problems, Sampling(max_new_tokens=3))
+    known = KnownAnswers.of_problems(model, mixed_problems)
+    right = instead_of_samples(rolled, known)
+    assert right.input_ids is None
+    assert score(model.reasoner, right, Sampling()).answers.shape == right.answer_ids.shape
+    config = GRPOConfig(output_dir="unused", use_cpu=True, estimator="pathwise", likelihood_weight=1.0)
+    with pytest.raises(ValueError, match="likelihood_weight scores right answers as tokens"):
+        check_settings(config, model)

@@ -88,17 +88,15 @@ def _tokens_of(model: str) -> ControlTokenCheck:
     from latentplan.encoding.encoder import Encoder
     from latentplan.encoding.special_tokens import add_special_tokens
     from latentplan.modeling.configuration import LatentReasonerConfig
-    from latentplan.modeling.loading import encoder_of, find_model, is_latent_checkpoint
+    from latentplan.modeling.loading import encoder_of, find_model, is_latent_checkpoint, load_tokenizer
 
     try:
         folder = Path(model)
         if is_latent_checkpoint(folder) or is_latent_checkpoint(folder / "model"):
             found = find_model(folder)
-            encoder = encoder_of(
-                LatentReasonerConfig.from_pretrained(found), AutoTokenizer.from_pretrained(found)
-            )
+            encoder = encoder_of(LatentReasonerConfig.from_pretrained(found), load_tokenizer(found, False))
         else:
-            tokenizer = AutoTokenizer.from_pretrained(model)
+            tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
             add_special_tokens(tokenizer)
             encoder = Encoder(tokenizer)
     except (OSError, ValueError) as error:

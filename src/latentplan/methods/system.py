@@ -189,7 +189,7 @@ def save_finished(
     system.save_pretrained(folder, tokenizer, state_dict)
     if system.has_adapters:
         # Written above, by code that runs already.
-        save_merged(load_model(folder, trust_remote_code=True), folder)
+        save_merged(load_model(folder, trust_remote_code=True, sound=False), folder)
 
 
 def save_merged(saved: LoadedModel, folder: str | os.PathLike) -> None:

@@ -16,6 +16,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
+from latentplan.modeling.named_code import with_parts
+
 _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention", "attention", "moe", "mlp"}
 _RECURRENT = {"linear_attention", "conv", "mamba", "mamba2", "recurrent", "hybrid", "hybrid_sliding"}
 _REASONS = {
@@ -40,6 +42,9 @@ class UnsupportedBackboneError(ValueError):
         super().__init__(f"{name} ({config.model_type}) cannot be a backbone: {reason}; {_ADVICE}")
 
 
+OUR_MODEL_TYPES = ("latent_reasoner", "latent_step_decoder")
+
+
 def check_config(config: PreTrainedConfig) -> None:
     """Refuses what cannot be a backbone, by its configuration alone.
 
@@ -53,6 +58,9 @@ def check_config(config: PreTrainedConfig) -> None:
 
 
 def _refusal(config: PreTrainedConfig) -> str | None:
+    # One that is built inside another would pass for the user's own, with all the code that it names.
+    if any(each.model_type in OUR_MODEL_TYPES for each in with_parts(config)):
+        return "a latentplan model stands inside of it, where only a language model may"
     if config.is_encoder_decoder:
         return "it is an encoder-decoder, and latents continue one sequence"
     if config.model_type in _REASONS:

@@ -154,11 +154,25 @@ def check_values(
     kind = backbone.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise InvalidConfigError(f"backbone_config: transformers knows no model_type {_shown(kind)}")
+    for nested in _model_types(backbone):
+        if nested in ("latent_reasoner", "latent_step_decoder"):
+            raise InvalidConfigError(f"backbone_config: a {nested} cannot stand inside another model")
     try:
         CONFIG_MAPPING[kind](**{key: value for key, value in backbone.items() if key != "model_type"})
     except Exception as error:
         reason = " ".join(str(error).split())
         raise InvalidConfigError(f"backbone_config is none of a {kind} model: {reason}") from error
+
+
+def _model_types(value: Any) -> Iterator[Any]:
+    """Every `model_type` in nested mappings and lists."""
+    if isinstance(value, Mapping):
+        if "model_type" in value:
+            yield value["model_type"]
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _model_types(each)
 
 
 def _check_others(values: Mapping[str, Any]) -> None:

@@ -16,15 +16,24 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 def hub_kernels(config: PreTrainedConfig) -> list[str]:
     """The attention implementations in a configuration that transformers would fetch from the hub and run."""
-    chosen = {each._attn_implementation for each in _with_parts(config)}
+    chosen = {each._attn_implementation for each in with_parts(config)}
     return sorted(name for name in chosen if isinstance(name, str) and "/" in name)
 
 
-def _with_parts(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
+def with_parts(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
+    """Yields a configuration and all that stand inside of it."""
     yield config
-    for part in vars(config).values():  # not `sub_configs`, which a file could empty
-        if isinstance(part, PreTrainedConfig):
-            yield from _with_parts(part)
+    for value in vars(config).values():  # not `sub_configs`, which a file could empty
+        items = (
+            value.values()
+            if isinstance(value, dict)
+            else value
+            if isinstance(value, list | tuple)
+            else [value]
+        )
+        for part in items:
+            if isinstance(part, PreTrainedConfig):
+                yield from with_parts(part)
 
 
 def adapter_code(folder: Path) -> str | None:

@@ -63,7 +63,7 @@ def backbone_shape(name_or_path: str) -> PreTrainedConfig:
     if name_or_path in SHAPES:
         return shape_from(SHAPES[name_or_path])
     has_adapter(name_or_path)
-    return AutoConfig.from_pretrained(name_or_path)
+    return AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
 
 
 def shape_from(settings: dict[str, Any]) -> PreTrainedConfig:

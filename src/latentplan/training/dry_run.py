@@ -175,7 +175,8 @@ def peak_of_policy_step(system: LatentSystem, config: GRPOConfig, lengths: Lengt
     sampling = Sampling(config.temperature, config.latent_temperature, config.max_completion_length)
     system.eval()  # without dropout, as in training: the policy that is scored is the one that sampled
     start = copy.deepcopy(system.reasoner).requires_grad_(False) if config.beta else None
-    held = [*vars(trajectories).values(), *([] if start is None else [*start.parameters(), *start.buffers()])]
+    held = [each for each in vars(trajectories).values() if each is not None]
+    held += [] if start is None else [*start.parameters(), *start.buffers()]
     with _counting(system, config, held) as ledger, ledger:
         if start is not None and config.gradient_checkpointing:
             recompute_layers(start.backbone)

@@ -189,7 +189,7 @@ class GRPOTrainer(LatentTrainer):
         differs by more than a clipping range. None where all passes over the rollout come before its only
         update: each then is at the policy that sampled.
         """
-        if not self.has_ratios or self._repeats == self.args.gradient_accumulation_steps:
+        if not self.has_ratios or self.args.gradient_accumulation_steps % self._repeats == 0:
             return None
 
         def compute(system: LatentSystem) -> LogProbs:

@@ -45,6 +45,7 @@ from latentplan.modeling.probe import probe
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.saving import check_folder
 from latentplan.modeling.step_decoder import StepDecoder
+from latentplan.modeling.thinking import thinking_process
 from latentplan.problems.importing import CodeSource
 from latentplan.problems.problem import Problem
 from latentplan.training.arguments import ModelArguments, SFTConfig
@@ -68,6 +69,7 @@ def initialise_system(
     method = get_method(config.method)  # before the start is loaded: what the user names is the user's
     if config.latent_head is not None:
         latent_head_class(config.latent_head)
+    thinking_process(config.thinking or method.thinking, config.thinking_settings)
     start = load_start(model)
     if start is not None:
         backbone, tokenizer = start.reasoner.backbone, start.tokenizer

@@ -66,6 +66,8 @@ def instead_of_samples(trajectories: Trajectories, known: KnownAnswers) -> Traje
         answer_mask=mask,
         answer_log_probs=torch.zeros_like(mask, dtype=torch.float32),
         finished=torch.ones(len(ids), dtype=torch.bool, device=ids.device),
+        input_ids=None,
+        input_weights=None,
     )
 
 

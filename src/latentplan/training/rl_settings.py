@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.token_loop import InputRule
 from latentplan.training.arguments import GRPOConfig
 
 _OF_LATENTS = ("latent_logprob", "first_slot_of_best")
@@ -78,6 +79,11 @@ def check_settings(config: GRPOConfig, model: LoadedModel) -> None:
         raise ValueError(
             f"likelihood_weight={config.likelihood_weight} teaches latents what makes the right answer "
             "likely: it needs a number above 0, and estimator pathwise"
+        )
+    if config.likelihood_weight and model.reasoner.config.input_rule != InputRule.name:
+        raise ValueError(
+            f"likelihood_weight scores right answers as tokens beside samples that input_rule "
+            f"{model.reasoner.config.input_rule} read as mixtures: set likelihood_weight to 0"
         )
     if config.likelihood_weight and not model.reasoner.config.num_slots:
         raise ValueError(f"likelihood_weight moves latents, and {model.reasoner.config.method} has none")

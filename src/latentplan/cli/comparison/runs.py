@@ -140,7 +140,7 @@ class Runs:
         The models that come of it name that code too, and here the user has named it first.
         """
         entry = self.entries[name]
-        named = [str(entry.settings.get(setting) or "") for setting in ("method", "latent_head")]
+        named = [str(entry.settings.get(setting) or "") for setting in ("method", "latent_head", "thinking")]
         if entry.settings.get("trust_remote_code") or any(map(names_own_code, named)):
             return True
         return entry.start is not None and self.names_code(entry.start)
