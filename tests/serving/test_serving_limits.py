@@ -103,7 +103,7 @@ def test_a_failing_pass_is_a_500_and_the_next_request_is_answered(server, questi
         raise RuntimeError("the device has gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(served._batch, "join", broken)
+        patch.setattr(served._batch, "admit", broken)
         status, _, body = server.send(CHAT, asking(questions[0]))
     assert (status, body["error"]["code"]) == (500, "internal_error")
     assert "the device has gone" in caplog.text

@@ -166,7 +166,7 @@ def test_every_schedule_trains(settings, run_grpo, trained, tmp_path):
 
 def test_answers_alone_leave_the_heads_as_they_are(run_grpo, trained, tmp_path):
     start = trained("atp_latent")
-    run = run_grpo(tmp_path / "run", start, max_steps=2, estimator="answers")
+    run = run_grpo(tmp_path / "run", start, max_steps=6, estimator="answers")
     before, after = (load_model(each).reasoner for each in (start, run.path))
     for head in ("latent_head", "stop_head"):
         old, new = getattr(before, head).state_dict(), getattr(after, head).state_dict()

@@ -202,7 +202,8 @@ def test_adapters_of_a_sharded_model_are_merged_and_a_finished_run_is_overwritte
     )
     model = replace(scratch_model, **adapters)
     one = run_sft(tmp_path / "one", model, **settings, per_device_train_batch_size=8).path
-    assert_same_weights(one, two, tolerance=1e-5)
+    # Of adapters on embeddings: their gradients are sums over all rows with a token, in another order.
+    assert_same_weights(one, two, tolerance=5e-5)
     assert all(math.isfinite(row["loss"]) for row in metrics(half))
     assert json.loads((half / "run.json").read_text())["status"] == "finished"
 

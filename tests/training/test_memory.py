@@ -183,7 +183,7 @@ def test_a_rollout_holds_the_keys_and_values_of_every_trajectory(tmp_path):
     # 24 trajectories; question, one slot, <|end-latent|>, 5 tokens; one layer of 2 heads of 16 floats; as
     # much again is reserved.
     assert result.rollout["KV cache"] == 2 * 2 * 24 * (24 + 1 + 1 + 5) * 2 * 16 * 4
-    assert result.rollout["logits"] == 24 * 503 * 24
+    assert result.rollout["logits"] == 24 * 503 * 36
     assert result.peak == max(sum(result.training.values()), sum(result.rollout.values()))
     assert result.training["runtime (assumed)"] == RUNTIME
 

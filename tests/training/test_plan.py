@@ -66,6 +66,6 @@ def test_noise_keys_follow_from_seed_problem_and_position(make_system, clock_tok
     other, _ = collator_and_places(system, clock_tokenizer, mixed_problems, seed=4)
     items = [placed[Place(2, 1, 7)], placed[Place(4, 1, 8)]]
     keys = collator(items)["noise_keys"].tolist()
-    assert keys == [int(noise.fold(3, 2, 7)), int(noise.fold(3, 4, 8))]
+    assert keys == [int(noise.derive(3, noise.Stream.EXAMPLE, *pair)) for pair in ((2, 7), (4, 8))]
     assert collator(items[1:])["noise_keys"].tolist() == keys[1:]
     assert other(items)["noise_keys"].tolist() != keys

@@ -51,7 +51,7 @@ def supervised(data, scratch_model, sft_config, tmp_path_factory):
 def test_decoded_sentences_are_read_and_rewarded(supervised, data, grpo_config, tmp_path):
     result, predictions = evaluate(load_model(supervised), PROBLEMS, latent_use=False)
     assert result.coherence.natural > 0.5
-    assert result.coherence.strict == 0
+    assert result.coherence.strict is None  # no equation leads to a sentence's answer
     assert predictions[0].plan[0].endswith(".")
     config = grpo_config(
         tmp_path / "run",
