@@ -18,6 +18,7 @@ turn, in a process that is watched. A command may work or end with one message. 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -37,7 +38,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-SLOW, HANGS, LARGE = 5.0, 60.0, 500.0
+import psutil
+
+SLOW, HANGS, LARGE, POLL = 5.0, 60.0, 500.0, 5.0
 PAYLOAD = "payload_of_a_stranger"
 QUESTION = "the dial starts at 7 . it moves on by 3 . where is it ?"
 PROBLEMS = ["--benchmark", "minigsm:clock", "--num_problems", "2", "--max_new_tokens", "8"]
@@ -488,6 +491,7 @@ class Outcome:
     seconds: float = 0.0
     processor_seconds: float = 0.0
     megabytes: float = 0.0
+    hung: bool = False
     code: list[str] = field(default_factory=list)
     traceback: str = ""
     output: str = ""
@@ -495,7 +499,7 @@ class Outcome:
     @property
     def faults(self) -> list[str]:
         """Which of the four must not happen."""
-        slow = self.processor_seconds > SLOW or self.seconds > HANGS
+        slow = self.processor_seconds > SLOW or self.hung
         found = {
             "traceback": bool(self.traceback) or "Traceback" in self.output,
             "slow": slow,
@@ -583,6 +587,9 @@ def prepare(work: Path) -> Watch:
 
 def work_through(numbers: list[int], seed: int, bases: list[Path], work: Path, results: Any) -> None:
     """Runs the folders of `numbers` in turn, and puts what was begun and what came of it into `results`."""
+    from latentplan.cli.child import end_with_parent
+
+    end_with_parent()
     work.mkdir(parents=True, exist_ok=True)
     watch = prepare(work)
     names = list(COMMANDS)
@@ -617,25 +624,34 @@ def run_all(numbers: list[int], seed: int, bases: list[Path], work: Path, on_out
 
 def follow(process: Any, results: Any, left: list[int], on_outcome: Callable) -> list[int]:
     """Takes outcomes from a process until it is done, hangs or has ended; the folders that are left."""
-    begun, at = None, time.monotonic()
+    begun, waited = None, 0.0
     while left:
         try:
-            got = results.get(timeout=5)
+            got = results.get(timeout=POLL)
         except queue.Empty:
-            if process.is_alive() and (begun is None or time.monotonic() - at < HANGS):
+            waited += 0.0 if is_paused(process.pid) else POLL
+            if process.is_alive() and (begun is None or waited < HANGS):
                 continue
             if begun is None:
                 raise RuntimeError(f"folder {left[0]} could not be made") from None
-            begun.seconds = time.monotonic() - at
-            begun.traceback = "" if process.is_alive() else "the process ended"
+            begun.seconds, begun.hung = waited, process.is_alive()
+            begun.traceback = "" if begun.hung else "the process ended"
             on_outcome(begun)
             return left[1:]
+        waited = 0.0
         if got.seconds < 0:
-            begun, at = got, time.monotonic()
+            begun = got
             continue
         on_outcome(got)
         begun, left = None, left[1:]
     return left
+
+
+def is_paused(pid: int) -> bool:
+    """Whether somebody has stopped a process for a while, which is no fault of what it does."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    return False
 
 
 def main() -> None:
