@@ -91,7 +91,8 @@ def test_the_optimizer_forgets_when_a_stage_begins(reset, run_sft, tmp_path):
     old = load_model(before.path).reasoner.latent_head.mean.weight
     new = load_model(after.path).reasoner.latent_head.mean.weight
     steps = (new - old).abs() / 3e-3
-    assert bool(((steps - 1).abs() < 0.01).all()) == reset
+    full = float(((steps - 1).abs() < 0.01).float().mean())
+    assert full > 0.99 if reset else full < 0.9  # a gradient near Adam's epsilon makes a shorter step
 
 
 @pytest.mark.parametrize("earlier", ["cot", "coconut"])
