@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 from latentplan.cli.app import app
 from latentplan.cli.comparison.entries import Entry
 from latentplan.cli.comparison.runs import Benchmark, Evaluations, Runs
+from latentplan.common.plugins import CodeSource, UntrustedCodeError, import_named
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.backbones import UnsupportedBackboneError
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.damage import DamagedModelError
 from latentplan.modeling.loading import load_model
 from latentplan.modeling.reasoner import LatentReasoner
-from latentplan.problems.importing import CodeSource, UntrustedCodeError, import_named
 from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.training.arguments import ModelArguments, SFTConfig
 from latentplan.training.initialise import initialise_system

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from latentplan.problems.files import write_atomically
+from latentplan.common.files import write_atomically
 
 
 def test_writing_replaces_an_older_file(tmp_path: Path) -> None:

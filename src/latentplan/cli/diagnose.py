@@ -32,13 +32,13 @@ from latentplan.cli.options import (
     column_map,
 )
 from latentplan.cli.own_problems import own_preset, run_of
+from latentplan.common.files import write_atomically
 from latentplan.evaluation.diagnosis.examine import FINDINGS, examine
 from latentplan.evaluation.diagnosis.findings import Diagnosis
 from latentplan.evaluation.diagnosis.table import render, to_markdown
 from latentplan.modeling.loading import find_model
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.counterfactuals import counterfactuals
-from latentplan.problems.files import write_atomically
 
 SOMETHING_FAILED = 3
 NUM_PROBLEMS = 500

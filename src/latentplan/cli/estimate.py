@@ -22,13 +22,13 @@ from transformers import PreTrainedConfig
 
 from latentplan.cli.opening import fail
 from latentplan.cli.recipe import parse_recipe, quiet_libraries, recipe_names
+from latentplan.common.plugins import CodeSource
 from latentplan.methods.registry import get_method
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.damage import blamed_on
 from latentplan.modeling.loading import is_latent_checkpoint
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.shapes import SHAPES, backbone_shape, shape_from
-from latentplan.problems.importing import CodeSource
 from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments, RunConfig, SFTConfig
 from latentplan.training.dry_run import Lengths
 from latentplan.training.footprint import SHARDING

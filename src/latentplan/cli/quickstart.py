@@ -29,8 +29,8 @@ from latentplan.cli.evaluate import file_stem, is_evaluated
 from latentplan.cli.jobs import Job, run_jobs
 from latentplan.cli.recipe import find_recipe
 from latentplan.cli.scale import count_steps, scaled_settings
+from latentplan.common.files import write_atomically
 from latentplan.modeling.sampling import Sampling
-from latentplan.problems.files import write_atomically
 from latentplan.report.build import build_report
 from latentplan.report.formats import decimal, percent
 from latentplan.report.runs import ReportEntry

@@ -31,6 +31,7 @@ from latentplan.cli.options import (
     TrustRemoteCode,
     column_map,
 )
+from latentplan.common.files import write_atomically
 from latentplan.evaluation.harness import versions
 from latentplan.evaluation.results import SamplingSettings
 from latentplan.evaluation.selection.measure import Sampled, beside, sample_model
@@ -38,7 +39,6 @@ from latentplan.evaluation.selection.results import SelectionResult
 from latentplan.evaluation.selection.table import render, to_markdown
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
-from latentplan.problems.files import write_atomically
 from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import Problem
 from latentplan.report.selection_plot import draw

@@ -9,7 +9,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
-from latentplan.problems.files import write_atomically
+from latentplan.common.files import write_atomically
 
 
 class SavedJson:

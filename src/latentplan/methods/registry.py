@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
+from latentplan.common.plugins import CodeSource, import_named, modules_of, names_own_code
 from latentplan.methods.base import Method
-from latentplan.problems.importing import CodeSource, import_named, modules_of, names_own_code
 
 
 def _methods_of(module: object) -> list[type[Method]]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
+from latentplan.common.plugins import UntrustedCodeError
 from latentplan.modeling.config_rules import InvalidConfigError
-from latentplan.problems.importing import UntrustedCodeError
 
 ADVICE = "copy or download the folder again, or train the model again"
 

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from latentplan.common.plugins import CodeSource, import_named, names_own_code
 from latentplan.modeling.linear_maps import linear
-from latentplan.problems.importing import CodeSource, import_named, names_own_code
 
 
 @dataclass

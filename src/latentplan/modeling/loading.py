@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 from transformers.utils import logging as hf_logging
 
+from latentplan.common.plugins import CodeSource
 from latentplan.encoding.chat import ChatTemplate
 from latentplan.encoding.encoder import Encoder
 from latentplan.modeling.configuration import LatentReasonerConfig
@@ -20,7 +21,6 @@ from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.saving import CODE_FILE
 from latentplan.modeling.soundness import STEP_DECODER, check_sound
 from latentplan.modeling.step_decoder import StepDecoder
-from latentplan.problems.importing import CodeSource
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 

@@ -13,14 +13,14 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME
 
+from latentplan.common.files import write_atomically
+from latentplan.common.plugins import CodeSource
 from latentplan.modeling.adapter_folders import refuse_adapter
 from latentplan.modeling.backbones import check_config
 from latentplan.modeling.config_rules import Rule, check_values
 from latentplan.modeling.damage import blamed_on, check_regular, read_json
 from latentplan.modeling.named_code import hub_kernels
 from latentplan.modeling.stored_weights import check_size, stored_weights
-from latentplan.problems.files import write_atomically
-from latentplan.problems.importing import CodeSource
 
 CODE_FILE = "modeling_latentplan.py"
 CODE = '''"""Leads transformers' auto classes to latentplan, which holds the model's code."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from latentplan.common.plugins import CodeSource, import_named, names_own_code
 from latentplan.modeling.active_rows import ActiveRows, laid_out
 from latentplan.modeling.decoding_state import DecodingState, Lookahead
 from latentplan.modeling.gaussians import gaussian_log_prob
@@ -22,7 +23,6 @@ from latentplan.modeling.heads import LatentDistribution
 from latentplan.modeling.latent_length import LatentLength, StopDecision
 from latentplan.modeling.noise import Draws, columns, slots
 from latentplan.modeling.sampling import Temperature
-from latentplan.problems.importing import CodeSource, import_named, names_own_code
 
 if TYPE_CHECKING:
     from latentplan.modeling.configuration import LatentReasonerConfig

@@ -16,12 +16,12 @@ from itertools import chain as concatenate
 from itertools import islice
 from pathlib import Path
 
+from latentplan.common.plugins import names_own_code
 from latentplan.problems.benchmarks import BENCHMARKS, Benchmark, benchmark_named, benchmark_names
 from latentplan.problems.formats.own_data import ColumnMap, mapped_reader
 from latentplan.problems.formats.row_format import RowReader
 from latentplan.problems.formats.rows import NumberedRow
 from latentplan.problems.hub import hub_rows
-from latentplan.problems.importing import names_own_code
 from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.reading import (
     Outcome,

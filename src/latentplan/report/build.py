@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from latentplan.problems.files import write_atomically
+from latentplan.common.files import write_atomically
 from latentplan.report.formats import run_title
 from latentplan.report.html import render
 from latentplan.report.runs import ReportEntry, load_runs

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from latentplan.problems.files import write_atomically
+from latentplan.common.files import write_atomically
 from latentplan.report.runs import ReportEntry, Run, benchmarks_of, coherence_of, dig, load_runs, rl_pairs
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 
-from latentplan.problems.importing import import_named, names_own_code
+from latentplan.common.plugins import import_named, names_own_code
 from latentplan.rewards.accuracy import accuracy, when_correct
 from latentplan.rewards.coherence import coherence_paper, coherence_strict
 from latentplan.rewards.contract import Reward

@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
+from latentplan.common.files import write_atomically
 from latentplan.methods.system import STEP_DECODER_FOLDER, VALUE_HEAD_FOLDER
 from latentplan.modeling.saving import CheckpointMismatchError, mismatches
-from latentplan.problems.files import write_atomically
 
 logger = logging.getLogger(__name__)
 STAGING = ".checkpoint-in-progress"

@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from latentplan.common.plugins import CodeSource
 from latentplan.encoding.chat import ChatTemplate
 from latentplan.encoding.special_tokens import (
     END_LATENT,
@@ -46,7 +47,6 @@ from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.saving import check_folder
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.modeling.thinking import thinking_process
-from latentplan.problems.importing import CodeSource
 from latentplan.problems.problem import Problem
 from latentplan.training.arguments import ModelArguments, SFTConfig
 

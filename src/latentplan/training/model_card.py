@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from latentplan.common.files import write_atomically
 from latentplan.modeling.damage import blamed_on, read_json, read_yaml
-from latentplan.problems.files import write_atomically
 
 CARD = "README.md"
 _SETTINGS = """

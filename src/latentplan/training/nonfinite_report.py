@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from latentplan.problems.files import write_atomically
+from latentplan.common.files import write_atomically
 
 _SHOWN_NAMES = 20
 

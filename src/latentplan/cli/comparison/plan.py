@@ -17,7 +17,7 @@ from latentplan.cli.comparison.entries import Entry
 from latentplan.cli.comparison.runs import Evaluations, Runs
 from latentplan.cli.comparison.sweep import Sweep
 from latentplan.cli.jobs import Job
-from latentplan.problems.files import write_atomically
+from latentplan.common.files import write_atomically
 
 FORMAT_VERSION = 1
 

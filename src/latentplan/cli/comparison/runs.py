@@ -18,8 +18,8 @@ from latentplan.cli.comparison.entries import Entry, write_recipe
 from latentplan.cli.evaluate import file_stem
 from latentplan.cli.jobs import Commands
 from latentplan.cli.recipe import parse_recipe, trainer_of
+from latentplan.common.plugins import names_own_code
 from latentplan.modeling.sampling import Sampling
-from latentplan.problems.importing import names_own_code
 from latentplan.training.arguments import flatten_recipe
 from latentplan.training.run_directory import (
     RunConflictError,

@@ -20,8 +20,8 @@ from latentplan.cli.comparison.entries import Entry
 from latentplan.cli.comparison.runs import TRUST, Evaluations, Runs
 from latentplan.cli.evaluate import file_stem
 from latentplan.cli.jobs import Commands, Job
+from latentplan.common.files import write_atomically
 from latentplan.modeling.sampling import Sampling
-from latentplan.problems.files import write_atomically
 
 VALIDATION = "validation"
 

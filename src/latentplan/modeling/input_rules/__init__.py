@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from latentplan.common.plugins import CodeSource, import_named, modules_of, names_own_code
 from latentplan.modeling.token_loop import InputRule
-from latentplan.problems.importing import CodeSource, import_named, modules_of, names_own_code
 
 
 def input_rules() -> dict[str, type[InputRule]]:

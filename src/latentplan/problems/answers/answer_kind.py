@@ -15,9 +15,9 @@ from fractions import Fraction
 from functools import cache, lru_cache
 from typing import ClassVar
 
+from latentplan.common.plugins import import_named, modules_of, names_own_code
 from latentplan.problems.answers.extraction import extract_answer, normalise_answer
 from latentplan.problems.answers.quantities import numbers_match, parse_number
-from latentplan.problems.importing import import_named, modules_of, names_own_code
 
 _PACKAGE = "latentplan.problems.answers"
 _TOLD_BY_REFERENCE = ("number", "yes_no", "expression", "text")

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
+from latentplan.common.plugins import import_named, modules_of, names_own_code
 from latentplan.problems.formats.row_format import Format
-from latentplan.problems.importing import import_named, modules_of, names_own_code
 from latentplan.problems.problem import DataError
 
 _PACKAGE = "latentplan.problems.benchmarks"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from latentplan.problems.files import write_atomically
+from latentplan.common.files import write_atomically
 from latentplan.report.comparison.columns import flat_rows
 from latentplan.report.comparison.measures import read_comparison
 from latentplan.report.comparison.notes import notes

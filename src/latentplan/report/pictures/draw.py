@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from latentplan.common.files import write_atomically
 from latentplan.evaluation.clustering import Clustering, clustering
 from latentplan.evaluation.latent_table import LatentTable
-from latentplan.problems.files import write_atomically
 from latentplan.report.pictures import tables
 from latentplan.report.pictures.chains import draw_sigma, draw_stops
 from latentplan.report.pictures.labels import LABELS

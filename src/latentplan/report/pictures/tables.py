@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from latentplan.common.files import write_atomically
 from latentplan.evaluation.clustering import Clustering
 from latentplan.evaluation.latent_table import LatentTable
-from latentplan.problems.files import write_atomically
 from latentplan.report.pictures.chains import sigma_curve, stop_curves
 from latentplan.report.pictures.labels import LABELS
 from latentplan.report.pictures.rewards import reward_parts
