@@ -19,8 +19,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
+from latentplan.modeling.backbone_check import probe
 from latentplan.modeling.backbones import UnsupportedBackboneError, check_config
-from latentplan.modeling.probe import probe
 
 MOST_PARAMETERS = 30_000_000
 # Of each size, the names that configurations have for something of that size.

@@ -563,7 +563,7 @@ def write_payload(work: Path) -> None:
     (work / f"{PAYLOAD}.py").write_text(
         "import pathlib\n"
         f"pathlib.Path({str(work / f'{PAYLOAD}_ran')!r}).touch()\n"
-        "from latentplan.modeling.heads import GaussianHead as Head\n"
+        "from latentplan.modeling.latent_heads import GaussianHead as Head\n"
         "from latentplan.methods.atp_latent import ATPLatent as OwnMethod\n"
     )
 

@@ -41,9 +41,8 @@ def held() -> float:
 
 
 def measure(mode: str, file: Path, cache: Path, results: Any) -> None:
-    from latentplan.encoding.encoder import Encoder
-    from latentplan.encoding.special_tokens import add_special_tokens
-    from latentplan.encoding.tokenizers import problem_texts, train_byte_level_bpe
+    from latentplan.encoding.processor import Encoder
+    from latentplan.encoding.tokenizers import add_special_tokens, problem_texts, train_byte_level_bpe
     from latentplan.problems.readers import read_problems
     from latentplan.training import reading
     from latentplan.training.arguments import DataArguments

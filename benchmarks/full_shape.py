@@ -28,9 +28,8 @@ from transformers import AutoModelForCausalLM
 from latentplan.cli.app import app
 from latentplan.cli.estimate import read_plan
 from latentplan.cli.recipe import recipe_names
-from latentplan.encoding.encoder import Encoder
-from latentplan.encoding.special_tokens import add_special_tokens
-from latentplan.encoding.tokenizers import problem_texts, train_byte_level_bpe
+from latentplan.encoding.processor import Encoder
+from latentplan.encoding.tokenizers import add_special_tokens, problem_texts, train_byte_level_bpe
 from latentplan.modeling.shapes import SHAPES, shape_from
 from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.training.dry_run import Lengths

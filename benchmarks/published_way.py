@@ -21,14 +21,14 @@ import torch
 import torch.nn.functional as F
 from transformers import DynamicCache
 
-from latentplan.encoding.encoder import IGNORE, Batch
+from latentplan.encoding.processor import IGNORE, Batch
 from latentplan.methods.system import LatentSystem
-from latentplan.modeling import noise
-from latentplan.modeling.gaussians import standard_normal_kl
-from latentplan.modeling.noise import Stream
+from latentplan.modeling import counter_rng as noise
+from latentplan.modeling.counter_rng import Stream
+from latentplan.modeling.efficiency.chunked_logits import ends
+from latentplan.modeling.latent_heads import standard_normal_kl
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling, draw
-from latentplan.modeling.vocabulary import ends
 from latentplan.rollout.engine import chain_noise
 
 

@@ -43,8 +43,8 @@ from workload import (
     seconds,
 )
 
-from latentplan.modeling import weight_gradients
 from latentplan.modeling.backbones import body
+from latentplan.modeling.efficiency import linear_layers as weight_gradients
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout import engine
 from latentplan.rollout.budget import cache_bytes

@@ -13,13 +13,19 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from latentplan.encoding.encoder import Batch
-from latentplan.encoding.special_tokens import END_LATENT, START_LATENT, add_special_tokens
-from latentplan.encoding.tokenizers import problem_texts, train_byte_level_bpe, train_word_level
+from latentplan.encoding.processor import Batch
+from latentplan.encoding.tokenizers import (
+    END_LATENT,
+    START_LATENT,
+    add_special_tokens,
+    problem_texts,
+    train_byte_level_bpe,
+    train_word_level,
+)
 from latentplan.methods.registry import get_method
 from latentplan.methods.system import LatentSystem, make_encoder
-from latentplan.modeling import products
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
+from latentplan.modeling.efficiency import matmul as products
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.shapes import SHAPES, shape_from

@@ -10,8 +10,13 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from latentplan.encoding.special_tokens import END_LATENT, START_LATENT, add_special_tokens
-from latentplan.encoding.tokenizers import problem_texts, train_word_level
+from latentplan.encoding.tokenizers import (
+    END_LATENT,
+    START_LATENT,
+    add_special_tokens,
+    problem_texts,
+    train_word_level,
+)
 from latentplan.methods.registry import get_method
 from latentplan.methods.system import LatentSystem, make_encoder
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig

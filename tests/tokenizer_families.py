@@ -7,8 +7,7 @@ import json
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from latentplan.encoding.special_tokens import add_special_tokens
-from latentplan.encoding.tokenizers import train_byte_level_bpe, train_word_level
+from latentplan.encoding.tokenizers import add_special_tokens, train_byte_level_bpe, train_word_level
 
 TEXTS = ["Ann has 3 pens and buys 4 . How many pens has she now ?", "### 7", "<<3+4=7>>", "user assistant \n"]
 LLAMA_3 = (

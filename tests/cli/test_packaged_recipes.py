@@ -7,7 +7,7 @@ import yaml
 
 from latentplan.cli.recipe import find_recipe, parse_recipe, recipe_names
 from latentplan.methods.registry import methods
-from latentplan.modeling.heads import LATENT_HEADS
+from latentplan.modeling.latent_heads import LATENT_HEADS
 from latentplan.modeling.shapes import SHAPES
 from latentplan.problems.benchmarks import BENCHMARKS
 from latentplan.rewards import get_reward

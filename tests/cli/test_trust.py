@@ -18,7 +18,7 @@ from latentplan.common.plugins import CodeSource, UntrustedCodeError, import_nam
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.backbones import UnsupportedBackboneError
 from latentplan.modeling.configuration import LatentReasonerConfig
-from latentplan.modeling.damage import DamagedModelError
+from latentplan.modeling.folders.damage import DamagedModelError
 from latentplan.modeling.loading import load_model
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.problems.minigsm import PRESETS, generate
@@ -84,7 +84,7 @@ def payload(tmp_path, monkeypatch, request):
             f"""
             from pathlib import Path
             from latentplan.methods.atp_latent import ATPLatent
-            from latentplan.modeling.heads import GaussianHead
+            from latentplan.modeling.latent_heads import GaussianHead
             Path({str(tmp_path / RAN)!r}).touch()
 
             class Head(GaussianHead):

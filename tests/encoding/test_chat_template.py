@@ -3,10 +3,9 @@
 import pytest
 from transformers import AutoTokenizer
 
-from latentplan.encoding.chat import PLAIN_TEMPLATE, ChatTemplate, saved_template
-from latentplan.encoding.encoder import Encoder
-from latentplan.encoding.special_tokens import add_special_tokens
-from latentplan.encoding.tokenizers import train_byte_level_bpe
+from latentplan.encoding.chat_template import PLAIN_TEMPLATE, ChatTemplate, saved_template
+from latentplan.encoding.processor import Encoder
+from latentplan.encoding.tokenizers import add_special_tokens, train_byte_level_bpe
 from latentplan.problems.problem import Problem
 
 # As Llama 3: bos in the template, today's date in the system message, <|eot|> after every turn.

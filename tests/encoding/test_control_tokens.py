@@ -9,9 +9,9 @@ import pytest
 from tokenizer_families import BRACKETS, FAMILIES, LATENT, make
 
 import latentplan
-from latentplan.encoding.chat import ChatTemplate
+from latentplan.encoding.chat_template import ChatTemplate
 from latentplan.encoding.control_tokens import ControlTokenError, ControlTokens, is_control_mark
-from latentplan.encoding.encoder import Encoder
+from latentplan.encoding.processor import Encoder
 from latentplan.problems.problem import Problem
 
 
@@ -162,7 +162,12 @@ def test_brackets_stay_the_templates_own(encoders):
 
 
 # Where the library itself writes the text: the marker of equations, an end of turn, names of unknown words.
-OWN_TEXT = {"encoding/encoder.py", "encoding/chat.py", "encoding/special_tokens.py", "serving/questions.py"}
+OWN_TEXT = {
+    "encoding/processor.py",
+    "encoding/chat_template.py",
+    "encoding/tokenizers.py",
+    "serving/questions.py",
+}
 
 
 def test_nothing_but_the_encoder_encodes_text():

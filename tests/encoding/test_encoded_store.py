@@ -8,11 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentplan.encoding.chat import ChatTemplate
-from latentplan.encoding.encoder import Encoder
-from latentplan.encoding.special_tokens import add_special_tokens
-from latentplan.encoding.store import EncodedStore, encoder_fingerprint, write_encoded
-from latentplan.encoding.tokenizers import problem_texts, train_byte_level_bpe, train_word_level
+from latentplan.encoding.chat_template import ChatTemplate
+from latentplan.encoding.processor import Encoder
+from latentplan.encoding.token_store import EncodedStore, encoder_fingerprint, write_encoded
+from latentplan.encoding.tokenizers import (
+    add_special_tokens,
+    problem_texts,
+    train_byte_level_bpe,
+    train_word_level,
+)
 from latentplan.problems.problem import Problem
 
 texts = st.text(min_size=1, max_size=15)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from latentplan.encoding.encoder import IGNORE, Encoder, collate
+from latentplan.encoding.processor import IGNORE, Encoder, collate
 from latentplan.encoding.tokenizers import train_word_level
 from latentplan.problems.problem import Problem
 

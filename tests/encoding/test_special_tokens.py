@@ -2,8 +2,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from latentplan.encoding.special_tokens import SPECIAL_TOKENS, add_special_tokens, resize_embeddings
-from latentplan.encoding.tokenizers import train_byte_level_bpe, train_word_level
+from latentplan.encoding.tokenizers import (
+    SPECIAL_TOKENS,
+    add_special_tokens,
+    resize_embeddings,
+    train_byte_level_bpe,
+    train_word_level,
+)
 
 
 def grown(texts, *, tied=False, spare_rows=0):

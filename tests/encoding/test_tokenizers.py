@@ -3,8 +3,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from latentplan.encoding.special_tokens import SPECIAL_TOKENS, add_special_tokens
-from latentplan.encoding.tokenizers import problem_texts, train_byte_level_bpe, train_word_level
+from latentplan.encoding.tokenizers import (
+    SPECIAL_TOKENS,
+    add_special_tokens,
+    problem_texts,
+    train_byte_level_bpe,
+    train_word_level,
+)
 
 
 @pytest.fixture(scope="module")

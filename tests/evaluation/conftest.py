@@ -8,8 +8,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from latentplan.encoding.special_tokens import END_LATENT, START_LATENT, add_special_tokens
-from latentplan.encoding.tokenizers import problem_texts, train_word_level
+from latentplan.encoding.tokenizers import (
+    END_LATENT,
+    START_LATENT,
+    add_special_tokens,
+    problem_texts,
+    train_word_level,
+)
 from latentplan.methods.registry import get_method
 from latentplan.methods.system import LatentSystem, make_encoder
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig

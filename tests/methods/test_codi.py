@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from latentplan.encoding.encoder import IGNORE
+from latentplan.encoding.processor import IGNORE
 from latentplan.methods.system import make_encoder
 from latentplan.modeling.thinking import unroll
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from latentplan.encoding.encoder import IGNORE
+from latentplan.encoding.processor import IGNORE
 from latentplan.methods.icot import ICoT
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling

@@ -5,7 +5,7 @@ import torch
 
 from latentplan.methods.registry import get_method, methods
 from latentplan.methods.system import LatentSystem
-from latentplan.modeling import noise
+from latentplan.modeling import counter_rng as noise
 from latentplan.modeling.configuration import StepDecoderConfig
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.step_decoder import StepDecoder

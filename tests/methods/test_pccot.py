@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from latentplan.methods.pccot import Jacobi
-from latentplan.modeling import captured
+from latentplan.modeling.counter_rng import Draws, slots
 from latentplan.modeling.decoding_state import DecodingState
+from latentplan.modeling.efficiency import cuda_graphs as captured
 from latentplan.modeling.latent_length import LatentLength
-from latentplan.modeling.noise import Draws, slots
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.thinking import Given, think, unroll
 from latentplan.rollout.continuous_batching import ContinuousBatch, rows_of

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 
-from latentplan.modeling.adapter_folders import has_adapter, merge_adapter
+from latentplan.modeling.folders.adapter_folders import has_adapter, merge_adapter
 from latentplan.modeling.loading import load_model
 
 TIED = {"tie_word_embeddings": True}

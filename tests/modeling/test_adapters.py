@@ -7,8 +7,8 @@ import torch
 
 from latentplan.methods.registry import methods
 from latentplan.methods.system import LatentSystem, save_finished
-from latentplan.modeling.adapters import add_lora, merge_lora
 from latentplan.modeling.loading import load_model
+from latentplan.modeling.lora import add_lora, merge_lora
 
 SETTINGS = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": None}
 

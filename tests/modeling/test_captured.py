@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-from latentplan.modeling import captured
+from latentplan.modeling.efficiency import cuda_graphs as captured
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout import engine
 from latentplan.rollout.engine import generate

@@ -4,8 +4,8 @@ import torch
 
 from latentplan.methods.registry import methods
 from latentplan.methods.system import LatentSystem
-from latentplan.modeling.adapters import add_lora
-from latentplan.modeling.probe import probe
+from latentplan.modeling.backbone_check import probe
+from latentplan.modeling.lora import add_lora
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from latentplan.modeling import noise
+from latentplan.modeling import counter_rng as noise
 
 
 def test_noise_is_a_function_of_the_key_alone():

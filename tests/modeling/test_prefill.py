@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentplan.modeling import prefill as prefilling
 from latentplan.modeling.decoding_state import DecodingState
-from latentplan.modeling.prefill import by_length, prefill
+from latentplan.modeling.efficiency import prefill as prefilling
+from latentplan.modeling.efficiency.prefill import by_length, prefill
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from latentplan.modeling import products
-from latentplan.modeling.linear_maps import LinearMap, install, linear
-from latentplan.modeling.products import add_product, by_onednn, product
+from latentplan.modeling.efficiency import matmul as products
+from latentplan.modeling.efficiency.linear_layers import LinearMap, install, linear
+from latentplan.modeling.efficiency.matmul import add_product, by_onednn, product
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 has_onednn = pytest.mark.skipif(

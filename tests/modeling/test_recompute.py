@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from latentplan.modeling.recompute import decoder_layers, recompute_layers
+from latentplan.modeling.efficiency.gradient_checkpointing import decoder_layers, recompute_layers
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
 from latentplan.rollout.log_probs import replay, score

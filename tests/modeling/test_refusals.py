@@ -5,8 +5,8 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from latentplan.modeling.backbone_check import probe
 from latentplan.modeling.backbones import UnsupportedBackboneError, check_config, finish_logits, text_model
-from latentplan.modeling.probe import probe
 from latentplan.training.arguments import ModelArguments
 from latentplan.training.initialise import load_backbone
 

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from latentplan.modeling import noise, sampling
+from latentplan.modeling import counter_rng as noise
+from latentplan.modeling import sampling
 from latentplan.modeling.sampling import Sampling, choose, draw, log_softmax
 
 PROBABILITIES = torch.tensor([0.1, 0.0, 0.45, 0.05, 0.4])

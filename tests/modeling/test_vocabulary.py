@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from latentplan.modeling import vocabulary
-from latentplan.modeling.vocabulary import (
+from latentplan.modeling.efficiency import chunked_logits as vocabulary
+from latentplan.modeling.efficiency.chunked_logits import (
     at_places,
     from_places,
     places,

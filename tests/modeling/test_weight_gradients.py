@@ -13,11 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from latentplan.methods.registry import methods
-from latentplan.modeling import weight_gradients
-from latentplan.modeling.linear_maps import install
-from latentplan.modeling.recompute import recompute_layers
+from latentplan.modeling.efficiency import linear_layers as weight_gradients
+from latentplan.modeling.efficiency.gradient_checkpointing import recompute_layers
+from latentplan.modeling.efficiency.linear_layers import deferred_weight_gradients, install, is_spread
 from latentplan.modeling.sampling import Sampling
-from latentplan.modeling.weight_gradients import deferred_weight_gradients, is_spread
 from latentplan.rollout.engine import generate
 from latentplan.training.estimators import ESTIMATORS
 
@@ -76,7 +75,7 @@ def test_small_parts_tied_weights_and_layers_that_run_again(
     family, tied, recomputed, rows, defer, make_system, make_batch, mixed_problems, monkeypatch
 ):
     monkeypatch.setattr(weight_gradients, "ROWS_AT_ONCE", rows)
-    monkeypatch.setattr("latentplan.modeling.vocabulary.LOGITS_AT_ONCE", 200)
+    monkeypatch.setattr("latentplan.modeling.efficiency.chunked_logits.LOGITS_AT_ONCE", 200)
     system = make_system("atp_latent", family=family, backbone={"tie_word_embeddings": tied})
     if recomputed:
         recompute_layers(system.reasoner.backbone)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import masking_utils
 
-from latentplan.modeling import active_rows, prefill
+from latentplan.modeling.efficiency import batch_compaction as active_rows
+from latentplan.modeling.efficiency import prefill
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout import engine
 from latentplan.rollout.engine import generate

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from latentplan.modeling import noise
+from latentplan.modeling import counter_rng as noise
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import answer_from, chain_noise, generate, trajectory_keys
 from latentplan.rollout.plan_tokens import sample_plans

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from latentplan.modeling import active_rows
 from latentplan.modeling.decoding_state import DecodingState
+from latentplan.modeling.efficiency import batch_compaction as active_rows
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout import engine
 from latentplan.rollout.budget import cache_bytes, pieces

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import latentplan
-from latentplan.modeling import active_rows
+from latentplan.modeling.efficiency import batch_compaction as active_rows
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.log_probs import score
 from latentplan.rollout.solve import solve

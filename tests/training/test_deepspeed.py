@@ -30,7 +30,7 @@ def with_deepspeed(self, *args, deepspeed_plugin=None, **kwargs):
 
 AcceleratorState.__init__ = with_deepspeed
 
-from latentplan.modeling import vocabulary
+from latentplan.modeling.efficiency import chunked_logits as vocabulary
 
 vocabulary.LOGITS_AT_ONCE = 2**11  # processes differ in how many parts they take
 

@@ -27,7 +27,9 @@ def with_fsdp(self, *args, fsdp_plugin=None, **kwargs):
 
 AcceleratorState.__init__ = with_fsdp
 
-from latentplan.modeling import products, vocabulary, weight_gradients
+from latentplan.modeling.efficiency import matmul as products
+from latentplan.modeling.efficiency import chunked_logits as vocabulary
+from latentplan.modeling.efficiency import linear_layers as weight_gradients
 
 vocabulary.LOGITS_AT_ONCE = 2**11  # processes differ in how many parts they take
 weight_gradients.WORTH_DEFERRING["cpu"] = 0  # one process adds up what two defer

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from latentplan.modeling.counter_rng import Draws
 from latentplan.modeling.latent_length import LatentLength
-from latentplan.modeling.noise import Draws
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.thinking import think
 from latentplan.rollout.engine import generate

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from latentplan.methods.system import LatentSystem
-from latentplan.modeling.heads import ValueHead
+from latentplan.modeling.latent_heads import ValueHead
 from latentplan.rewards import RewardSet
 from latentplan.training.latent_rl import LatentRLTrainer, mean_value, value_loss
 from latentplan.training.rollouts import Minibatch

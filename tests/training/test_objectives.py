@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
-from latentplan.modeling.gaussians import gaussian_kl, gaussian_log_prob, standard_normal_kl
+from latentplan.modeling.latent_heads import gaussian_kl, gaussian_log_prob, standard_normal_kl
 from latentplan.training.advantages import SCALE_REWARDS, group_advantages
 from latentplan.training.objectives import (
     LOSS_TYPES,

@@ -5,7 +5,7 @@ import torch
 
 from latentplan.encoding.curriculum import Curriculum
 from latentplan.methods.system import make_encoder
-from latentplan.modeling import noise
+from latentplan.modeling import counter_rng as noise
 from latentplan.training.plan import Place, PlacedProblems, PlanSampler, StageCollator, shuffled
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from latentplan.methods import system as systems
-from latentplan.modeling import adapters
+from latentplan.modeling import lora as adapters
 from latentplan.modeling.saving import SavedModel
 from latentplan.training import saved_model
 from latentplan.training.runs import train_sft

@@ -8,8 +8,7 @@ import pytest
 import torch
 import yaml
 
-from latentplan.encoding.special_tokens import SPECIAL_TOKENS
-from latentplan.encoding.tokenizers import problem_texts, train_word_level
+from latentplan.encoding.tokenizers import SPECIAL_TOKENS, problem_texts, train_word_level
 from latentplan.methods.system import make_encoder
 from latentplan.modeling.loading import load_model
 from latentplan.problems.fingerprint import fingerprint

@@ -11,8 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from typer.testing import CliRunner
 
 from latentplan.cli.app import app
-from latentplan.encoding.special_tokens import SPECIAL_TOKENS, add_special_tokens
-from latentplan.encoding.tokenizers import problem_texts, train_word_level
+from latentplan.encoding.tokenizers import SPECIAL_TOKENS, add_special_tokens, problem_texts, train_word_level
 from latentplan.modeling.loading import load_model
 from latentplan.training.arguments import DataArguments, ModelArguments
 from latentplan.training.initialise import initialise_system

@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from latentplan.cli.app import app
-from latentplan.encoding.encoder import Encoder
+from latentplan.encoding.processor import Encoder
 from latentplan.problems.fingerprint import fingerprint
 from latentplan.problems.overlap import ContaminationError
 from latentplan.problems.problem import DataError, Problem

@@ -85,8 +85,8 @@ def _tokens_of(model: str) -> ControlTokenCheck:
     from transformers import AutoTokenizer
 
     from latentplan.cli.opening import fail
-    from latentplan.encoding.encoder import Encoder
-    from latentplan.encoding.special_tokens import add_special_tokens
+    from latentplan.encoding.processor import Encoder
+    from latentplan.encoding.tokenizers import add_special_tokens
     from latentplan.modeling.configuration import LatentReasonerConfig
     from latentplan.modeling.loading import encoder_of, find_model, is_latent_checkpoint, load_tokenizer
 

@@ -25,7 +25,7 @@ from latentplan.cli.recipe import parse_recipe, quiet_libraries, recipe_names
 from latentplan.common.plugins import CodeSource
 from latentplan.methods.registry import get_method
 from latentplan.modeling.configuration import LatentReasonerConfig
-from latentplan.modeling.damage import blamed_on
+from latentplan.modeling.folders.damage import blamed_on
 from latentplan.modeling.loading import is_latent_checkpoint
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.shapes import SHAPES, backbone_shape, shape_from

@@ -11,7 +11,7 @@ from itertools import chain
 import torch
 import torch.nn.functional as F
 
-from latentplan.encoding.encoder import Batch, pad_right
+from latentplan.encoding.processor import Batch, pad_right
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,20 @@
 
 `word_level` keeps every word, number and sign as one token (the clock world has about 60 of them);
 `byte_level_bpe` takes any text, with digits kept apart. Both are saved as ordinary fast tokenizers.
+
+The three tokens that frame latent reasoning, and how they enter a tokenizer and an embedding table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
+import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from latentplan.encoding.control_tokens import END_LATENT, LATENT, SPECIAL_TOKENS, START_LATENT
 from latentplan.problems.problem import Problem
 
 PAD, EOS, UNKNOWN = "<|pad|>", "<|eos|>", "<|unk|>"
@@ -79,3 +84,92 @@ def _as_fast_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, unk_token=UNKNOWN, padding_side="left"
     )
+
+
+__all__ = [
+    "END_LATENT",
+    "LATENT",
+    "SPECIAL_TOKENS",
+    "START_LATENT",
+    "add_special_tokens",
+    "initialise_special_tokens",
+    "resize_embeddings",
+]
+
+
+def add_special_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Adds the three latent tokens to the tokenizer, and a padding token where it has none.
+
+    Raises:
+        ValueError: it has neither a padding token nor an end token, or gives a latent token the id of another
+            token.
+    """
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": list(SPECIAL_TOKENS)}, replace_extra_special_tokens=False
+    )
+    vocabulary = tokenizer.get_vocab()
+    ids = [vocabulary[token] for token in SPECIAL_TOKENS]
+    taken = sorted(token for token, index in vocabulary.items() if index in ids)
+    if len(taken) > len(set(ids)):
+        raise ValueError(
+            f"{_name(tokenizer)} has several tokens of one id: {', '.join(taken)}; save it again"
+        )
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise no_end_token(tokenizer)
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def no_end_token(tokenizer: PreTrainedTokenizerBase) -> ValueError:
+    """The error that a tokenizer does not say how an answer ends, for the caller to raise."""
+    return ValueError(
+        f"{_name(tokenizer)} has no end token (eos_token), and an answer ends with it: name one of its "
+        'tokens in tokenizer_config.json, such as "eos_token": "</s>"'
+    )
+
+
+def _name(tokenizer: PreTrainedTokenizerBase) -> str:
+    return f"the tokenizer of {tokenizer.name_or_path or 'this model'}"
+
+
+def num_rows(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Rows that an embedding table needs for every token: the largest id and one.
+
+    `len(tokenizer)` is the number of tokens, which is less where ids have been left out.
+    """
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def grow_embeddings(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Gives the backbone's embeddings a row for each of the tokenizer's ids; never takes one away."""
+    if num_rows(tokenizer) > _embedding_tables(backbone)[0].shape[0]:
+        backbone.resize_token_embeddings(num_rows(tokenizer), mean_resizing=False)
+
+
+def resize_embeddings(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Grows the backbone's embeddings to the tokenizer's ids and initialises the latent tokens in them."""
+    grow_embeddings(backbone, tokenizer)
+    initialise_special_tokens(backbone, tokenizer)
+
+
+@torch.no_grad()
+def initialise_special_tokens(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Sets the embeddings of the latent tokens, which a text model has never learned.
+
+    They copy the embedding of `<<` where that is one token, so that the first latent starts from what the
+    model knows when it begins to write a step (Coconut, arXiv:2412.06769), else the mean of all other
+    embeddings.
+    """
+    special = torch.tensor(tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)))
+    marker = tokenizer.encode("<<", add_special_tokens=False)
+    others = sorted(set(tokenizer.get_vocab().values()) - set(special.tolist()))
+    known = len(marker) == 1 and marker[0] != tokenizer.unk_token_id
+    for weight in _embedding_tables(backbone):
+        weight[special] = weight[marker[0]].clone() if known else weight[others].mean(dim=0)
+
+
+def _embedding_tables(backbone: PreTrainedModel) -> list[torch.Tensor]:
+    """The input and output embeddings, once where they are tied."""
+    modules: list[Any] = [backbone.get_input_embeddings(), backbone.get_output_embeddings()]
+    tables = {id(module.weight): module.weight for module in modules if module is not None}
+    return list(tables.values())

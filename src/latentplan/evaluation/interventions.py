@@ -12,10 +12,10 @@ from dataclasses import replace
 import torch
 
 from latentplan.evaluation.rollouts import GreedyChains
-from latentplan.modeling import noise
+from latentplan.modeling import counter_rng as noise
+from latentplan.modeling.counter_rng import Draws, Stream
 from latentplan.modeling.latent_length import LatentLength
 from latentplan.modeling.loading import LoadedModel
-from latentplan.modeling.noise import Draws, Stream
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.thinking import Given, think
 from latentplan.problems.problem import Problem

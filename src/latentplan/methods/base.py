@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from transformers import PreTrainedModel
 
-from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder, Row, collate
+from latentplan.encoding.processor import Batch, EncodedProblem, Encoder, Row, collate
 from latentplan.methods.objectives import OBJECTIVES, ForwardPass, Objective
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.reasoner import LatentReasoner
@@ -20,7 +20,7 @@ class Method:
 
     Attributes:
         name: what a recipe calls it.
-        latent_head: a name in `modeling.heads.LATENT_HEADS`, or None without latents.
+        latent_head: a name in `modeling.latent_heads.LATENT_HEADS`, or None without latents.
         thinking: how latents follow from hidden states: a name in `modeling.thinking.THINKING_PROCESSES`, or
             `package.module:Class`.
         stop_head: whether a stop head ends the chain of latents.

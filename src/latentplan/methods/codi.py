@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 import torch.nn.functional as F
 
-from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder, pad_right
+from latentplan.encoding.processor import Batch, EncodedProblem, Encoder, pad_right
 from latentplan.methods.base import Method
 from latentplan.methods.objectives import ForwardPass, Objective, row_count
 from latentplan.modeling.decoding_state import DecodingState
+from latentplan.modeling.efficiency.chunked_logits import at_places, places, token_log_probs
 from latentplan.modeling.layer_states import layer_inputs
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.thinking import read_text, unroll
-from latentplan.modeling.vocabulary import at_places, places, token_log_probs
 
 if TYPE_CHECKING:
     from latentplan.methods.system import LatentSystem

@@ -17,15 +17,15 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from latentplan.encoding.compression import collate_groups, compress
-from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder, Row, collate
+from latentplan.encoding.processor import Batch, EncodedProblem, Encoder, Row, collate
 from latentplan.methods.base import Method
 from latentplan.methods.objectives import ForwardPass, Objective
-from latentplan.modeling import noise
+from latentplan.modeling import counter_rng as noise
 from latentplan.modeling.configuration import LatentReasonerConfig
-from latentplan.modeling.gaussians import gaussian_log_prob
+from latentplan.modeling.efficiency.chunked_logits import at_places, token_log_probs
+from latentplan.modeling.latent_heads import gaussian_log_prob
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.thinking import LatentChain
-from latentplan.modeling.vocabulary import at_places, token_log_probs
 
 if TYPE_CHECKING:
     from latentplan.methods.system import LatentSystem

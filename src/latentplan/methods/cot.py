@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from latentplan.encoding.encoder import EncodedProblem, Encoder, Row
+from latentplan.encoding.processor import EncodedProblem, Encoder, Row
 from latentplan.methods.base import Method
 from latentplan.modeling.configuration import LatentReasonerConfig
 

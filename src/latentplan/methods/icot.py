@@ -12,7 +12,7 @@ import random
 from dataclasses import replace
 from typing import ClassVar
 
-from latentplan.encoding.encoder import EncodedProblem, Encoder, Row
+from latentplan.encoding.processor import EncodedProblem, Encoder, Row
 from latentplan.methods.base import Method
 from latentplan.modeling.configuration import LatentReasonerConfig
 

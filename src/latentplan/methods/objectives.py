@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from latentplan.encoding.encoder import Batch
-from latentplan.modeling.gaussians import standard_normal_kl
+from latentplan.encoding.processor import Batch
+from latentplan.modeling.efficiency.chunked_logits import at_places, token_log_probs
+from latentplan.modeling.latent_heads import standard_normal_kl
 from latentplan.modeling.thinking import LatentChain
-from latentplan.modeling.vocabulary import at_places, token_log_probs
 
 if TYPE_CHECKING:
     from latentplan.methods.system import LatentSystem

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from latentplan.encoding.encoder import Batch
+from latentplan.encoding.processor import Batch
 from latentplan.methods.base import Method
 from latentplan.methods.objectives import ForwardPass
 from latentplan.modeling.reasoner import LatentReasoner

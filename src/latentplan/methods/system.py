@@ -13,18 +13,18 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS_NAME
 
-from latentplan.encoding.chat import saved_template
-from latentplan.encoding.encoder import Batch, Encoder
+from latentplan.encoding.chat_template import saved_template
+from latentplan.encoding.processor import Batch, Encoder
 from latentplan.methods.base import Method
 from latentplan.methods.registry import get_method
-from latentplan.modeling.adapters import merge_saved
-from latentplan.modeling.heads import ValueHead
+from latentplan.modeling.efficiency.gradient_checkpointing import decoder_layers, recompute_layers
+from latentplan.modeling.efficiency.linear_layers import deferred_weight_gradients
+from latentplan.modeling.folders.model_check import STEP_DECODER
+from latentplan.modeling.latent_heads import ValueHead
 from latentplan.modeling.loading import LoadedModel, encoder_of, load_model
+from latentplan.modeling.lora import merge_saved
 from latentplan.modeling.reasoner import LatentReasoner
-from latentplan.modeling.recompute import decoder_layers, recompute_layers
-from latentplan.modeling.soundness import STEP_DECODER
 from latentplan.modeling.step_decoder import StepDecoder
-from latentplan.modeling.weight_gradients import deferred_weight_gradients
 
 STEP_DECODER_FOLDER, VALUE_HEAD_FOLDER = STEP_DECODER, "value_head"
 

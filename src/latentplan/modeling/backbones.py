@@ -1,6 +1,6 @@
 """What a language model has to be to serve as a backbone, and how its parts are reached in every family.
 
-`check_config` judges a configuration before any weight is fetched, `modeling.probe` the loaded model. A
+`check_config` judges a configuration before any weight is fetched, `modeling.backbone_check` the loaded model. A
 backbone reads embeddings, attends to the past in every layer, and keeps it in a key-value cache: latent
 slots are masked columns of that cache, and the samples of a question share it.
 """
@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
-from latentplan.modeling.named_code import with_parts
+from latentplan.modeling.folders.remote_code import with_parts
 
 _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention", "attention", "moe", "mlp"}
 _RECURRENT = {"linear_attention", "conv", "mamba", "mamba2", "recurrent", "hybrid", "hybrid_sliding"}

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from latentplan.modeling.config_rules import (
+from latentplan.modeling.folders.config_rules import (
     DTYPE,
     FLAG,
     LORA,

@@ -15,9 +15,8 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from latentplan.modeling.backbones import body, takes_positions
-from latentplan.modeling.growing_cache import GrowingLayer
-from latentplan.modeling.recompute import RecomputableCache, recomputes
-from latentplan.modeling.windows import Windows
+from latentplan.modeling.efficiency.gradient_checkpointing import RecomputableCache, recomputes
+from latentplan.modeling.efficiency.kv_cache import GrowingLayer, Windows
 
 
 class Lookahead(Protocol):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from latentplan.modeling.noise import columns
+from latentplan.modeling.counter_rng import columns
 from latentplan.modeling.sampling import Temperature, draw, log_softmax
 
 if TYPE_CHECKING:

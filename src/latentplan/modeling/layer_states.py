@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from latentplan.modeling.recompute import decoder_layers
+from latentplan.modeling.efficiency.gradient_checkpointing import decoder_layers
 
 
 @contextmanager

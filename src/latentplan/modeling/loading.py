@@ -12,14 +12,14 @@ from transformers.utils import CONFIG_NAME
 from transformers.utils import logging as hf_logging
 
 from latentplan.common.plugins import CodeSource
-from latentplan.encoding.chat import ChatTemplate
-from latentplan.encoding.encoder import Encoder
+from latentplan.encoding.chat_template import ChatTemplate
+from latentplan.encoding.processor import Encoder
 from latentplan.modeling.configuration import LatentReasonerConfig
-from latentplan.modeling.damage import DamagedModelError, blamed_on, check_regular, read_json
-from latentplan.modeling.named_code import tokenizer_code
+from latentplan.modeling.folders.damage import DamagedModelError, blamed_on, check_regular, read_json
+from latentplan.modeling.folders.model_check import STEP_DECODER, check_sound
+from latentplan.modeling.folders.remote_code import tokenizer_code
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.saving import CODE_FILE
-from latentplan.modeling.soundness import STEP_DECODER, check_sound
 from latentplan.modeling.step_decoder import StepDecoder
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")

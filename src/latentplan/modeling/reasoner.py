@@ -9,13 +9,13 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers import initialization as init
 
-from latentplan.modeling.adapters import ADAPTER_PARTS, add_lora
 from latentplan.modeling.backbones import finish_logits
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.decoding_state import DecodingState
-from latentplan.modeling.heads import PauseHead, StopHead, latent_head_class
+from latentplan.modeling.efficiency.linear_layers import install
 from latentplan.modeling.input_rules import input_rule
-from latentplan.modeling.linear_maps import install
+from latentplan.modeling.latent_heads import PauseHead, StopHead, latent_head_class
+from latentplan.modeling.lora import ADAPTER_PARTS, add_lora
 from latentplan.modeling.saving import SavedModel
 from latentplan.modeling.thinking import thinking_process
 

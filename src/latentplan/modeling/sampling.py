@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from latentplan.modeling import noise
+from latentplan.modeling import counter_rng as noise
 
 _NUMBERS_AT_ONCE = {"cpu": 2**16}
 """Numbers that are made together: few enough for a processor's caches. All of them on other devices."""

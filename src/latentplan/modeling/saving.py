@@ -15,12 +15,12 @@ from transformers.utils import CONFIG_NAME
 
 from latentplan.common.files import write_atomically
 from latentplan.common.plugins import CodeSource
-from latentplan.modeling.adapter_folders import refuse_adapter
 from latentplan.modeling.backbones import check_config
-from latentplan.modeling.config_rules import Rule, check_values
-from latentplan.modeling.damage import blamed_on, check_regular, read_json
-from latentplan.modeling.named_code import hub_kernels
-from latentplan.modeling.stored_weights import check_size, stored_weights
+from latentplan.modeling.folders.adapter_folders import refuse_adapter
+from latentplan.modeling.folders.config_rules import Rule, check_values
+from latentplan.modeling.folders.damage import blamed_on, check_regular, read_json
+from latentplan.modeling.folders.remote_code import hub_kernels
+from latentplan.modeling.folders.stored_weights import check_size, stored_weights
 
 CODE_FILE = "modeling_latentplan.py"
 CODE = '''"""Leads transformers' auto classes to latentplan, which holds the model's code."""

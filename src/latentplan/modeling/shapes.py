@@ -10,7 +10,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from latentplan.modeling.adapter_folders import has_adapter
+from latentplan.modeling.folders.adapter_folders import has_adapter
 
 _LLAMA_3 = {
     "model_type": "llama",

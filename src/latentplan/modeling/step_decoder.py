@@ -13,12 +13,12 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers import initialization as init
 
-from latentplan.modeling.adapters import ADAPTER_PARTS, add_lora
 from latentplan.modeling.backbones import body, finish_logits
 from latentplan.modeling.configuration import StepDecoderConfig
 from latentplan.modeling.decoding_state import DecodingState
-from latentplan.modeling.heads import Linear, full_precision
-from latentplan.modeling.linear_maps import install
+from latentplan.modeling.efficiency.linear_layers import install
+from latentplan.modeling.latent_heads import Linear, full_precision
+from latentplan.modeling.lora import ADAPTER_PARTS, add_lora
 from latentplan.modeling.saving import SavedModel
 from latentplan.modeling.token_loop import write
 

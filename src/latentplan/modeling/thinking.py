@@ -16,12 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from latentplan.common.plugins import CodeSource, import_named, names_own_code
-from latentplan.modeling.active_rows import ActiveRows, laid_out
+from latentplan.modeling.counter_rng import Draws, columns, slots
 from latentplan.modeling.decoding_state import DecodingState, Lookahead
-from latentplan.modeling.gaussians import gaussian_log_prob
-from latentplan.modeling.heads import LatentDistribution
+from latentplan.modeling.efficiency.batch_compaction import ActiveRows, laid_out
+from latentplan.modeling.latent_heads import LatentDistribution, gaussian_log_prob
 from latentplan.modeling.latent_length import LatentLength, StopDecision
-from latentplan.modeling.noise import Draws, columns, slots
 from latentplan.modeling.sampling import Temperature
 
 if TYPE_CHECKING:

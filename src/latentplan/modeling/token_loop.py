@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from latentplan.modeling.active_rows import ActiveRows, laid_out
+from latentplan.modeling.counter_rng import Draws
 from latentplan.modeling.decoding_state import DecodingState
-from latentplan.modeling.noise import Draws
+from latentplan.modeling.efficiency.batch_compaction import ActiveRows, laid_out
+from latentplan.modeling.efficiency.chunked_logits import ends
 from latentplan.modeling.sampling import Temperature, choose, draw
-from latentplan.modeling.vocabulary import ends
 
 
 @dataclass

@@ -18,13 +18,13 @@ from typing import NamedTuple, cast
 
 import torch
 
-from latentplan.encoding.encoder import pad_left
-from latentplan.modeling import noise
+from latentplan.encoding.processor import pad_left
+from latentplan.modeling import counter_rng as noise
+from latentplan.modeling.counter_rng import Stream
 from latentplan.modeling.decoding_state import DecodingState, Lookahead
-from latentplan.modeling.gathering import gathered
+from latentplan.modeling.efficiency.batch_compaction import gathered
+from latentplan.modeling.efficiency.prefill import prefill
 from latentplan.modeling.latent_length import LatentLength
-from latentplan.modeling.noise import Stream
-from latentplan.modeling.prefill import prefill
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling, draw
 from latentplan.modeling.thinking import Block

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from latentplan.modeling.efficiency.chunked_logits import ends
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.step_decoder import StepDecoder
-from latentplan.modeling.vocabulary import ends
 
 _LOGITS_AT_ONCE = 2**24
 

@@ -12,17 +12,17 @@ from typing import cast
 
 import torch
 
-from latentplan.modeling import noise
-from latentplan.modeling.captured import captured
-from latentplan.modeling.growing_cache import reserved
+from latentplan.modeling import counter_rng as noise
+from latentplan.modeling.counter_rng import Stream
+from latentplan.modeling.efficiency.chunked_logits import ends
+from latentplan.modeling.efficiency.cuda_graphs import captured
+from latentplan.modeling.efficiency.kv_cache import reserved
+from latentplan.modeling.efficiency.prefill import prefill
 from latentplan.modeling.latent_length import LatentLength
-from latentplan.modeling.noise import Stream
-from latentplan.modeling.prefill import prefill
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.thinking import LatentChain, think
 from latentplan.modeling.token_loop import Written, write
-from latentplan.modeling.vocabulary import ends
 from latentplan.rollout.budget import cache_bytes, free_bytes, pieces, vocabulary_bytes
 from latentplan.rollout.trajectories import Trajectories
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import torch
 
+from latentplan.modeling.counter_rng import Draws
 from latentplan.modeling.decoding_state import DecodingState
+from latentplan.modeling.efficiency.chunked_logits import at_places, from_places, token_log_probs_and_entropy
 from latentplan.modeling.latent_length import LatentLength
-from latentplan.modeling.noise import Draws
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling, log_softmax
 from latentplan.modeling.thinking import LatentChain, read_text, think
 from latentplan.modeling.token_loop import embed_inputs
-from latentplan.modeling.vocabulary import at_places, from_places, token_log_probs_and_entropy
 from latentplan.rollout.trajectories import Trajectories
 
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, fields
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from latentplan.modeling import noise
-from latentplan.modeling.noise import Draws, Stream
+from latentplan.modeling import counter_rng as noise
+from latentplan.modeling.counter_rng import Draws, Stream
+from latentplan.modeling.efficiency.chunked_logits import at_places, from_places, places, token_log_probs
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.modeling.token_loop import write
-from latentplan.modeling.vocabulary import at_places, from_places, places, token_log_probs
 from latentplan.rollout.plans import Plan
 from latentplan.rollout.trajectories import Trajectories
 

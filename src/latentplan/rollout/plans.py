@@ -7,7 +7,7 @@ import re
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from latentplan.modeling import noise
+from latentplan.modeling import counter_rng as noise
 from latentplan.modeling.step_decoder import StepDecoder
 
 Plan = list[str]

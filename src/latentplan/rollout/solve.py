@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from latentplan.encoding.control_tokens import ControlTokenError
-from latentplan.encoding.encoder import pad_left
+from latentplan.encoding.processor import pad_left
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate

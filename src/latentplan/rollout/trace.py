@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import torch
 
+from latentplan.modeling.counter_rng import Draws
 from latentplan.modeling.decoding_state import DecodingState
+from latentplan.modeling.efficiency.chunked_logits import ends
 from latentplan.modeling.latent_length import LatentLength
 from latentplan.modeling.loading import LoadedModel
-from latentplan.modeling.noise import Draws
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.thinking import Given, ThinkingStep, think_blocks
 from latentplan.modeling.token_loop import write_tokens
-from latentplan.modeling.vocabulary import ends
 from latentplan.rollout.solve import question_batch
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from latentplan.modeling.vocabulary import places
+from latentplan.modeling.efficiency.chunked_logits import places
 
 _INPUTS = ("input_ids", "input_weights")
 

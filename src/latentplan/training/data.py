@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from latentplan.encoding.control_tokens import ControlTokenError
-from latentplan.encoding.encoder import EncodedProblem, Encoder
-from latentplan.encoding.store import EncodedStore, encoder_fingerprint, write_encoded
+from latentplan.encoding.processor import EncodedProblem, Encoder
+from latentplan.encoding.token_store import EncodedStore, encoder_fingerprint, write_encoded
 from latentplan.problems.cache import Cache, cache_root
 from latentplan.problems.evaluation_sets import evaluation_set
 from latentplan.problems.fingerprint import question_keys

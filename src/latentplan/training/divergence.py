@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from latentplan.modeling.gaussians import gaussian_kl
+from latentplan.modeling.latent_heads import gaussian_kl
 from latentplan.modeling.sampling import log_softmax
 from latentplan.modeling.thinking import LatentChain
 

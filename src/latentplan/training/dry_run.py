@@ -16,14 +16,14 @@ from torch import nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder
+from latentplan.encoding.processor import Batch, EncodedProblem, Encoder
 from latentplan.methods.registry import get_method
 from latentplan.methods.system import LatentSystem
+from latentplan.modeling.efficiency.gradient_checkpointing import recompute_layers
+from latentplan.modeling.efficiency.linear_layers import deferred_weight_gradients
 from latentplan.modeling.reasoner import LatentReasoner
-from latentplan.modeling.recompute import recompute_layers
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.step_decoder import StepDecoder
-from latentplan.modeling.weight_gradients import deferred_weight_gradients
 from latentplan.rollout.log_probs import Scores, score
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.arguments import GRPOConfig, ModelArguments, RunConfig, SFTConfig

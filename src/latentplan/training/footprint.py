@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from latentplan.methods.system import LatentSystem
-from latentplan.modeling.recompute import decoder_layers
+from latentplan.modeling.efficiency.gradient_checkpointing import decoder_layers
 
 
 @dataclass(frozen=True)

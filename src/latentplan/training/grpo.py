@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import TrainerCallback
 
 from latentplan.methods.system import LatentSystem
-from latentplan.modeling import noise
+from latentplan.modeling import counter_rng as noise
+from latentplan.modeling.efficiency.gradient_checkpointing import recompute_layers
 from latentplan.modeling.loading import LoadedModel
-from latentplan.modeling.recompute import recompute_layers
 from latentplan.problems.problem import Problem
 from latentplan.rewards import RewardSet
 from latentplan.rollout.engine import generate

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from latentplan.modeling.damage import read_json
+from latentplan.modeling.folders.damage import read_json
 from latentplan.training.model_card import write_model_card
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")

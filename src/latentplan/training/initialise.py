@@ -21,28 +21,29 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from latentplan.common.plugins import CodeSource
-from latentplan.encoding.chat import ChatTemplate
-from latentplan.encoding.special_tokens import (
+from latentplan.encoding.chat_template import ChatTemplate
+from latentplan.encoding.tokenizers import (
     END_LATENT,
     START_LATENT,
+    TOKENIZERS,
     add_special_tokens,
     grow_embeddings,
     initialise_special_tokens,
     num_rows,
+    problem_texts,
     resize_embeddings,
 )
-from latentplan.encoding.tokenizers import TOKENIZERS, problem_texts
 from latentplan.methods.registry import get_method
 from latentplan.methods.system import LatentSystem, make_encoder
-from latentplan.modeling.adapter_folders import WITHOUT_ADAPTER, has_adapter, merge_adapter
-from latentplan.modeling.adapters import add_lora, merge_lora
+from latentplan.modeling.backbone_check import probe
 from latentplan.modeling.backbones import check_config, text_model
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
-from latentplan.modeling.damage import blamed_on
-from latentplan.modeling.heads import latent_head_class
+from latentplan.modeling.folders.adapter_folders import WITHOUT_ADAPTER, has_adapter, merge_adapter
+from latentplan.modeling.folders.damage import blamed_on
+from latentplan.modeling.folders.remote_code import adapter_code, hub_kernels
+from latentplan.modeling.latent_heads import latent_head_class
 from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint, load_model, refuse_damaged
-from latentplan.modeling.named_code import adapter_code, hub_kernels
-from latentplan.modeling.probe import probe
+from latentplan.modeling.lora import add_lora, merge_lora
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.saving import check_folder
 from latentplan.modeling.step_decoder import StepDecoder

@@ -12,7 +12,7 @@ from itertools import chain
 
 import torch
 
-from latentplan.encoding.encoder import pad_right
+from latentplan.encoding.processor import pad_right
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
 from latentplan.rollout.log_probs import Scores

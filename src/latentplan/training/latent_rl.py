@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 from latentplan.methods.system import LatentSystem
-from latentplan.modeling.heads import VALUE_HEAD_ACTIVATIONS, ValueHead
+from latentplan.modeling.latent_heads import VALUE_HEAD_ACTIVATIONS, ValueHead
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling

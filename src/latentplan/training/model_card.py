@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from latentplan.common.files import write_atomically
-from latentplan.modeling.damage import blamed_on, read_json, read_yaml
+from latentplan.modeling.folders.damage import blamed_on, read_json, read_yaml
 
 CARD = "README.md"
 _SETTINGS = """

@@ -13,9 +13,9 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from latentplan.encoding.curriculum import Curriculum
-from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder
+from latentplan.encoding.processor import Batch, EncodedProblem, Encoder
 from latentplan.methods.base import Method
-from latentplan.modeling import noise
+from latentplan.modeling import counter_rng as noise
 from latentplan.modeling.configuration import LatentReasonerConfig
 
 

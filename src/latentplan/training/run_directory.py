@@ -26,7 +26,7 @@ from transformers import TrainerCallback
 
 from latentplan.common.files import write_atomically
 from latentplan.common.secrets import is_secret, masked, masked_arguments, masked_command
-from latentplan.modeling.damage import read_json, read_yaml
+from latentplan.modeling.folders.damage import read_json, read_yaml
 
 PACKAGES = ("latentplan", "torch", "transformers", "accelerate", "safetensors", "tokenizers", "numpy")
 # Settings that may differ between a run and its continuation: they change where and how, not what.

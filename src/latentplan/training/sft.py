@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from latentplan.encoding.curriculum import Curriculum
-from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder
+from latentplan.encoding.processor import Batch, EncodedProblem, Encoder
 from latentplan.methods.registry import get_method
 from latentplan.methods.system import LatentSystem
 from latentplan.training.arguments import SFTConfig

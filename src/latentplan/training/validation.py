@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from latentplan.encoding.encoder import Batch, EncodedProblem, Encoder
+from latentplan.encoding.processor import Batch, EncodedProblem, Encoder
 from latentplan.methods.system import LatentSystem
-from latentplan.modeling import noise
+from latentplan.modeling import counter_rng as noise
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.minigsm import generate

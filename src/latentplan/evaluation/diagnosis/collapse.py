@@ -10,7 +10,7 @@ import torch
 from latentplan.evaluation.diagnosis import thresholds
 from latentplan.evaluation.diagnosis.findings import FAILED, SOUND, Figure, Finding, not_applicable
 from latentplan.evaluation.diagnosis.subject import Subject
-from latentplan.modeling.gaussians import standard_normal_kl
+from latentplan.modeling.latent_heads import standard_normal_kl
 from latentplan.modeling.thinking import LatentChain
 
 NAME = "posterior_collapse"

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from latentplan.modeling import noise
+from latentplan.modeling import counter_rng as noise
 from latentplan.modeling.token_loop import InputRule, NextInput
 
 

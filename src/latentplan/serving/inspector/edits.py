@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from latentplan.modeling import noise
-from latentplan.modeling.noise import Stream
+from latentplan.modeling import counter_rng as noise
+from latentplan.modeling.counter_rng import Stream
 
 
 @dataclass(frozen=True)

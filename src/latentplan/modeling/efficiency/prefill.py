@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from latentplan.modeling.decoding_state import DecodingState
-from latentplan.modeling.growing_cache import GrowingLayer
-from latentplan.modeling.weight_gradients import is_spread
+from latentplan.modeling.efficiency.kv_cache import GrowingLayer
+from latentplan.modeling.efficiency.linear_layers import is_spread
 
 Rows = torch.Tensor | slice
 PASS_COSTS = {"cpu": 256}

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from latentplan.modeling.weight_gradients import recomputable
+from latentplan.modeling.efficiency.linear_layers import recomputable
 
 LOGITS_AT_ONCE = 2**27
 """Logits that are computed together: half a gigabyte in float32."""

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from latentplan.common.plugins import UntrustedCodeError
-from latentplan.modeling.config_rules import InvalidConfigError
+from latentplan.modeling.folders.config_rules import InvalidConfigError
 
 ADVICE = "copy or download the folder again, or train the model again"
 

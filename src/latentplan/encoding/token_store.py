@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from latentplan.encoding.encoder import EncodedProblem, Encoder
+from latentplan.encoding.processor import EncodedProblem, Encoder
 from latentplan.problems.arrays import ColumnWriter, read_column
 from latentplan.problems.problem import Problem
 from latentplan.problems.store import ListLike

@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from latentplan.modeling.adapters import merge_lora, peft_package, set_tied
+from latentplan.modeling.lora import merge_lora, peft_package, set_tied
 
 logger = logging.getLogger(__name__)
 WITHOUT_ADAPTER = {"adapter_kwargs": {"subfolder": ".no-adapter"}}

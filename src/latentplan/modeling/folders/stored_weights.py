@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.modules import module as nn_module
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from latentplan.modeling.damage import DamagedModelError, blamed_on, read_json
+from latentplan.modeling.folders.damage import DamagedModelError, blamed_on, read_json
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _SPARE_NUMBERS, _SPARE_PARTS = 1_000_000, 2_000

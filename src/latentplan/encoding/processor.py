@@ -17,7 +17,7 @@ from itertools import takewhile
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from latentplan.encoding.chat import ChatTemplate
+from latentplan.encoding.chat_template import ChatTemplate
 from latentplan.encoding.control_tokens import (
     ControlTokenError,
     ControlTokens,
@@ -26,7 +26,7 @@ from latentplan.encoding.control_tokens import (
     texts_of,
 )
 from latentplan.encoding.curriculum import split_chain
-from latentplan.encoding.special_tokens import END_LATENT, START_LATENT, no_end_token
+from latentplan.encoding.tokenizers import END_LATENT, START_LATENT, no_end_token
 from latentplan.problems.problem import Problem
 
 IGNORE = -100

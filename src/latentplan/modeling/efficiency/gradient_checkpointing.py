@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from latentplan.modeling.weight_gradients import recomputable
+from latentplan.modeling.efficiency.linear_layers import recomputable
 
 Chunk = tuple[torch.Tensor, torch.Tensor]
 

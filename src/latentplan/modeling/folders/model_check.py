@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from transformers.utils import CONFIG_NAME
 
-from latentplan.encoding.encoder import pad_left
-from latentplan.encoding.special_tokens import END_LATENT, START_LATENT
+from latentplan.encoding.processor import pad_left
+from latentplan.encoding.tokenizers import END_LATENT, START_LATENT
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
-from latentplan.modeling.damage import DamagedModelError, blamed_on
+from latentplan.modeling.folders.damage import DamagedModelError, blamed_on
 from latentplan.modeling.thinking import unroll
 
 if TYPE_CHECKING:
