@@ -15,7 +15,7 @@ from latentplan.problems.benchmarks import (
 )
 from latentplan.problems.overlap import find_overlap, question_template, remove_overlap
 from latentplan.problems.problem import DataError, Problem
-from latentplan.problems.readers import FORMATS
+from latentplan.problems.reading import FORMATS
 
 GSM8K = {"question": "Ann has 2 pens and gets 3. How many?", "answer": "2+3=<<2+3=5>>5 pens\n#### 5"}
 FROM_GSM8K = Problem(GSM8K["question"], ("<<2+3=5>>",), "5")

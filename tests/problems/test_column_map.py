@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from latentplan.cli.app import app
 from latentplan.problems.problem import DataError, Problem
-from latentplan.problems.readers import mapped_reader, read_problems
+from latentplan.problems.formats.own_data import mapped_reader
+from latentplan.problems.reading import read_problems
 
 COLUMNS = {"question": "problem", "steps": "solution", "answer": "final"}
 ROW = {"problem": "Ann has 3 pens and buys 4. How many?", "solution": "3+4 = <<3+4=7>>7 pens.", "final": "7"}

@@ -16,7 +16,7 @@ from latentplan.problems.overlap import (
     refuse_overlap,
     remove_overlap,
 )
-from latentplan.problems.readers import FORMATS, format_of_file, read_problems
+from latentplan.problems.reading import FORMATS, format_of_file, read_problems
 
 SHARED = Path(
     os.environ.get("LATENTPLAN_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from latentplan.problems.answers import numbers_match, parse_number
 from latentplan.problems.formats import rows as layouts
 from latentplan.problems.problem import DataError, Problem
-from latentplan.problems.readers import format_of_file, read_problems, scan_problems
+from latentplan.problems.reading import format_of_file, read_problems, scan_problems
 
 GSM8K = {
     "question": "Ann's hens lay 1,016 eggs. She eats 3 and sells the rest at $2 each. What does she get?",

@@ -50,7 +50,7 @@ from latentplan.problems.benchmarks import BENCHMARKS
 from latentplan.problems.evaluation_sets import MINIGSM_PROBLEMS, evaluation_set, place_in_set
 from latentplan.problems.minigsm import PRESETS
 from latentplan.problems.problem import DataError, Problem
-from latentplan.problems.readers import ColumnMap
+from latentplan.problems.formats.own_data import ColumnMap
 from latentplan.problems.trained_questions import TrainedQuestions
 from latentplan.training.model_card import write_model_card
 

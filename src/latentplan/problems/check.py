@@ -10,7 +10,7 @@ from pathlib import Path
 from latentplan.problems.benchmarks import BenchmarkArgument, Reading, parse_benchmark_argument
 from latentplan.problems.equations import Equation, parse_equation
 from latentplan.problems.problem import DataError, Problem
-from latentplan.problems.readers import ColumnMap
+from latentplan.problems.formats.own_data import ColumnMap
 
 ControlTokenCheck = Callable[[Problem], tuple[str | None, Sequence[str]]]
 

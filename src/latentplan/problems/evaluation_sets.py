@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-from latentplan.problems.benchmarks import Reading, parse_benchmark_argument
+from latentplan.problems.sources import Reading, parse_benchmark_argument
 from latentplan.problems.minigsm import PRESETS, MinigsmConfig, generate
 from latentplan.problems.minigsm.presets import Split
 from latentplan.problems.problem import DataError, Problem
-from latentplan.problems.readers import ColumnMap
+from latentplan.problems.formats.own_data import ColumnMap
 
 MINIGSM_PROBLEMS = 1000
 """Problems of a minigsm preset's test split, where no number is given; always drawn with seed 0."""

@@ -19,7 +19,7 @@ from latentplan.problems.cache import Cache, cache_root
 from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.problems.minigsm.presets import MinigsmConfig
 from latentplan.problems.problem import Problem
-from latentplan.problems.readers import strict
+from latentplan.problems.reading import strict
 from latentplan.problems.store import Found, ProblemStore, write_problems
 from latentplan.training.arguments import DataArguments
 
