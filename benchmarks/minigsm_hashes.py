@@ -16,8 +16,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 
+from latentplan.problems.counterfactuals import generate_pairs
 from latentplan.problems.minigsm import PRESETS, MinigsmConfig, SpaceExhaustedError
-from latentplan.problems.minigsm.counterfactuals import generate_pairs
 from latentplan.problems.minigsm.generate import open_world
 from latentplan.problems.minigsm.presets import SPLITS, Split
 

@@ -28,9 +28,9 @@ from statistics import fmean
 
 import numpy as np
 
-from latentplan.problems.benchmarks import load_benchmark
 from latentplan.problems.benchmarks.sentences import strategyqa_problem
 from latentplan.problems.problem import Problem
+from latentplan.problems.sources import load_benchmark
 from latentplan.rewards.coherence import paper_coherence, strict_coherence
 from latentplan.rewards.natural import natural_coherence
 from latentplan.rewards.plan import grounding, validity

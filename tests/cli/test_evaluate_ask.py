@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from latentplan.cli.ask import ask
 from latentplan.cli.evaluate import evaluate
 from latentplan.evaluation.results import EvaluationResult
+from latentplan.problems.decontamination import TrainedQuestions
 from latentplan.problems.minigsm import PRESETS, generate
-from latentplan.problems.trained_questions import TrainedQuestions
 from latentplan.training.arguments import ModelArguments, SFTConfig
 from latentplan.training.initialise import initialise_system
 

@@ -16,8 +16,8 @@ from lm_eval.tasks import TaskManager
 from latentplan.evaluation.harness import evaluate
 from latentplan.evaluation.lm_harness import TASKS, problems
 from latentplan.evaluation.lm_harness.model import LatentplanLM, cut
-from latentplan.problems.benchmarks import parse_benchmark_argument
 from latentplan.problems.problem import DataError
+from latentplan.problems.sources import parse_benchmark_argument
 
 # Rows of our own writing in the published layouts; the random models below count in small numbers, so some
 # of their answers are right.

@@ -7,15 +7,11 @@ from types import ModuleType
 
 import pytest
 
-from latentplan.problems.benchmarks import (
-    BENCHMARKS,
-    BenchmarkArgument,
-    load_benchmark,
-    parse_benchmark_argument,
-)
-from latentplan.problems.overlap import find_overlap, question_template, remove_overlap
+from latentplan.problems.benchmarks import BENCHMARKS
+from latentplan.problems.decontamination import find_overlap, question_template, remove_overlap
 from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.reading import FORMATS
+from latentplan.problems.sources import BenchmarkArgument, load_benchmark, parse_benchmark_argument
 
 GSM8K = {"question": "Ann has 2 pens and gets 3. How many?", "answer": "2+3=<<2+3=5>>5 pens\n#### 5"}
 FROM_GSM8K = Problem(GSM8K["question"], ("<<2+3=5>>",), "5")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from latentplan.cli.app import app
-from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.formats.own_data import mapped_reader
+from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.reading import read_problems
 
 COLUMNS = {"question": "problem", "steps": "solution", "answer": "final"}

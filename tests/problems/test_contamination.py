@@ -5,10 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from latentplan.problems import trained_questions
-from latentplan.problems.overlap import ContaminationError, find_overlap, refuse_overlap
+from latentplan.problems import decontamination as trained_questions
+from latentplan.problems.decontamination import (
+    TRAINED_QUESTIONS,
+    ContaminationError,
+    TrainedQuestions,
+    find_overlap,
+    refuse_overlap,
+)
 from latentplan.problems.problem import Problem
-from latentplan.problems.trained_questions import TRAINED_QUESTIONS, TrainedQuestions
 
 
 def asking(*questions):

@@ -4,10 +4,14 @@ import re
 
 import pytest
 
-from latentplan.problems.counterfactuals import Counterfactual, counterfactuals, edited_question
+from latentplan.problems.counterfactuals import (
+    Counterfactual,
+    counterfactuals,
+    edited_question,
+    generate_pairs,
+)
 from latentplan.problems.equations import evaluate, parse_equation
 from latentplan.problems.minigsm import PRESETS, generate
-from latentplan.problems.minigsm.counterfactuals import generate_pairs
 from latentplan.problems.problem import Problem
 
 COUNT = 60

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from latentplan.problems.benchmarks import Reading, parse_benchmark_argument
 from latentplan.problems.check import check_file
-from latentplan.problems.evaluation_sets import evaluation_set
 from latentplan.problems.problem import DataError, Problem
+from latentplan.problems.sources import Reading, evaluation_set, parse_benchmark_argument
 
 datasets = pytest.importorskip("datasets")
 arrow = pytest.importorskip("pyarrow")

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentplan.problems import cache as cache_module
-from latentplan.problems.cache import Cache, cache_root, manifest_of
+from latentplan.problems import disk_cache as cache_module
+from latentplan.problems.disk_cache import Cache, cache_root, manifest_of
 from latentplan.problems.fingerprint import fingerprint, question_keys
 from latentplan.problems.problem import DataError, Problem
-from latentplan.problems.store import Found, ProblemStore, SelectedProblems, write_problems
+from latentplan.problems.problem_store import Found, ProblemStore, SelectedProblems, write_problems
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 chains = st.lists(texts, max_size=3).map(tuple)

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 from latentplan.problems.answers import numbers_match, parse_number
-from latentplan.problems.benchmarks import load_benchmark
 from latentplan.problems.check import check_file
-from latentplan.problems.equations import parse_equation
-from latentplan.problems.overlap import (
+from latentplan.problems.decontamination import (
     ContaminationError,
     find_overlap,
     question_template,
     refuse_overlap,
     remove_overlap,
 )
+from latentplan.problems.equations import parse_equation
 from latentplan.problems.reading import FORMATS, format_of_file, read_problems
+from latentplan.problems.sources import load_benchmark
 
 SHARED = Path(
     os.environ.get("LATENTPLAN_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")

@@ -11,11 +11,10 @@ from typer.testing import CliRunner
 
 from latentplan.cli.app import app
 from latentplan.encoding.processor import Encoder
+from latentplan.problems.decontamination import ContaminationError, TrainedQuestions
 from latentplan.problems.fingerprint import fingerprint
-from latentplan.problems.overlap import ContaminationError
 from latentplan.problems.problem import DataError, Problem
-from latentplan.problems.store import ProblemStore, SelectedProblems
-from latentplan.problems.trained_questions import TrainedQuestions
+from latentplan.problems.problem_store import ProblemStore, SelectedProblems
 from latentplan.training import reading
 from latentplan.training.arguments import DataArguments, ModelArguments
 from latentplan.training.data import common_modulus, encode_problems, load_training_problems

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from latentplan.methods.system import LatentSystem, make_encoder
 from latentplan.modeling.loading import load_model
+from latentplan.problems.decontamination import find_overlap
 from latentplan.problems.minigsm import PRESETS, generate
-from latentplan.problems.overlap import find_overlap
 from latentplan.rewards import RewardSet
 from latentplan.rollout.reconstruction import teacher_share
 from latentplan.training import instruments, runs

@@ -47,11 +47,11 @@ from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.token_loop import InputRule
 from latentplan.problems.benchmarks import BENCHMARKS
-from latentplan.problems.evaluation_sets import MINIGSM_PROBLEMS, evaluation_set, place_in_set
+from latentplan.problems.decontamination import TrainedQuestions
+from latentplan.problems.formats.own_data import ColumnMap
 from latentplan.problems.minigsm import PRESETS
 from latentplan.problems.problem import DataError, Problem
-from latentplan.problems.formats.own_data import ColumnMap
-from latentplan.problems.trained_questions import TrainedQuestions
+from latentplan.problems.sources import MINIGSM_PROBLEMS, evaluation_set, place_in_set
 from latentplan.training.model_card import write_model_card
 
 

@@ -18,9 +18,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from latentplan.encoding.processor import EncodedProblem, Encoder
-from latentplan.problems.arrays import ColumnWriter, read_column
 from latentplan.problems.problem import Problem
-from latentplan.problems.store import ListLike
+from latentplan.problems.problem_store import ColumnWriter, ListLike, read_column
 
 _AT_A_TIME = 1000
 _PROBE = Problem("How many pens has Ann?", ("<<3+4=7>>", "She has 7."), "7")

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentplan.problems.benchmarks import BenchmarkArgument, Reading, parse_benchmark_argument
 from latentplan.problems.equations import Equation, parse_equation
-from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.formats.own_data import ColumnMap
+from latentplan.problems.problem import DataError, Problem
+from latentplan.problems.sources import BenchmarkArgument, Reading, parse_benchmark_argument
 
 ControlTokenCheck = Callable[[Problem], tuple[str | None, Sequence[str]]]
 

@@ -4,24 +4,30 @@ load_benchmark("gsm8k", split="train")                  from the hub, through th
 load_benchmark("svamp", file="SVAMP.json")              from a file in SVAMP's published format
 load_benchmark("mine.jsonl")                            from a file whose columns tell its format
 parse_benchmark_argument("owner/name").load()           from any data set of the hub
+
+Data sets of the Hugging Face hub, or a local folder that is laid out like one, through `datasets`.
+
+Evaluation data by name: `minigsm:PRESET`, or whatever `parse_benchmark_argument` reads.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain as concatenate
 from itertools import islice
 from pathlib import Path
+from typing import Any, cast
 
 from latentplan.common.plugins import names_own_code
 from latentplan.problems.benchmarks import BENCHMARKS, Benchmark, benchmark_named, benchmark_names
 from latentplan.problems.formats.own_data import ColumnMap, mapped_reader
 from latentplan.problems.formats.row_format import RowReader
 from latentplan.problems.formats.rows import NumberedRow
-from latentplan.problems.hub import hub_rows
+from latentplan.problems.minigsm import PRESETS, MinigsmConfig, generate
+from latentplan.problems.minigsm.presets import Split
 from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.reading import (
     Outcome,
@@ -31,6 +37,65 @@ from latentplan.problems.reading import (
     scan_problems,
     strict,
 )
+
+Rows = Iterable[Mapping[str, Any]]
+INSTALL = "pip install -c constraints.txt -e '.[datasets]'"
+
+
+def hub_rows(
+    name: str, config: str | None, split: str, *, streaming: bool = False, remedy: str = ""
+) -> tuple[Rows, str | None]:
+    """The rows of a split, and a fingerprint of them where one is known before they are read.
+
+    Args:
+        name: the id on the hub, `owner/name`, or a local folder.
+        config: its configuration; None takes its default.
+        split: as the hub calls it.
+        streaming: read while downloading, instead of downloading everything first.
+        remedy: what else to do where it cannot be loaded; added to the error.
+
+    Raises:
+        DataError: the package is missing, or the data set, its configuration or split cannot be had.
+    """
+    remedy = f", {remedy}" if remedy else ""
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise DataError(f"reading {name} needs the datasets package: {INSTALL}{remedy}") from error
+    options: dict[str, Any] = {"streaming": True} if streaming else {}
+    try:
+        rows = load_dataset(name, config, split=split, **options)
+    except Exception as error:  # datasets passes on whatever its network stack raises
+        raise _unavailable(name, error, remedy) from error
+    known = _revision(name) if streaming else getattr(rows, "_fingerprint", None)
+    return _guarded(rows, name, remedy), known
+
+
+def _guarded(rows: Rows, name: str, remedy: str) -> Iterator[Mapping[str, Any]]:
+    try:
+        yield from rows
+    except Exception as error:  # a stream can break at any row
+        raise _unavailable(name, error, remedy) from error
+
+
+def _unavailable(name: str, error: Exception, remedy: str) -> DataError:
+    return DataError(
+        f"cannot load {name} from the hub ({type(error).__name__}: {error}); check its name, its split, its "
+        f"configuration and the network{remedy}"
+    )
+
+
+def _revision(name: str) -> str | None:
+    """The commit that the hub has now; None for a folder, or where the hub does not say."""
+    if Path(name).exists():
+        return None
+    try:
+        from huggingface_hub import dataset_info
+
+        return dataset_info(name).sha
+    except Exception:  # no network, no such set, or a folder: then its rows tell
+        return None
+
 
 MAPPED = "mapped columns"
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*?)(?::([\w.-]+))?")
@@ -222,3 +287,59 @@ def _scan_hub(name: str, config: str | None, reading: Reading) -> Scan:
     named = format_of_rows(opening, source=source)
     outcomes = outcomes_of_rows(concatenate(opening, numbered), named.reader(reading.chain), source=source)
     return Scan(source, named.name, outcomes, known)
+
+
+MINIGSM_PROBLEMS = 1000
+"""Problems of a minigsm preset's test split, where no number is given; always drawn with seed 0."""
+
+
+def evaluation_set(
+    argument: str, *, limit: int | None = None, split: str = "test", columns: ColumnMap | None = None
+) -> tuple[str, Callable[[], list[Problem]]]:
+    """The label of an evaluation set, and the function that loads it.
+
+    Args:
+        argument: `minigsm:PRESET`, NAME, FILE, NAME=FILE, or a data set of the hub, owner/name.
+        limit: how many problems at most; of minigsm exactly so many.
+        split: which part to take; of minigsm `test` or `validation`.
+        columns: which column holds which field, where the data has no known format.
+
+    Raises:
+        DataError: the argument names nothing. Loading raises it too, for what cannot be read, and ValueError
+            where minigsm has fewer distinct problems than asked for.
+    """
+    preset = minigsm_preset(argument)
+    if preset is not None:
+        count = limit or MINIGSM_PROBLEMS
+        return argument, lambda: list(generate(preset, split=cast(Split, split), count=count, seed=0))
+    parsed = parse_benchmark_argument(argument)
+    return parsed.label, lambda: parsed.load(split=split, limit=limit, columns=columns)
+
+
+def place_in_set(
+    argument: str,
+    problem: Problem | None,
+    *,
+    split: str = "test",
+    columns: ColumnMap | None = None,
+) -> str:
+    """File and line of a problem of an evaluation set, which is read again; arguments as `evaluation_set`."""
+    if minigsm_preset(argument) is not None:
+        return argument
+    scan = parse_benchmark_argument(argument).scan(Reading(split=split, columns=columns))
+    line = next((line for line, outcome in scan.outcomes if outcome == problem), None)
+    return scan.source if line is None else f"{scan.source}:{line}"
+
+
+def minigsm_preset(argument: str) -> MinigsmConfig | None:
+    """The dials that `minigsm:PRESET` names; None for other arguments, and where a file has that name.
+
+    Raises:
+        DataError: there is no such preset.
+    """
+    world, colon, preset = argument.partition(":")
+    if world != "minigsm" or Path(argument).exists():
+        return None
+    if not colon or preset not in PRESETS:
+        raise DataError(f"{argument!r} is no minigsm preset; write minigsm:NAME with {', '.join(PRESETS)}")
+    return PRESETS[preset]

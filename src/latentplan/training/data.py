@@ -15,12 +15,12 @@ import numpy as np
 from latentplan.encoding.control_tokens import ControlTokenError
 from latentplan.encoding.processor import EncodedProblem, Encoder
 from latentplan.encoding.token_store import EncodedStore, encoder_fingerprint, write_encoded
-from latentplan.problems.cache import Cache, cache_root
-from latentplan.problems.evaluation_sets import evaluation_set
+from latentplan.problems.decontamination import refuse_overlap
+from latentplan.problems.disk_cache import Cache, cache_root
 from latentplan.problems.fingerprint import question_keys
-from latentplan.problems.overlap import refuse_overlap
 from latentplan.problems.problem import DataError, Problem, UnknownFormatError
-from latentplan.problems.store import ProblemStore, Selected, SelectedProblems
+from latentplan.problems.problem_store import ProblemStore, Selected, SelectedProblems
+from latentplan.problems.sources import evaluation_set
 from latentplan.training.arguments import DataArguments
 from latentplan.training.reading import counting, read_all
 

@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import latentplan
-from latentplan.problems.benchmarks import Reading, Scan, parse_benchmark_argument
-from latentplan.problems.cache import Cache, cache_root
+from latentplan.problems.disk_cache import Cache, cache_root
 from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.problems.minigsm.presets import MinigsmConfig
 from latentplan.problems.problem import Problem
+from latentplan.problems.problem_store import Found, ProblemStore, write_problems
 from latentplan.problems.reading import strict
-from latentplan.problems.store import Found, ProblemStore, write_problems
+from latentplan.problems.sources import Reading, Scan, parse_benchmark_argument
 from latentplan.training.arguments import DataArguments
 
 MINIGSM = "minigsm"

@@ -10,9 +10,9 @@ import torch
 from transformers import set_seed
 
 from latentplan.methods.system import LatentSystem, make_encoder, save_finished
+from latentplan.problems.decontamination import TrainedQuestions
 from latentplan.problems.fingerprint import fingerprint
 from latentplan.problems.problem import Problem
-from latentplan.problems.trained_questions import TrainedQuestions
 from latentplan.rewards import LABELLED_WEIGHTS, RewardSet
 from latentplan.training.arguments import (
     DataArguments,

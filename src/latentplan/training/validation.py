@@ -16,8 +16,8 @@ from latentplan.methods.system import LatentSystem
 from latentplan.modeling import counter_rng as noise
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
+from latentplan.problems.decontamination import refuse_overlap
 from latentplan.problems.minigsm import generate
-from latentplan.problems.overlap import refuse_overlap
 from latentplan.problems.problem import Problem
 from latentplan.rewards import BUILT_IN
 from latentplan.rewards.steps import in_sentences

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from latentplan.problems.answers import kind_of
-from latentplan.problems.benchmarks import parse_benchmark_argument
 from latentplan.problems.problem import DataError
+from latentplan.problems.sources import parse_benchmark_argument
 
 
 def load(benchmark: str, files: Mapping[str, str] | None = None, **metadata: Any) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import yaml
 
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.answers import AnswerKind, kind_in_file
-from latentplan.problems.evaluation_sets import evaluation_set
 from latentplan.problems.problem import DataError
+from latentplan.problems.sources import evaluation_set
 
 NUM_EXAMPLES = 60
 

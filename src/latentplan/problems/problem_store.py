@@ -2,6 +2,8 @@
 
 A store is a folder: `problems.jsonl`, one `canonical_line` a problem; where each line starts; the 64-bit key
 of each question; and where each problem came from.
+
+Columns of numbers in flat files: appended to without holding them, read memory-mapped.
 """
 
 from __future__ import annotations
@@ -9,17 +11,70 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 
-from latentplan.problems.arrays import ColumnWriter, read_column
-from latentplan.problems.cache import manifest_of
+from latentplan.problems.disk_cache import manifest_of
 from latentplan.problems.fingerprint import canonical_line
 from latentplan.problems.problem import Problem
+
+_BUFFERED = 1 << 13
+_CODES = {
+    np.dtype(np.int64): "q",
+    np.dtype(np.uint64): "Q",
+    np.dtype(np.uint32): "I",
+    np.dtype(np.int32): "i",
+}
+
+
+class ColumnWriter:
+    """Appends numbers to a file, a buffer at a time. Use it as a context manager.
+
+    Args:
+        path: the file.
+        dtype: of the numbers; one that does not fit raises OverflowError.
+    """
+
+    def __init__(self, path: Path, dtype: type[np.generic]):
+        self._file = path.open("wb")
+        self._buffer = array(_CODES[np.dtype(dtype)])
+
+    def append(self, *values: int) -> None:
+        """Adds numbers."""
+        self.extend(values)
+
+    def extend(self, values: Iterable[int]) -> None:
+        """Adds numbers."""
+        self._buffer.extend(values)
+        if len(self._buffer) >= _BUFFERED:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._buffer.tofile(self._file)
+        del self._buffer[:]
+
+    def __enter__(self) -> ColumnWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._flush()
+        self._file.close()
+
+
+def read_column(path: Path, dtype: type[np.generic]) -> np.ndarray:
+    """The numbers of a file, `[numbers]`, memory-mapped; an empty file has none."""
+    if path.stat().st_size == 0:
+        return np.empty(0, dtype=dtype)
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))
+
 
 Item = TypeVar("Item")
 _LINES = "problems.jsonl"
