@@ -9,22 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 
 from latentplan.encoding.processor import Batch, EncodedProblem, Encoder, pad_right
 from latentplan.methods.base import Method
-from latentplan.methods.objectives import ForwardPass, Objective, row_count
+from latentplan.methods.objectives import ForwardPass, Objective, TrainableModel, row_count
 from latentplan.modeling.decoding_state import DecodingState
 from latentplan.modeling.efficiency.chunked_logits import at_places, places, token_log_probs
 from latentplan.modeling.layer_states import layer_inputs
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.thinking import read_text, unroll
-
-if TYPE_CHECKING:
-    from latentplan.methods.system import LatentSystem
 
 
 @dataclass
@@ -41,7 +38,7 @@ class TaughtPass(ForwardPass):
     teacher_states: torch.Tensor
 
 
-def teacher_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+def teacher_total(system: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
     """Summed cross-entropy of the teacher's steps and answer."""
     assert isinstance(forward, TaughtPass)
     where = batch["teacher_places"]
@@ -54,7 +51,7 @@ def teacher_count(batch: Batch) -> torch.Tensor:
     return batch["teacher_mask"].sum()[None]
 
 
-def distillation_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+def distillation_total(system: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
     """Smooth L1 between student and detached teacher, the mean over layers and dimensions, summed over rows.
 
     Each layer's difference is divided by the deviation of the teacher's state over its dimensions.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,16 +19,13 @@ from transformers import PreTrainedModel
 from latentplan.encoding.compression import collate_groups, compress
 from latentplan.encoding.processor import Batch, EncodedProblem, Encoder, Row, collate
 from latentplan.methods.base import Method
-from latentplan.methods.objectives import ForwardPass, Objective
+from latentplan.methods.objectives import ForwardPass, Objective, TrainableModel
 from latentplan.modeling import counter_rng as noise
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.efficiency.chunked_logits import at_places, token_log_probs
 from latentplan.modeling.latent_heads import gaussian_log_prob
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.thinking import LatentChain
-
-if TYPE_CHECKING:
-    from latentplan.methods.system import LatentSystem
 
 
 @dataclass
@@ -44,14 +41,14 @@ class CompressedPass(ForwardPass):
     compressed: torch.Tensor
 
 
-def tokens_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+def tokens_total(system: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
     """Summed cross-entropy, before each slot, of one token of its group drawn at random."""
     assert isinstance(forward, CompressedPass)
     hidden = at_places(forward.slot_hidden, batch["drawn_places"])
     return -token_log_probs(system.reasoner, hidden, batch["drawn_tokens"]).sum()[None]
 
 
-def embedding_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+def embedding_total(system: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
     """−log N(compressed; μ, σ²), the mean over dimensions, in units of the embeddings' deviation."""
     assert isinstance(forward, CompressedPass)
     chain = forward.chain
@@ -61,7 +58,7 @@ def embedding_total(system: LatentSystem, forward: ForwardPass, batch: Batch) ->
     return -((log_prob / chain.mean.shape[-1] + unit) * batch["decided"]).sum()[None]
 
 
-def end_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+def end_total(system: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
     """Summed cross-entropy of the stop head at each slot in use and at the one after the last."""
     assert system.reasoner.stop_head is not None
     logits = system.reasoner.stop_head(forward.chain.latents).transpose(1, 2)

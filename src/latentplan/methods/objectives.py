@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +16,21 @@ import torch.nn.functional as F
 from latentplan.encoding.processor import Batch
 from latentplan.modeling.efficiency.chunked_logits import at_places, token_log_probs
 from latentplan.modeling.latent_heads import standard_normal_kl
+from latentplan.modeling.reasoner import LatentReasoner
+from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.modeling.thinking import LatentChain
 
-if TYPE_CHECKING:
-    from latentplan.methods.system import LatentSystem
+
+class TrainableModel(Protocol):
+    """What an objective sees of the model that is trained.
+
+    Attributes:
+        reasoner: the latent reasoner.
+        step_decoder: decodes steps from latents, or None.
+    """
+
+    reasoner: LatentReasoner
+    step_decoder: StepDecoder | None
 
 
 @dataclass
@@ -49,20 +60,20 @@ class Objective:
         by_step: whether it divides by S, so that latents have to stand for the steps of a stage.
     """
 
-    total: Callable[[LatentSystem, ForwardPass, Batch], torch.Tensor]
+    total: Callable[[TrainableModel, ForwardPass, Batch], torch.Tensor]
     count: Callable[[Batch], torch.Tensor]
     needs: str | None = None
     by_step: bool = False
 
     def value(
-        self, system: LatentSystem, forward: ForwardPass, batch: Batch, count: torch.Tensor
+        self, system: TrainableModel, forward: ForwardPass, batch: Batch, count: torch.Tensor
     ) -> torch.Tensor:
         """This batch's share of the objective, given the counts of the whole effective batch."""
         total = self.total(system, forward, batch)
         return (total / count[: total.shape[0]].clamp(min=1)).sum() / max(1, total.shape[0])
 
 
-def text_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+def text_total(system: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
     """Summed cross-entropy of the text after the latents (L_enc), logits only where there are labels."""
     where = batch["label_places"]
     hidden, labels = at_places(forward.text_hidden, where), at_places(batch["labels"], where)
@@ -74,7 +85,7 @@ def text_count(batch: Batch) -> torch.Tensor:
     return torch.tensor([len(batch["label_places"])], device=batch["labels"].device)
 
 
-def step_decoder_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+def step_decoder_total(system: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
     """For each of the stage's S latent steps, its text's cross-entropy over the rows that have it (L_dec).
 
     `[S]`. L_dec is the mean over all S, as in ATP-Latent (arXiv:2601.21598, section 3): a step that no row of
@@ -104,7 +115,7 @@ def step_decoder_count(batch: Batch) -> torch.Tensor:
     return torch.bincount(batch["step_index"], minlength=max(1, batch["slot_mask"].shape[1]))
 
 
-def stop_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+def stop_total(system: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
     """Cross-entropy of the stop head against 'this slot is unused', summed over slots, per step (L_stop)."""
     stop_head = system.reasoner.stop_head
     assert stop_head is not None
@@ -119,7 +130,7 @@ def row_count(batch: Batch) -> torch.Tensor:
     return torch.tensor([batch["slot_mask"].shape[0]], device=batch["slot_mask"].device)
 
 
-def kl_total(system: LatentSystem, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+def kl_total(system: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
     """½(μ² + σ² − 1 − log σ²), mean over dimensions, summed over the slots in use (L_KL)."""
     chain = forward.chain
     if chain.log_variance is None:  # a stage without latents
