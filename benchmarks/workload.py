@@ -22,7 +22,7 @@ from latentplan.encoding.tokenizers import (
     train_byte_level_bpe,
     train_word_level,
 )
-from latentplan.methods.registry import get_method
+from latentplan.methods.base import get_method
 from latentplan.methods.system import LatentSystem, make_encoder
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
 from latentplan.modeling.efficiency import matmul as products

@@ -14,8 +14,7 @@ from latentplan.common.renamed_modules import accept_old_names
 
 if TYPE_CHECKING:
     from latentplan.evaluation.harness import evaluate
-    from latentplan.methods.base import Method
-    from latentplan.methods.registry import get_method
+    from latentplan.methods.base import Method, get_method
     from latentplan.modeling.sampling import Sampling
     from latentplan.modeling.thinking import ThinkingProcess
     from latentplan.problems.problem import Problem
@@ -35,7 +34,7 @@ _OWNERS = {
     "ThinkingProcess": "latentplan.modeling.thinking",
     "Trajectories": "latentplan.rollout.trajectories",
     "evaluate": "latentplan.evaluation.harness",
-    "get_method": "latentplan.methods.registry",
+    "get_method": "latentplan.methods.base",
     "load": "latentplan.rollout.latent_model",
 }
 __all__ = [

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from latentplan.cli.recipe import find_recipe, parse_recipe, recipe_names
-from latentplan.methods.registry import methods
+from latentplan.methods.base import methods
 from latentplan.modeling.latent_heads import LATENT_HEADS
 from latentplan.modeling.shapes import SHAPES
 from latentplan.problems.benchmarks import BENCHMARKS

@@ -263,7 +263,7 @@ def test_a_tokenizer_of_its_own_is_code(edited, payload, tmp_path):
 
 @pytest.mark.parametrize("name", [":Head", "a b:Head", "..:Head", "module:", "module:a.b", "module"])
 def test_what_names_no_code_is_refused_as_a_name(name):
-    from latentplan.methods.registry import get_method
+    from latentplan.methods.base import get_method
 
     with pytest.raises(ValueError, match="method must be one of"):
         get_method(name)

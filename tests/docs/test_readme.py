@@ -14,8 +14,7 @@ from latentplan.cli.app import app
 from latentplan.cli.estimate import read_plan
 from latentplan.cli.launch import find_config, split_arguments
 from latentplan.cli.recipe import parse_recipe, recipe_names
-from latentplan.methods.base import Method
-from latentplan.methods.registry import get_method, methods
+from latentplan.methods.base import Method, get_method, methods
 from latentplan.modeling.loading import load_model
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.minigsm import PRESETS, MinigsmConfig

@@ -15,7 +15,7 @@ from latentplan.encoding.tokenizers import (
     problem_texts,
     train_word_level,
 )
-from latentplan.methods.registry import get_method
+from latentplan.methods.base import get_method
 from latentplan.methods.system import LatentSystem, make_encoder
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
 from latentplan.modeling.loading import LoadedModel

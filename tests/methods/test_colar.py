@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from latentplan.cli.opening import choose_compression
-from latentplan.encoding.compression import collate_groups, compress
+from latentplan.methods.colar import collate_groups, compress
 from latentplan.methods.system import make_encoder
 from latentplan.modeling import counter_rng as noise
 from latentplan.modeling.sampling import Sampling

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from latentplan.methods.registry import get_method, methods
+from latentplan.methods.base import get_method, methods
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling import counter_rng as noise
 from latentplan.modeling.configuration import StepDecoderConfig

@@ -1,7 +1,7 @@
 """Every objective against explicit loops over rows, slots and tokens, on a batch of 1 and 3 steps.
 
 The loops take the model's logits and distributions, one row at a time without padding, and nothing of
-`methods.objectives`.
+`methods.losses`.
 """
 
 import math
@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from latentplan.methods.registry import methods
+from latentplan.methods.base import methods
 from latentplan.modeling.thinking import unroll
 
 SIZE = 2  # latents_per_step

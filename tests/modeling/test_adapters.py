@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from latentplan.methods.registry import methods
+from latentplan.methods.base import methods
 from latentplan.methods.system import LatentSystem, save_finished
 from latentplan.modeling.loading import load_model
 from latentplan.modeling.lora import add_lora, merge_lora

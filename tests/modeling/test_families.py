@@ -2,7 +2,7 @@
 
 import torch
 
-from latentplan.methods.registry import methods
+from latentplan.methods.base import methods
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.backbone_check import probe
 from latentplan.modeling.lora import add_lora

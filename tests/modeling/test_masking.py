@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from latentplan.methods.registry import methods
+from latentplan.methods.base import methods
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
 from latentplan.rollout.log_probs import score

@@ -4,7 +4,7 @@ import json
 import pytest
 import torch
 
-from latentplan.methods.registry import methods
+from latentplan.methods.base import methods
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.loading import is_latent_checkpoint, load_model

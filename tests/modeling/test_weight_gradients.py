@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from latentplan.methods.registry import methods
+from latentplan.methods.base import methods
 from latentplan.modeling.efficiency import linear_layers as weight_gradients
 from latentplan.modeling.efficiency.gradient_checkpointing import recompute_layers
 from latentplan.modeling.efficiency.linear_layers import deferred_weight_gradients, install, is_spread

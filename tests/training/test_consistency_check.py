@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from latentplan.methods.atp_latent import ATPLatent
-from latentplan.methods.registry import methods
+from latentplan.methods.base import methods
 from latentplan.training.consistency_check import InconsistentMethodError, check_method
 
 LATENT = sorted(name for name, method in methods().items() if method.latent_head)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from latentplan.methods import objectives
-from latentplan.methods.objectives import OBJECTIVES
+from latentplan.methods import losses as objectives
+from latentplan.methods.losses import OBJECTIVES
 from latentplan.modeling.loading import load_model
 from latentplan.training import guard, runs
 from latentplan.training.grpo import GRPOTrainer

@@ -11,7 +11,7 @@ PROGRAM = """
 import math, os
 from dataclasses import replace
 from latentplan.cli.app import main
-from latentplan.methods import objectives
+from latentplan.methods import losses as objectives
 from latentplan.training import evaluating
 
 evaluating.MAX_NEW_TOKENS = 8

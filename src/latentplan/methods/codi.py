@@ -3,25 +3,57 @@
 The student reads question, latents, answer; the teacher question, written steps, answer. Where the answer is
 about to be written, after the marker, every layer of the student is drawn to the same layer of the teacher.
 As in the paper the teacher's last step is left out: its result is the answer, which would only be copied.
+
+What every layer of a backbone knows at one position of each row (CODI distils it).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
 
 from latentplan.encoding.processor import Batch, EncodedProblem, Encoder, pad_right
 from latentplan.methods.base import Method
-from latentplan.methods.objectives import ForwardPass, Objective, TrainableModel, row_count
+from latentplan.methods.losses import ForwardPass, Objective, TrainableModel, row_count
 from latentplan.modeling.decoding_state import DecodingState
 from latentplan.modeling.efficiency.chunked_logits import at_places, places, token_log_probs
-from latentplan.modeling.layer_states import layer_inputs
+from latentplan.modeling.efficiency.gradient_checkpointing import decoder_layers
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.thinking import read_text, unroll
+
+
+@contextmanager
+def layer_inputs(backbone: PreTrainedModel, columns: torch.Tensor) -> Iterator[list[torch.Tensor]]:
+    """Inside, a pass appends the input of each layer at one column of each row, `[batch, hidden]`.
+
+    The first entry is the embedding, every other the output of the layer before it; what comes out of the
+    last layer, after the final norm, is what the pass returns. Gradients flow through.
+
+    Args:
+        backbone: which reads once inside the block.
+        columns: `[batch]`, counted from the first column that is read.
+    """
+    rows = torch.arange(columns.shape[0], device=columns.device)
+    found: list[torch.Tensor] = []
+
+    def keep(layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        found.append(hidden[rows, columns])
+
+    layers = decoder_layers(backbone)
+    handles = [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in layers]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @dataclass

@@ -3,29 +3,85 @@
 In training the compressed embeddings of the tokens themselves are read, so that all slots take one pass; the
 head learns the distribution of the next of them. r is drawn for each row from 1 to the model's
 `compression_factor`, and told to the model by as many <|start-latent|>; at inference it is chosen.
+
+Chains of tokens in groups, of which each is to become one latent (CoLaR, arXiv:2505.16552).
 """
 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
-from latentplan.encoding.compression import collate_groups, compress
-from latentplan.encoding.processor import Batch, EncodedProblem, Encoder, Row, collate
+from latentplan.encoding.processor import Batch, EncodedProblem, Encoder, Row, collate, pad_right
 from latentplan.methods.base import Method
-from latentplan.methods.objectives import ForwardPass, Objective, TrainableModel
+from latentplan.methods.losses import ForwardPass, Objective, TrainableModel
 from latentplan.modeling import counter_rng as noise
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.efficiency.chunked_logits import at_places, token_log_probs
 from latentplan.modeling.latent_heads import gaussian_log_prob
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.thinking import LatentChain
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A chain in groups of `factor` tokens, and a token drawn of each group."""
+
+    factor: int
+    groups: list[list[int]]
+    drawn: list[int]
+
+
+def compress(tokens: Sequence[int], max_factor: int, max_groups: int, key: int) -> Compressed:
+    """Groups of r tokens, r uniform from 1 to `max_factor`; what is too much for `max_groups` is in the last.
+
+    r and the tokens drawn are functions of `key` alone.
+    """
+    draw = random.Random(key)
+    factor = 1 + math.floor(draw.random() * max_factor)
+    groups = [list(tokens[start : start + factor]) for start in range(0, len(tokens), factor)]
+    if len(groups) > max_groups:
+        groups = [*groups[: max_groups - 1], list(chain.from_iterable(groups[max_groups - 1 :]))]
+    return Compressed(factor, groups, [group[math.floor(draw.random() * len(group))] for group in groups])
+
+
+def collate_groups(rows: Sequence[Compressed], slots: int, end: int) -> Batch:
+    """The groups of a batch; the slot after a row's last, where there is one, stands for the token `end`.
+
+    Returns:
+        group_ids, group_places: `[tokens]`, and the slot of each in the flattened `[batch · slots]`.
+        drawn_tokens, drawn_places: `[groups]`, the token drawn of each group, and its slot.
+        decided: `[batch, slots]`, 1 for slots that stand for something.
+    """
+    grouped = [
+        (row * slots + slot, token)
+        for row, each in enumerate(rows)
+        for slot, group in enumerate([*each.groups, [end]][:slots])
+        for token in group
+    ]
+    drawn = [
+        (row * slots + slot, token)
+        for row, each in enumerate(rows)
+        for slot, token in enumerate([*each.drawn, end][:slots])
+    ]
+    group_places, group_ids = torch.tensor(grouped).unbind(dim=1)
+    drawn_places, drawn_tokens = torch.tensor(drawn).unbind(dim=1)
+    decided = pad_right([[1] * min(slots, len(each.groups) + 1) for each in rows], 0)
+    return {
+        "group_ids": group_ids,
+        "group_places": group_places,
+        "drawn_tokens": drawn_tokens,
+        "drawn_places": drawn_places,
+        "decided": F.pad(decided, (0, slots - decided.shape[1])),
+    }
 
 
 @dataclass

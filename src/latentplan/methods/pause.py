@@ -10,7 +10,7 @@ import torch
 
 from latentplan.encoding.processor import Batch
 from latentplan.methods.base import Method
-from latentplan.methods.objectives import ForwardPass
+from latentplan.methods.losses import ForwardPass
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.thinking import LatentChain, read_text
 

@@ -15,8 +15,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS_NAME
 
 from latentplan.encoding.chat_template import saved_template
 from latentplan.encoding.processor import Batch, Encoder
-from latentplan.methods.base import Method
-from latentplan.methods.registry import get_method
+from latentplan.methods.base import Method, get_method
 from latentplan.modeling.efficiency.gradient_checkpointing import decoder_layers, recompute_layers
 from latentplan.modeling.efficiency.linear_layers import deferred_weight_gradients
 from latentplan.modeling.folders.model_check import STEP_DECODER

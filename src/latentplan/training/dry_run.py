@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from latentplan.encoding.processor import Batch, EncodedProblem, Encoder
-from latentplan.methods.registry import get_method
+from latentplan.methods.base import get_method
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.efficiency.gradient_checkpointing import recompute_layers
 from latentplan.modeling.efficiency.linear_layers import deferred_weight_gradients

@@ -33,7 +33,7 @@ from latentplan.encoding.tokenizers import (
     problem_texts,
     resize_embeddings,
 )
-from latentplan.methods.registry import get_method
+from latentplan.methods.base import get_method
 from latentplan.methods.system import LatentSystem, make_encoder
 from latentplan.modeling.backbone_check import probe
 from latentplan.modeling.backbones import check_config, text_model

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from latentplan.encoding.curriculum import Curriculum
 from latentplan.encoding.processor import Batch, EncodedProblem, Encoder
-from latentplan.methods.registry import get_method
+from latentplan.methods.base import get_method
 from latentplan.methods.system import LatentSystem
 from latentplan.training.arguments import SFTConfig
 from latentplan.training.learning_rates import check_loss
