@@ -31,10 +31,9 @@ import numpy as np
 from latentplan.problems.benchmarks.sentences import strategyqa_problem
 from latentplan.problems.problem import Problem
 from latentplan.problems.sources import load_benchmark
-from latentplan.rewards.coherence import paper_coherence, strict_coherence
-from latentplan.rewards.natural import natural_coherence
-from latentplan.rewards.plan import grounding, validity
-from latentplan.rewards.things import STOP_WORDS
+from latentplan.rewards.plan_rewards import grounding, paper_coherence, strict_coherence, validity
+from latentplan.rewards.sentence_coherence import natural_coherence
+from latentplan.rewards.sentence_parsing import STOP_WORDS
 
 Steps = list[str]
 Score = Callable[[Sequence[str], Problem], float]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from latentplan.problems.problem import Problem
-from latentplan.rewards.natural import natural_coherence
+from latentplan.rewards.sentence_coherence import natural_coherence
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PROBLEMS = [

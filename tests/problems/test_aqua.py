@@ -20,7 +20,7 @@ from latentplan.problems.check import check_file
 from latentplan.problems.problem import DataError
 from latentplan.problems.reading import format_of_file, read_problems
 from latentplan.rewards import BUILT_IN, LABELLED_WEIGHTS, RewardSet
-from latentplan.rewards.natural import natural_coherence
+from latentplan.rewards.sentence_coherence import natural_coherence
 from latentplan.rollout.solve import Solution
 from latentplan.serving.inspector.asking import judged
 from latentplan.serving.inspector.sampling import votes

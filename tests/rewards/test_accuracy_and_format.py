@@ -2,9 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentplan.rewards.accuracy import accuracy, when_correct
+from latentplan.rewards.answer_rewards import accuracy, format_reward, is_well_formed, when_correct
 from latentplan.rewards.contract import product
-from latentplan.rewards.format import format_reward, is_well_formed
 
 
 def test_accuracy():

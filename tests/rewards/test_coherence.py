@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentplan.rewards.coherence import (
+from latentplan.rewards.plan_rewards import (
     coherence_paper,
     coherence_strict,
     paper_coherence,

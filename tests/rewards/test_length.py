@@ -1,5 +1,5 @@
 from latentplan.rewards import RewardSet
-from latentplan.rewards.length import short_latents, short_latents_if_solved
+from latentplan.rewards.answer_rewards import short_latents, short_latents_if_solved
 
 RIGHT, WRONG = "### 9", "### 8"
 

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentplan.rewards.natural import (
+from latentplan.rewards.reward_set import get_reward
+from latentplan.rewards.sentence_coherence import (
     Link,
     coherence_natural,
     natural_coherence,
     read_natural,
 )
-from latentplan.rewards.registry import get_reward
 
 CLIPS = "Nat sold clips to 48 friends in April and half as many in May. How many altogether?"
 HALF, SUM = "In May she sold 48/2 = 24 clips.", "That is 48+24 = $72 in all."

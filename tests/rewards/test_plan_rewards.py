@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentplan.rewards import BUILT_IN
-from latentplan.rewards.plan import (
+from latentplan.rewards.plan_rewards import (
     grounding,
     grounding_reward,
     numbers_of_question,

@@ -8,7 +8,7 @@ import pytest
 
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.answers import extract_answer
-from latentplan.rewards.coherence import strict_coherence
+from latentplan.rewards.plan_rewards import strict_coherence
 from latentplan.rollout.solve import solve
 
 

@@ -12,8 +12,8 @@ from latentplan.problems.equations import evaluate
 from latentplan.problems.minigsm.presets import PRESETS
 from latentplan.report.compare import Prediction, by_problem
 from latentplan.report.runs import Run, rl_pairs
-from latentplan.rewards.coherence import strict_coherence
-from latentplan.rewards.natural import read_natural
+from latentplan.rewards.plan_rewards import strict_coherence
+from latentplan.rewards.sentence_coherence import read_natural
 from latentplan.rewards.steps import equations_apply, equations_of, in_sentences
 
 _PER_GROUP = 2

@@ -1,7 +1,13 @@
 """What a trajectory is worth: rewards are plain functions in TRL's form, combined by weights."""
 
-from latentplan.rewards.combine import LABELLED_WEIGHTS, UNLABELLED_WEIGHTS, RewardSet, combine_rewards
-from latentplan.rewards.registry import BUILT_IN, get_reward
+from latentplan.rewards.reward_set import (
+    BUILT_IN,
+    LABELLED_WEIGHTS,
+    UNLABELLED_WEIGHTS,
+    RewardSet,
+    combine_rewards,
+    get_reward,
+)
 
 __all__ = [
     "BUILT_IN",

@@ -3,8 +3,8 @@
     <<7+3=10>>            true    7 and 3 stand in the question     goes into step 2
     <<10*2=21>>           false: it is 20                           goes into the answer
 
-The rules are those of the rewards, step by step: `rewards.coherence` (strict) and `rewards.plan` for
-equations, `rewards.natural` for sentences.
+The rules are those of the rewards, step by step: `rewards.plan_rewards` (strict) and `rewards.plan_rewards` for
+equations, `rewards.sentence_coherence` for sentences.
 """
 
 from __future__ import annotations
@@ -15,9 +15,15 @@ from fractions import Fraction
 
 from latentplan.problems.answers import NUMBER, AnswerKind, parse_number
 from latentplan.problems.equations import Equation, evaluate
-from latentplan.rewards.coherence import paper_coherence, strict_coherence
-from latentplan.rewards.natural import read_natural
-from latentplan.rewards.plan import CONSTANTS, grounding, numbers_of_question, validity
+from latentplan.rewards.plan_rewards import (
+    CONSTANTS,
+    grounding,
+    numbers_of_question,
+    paper_coherence,
+    strict_coherence,
+    validity,
+)
+from latentplan.rewards.sentence_coherence import read_natural
 from latentplan.rewards.steps import equations_apply, equations_of
 
 
