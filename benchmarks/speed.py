@@ -47,9 +47,8 @@ from latentplan.modeling.backbones import body
 from latentplan.modeling.efficiency import linear_layers as weight_gradients
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout import engine
-from latentplan.rollout.budget import cache_bytes
-from latentplan.rollout.engine import generate, trajectory_keys
-from latentplan.rollout.plans import decode_plans
+from latentplan.rollout.engine import cache_bytes, generate, trajectory_keys
+from latentplan.rollout.plan_decoding import decode_plans
 from latentplan.rollout.solve import question_batch, read_solutions, roll_out
 from latentplan.training.estimators import ESTIMATORS
 

@@ -18,7 +18,7 @@ from latentplan.evaluation.harness import evaluate as run_evaluation
 from latentplan.modeling.loading import load_model
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
-from latentplan.rollout.reconstruction import Labels
+from latentplan.rollout.decoding_accuracy import Labels
 from latentplan.rollout.solve import question_batch, solve
 from latentplan.serving.app import create_app
 from latentplan.serving.settings import ServeSettings

@@ -15,7 +15,7 @@ from latentplan.evaluation.rollouts import GreedyChains, greedy_chains
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import Problem
-from latentplan.rollout.reconstruction import teacher_plans
+from latentplan.rollout.decoding_accuracy import teacher_plans
 
 SHORT = Sampling.greedy(max_new_tokens=8)
 WARM = Sampling(1.0, 1.0, 8)

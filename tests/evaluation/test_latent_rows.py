@@ -8,7 +8,7 @@ from latentplan.evaluation.latent_rows import collect_latents
 from latentplan.evaluation.rollouts import greedy_chains
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.thinking import unroll
-from latentplan.rollout.reconstruction import latent_steps
+from latentplan.rollout.decoding_accuracy import latent_steps
 from latentplan.rollout.solve import question_batch, solve
 
 GREEDY = Sampling.greedy(6)

@@ -32,7 +32,7 @@ from latentplan.evaluation.scores import (
 from latentplan.evaluation.statistics import wilson_interval
 from latentplan.evaluation.table import render
 from latentplan.problems.problem import Problem
-from latentplan.rollout.reconstruction import latent_steps, nearest_share, step_share, text_of, total_share
+from latentplan.rollout.decoding_accuracy import latent_steps, nearest_share, step_share, text_of, total_share
 from latentplan.rollout.solve import Solution
 
 PROBLEMS = [

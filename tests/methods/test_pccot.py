@@ -12,7 +12,7 @@ from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.thinking import Given, think, unroll
 from latentplan.rollout.continuous_batching import ContinuousBatch, rows_of
 from latentplan.rollout.engine import chain_noise, generate
-from latentplan.rollout.log_probs import replay, score
+from latentplan.rollout.logprobs import replay, score
 from latentplan.rollout.solve import question_batch, solve
 from latentplan.rollout.trace import LatentStep, trace
 from latentplan.training.consistency_check import InconsistentMethodError, check_method

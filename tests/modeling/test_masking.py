@@ -6,7 +6,7 @@ import torch
 from latentplan.methods.base import methods
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
-from latentplan.rollout.log_probs import score
+from latentplan.rollout.logprobs import score
 
 FAMILIES = ["llama", "gpt2"]
 

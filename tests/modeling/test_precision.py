@@ -7,7 +7,7 @@ from latentplan.modeling.configuration import StepDecoderConfig
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.rollout.engine import generate
-from latentplan.rollout.log_probs import score
+from latentplan.rollout.logprobs import score
 
 
 def rollout_and_scores(system, batch):

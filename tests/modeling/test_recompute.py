@@ -6,7 +6,7 @@ import torch
 from latentplan.modeling.efficiency.gradient_checkpointing import decoder_layers, recompute_layers
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
-from latentplan.rollout.log_probs import replay, score
+from latentplan.rollout.logprobs import replay, score
 
 
 @pytest.fixture(params=["llama", "gpt2"])

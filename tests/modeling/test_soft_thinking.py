@@ -7,7 +7,7 @@ from latentplan.modeling.input_rules import input_rule
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.continuous_batching import ContinuousBatch, rows_of
 from latentplan.rollout.engine import generate
-from latentplan.rollout.log_probs import score
+from latentplan.rollout.logprobs import score
 from latentplan.rollout.solve import question_batch
 from latentplan.rollout.trace import Token, trace
 from latentplan.training.arguments import GRPOConfig

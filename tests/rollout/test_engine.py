@@ -8,7 +8,7 @@ import torch
 from latentplan.modeling import counter_rng as noise
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import answer_from, chain_noise, generate, trajectory_keys
-from latentplan.rollout.plan_tokens import sample_plans
+from latentplan.rollout.plan_decoding import sample_plans
 
 
 def roll_out(system, batch, sampling, *, seed=0, draws=1, answers=1, places=None):

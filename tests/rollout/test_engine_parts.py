@@ -7,8 +7,7 @@ from latentplan.modeling.decoding_state import DecodingState
 from latentplan.modeling.efficiency import batch_compaction as active_rows
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout import engine
-from latentplan.rollout.budget import cache_bytes, pieces
-from latentplan.rollout.engine import generate
+from latentplan.rollout.engine import cache_bytes, generate, pieces
 
 MANY = {"draws": 12, "answers": 3, "sampling": Sampling(temperature=1.5, max_new_tokens=12)}
 

@@ -9,7 +9,7 @@ import torch
 import latentplan
 from latentplan.modeling.efficiency import batch_compaction as active_rows
 from latentplan.modeling.sampling import Sampling
-from latentplan.rollout.log_probs import score
+from latentplan.rollout.logprobs import score
 from latentplan.rollout.solve import solve
 from latentplan.rollout.trace import trace
 

@@ -7,7 +7,7 @@ import torch
 
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import chain_noise, generate
-from latentplan.rollout.log_probs import replay, score
+from latentplan.rollout.logprobs import replay, score
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-5}
 

@@ -5,8 +5,7 @@ import torch
 
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
-from latentplan.rollout.plan_tokens import sample_plans, score_plans
-from latentplan.rollout.plans import decode_plans
+from latentplan.rollout.plan_decoding import decode_plans, sample_plans, score_plans
 from latentplan.rollout.solve import question_batch
 
 

@@ -5,7 +5,7 @@ import torch
 
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
-from latentplan.rollout.variance import VarianceSplit, measure_variance, split_variance
+from latentplan.rollout.variance_split import VarianceSplit, measure_variance, split_variance
 
 
 def test_by_hand():

@@ -10,7 +10,7 @@ import torch
 
 from latentplan.modeling.sampling import Sampling
 from latentplan.rewards import RewardSet
-from latentplan.rollout.log_probs import score
+from latentplan.rollout.logprobs import score
 from latentplan.training.grpo import GRPOTrainer
 
 EPSILON, BETA, LONGEST = 0.2, 0.5, 40

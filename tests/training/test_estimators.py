@@ -8,7 +8,7 @@ import torch
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.thinking import LatentChain
 from latentplan.rollout.engine import generate
-from latentplan.rollout.log_probs import Scores
+from latentplan.rollout.logprobs import Scores
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.estimators import ESTIMATORS, LogProbs, slot_actions, stop_actions
 

@@ -12,7 +12,7 @@ from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
 from latentplan.rewards import RewardSet
 from latentplan.rollout.engine import chain_noise
-from latentplan.rollout.log_probs import replay, score
+from latentplan.rollout.logprobs import replay, score
 from latentplan.training.arguments import ModelArguments
 from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.plan import shuffled

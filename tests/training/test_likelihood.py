@@ -9,7 +9,7 @@ import torch
 
 from latentplan.modeling.thinking import LatentChain
 from latentplan.rewards import RewardSet
-from latentplan.rollout.log_probs import Scores
+from latentplan.rollout.logprobs import Scores
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.known_answers import KnownAnswers, instead_of_samples
 from latentplan.training.likelihood import VALUES, LikelihoodTrainer, expected_value

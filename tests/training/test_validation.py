@@ -12,7 +12,7 @@ from latentplan.modeling.loading import load_model
 from latentplan.problems.decontamination import find_overlap
 from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.rewards import RewardSet
-from latentplan.rollout.reconstruction import teacher_share
+from latentplan.rollout.decoding_accuracy import teacher_share
 from latentplan.training import instruments, runs
 from latentplan.training.arguments import GRPOConfig
 from latentplan.training.data import encode_problems

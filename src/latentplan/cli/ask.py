@@ -29,7 +29,7 @@ from latentplan.cli.options import (
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.answers import extract_answer
-from latentplan.rollout.plans import Plan
+from latentplan.rollout.plan_decoding import Plan
 from latentplan.rollout.solve import Solution, solve
 
 

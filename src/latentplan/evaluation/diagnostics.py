@@ -13,7 +13,7 @@ from latentplan.evaluation.results import LatentUse, Reconstruction, StopCalibra
 from latentplan.evaluation.rollouts import GreedyChains
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
-from latentplan.rollout.reconstruction import RELIABLE_RECONSTRUCTION
+from latentplan.rollout.decoding_accuracy import RELIABLE_RECONSTRUCTION
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from latentplan.evaluation.rollouts import evaluation_mode
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
-from latentplan.rollout.log_probs import score
-from latentplan.rollout.plans import Plan
-from latentplan.rollout.reconstruction import latent_steps
+from latentplan.rollout.decoding_accuracy import latent_steps
+from latentplan.rollout.logprobs import score
+from latentplan.rollout.plan_decoding import Plan
 from latentplan.rollout.solve import RolledBatch, read_solutions, roll_out
 
 

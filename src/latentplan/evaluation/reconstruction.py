@@ -20,7 +20,7 @@ from latentplan.evaluation.rollouts import GreedyChains
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
 from latentplan.rewards.steps import equations_of
-from latentplan.rollout.reconstruction import Labels, teacher_plans, text_of, total_share
+from latentplan.rollout.decoding_accuracy import Labels, teacher_plans, text_of, total_share
 
 
 def measure_reconstruction(

@@ -10,7 +10,7 @@ import torch
 
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
-from latentplan.rollout.plans import Plan
+from latentplan.rollout.plan_decoding import Plan
 from latentplan.rollout.solve import RolledBatch, read_solutions, roll_out
 
 

@@ -22,7 +22,7 @@ from latentplan.modeling.sampling import Sampling
 from latentplan.problems.answers import extract_answer
 from latentplan.problems.problem import Problem
 from latentplan.rollout.decoded_text import Decoded, Piece, decode_steps, next_words, text_of
-from latentplan.rollout.log_probs import score
+from latentplan.rollout.logprobs import score
 from latentplan.rollout.solve import RolledBatch, Solution, question_batch, read_solutions, roll_out
 from latentplan.rollout.trace import LatentStep, Token, trace
 from latentplan.rollout.trajectories import Trajectories

@@ -13,7 +13,7 @@ from latentplan.encoding.processor import pad_left
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
-from latentplan.rollout.plans import Plan, decode_plans, written_plan
+from latentplan.rollout.plan_decoding import Plan, decode_plans, written_plan
 from latentplan.rollout.trajectories import Trajectories
 
 

@@ -19,7 +19,7 @@ import torch
 
 from latentplan.modeling.loading import LoadedModel
 from latentplan.rollout.continuous_batching import ContinuousBatch
-from latentplan.rollout.plans import decode_plans, written_plan
+from latentplan.rollout.plan_decoding import decode_plans, written_plan
 from latentplan.serving.errors import ApiError
 from latentplan.serving.jobs import Job, Place
 from latentplan.serving.metrics import Metrics

@@ -12,7 +12,7 @@ from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
 from latentplan.rollout.engine import generate
-from latentplan.rollout.log_probs import score
+from latentplan.rollout.logprobs import score
 from latentplan.rollout.solve import question_batch
 from latentplan.rollout.trajectories import Trajectories
 

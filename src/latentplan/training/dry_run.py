@@ -24,7 +24,7 @@ from latentplan.modeling.efficiency.linear_layers import deferred_weight_gradien
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.step_decoder import StepDecoder
-from latentplan.rollout.log_probs import Scores, score
+from latentplan.rollout.logprobs import Scores, score
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.arguments import GRPOConfig, ModelArguments, RunConfig, SFTConfig
 from latentplan.training.estimators import ESTIMATORS

@@ -18,8 +18,8 @@ import torch
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import chain_noise
-from latentplan.rollout.log_probs import Scores, replay, score
-from latentplan.rollout.plan_tokens import PlanTokens
+from latentplan.rollout.logprobs import Scores, replay, score
+from latentplan.rollout.plan_decoding import PlanTokens
 from latentplan.rollout.trajectories import Trajectories
 
 

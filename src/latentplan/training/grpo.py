@@ -24,7 +24,7 @@ from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
 from latentplan.rewards import RewardSet
 from latentplan.rollout.engine import generate
-from latentplan.rollout.log_probs import Scores
+from latentplan.rollout.logprobs import Scores
 from latentplan.rollout.solve import Solution, question_batch
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.advantages import (

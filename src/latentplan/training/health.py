@@ -12,7 +12,7 @@ from math import isfinite
 from statistics import fmean, median
 from typing import Any
 
-from latentplan.rollout.reconstruction import RELIABLE_RECONSTRUCTION
+from latentplan.rollout.decoding_accuracy import RELIABLE_RECONSTRUCTION
 
 Row = Mapping[str, Any]
 

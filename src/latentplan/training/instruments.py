@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from latentplan.problems.problem import Problem
-from latentplan.rollout.variance import VarianceSplit, measure_variance
+from latentplan.rollout.variance_split import VarianceSplit, measure_variance
 from latentplan.training.agreement import Gradient, add_to, agreement, gradients
 from latentplan.training.learning_rates import trained_parts
 from latentplan.training.rollouts import Minibatch, reward

@@ -15,7 +15,7 @@ import torch
 from latentplan.encoding.processor import pad_right
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
-from latentplan.rollout.log_probs import Scores
+from latentplan.rollout.logprobs import Scores
 from latentplan.rollout.trajectories import Trajectories, widened
 
 

@@ -23,7 +23,7 @@ from latentplan.modeling.latent_heads import VALUE_HEAD_ACTIVATIONS, ValueHead
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling
-from latentplan.rollout.log_probs import Scores, score
+from latentplan.rollout.logprobs import Scores, score
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.arguments import GRPOConfig
 from latentplan.training.estimators import replay_own_noise

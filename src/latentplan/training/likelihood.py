@@ -19,7 +19,7 @@ from latentplan.methods.system import LatentSystem
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
 from latentplan.rollout.engine import generate
-from latentplan.rollout.log_probs import Scores
+from latentplan.rollout.logprobs import Scores
 from latentplan.rollout.solve import question_batch
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.advantages import group_advantages, mean_of_the_others, no_deviation

@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig
 
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.efficiency.kv_cache import reserved
-from latentplan.rollout.budget import cache_bytes, vocabulary_bytes
+from latentplan.rollout.engine import cache_bytes, vocabulary_bytes
 from latentplan.training.arguments import GRPOConfig, ModelArguments, RunConfig, SFTConfig
 from latentplan.training.dry_run import (
     Lengths,

@@ -11,8 +11,8 @@ from latentplan.methods.system import LatentSystem
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling
-from latentplan.rollout.log_probs import Scores, score
-from latentplan.rollout.plan_tokens import MAX_STEP_TOKENS, score_plans
+from latentplan.rollout.logprobs import Scores, score
+from latentplan.rollout.plan_decoding import MAX_STEP_TOKENS, score_plans
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.advantages import first_action_of_the_best
 from latentplan.training.arguments import GRPOConfig

@@ -15,7 +15,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from latentplan.problems.problem import Problem
-from latentplan.rollout.reconstruction import teacher_share
+from latentplan.rollout.decoding_accuracy import teacher_share
 from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.instruments import VARIANCE_PROBLEMS, gradient_agreement, reward_variance
 from latentplan.training.run_directory import RunDirectory

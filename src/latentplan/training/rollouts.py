@@ -13,7 +13,7 @@ from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
 from latentplan.rewards import RewardSet
 from latentplan.rewards.reward_set import Rewarded
-from latentplan.rollout.plan_tokens import PlanTokens, sample_plans
+from latentplan.rollout.plan_decoding import PlanTokens, sample_plans
 from latentplan.rollout.solve import Solution, read_solutions
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.estimators import LogProbs

@@ -21,7 +21,7 @@ from latentplan.problems.minigsm import generate
 from latentplan.problems.problem import Problem
 from latentplan.rewards import BUILT_IN
 from latentplan.rewards.steps import in_sentences
-from latentplan.rollout.reconstruction import teacher_share
+from latentplan.rollout.decoding_accuracy import teacher_share
 from latentplan.rollout.solve import Solution, solve
 from latentplan.training.arguments import DataArguments, RunConfig
 from latentplan.training.data import encode_problems, load_training_problems

@@ -17,8 +17,8 @@ from latentplan.evaluation.diagnosis.subject import Subject
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.minigsm.solution_chains import MAX_PLANS
 from latentplan.problems.problem import Problem
-from latentplan.rollout.plans import Plan
-from latentplan.rollout.reconstruction import Labels
+from latentplan.rollout.decoding_accuracy import Labels
+from latentplan.rollout.plan_decoding import Plan
 from latentplan.rollout.solve import solve
 
 NAME = "plan_coverage"

@@ -10,8 +10,8 @@ from latentplan.evaluation.diagnosis import figures, thresholds
 from latentplan.evaluation.diagnosis.findings import FAILED, SOUND, Figure, Finding, at_least, not_applicable
 from latentplan.evaluation.diagnosis.subject import Subject
 from latentplan.evaluation.reconstruction import result_of
-from latentplan.rollout.plans import Plan
-from latentplan.rollout.reconstruction import Labels, Reading, nearest_share, teacher_plans, text_of
+from latentplan.rollout.decoding_accuracy import Labels, Reading, nearest_share, teacher_plans, text_of
+from latentplan.rollout.plan_decoding import Plan
 
 NAME = "reconstruction"
 

@@ -1,6 +1,6 @@
 """The threshold of each verdict, and why it is there. Conventions, not laws: figures stand beside them."""
 
-from latentplan.rollout.reconstruction import RELIABLE_RECONSTRUCTION
+from latentplan.rollout.decoding_accuracy import RELIABLE_RECONSTRUCTION
 
 RECONSTRUCTION = RELIABLE_RECONSTRUCTION
 """Steps read back exactly. Below it, what is decoded says more about the decoder than about the latents."""

@@ -15,14 +15,14 @@ from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
 from latentplan.rollout.solve import Solution
 from latentplan.rollout.trajectories import Trajectories
-from latentplan.rollout.variance import VarianceSplit, measure_variance, split_variance
+from latentplan.rollout.variance_split import VarianceSplit, measure_variance, split_variance
 
 NAME = "reward_variance"
 _DRAWS, _STOPS, _ANSWERS = 8, 2, 4
 
 
 def reward_variance(subject: Subject) -> Finding:
-    """`rollout.variance` with the reward 'answer right', at temperature 1."""
+    """`rollout.variance_split` with the reward 'answer right', at temperature 1."""
     config = subject.model.reasoner.config
     if not subject.has_latents:
         return not_applicable(NAME, f"{config.method} has no latents: all that differs is words")

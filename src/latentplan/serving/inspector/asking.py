@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from latentplan.rollout.decoded_text import Piece, decode_steps, next_words, text_of, texts_of
-from latentplan.rollout.plans import written_plan
+from latentplan.rollout.plan_decoding import written_plan
 from latentplan.rollout.trace import LatentStep, Token, trace
 from latentplan.serving.inspector.reading import PlanReading, read_plan
 from latentplan.serving.inspector.subjects import Subject

@@ -10,7 +10,7 @@ import torch
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import answer_from, generate
-from latentplan.rollout.plans import decode_plans
+from latentplan.rollout.plan_decoding import decode_plans
 from latentplan.rollout.solve import question_batch
 from latentplan.rollout.trace import LatentStep, trace
 from latentplan.serving.inspector.asking import judged

@@ -16,7 +16,7 @@ from latentplan.encoding.curriculum import split_chain
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.thinking import unroll
 from latentplan.problems.problem import Problem
-from latentplan.rollout.plans import Plan, decode_plans
+from latentplan.rollout.plan_decoding import Plan, decode_plans
 from latentplan.rollout.solve import batches_by_length, question_batch
 
 Reading = Callable[[str], object]
