@@ -24,7 +24,7 @@ from latentplan.evaluation.diagnosis.findings import (
 )
 from latentplan.evaluation.diagnosis.overthinking import over_training
 from latentplan.evaluation.diagnosis.stops import calibration_error
-from latentplan.evaluation.diagnosis.table import render, to_markdown
+from latentplan.evaluation.diagnosis.table import diagnosis_markdown, diagnosis_table
 from latentplan.evaluation.results import Estimate
 
 
@@ -173,12 +173,12 @@ def test_other_files_are_refused_by_name(diagnosis, tmp_path, change, message):
 
 
 def test_markdown_and_table_show_every_finding(diagnosis):
-    text = to_markdown(diagnosis)
+    text = diagnosis_markdown(diagnosis)
     assert "| a | sound | fine |" in text
     assert "| b | failed | a \\| b |" in text
     assert "| x | 50.0% [25.0, 75.0] | 8 |" in text
     assert "Above 1." in text
-    assert render(diagnosis, with_figures=True).row_count == 3
+    assert diagnosis_table(diagnosis, with_figures=True).row_count == 3
 
 
 def test_a_status_that_does_not_exist_is_refused():

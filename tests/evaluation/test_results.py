@@ -30,7 +30,7 @@ from latentplan.evaluation.scores import (
     plan_scores,
 )
 from latentplan.evaluation.statistics import wilson_interval
-from latentplan.evaluation.table import render
+from latentplan.evaluation.table import results_table
 from latentplan.problems.problem import Problem
 from latentplan.rollout.decoding_accuracy import latent_steps, nearest_share, step_share, text_of, total_share
 from latentplan.rollout.solve import Solution
@@ -273,7 +273,7 @@ def test_missing_values(tmp_path):
 
 def rendered(*results):
     console = Console(width=120, file=io.StringIO())
-    console.print(render(results))
+    console.print(results_table(results))
     return console.file.getvalue()
 
 

@@ -16,7 +16,7 @@ from latentplan.evaluation.selection.results import (
     SELECTORS,
     SelectionResult,
 )
-from latentplan.evaluation.selection.table import render, to_markdown
+from latentplan.evaluation.selection.table import best_of_n_markdown, best_of_n_table
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
 from latentplan.rollout.solve import Solution
@@ -112,11 +112,11 @@ def test_json_comes_back(result, tmp_path):
 
 
 def test_tables_name_every_way_to_choose(result):
-    text = to_markdown(result)
+    text = best_of_n_markdown(result)
     assert all(f"| {title} |" in text for title in SELECTORS.values())
     assert "cot needs" in text
     assert "| tokens a question |" in text
-    assert len(render(result).renderables) == 4
+    assert len(best_of_n_table(result).renderables) == 4
 
 
 def test_no_problems(make_system, as_loaded):

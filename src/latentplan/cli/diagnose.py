@@ -35,7 +35,7 @@ from latentplan.cli.own_problems import own_preset, run_of
 from latentplan.common.files import write_atomically
 from latentplan.evaluation.diagnosis.examine import FINDINGS, examine
 from latentplan.evaluation.diagnosis.findings import Diagnosis
-from latentplan.evaluation.diagnosis.table import render, to_markdown
+from latentplan.evaluation.diagnosis.table import diagnosis_markdown, diagnosis_table
 from latentplan.modeling.loading import find_model
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.counterfactuals import counterfactuals
@@ -118,7 +118,7 @@ def diagnose(
                 run=run,
                 on_progress=shown.next,
             )
-        console.print(render(found, with_figures=figures))
+        console.print(diagnosis_table(found, with_figures=figures))
         stem = write(found, folder / file_stem(label, Sampling.greedy(), 1, seed))
         console.print(Text(f"all figures in {stem}.json and {stem}.md"), soft_wrap=True)
         failed += [name for name in found.failed if name in watched]
@@ -129,7 +129,7 @@ def diagnose(
 def write(diagnosis: Diagnosis, stem: Path) -> Path:
     """Writes STEM.json and STEM.md, each in one move, and returns the stem."""
     diagnosis.save(stem.with_name(f"{stem.name}.json"))
-    write_atomically(stem.with_name(f"{stem.name}.md"), to_markdown(diagnosis))
+    write_atomically(stem.with_name(f"{stem.name}.md"), diagnosis_markdown(diagnosis))
     return stem
 
 

@@ -42,7 +42,7 @@ from latentplan.encoding.control_tokens import ControlTokenError
 from latentplan.evaluation.harness import evaluate as run_evaluation
 from latentplan.evaluation.predictions import Prediction, PredictionWriter
 from latentplan.evaluation.results import EvaluationResult
-from latentplan.evaluation.table import render
+from latentplan.evaluation.table import results_table
 from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.token_loop import InputRule
@@ -163,7 +163,7 @@ def evaluate(
         compression_factor,
     )
     console = Console(highlight=False)
-    console.print(render([_evaluate_one(run, label, problems[label], console) for label in problems]))
+    console.print(results_table([_evaluate_one(run, label, problems[label], console) for label in problems]))
     for label in problems:
         stem = run.stem(label)
         console.print(Text(f"{stem}.json, predictions in {stem}.jsonl"), soft_wrap=True)

@@ -36,7 +36,7 @@ from latentplan.evaluation.harness import versions
 from latentplan.evaluation.results import SamplingSettings
 from latentplan.evaluation.selection.measure import Sampled, beside, sample_model
 from latentplan.evaluation.selection.results import SelectionResult
-from latentplan.evaluation.selection.table import render, to_markdown
+from latentplan.evaluation.selection.table import best_of_n_markdown, best_of_n_table
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.fingerprint import question_fingerprint
@@ -115,7 +115,7 @@ def select(
             )
     settings = SamplingSettings(temperature, latents, max_new_tokens)
     result = compare(label, problems, settings, seed, sampled, loaded)
-    console.print(render(result))
+    console.print(best_of_n_table(result))
     stem = (output or evaluation_folder(models[0]).with_name("selection")) / file_stem(
         label, sampling, num_generations, seed
     )
@@ -159,7 +159,7 @@ def compare(
 def write(result: SelectionResult, stem: Path) -> list[Path]:
     """Writes STEM.json and STEM.md, and the plot where matplotlib is installed."""
     files = [result.save(stem.with_name(f"{stem.name}.json"))]
-    files.append(write_atomically(stem.with_name(f"{stem.name}.md"), to_markdown(result)))
+    files.append(write_atomically(stem.with_name(f"{stem.name}.md"), best_of_n_markdown(result)))
     return [*files, *draw(result, stem)]
 
 

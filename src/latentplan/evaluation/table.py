@@ -13,7 +13,7 @@ from latentplan.evaluation.results import EvaluationResult
 Cell = Callable[[EvaluationResult], str | None]
 
 
-def render(results: Sequence[EvaluationResult]) -> RenderableType:
+def results_table(results: Sequence[EvaluationResult]) -> RenderableType:
     """A table for a rich console, and the warnings of the results under it."""
     table = Table(header_style="bold")
     table.add_column("measure")

@@ -26,7 +26,7 @@ LOOKS = {
 }
 
 
-def render(diagnosis: Diagnosis, with_figures: bool = False) -> RenderableType:
+def diagnosis_table(diagnosis: Diagnosis, with_figures: bool = False) -> RenderableType:
     """A row for each finding; below it, where asked for, its figures."""
     table = Table(header_style="bold", show_lines=True, title=_title(diagnosis), title_justify="left")
     table.add_column("finding", no_wrap=True)
@@ -38,7 +38,7 @@ def render(diagnosis: Diagnosis, with_figures: bool = False) -> RenderableType:
     return table
 
 
-def to_markdown(diagnosis: Diagnosis) -> str:
+def diagnosis_markdown(diagnosis: Diagnosis) -> str:
     """The verdicts as a table, then each finding's threshold and figures."""
     lines = [
         f"# {_title(diagnosis)}",

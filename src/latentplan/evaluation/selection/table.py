@@ -18,7 +18,7 @@ from latentplan.evaluation.selection.results import (
 Row = list[str]
 
 
-def render(result: SelectionResult) -> RenderableType:
+def best_of_n_table(result: SelectionResult) -> RenderableType:
     """A table of accuracies for each model, and one of what stands beside the reference."""
     parts: list[RenderableType] = []
     for model in result.models:
@@ -31,7 +31,7 @@ def render(result: SelectionResult) -> RenderableType:
     return Group(*parts)
 
 
-def to_markdown(result: SelectionResult) -> str:
+def best_of_n_markdown(result: SelectionResult) -> str:
     """The same tables."""
     lines = [
         f"# Answers chosen from samples: {result.benchmark}",

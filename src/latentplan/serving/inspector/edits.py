@@ -48,7 +48,7 @@ def delete(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch
     return chain[left]
 
 
-def zero(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.Tensor:
+def zeroed(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.Tensor:
     """With zeros instead of these steps' latents."""
     changed = chain.clone()
     changed[_places(chain, edit.steps)] = 0
@@ -114,7 +114,7 @@ def move(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.T
 
 EDITS: dict[str, Edited] = {
     "delete": delete,
-    "zero": zero,
+    "zero": zeroed,
     "noise": random,
     "swap": swap,
     "keep": keep,
