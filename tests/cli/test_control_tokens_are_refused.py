@@ -164,7 +164,7 @@ def test_the_server_and_its_inspector(case):
 def test_the_harness(case):
     from lm_eval.api.instance import Instance
 
-    from latentplan.evaluation.lm_harness.model import LatentplanLM
+    from latentplan.evaluation.lm_harness.latentplan_lm import LatentplanLM
 
     request = Instance("generate_until", {}, (case.question, {"until": []}), 0, metadata=("mine", 0, 1))
     with pytest.raises(ControlTokenError, match="the question holds"):

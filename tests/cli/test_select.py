@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from latentplan.cli.select import names_of, select
-from latentplan.evaluation.selection.results import SelectionResult
+from latentplan.evaluation.results import SelectionResult
 from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.training.arguments import ModelArguments, SFTConfig
 from latentplan.training.initialise import initialise_system

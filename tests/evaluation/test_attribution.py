@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 from latentplan.cli.attribute import attribute
 from latentplan.evaluation.attribution import Attribution, crossed_answers, take_apart
 from latentplan.evaluation.interventions import completions_with, intact
-from latentplan.evaluation.rollouts import greedy_chains
 from latentplan.modeling.loading import load_model
 from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.problems.problem import Problem
+from latentplan.rollout.solve import greedy_chains
 from latentplan.training.arguments import ModelArguments, SFTConfig
 from latentplan.training.initialise import initialise_system
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from latentplan.evaluation.clustering import MAX_CLASSES, clustering, main_classes
+from latentplan.evaluation.latent_table import MAX_CLASSES, clustering, main_classes
 
 pytest.importorskip("sklearn")
 

@@ -7,20 +7,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from latentplan.evaluation.diagnosis.collapse import posterior_collapse
-from latentplan.evaluation.diagnosis.edits import MOVED, NEITHER, STAYED, collect_pairs, edited_steps
+from latentplan.evaluation.diagnosis.evaluated_model import Subject
 from latentplan.evaluation.diagnosis.examine import FINDINGS, examine
+from latentplan.evaluation.diagnosis.faithfulness import MOVED, NEITHER, STAYED, collect_pairs, edited_steps
 from latentplan.evaluation.diagnosis.findings import FAILED, NOT_APPLICABLE, NOTED, SOUND, UNCLEAR
 from latentplan.evaluation.diagnosis.overthinking import overthinking
-from latentplan.evaluation.diagnosis.plans import plan_coverage
+from latentplan.evaluation.diagnosis.plan_coverage import plan_coverage
+from latentplan.evaluation.diagnosis.posterior_collapse import posterior_collapse
 from latentplan.evaluation.diagnosis.silent_failure import silent_failure
-from latentplan.evaluation.diagnosis.stops import decisions
-from latentplan.evaluation.diagnosis.subject import Subject
-from latentplan.evaluation.rollouts import GreedyChains
+from latentplan.evaluation.diagnosis.stop_calibration import decisions
 from latentplan.modeling.thinking import LatentChain
 from latentplan.problems.counterfactuals import Counterfactual, counterfactuals
 from latentplan.problems.problem import Problem
-from latentplan.rollout.solve import Solution
+from latentplan.rollout.solve import GreedyChains, Solution
 
 SHORT = {"max_new_tokens": 8, "num_generations": 2}
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from latentplan.evaluation.diagnosis import figures
-from latentplan.evaluation.diagnosis.collapse import effective_rank
+from latentplan.evaluation.diagnosis import findings as figures
 from latentplan.evaluation.diagnosis.findings import (
     FAILED,
     NOTED,
@@ -23,8 +22,9 @@ from latentplan.evaluation.diagnosis.findings import (
     worst,
 )
 from latentplan.evaluation.diagnosis.overthinking import over_training
-from latentplan.evaluation.diagnosis.stops import calibration_error
-from latentplan.evaluation.diagnosis.table import diagnosis_markdown, diagnosis_table
+from latentplan.evaluation.diagnosis.posterior_collapse import effective_rank
+from latentplan.evaluation.diagnosis.stop_calibration import calibration_error
+from latentplan.evaluation.result_tables import diagnosis_markdown, diagnosis_table
 from latentplan.evaluation.results import Estimate
 
 

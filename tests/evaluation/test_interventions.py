@@ -12,7 +12,7 @@ from latentplan.evaluation.interventions import (
     rotated_steps,
     think_on,
 )
-from latentplan.evaluation.rollouts import GreedyChains, greedy_chains
+from latentplan.rollout.solve import GreedyChains, greedy_chains
 
 ALL = slice(0, 3)
 

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from latentplan.evaluation.latent_rows import collect_latents
-from latentplan.evaluation.rollouts import greedy_chains
+from latentplan.evaluation.collect_latents import collect_latents
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.thinking import unroll
 from latentplan.rollout.decoding_accuracy import latent_steps
-from latentplan.rollout.solve import question_batch, solve
+from latentplan.rollout.solve import greedy_chains, question_batch, solve
 
 GREEDY = Sampling.greedy(6)
 

@@ -14,8 +14,9 @@ from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 
 from latentplan.evaluation.harness import evaluate
-from latentplan.evaluation.lm_harness import TASKS, problems
-from latentplan.evaluation.lm_harness.model import LatentplanLM, cut
+from latentplan.evaluation.lm_harness import TASKS
+from latentplan.evaluation.lm_harness import latentplan_lm as problems
+from latentplan.evaluation.lm_harness.latentplan_lm import LatentplanLM, cut
 from latentplan.problems.problem import DataError
 from latentplan.problems.sources import parse_benchmark_argument
 

@@ -5,8 +5,7 @@ import random
 
 import pytest
 
-from latentplan.evaluation.paired import holm, paired_bootstrap, sign_flip_test
-from latentplan.evaluation.statistics import mcnemar
+from latentplan.evaluation.statistics import holm, mcnemar, paired_bootstrap, sign_flip_test
 
 
 def test_sign_flips_by_hand():

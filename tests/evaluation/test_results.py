@@ -7,8 +7,18 @@ from dataclasses import asdict
 import pytest
 from rich.console import Console
 
-from latentplan.evaluation.predictions import predictions_of
-from latentplan.evaluation.reconstruction import result_of
+from latentplan.evaluation.latent_metrics import result_of
+from latentplan.evaluation.metrics import (
+    accuracy_estimate,
+    group_by_steps,
+    mean_coherence,
+    mean_of,
+    mean_tokens,
+    pass_at_powers,
+    plan_scores,
+    predictions_of,
+)
+from latentplan.evaluation.result_tables import results_table
 from latentplan.evaluation.results import (
     Coherence,
     Estimate,
@@ -20,17 +30,7 @@ from latentplan.evaluation.results import (
     StopCalibration,
     Tokens,
 )
-from latentplan.evaluation.scores import (
-    accuracy_estimate,
-    group_by_steps,
-    mean_coherence,
-    mean_of,
-    mean_tokens,
-    pass_at_powers,
-    plan_scores,
-)
 from latentplan.evaluation.statistics import wilson_interval
-from latentplan.evaluation.table import results_table
 from latentplan.problems.problem import Problem
 from latentplan.rollout.decoding_accuracy import latent_steps, nearest_share, step_share, text_of, total_share
 from latentplan.rollout.solve import Solution

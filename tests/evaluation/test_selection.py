@@ -4,19 +4,19 @@ import json
 
 import pytest
 
-from latentplan.evaluation.predictions import predictions_of
-from latentplan.evaluation.results import SamplingSettings
-from latentplan.evaluation.selection.measure import AT_K, Samples, beside, sample_model, samples_of
-from latentplan.evaluation.selection.results import (
+from latentplan.evaluation.best_of_n import AT_K, Samples, beside, sample_model, samples_of
+from latentplan.evaluation.metrics import predictions_of
+from latentplan.evaluation.result_tables import best_of_n_markdown, best_of_n_table
+from latentplan.evaluation.results import (
     COHERENCE,
     MAJORITY,
     PASS,
     PLAN_SCORE,
     PLAN_SCORE_VOTE,
     SELECTORS,
+    SamplingSettings,
     SelectionResult,
 )
-from latentplan.evaluation.selection.table import best_of_n_markdown, best_of_n_table
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
 from latentplan.rollout.solve import Solution

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentplan.evaluation.selection.formulas import (
+from latentplan.evaluation.best_of_n import (
     Answer,
     best_at_k,
     best_then_vote_at_k,

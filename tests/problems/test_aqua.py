@@ -9,11 +9,10 @@ import typer
 from typer.testing import CliRunner
 
 from latentplan.cli.data_check import check
+from latentplan.evaluation.best_of_n import samples_of
 from latentplan.evaluation.harness import evaluate
-from latentplan.evaluation.lm_harness.problems import accuracy, load
-from latentplan.evaluation.predictions import predictions_of
-from latentplan.evaluation.scores import mean_coherence, plan_scores
-from latentplan.evaluation.selection.measure import samples_of
+from latentplan.evaluation.lm_harness.latentplan_lm import accuracy, load
+from latentplan.evaluation.metrics import mean_coherence, plan_scores, predictions_of
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.benchmarks import BENCHMARKS
 from latentplan.problems.check import check_file

@@ -35,7 +35,7 @@ from latentplan.cli.own_problems import own_preset, run_of
 from latentplan.common.files import write_atomically
 from latentplan.evaluation.diagnosis.examine import FINDINGS, examine
 from latentplan.evaluation.diagnosis.findings import Diagnosis
-from latentplan.evaluation.diagnosis.table import diagnosis_markdown, diagnosis_table
+from latentplan.evaluation.result_tables import diagnosis_markdown, diagnosis_table
 from latentplan.modeling.loading import find_model
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.counterfactuals import counterfactuals

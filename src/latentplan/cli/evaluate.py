@@ -40,9 +40,9 @@ from latentplan.cli.options import (
 )
 from latentplan.encoding.control_tokens import ControlTokenError
 from latentplan.evaluation.harness import evaluate as run_evaluation
-from latentplan.evaluation.predictions import Prediction, PredictionWriter
+from latentplan.evaluation.metrics import Prediction, PredictionWriter
+from latentplan.evaluation.result_tables import results_table
 from latentplan.evaluation.results import EvaluationResult
-from latentplan.evaluation.table import results_table
 from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.token_loop import InputRule

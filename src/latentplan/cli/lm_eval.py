@@ -29,7 +29,7 @@ def lm_eval(context: typer.Context) -> None:
         importlib.import_module("lm_eval.models")
     except ImportError as error:
         fail(f"lm-evaluation-harness is missing ({error}): pip install 'latentplan[lm-eval]'")
-    importlib.import_module("latentplan.evaluation.lm_harness.model")
+    importlib.import_module("latentplan.evaluation.lm_harness.latentplan_lm")
     before, sys.argv = sys.argv, ["lm_eval", *completed(context.args)]
     try:
         harness.cli_evaluate()

@@ -32,11 +32,10 @@ from latentplan.cli.options import (
     column_map,
 )
 from latentplan.common.files import write_atomically
+from latentplan.evaluation.best_of_n import Sampled, beside, sample_model
 from latentplan.evaluation.harness import versions
-from latentplan.evaluation.results import SamplingSettings
-from latentplan.evaluation.selection.measure import Sampled, beside, sample_model
-from latentplan.evaluation.selection.results import SelectionResult
-from latentplan.evaluation.selection.table import best_of_n_markdown, best_of_n_table
+from latentplan.evaluation.result_tables import best_of_n_markdown, best_of_n_table
+from latentplan.evaluation.results import SamplingSettings, SelectionResult
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.fingerprint import question_fingerprint

@@ -33,7 +33,7 @@ from latentplan.cli.options import (
     column_map,
 )
 from latentplan.cli.own_problems import own_preset, run_of
-from latentplan.evaluation.latent_rows import collect_latents
+from latentplan.evaluation.collect_latents import collect_latents
 from latentplan.evaluation.latent_table import LatentTable
 from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint
 from latentplan.modeling.sampling import Sampling

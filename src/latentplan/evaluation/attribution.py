@@ -18,14 +18,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from latentplan.evaluation.interventions import completions_with, intact
-from latentplan.evaluation.paired import paired_interval
-from latentplan.evaluation.predictions import are_correct
-from latentplan.evaluation.results import Estimate
-from latentplan.evaluation.rollouts import evaluation_mode, greedy_chains
-from latentplan.evaluation.saved_json import SavedJson
-from latentplan.evaluation.statistics import wilson_interval
+from latentplan.evaluation.metrics import are_correct
+from latentplan.evaluation.results import Estimate, SavedJson
+from latentplan.evaluation.statistics import paired_interval, wilson_interval
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
+from latentplan.rollout.solve import evaluation_mode, greedy_chains
 
 FORMAT_VERSION = 1
 

@@ -16,11 +16,9 @@ import torch
 import transformers
 
 import latentplan
-from latentplan.evaluation.diagnostics import Diagnostics, diagnose
-from latentplan.evaluation.predictions import Prediction, predictions_of
-from latentplan.evaluation.results import EvaluationResult, SamplingSettings
-from latentplan.evaluation.rollouts import GreedyChains, chains_of, evaluation_mode, greedy_chains
-from latentplan.evaluation.scores import (
+from latentplan.evaluation.latent_metrics import Diagnostics, diagnose
+from latentplan.evaluation.metrics import (
+    Prediction,
     accuracy_estimate,
     group_by_steps,
     mean_coherence,
@@ -28,13 +26,22 @@ from latentplan.evaluation.scores import (
     mean_tokens,
     pass_at_powers,
     plan_scores,
+    predictions_of,
 )
+from latentplan.evaluation.results import EvaluationResult, SamplingSettings
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.token_loop import InputRule
 from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import Problem
-from latentplan.rollout.solve import read_solutions, roll_out
+from latentplan.rollout.solve import (
+    GreedyChains,
+    chains_of,
+    evaluation_mode,
+    greedy_chains,
+    read_solutions,
+    roll_out,
+)
 
 GREEDY = Sampling.greedy(max_new_tokens=128)
 

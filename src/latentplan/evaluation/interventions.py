@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import torch
 
-from latentplan.evaluation.rollouts import GreedyChains
 from latentplan.modeling import counter_rng as noise
 from latentplan.modeling.counter_rng import Draws, Stream
 from latentplan.modeling.latent_length import LatentLength
@@ -20,7 +19,7 @@ from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.thinking import Given, think
 from latentplan.problems.problem import Problem
 from latentplan.rollout.engine import answer_from
-from latentplan.rollout.solve import question_batch
+from latentplan.rollout.solve import GreedyChains, question_batch
 
 Chains = tuple[torch.Tensor, torch.Tensor]
 Intervention = Callable[[GreedyChains, slice, int], Chains]

@@ -3,15 +3,75 @@
     {"format_version": 1, "benchmark": "svamp", "accuracy": {"estimate": 0.9, "low": 0.83, "high": 0.94}, ...}
 
 A measure that does not apply to a model, such as coherence without readable plans, is null.
+
+`SelectionResult`: accuracy against tokens for each way to choose among samples, as a JSON file.
+
+What all results have in common: a JSON file with a format version, written in one move, read strictly.
 """
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
 
-from latentplan.evaluation.saved_json import SavedJson
+from latentplan.common.files import write_atomically
+
+
+class SavedJson:
+    """A dataclass with a field `format_version`, whose default is the version that can be read.
+
+    Attributes:
+        called: what messages call it, with its article.
+    """
+
+    called: ClassVar[str]
+    format_version: int
+
+    @classmethod
+    def read_parts(cls, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a row, with dataclasses in the place of dictionaries."""
+        raise NotImplementedError
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, numbers and strings; the format version comes first."""
+        return {"format_version": self.format_version, **asdict(cast(Any, self))}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: the row is something else, or of another format version; the message says which.
+        """
+        known = {item.name: item for item in fields(cast(Any, cls))}
+        version, readable = row.get("format_version"), known["format_version"].default
+        if version != readable:
+            raise ValueError(f"format_version is {version!r}; this version of latentplan reads {readable}")
+        unknown = set(row) - set(known)
+        if unknown:
+            raise ValueError(f"{cls.called} has no {', '.join(sorted(unknown))}")
+        try:
+            return cls(**cls.read_parts(row))
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"not {cls.called}: {error}") from error
+
+    def save(self, file: str | os.PathLike[str]) -> Path:
+        """Writes the JSON file in one move, so that no reader ever sees half of it; makes its folder."""
+        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+        return write_atomically(Path(file), text + "\n")
+
+    @classmethod
+    def load(cls, file: str | os.PathLike[str]) -> Self:
+        """What is in a file that `save` wrote. Raises ValueError, naming the file, if it holds none."""
+        try:
+            return cls.from_json(json.loads(Path(file).read_text(encoding="utf-8")))
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{os.fspath(file)}: {error}") from error
+
 
 FORMAT_VERSION = 1
 
@@ -64,7 +124,7 @@ class Coherence:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Shares of steps that the step decoder reads back, see `evaluation.reconstruction`.
+    """Shares of steps that the step decoder reads back, see `evaluation.latent_metrics`.
 
     Attributes:
         teacher_exact, teacher_result: as many latent steps as labelled; the same text, the same result.
@@ -79,7 +139,7 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class LatentUse:
-    """Greedy accuracy with the latents intact and replaced, see `evaluation.latent_use`."""
+    """Greedy accuracy with the latents intact and replaced, see `evaluation.latent_metrics`."""
 
     intact: float
     zero: float
@@ -191,3 +251,136 @@ def _read(name: str, value: Any) -> Any:
     if name == "by_steps":
         return {steps: StepGroup(**group) for steps, group in value.items()}
     return value if value is None or name not in _PARTS else _PARTS[name](**value)
+
+
+PASS = "pass"
+MAJORITY = "majority"
+COHERENCE = "coherence"
+PLAN_SCORE = "plan_score"
+PLAN_SCORE_VOTE = "plan_score_vote"
+SELECTORS = {
+    PASS: "any right (needs the answer)",
+    MAJORITY: "majority vote",
+    COHERENCE: "best coherence",
+    PLAN_SCORE: "best plan score",
+    PLAN_SCORE_VOTE: "best plan score, then vote",
+}
+"""The ways to choose, and what they are called; only the first needs to know what is right."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One answer chosen from k samples.
+
+    Attributes:
+        k: samples.
+        tokens: latents and text of all k, a question.
+        accuracy: of the chosen answer, with its 95% interval over problems.
+    """
+
+    k: int
+    tokens: float
+    accuracy: Estimate
+
+
+@dataclass(frozen=True)
+class EqualTokens:
+    """A point beside the reference's majority vote with at most as many tokens.
+
+    Attributes:
+        selector, k, tokens, accuracy: of the point.
+        reference_k: samples of the reference that its tokens pay for; 0 where not even one.
+        reference_accuracy: of its majority vote; None where `reference_k` is 0.
+        difference: the point's accuracy minus the reference's, with the paired 95% interval; None as well.
+    """
+
+    selector: str
+    k: int
+    tokens: float
+    accuracy: Estimate
+    reference_k: int
+    reference_accuracy: Estimate | None = None
+    difference: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class ModelCurves:
+    """What one model reaches.
+
+    Attributes:
+        name: in tables.
+        model: the folder that it came from.
+        method: its training method.
+        tokens: mean tokens of a sample.
+        greedy: the most probable trajectory, k = 1.
+        curves: by selector, for k = 1, 2, 4, …
+        equal_tokens: beside the reference; empty for itself, and without one.
+    """
+
+    name: str
+    model: str
+    method: str
+    tokens: float
+    greedy: Point
+    curves: dict[str, list[Point]]
+    equal_tokens: list[EqualTokens] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SelectionResult(SavedJson):
+    """Models on one benchmark.
+
+    Attributes:
+        benchmark: its short name.
+        data_fingerprint: equal for equal problems in equal order.
+        num_problems, num_generations: problems, and samples of each.
+        sampling, seed: how they were drawn.
+        reference: the name of the model that the others stand beside at equal tokens; None without one.
+        models: in the order in which they were given.
+        created: when, ISO 8601 in UTC.
+        device: what it ran on.
+        versions: of Python and the libraries.
+        format_version: of this file.
+    """
+
+    called: ClassVar[str] = "a selection result"
+
+    benchmark: str
+    data_fingerprint: str
+    num_problems: int
+    num_generations: int
+    sampling: SamplingSettings
+    seed: int
+    reference: str | None
+    models: list[ModelCurves]
+    created: str
+    device: str
+    versions: dict[str, str] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def read_parts(cls, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a row, with dataclasses in the place of dictionaries."""
+        models = [_model(each) for each in row["models"]]
+        return {**row, "sampling": SamplingSettings(**row["sampling"]), "models": models}
+
+
+def _model(row: Mapping[str, Any]) -> ModelCurves:
+    return ModelCurves(
+        **{
+            **row,
+            "greedy": _point(row["greedy"]),
+            "curves": {name: [_point(each) for each in points] for name, points in row["curves"].items()},
+            "equal_tokens": [_equal(each) for each in row["equal_tokens"]],
+        }
+    )
+
+
+def _point(row: Mapping[str, Any]) -> Point:
+    return Point(**{**row, "accuracy": Estimate(**row["accuracy"])})
+
+
+def _equal(row: Mapping[str, Any]) -> EqualTokens:
+    parts = {name: row[name] for name in ("accuracy", "reference_accuracy", "difference")}
+    estimates = {name: None if part is None else Estimate(**part) for name, part in parts.items()}
+    return EqualTokens(**{**row, **estimates})

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from latentplan.evaluation.results import Estimate
-from latentplan.evaluation.selection.results import SELECTORS, ModelCurves, Point, SelectionResult
+from latentplan.evaluation.results import SELECTORS, Estimate, ModelCurves, Point, SelectionResult
 
 _APART = 1.04
 

@@ -11,25 +11,25 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from latentplan.evaluation.diagnosis.collapse import posterior_collapse
-from latentplan.evaluation.diagnosis.edits import faithfulness
+from latentplan.evaluation.diagnosis.answer_source import reading
+from latentplan.evaluation.diagnosis.evaluated_model import Subject
+from latentplan.evaluation.diagnosis.faithfulness import faithfulness
 from latentplan.evaluation.diagnosis.findings import Diagnosis, Finding
 from latentplan.evaluation.diagnosis.overthinking import overthinking
-from latentplan.evaluation.diagnosis.plans import plan_coverage
-from latentplan.evaluation.diagnosis.reading import reading
+from latentplan.evaluation.diagnosis.plan_coverage import plan_coverage
+from latentplan.evaluation.diagnosis.posterior_collapse import posterior_collapse
 from latentplan.evaluation.diagnosis.reconstruction import reconstruction
+from latentplan.evaluation.diagnosis.reward_variance import reward_variance
 from latentplan.evaluation.diagnosis.silent_failure import silent_failure
-from latentplan.evaluation.diagnosis.stops import stop_calibration
-from latentplan.evaluation.diagnosis.subject import Subject
-from latentplan.evaluation.diagnosis.variance import reward_variance
+from latentplan.evaluation.diagnosis.stop_calibration import stop_calibration
 from latentplan.evaluation.harness import versions
 from latentplan.evaluation.results import Estimate
-from latentplan.evaluation.rollouts import evaluation_mode
 from latentplan.evaluation.statistics import wilson_interval
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.counterfactuals import Counterfactual
 from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import Problem
+from latentplan.rollout.solve import evaluation_mode
 
 FINDINGS: dict[str, Callable[[Subject], Finding]] = {
     "silent_failure": silent_failure,

@@ -2,16 +2,28 @@
 
 {"format_version": 1, "findings": [{"name": "silent_failure", "status": "sound", "verdict": "…",
  "figures": [{"name": "accuracy, latents intact", "estimate": 0.97, "low": 0.95, "high": 0.98}]}, …], …}
+
+From data to figures with their 95% intervals.
+
+The threshold of each verdict, and why it is there. Conventions, not laws: figures stand beside them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from latentplan.evaluation.results import Estimate
-from latentplan.evaluation.saved_json import SavedJson
+import numpy as np
+
+from latentplan.evaluation.results import Estimate, SavedJson
+from latentplan.evaluation.statistics import (
+    beyond_what_was_seen,
+    paired_bootstrap,
+    paired_interval,
+    wilson_interval,
+)
+from latentplan.rollout.decoding_accuracy import RELIABLE_RECONSTRUCTION
 
 FORMAT_VERSION = 1
 
@@ -178,3 +190,111 @@ def at_most(figure: Figure, threshold: float) -> str:
 def worst(*statuses: str) -> str:
     """`failed` if one is, else `unclear` if one is, else `sound`."""
     return next((status for status in (FAILED, UNCLEAR) if status in statuses), SOUND)
+
+
+_RESAMPLES = 1000
+
+
+def share(name: str, hits: Sequence[bool]) -> Figure:
+    """How many are true, with Wilson's interval."""
+    if not len(hits):
+        return Figure(name, None, unit="share", count=0)
+    return Figure(name, *wilson_interval(sum(map(bool, hits)), len(hits)), unit="share", count=len(hits))
+
+
+def drop(name: str, before: Sequence[bool], after: Sequence[bool]) -> Figure:
+    """How much a share falls from one condition to another on the same problems, with the paired interval."""
+    differences = [float(bool(a)) - float(bool(b)) for a, b in zip(before, after, strict=True)]
+    if not differences:
+        return Figure(name, None, unit="share", count=0)
+    return Figure(name, *paired_interval(differences), unit="share", count=len(differences))
+
+
+def mean(name: str, values: Sequence[float], unit: str = "") -> Figure:
+    """A mean over problems, with its bootstrap interval."""
+    if not len(values):
+        return Figure(name, None, unit=unit, count=0)
+    return Figure(name, *paired_bootstrap(list(map(float, values))), unit=unit, count=len(values))
+
+
+def resampled(
+    name: str,
+    statistic: Callable[[np.ndarray], float | None],
+    rows: np.ndarray,
+    unit: str = "",
+    seed: int = 0,
+) -> Figure:
+    """Any statistic of rows `[n, ...]`, with the percentile interval when rows are drawn again.
+
+    The statistic may be None for rows that it is not defined on; such draws are left out.
+    """
+    value = None if not len(rows) else statistic(rows)
+    if value is None:
+        return Figure(name, None, unit=unit, count=len(rows))
+    draws = np.random.default_rng(seed).integers(len(rows), size=(_RESAMPLES, len(rows)))
+    found = [each for each in (statistic(rows[draw]) for draw in draws) if each is not None]
+    low, high = np.quantile(found, [0.025, 0.975]) if found else (value, value)
+    if unit == "share" and value in (0, 1) and low == high:
+        return Figure(name, value, *beyond_what_was_seen(value, len(rows)), unit=unit, count=len(rows))
+    return Figure(name, float(value), float(low), float(high), unit=unit, count=len(rows))
+
+
+def ratio(rows: np.ndarray) -> float | None:
+    """Σ of the first column over Σ of the second of `[n, 2]`."""
+    total = rows[:, 1].sum()
+    return float(rows[:, 0].sum() / total) if total else None
+
+
+def slope(rows: np.ndarray) -> float | None:
+    """Of a straight line through (first column, second column)."""
+    x, y = rows[:, 0] - rows[:, 0].mean(), rows[:, 1] - rows[:, 1].mean()
+    spread = float(x @ x)
+    return float(x @ y) / spread if spread else None
+
+
+def correlation(rows: np.ndarray) -> float | None:
+    """Pearson's; 0 where the second column is constant, None where the first is."""
+    x, y = rows[:, 0] - rows[:, 0].mean(), rows[:, 1] - rows[:, 1].mean()
+    if not x.any():
+        return None
+    return float(x @ y / np.sqrt((x @ x) * (y @ y))) if y.any() else 0.0
+
+
+RECONSTRUCTION = RELIABLE_RECONSTRUCTION
+"""Steps read back exactly. Below it, what is decoded says more about the decoder than about the latents."""
+
+USED_SHARE = 0.1
+"""Of the accuracy: latents whose exchange costs less than a tenth of the right answers are ornament."""
+
+FOLLOWED_EDITS = 0.5
+"""Of the edits: if the answer follows the latents in less than half of them, something else decides it."""
+
+COMPUTED_WHILE_ANSWERING = 0.2
+"""Of the edits of a last step that leave the answer as it was: with more, it is no accident."""
+
+KEPT_BY_LAST_STEP = 0.9
+"""Of the accuracy: a last step that keeps so much of it alone is where the answer is read."""
+
+INFORMATION_BITS = 1.0
+"""In a slot, about the question: with less, its latents cannot even tell two kinds of question apart."""
+
+ACTIVE_VARIANCE = 0.01
+"""A unit is active if its mean varies by more between questions (Burda et al. 2016, arXiv:1509.00519)."""
+
+LENGTH_CORRELATION = 0.3
+"""Of latents with difficulty: below it, length explains less than a tenth of difficulty (0.3² = 0.09)."""
+
+EXCESS_STEPS = 0.5
+"""Latent steps beyond those needed, on average: with more, about every second problem gets one too many."""
+
+STOPS_WHERE_NEEDED = 0.9
+"""Of the problems: as for reconstruction, one wrong in ten is what the later figures can bear."""
+
+CALIBRATION_ERROR = 0.1
+"""Of the stop probability: it is wrong by ten points on average."""
+
+VALID_PLANS = 0.9
+"""Of the right answers: with fewer, the decoded plan does not explain the answer beside it."""
+
+LATENT_SIGNAL = 0.02
+"""Of the variance of rewards: with less, the score of the latents is noise; RL warns at the same share."""

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from latentplan.evaluation.diagnosis import figures, thresholds
+from latentplan.evaluation.diagnosis import findings as figures
+from latentplan.evaluation.diagnosis import findings as thresholds
+from latentplan.evaluation.diagnosis.evaluated_model import Subject
 from latentplan.evaluation.diagnosis.findings import (
     FAILED,
     NOTED,
@@ -19,7 +21,6 @@ from latentplan.evaluation.diagnosis.findings import (
     not_applicable,
     worst,
 )
-from latentplan.evaluation.diagnosis.subject import Subject
 
 NAME = "overthinking"
 _LOGGED = ("latents/mean_length", "completions/mean_length")

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from latentplan.evaluation.diagnosis import figures, thresholds
+from latentplan.evaluation.diagnosis import findings as figures
+from latentplan.evaluation.diagnosis import findings as thresholds
+from latentplan.evaluation.diagnosis.evaluated_model import Subject
 from latentplan.evaluation.diagnosis.findings import FAILED, SOUND, Figure, Finding, at_least, not_applicable
-from latentplan.evaluation.diagnosis.subject import Subject
-from latentplan.evaluation.reconstruction import result_of
+from latentplan.evaluation.latent_metrics import result_of
 from latentplan.rollout.decoding_accuracy import Labels, Reading, nearest_share, teacher_plans, text_of
 from latentplan.rollout.plan_decoding import Plan
 
@@ -17,7 +18,7 @@ NAME = "reconstruction"
 
 
 def reconstruction(subject: Subject) -> Finding:
-    """Steps read back, teacher-encoded and free-running; see `evaluation.reconstruction`."""
+    """Steps read back, teacher-encoded and free-running; see `evaluation.latent_metrics`."""
     if subject.model.step_decoder is None:
         return not_applicable(NAME, f"{subject.model.reasoner.config.method} has no step decoder")
     rows = [row for row, problem in enumerate(subject.asked) if problem.steps]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from latentplan.evaluation.diagnosis import figures, thresholds
+from latentplan.evaluation.diagnosis import findings as figures
+from latentplan.evaluation.diagnosis import findings as thresholds
+from latentplan.evaluation.diagnosis.evaluated_model import Subject
 from latentplan.evaluation.diagnosis.findings import (
     FAILED,
     SOUND,
@@ -11,7 +13,6 @@ from latentplan.evaluation.diagnosis.findings import (
     at_least,
     not_applicable,
 )
-from latentplan.evaluation.diagnosis.subject import Subject
 from latentplan.evaluation.interventions import same_norm_noise, zero
 
 NAME = "silent_failure"

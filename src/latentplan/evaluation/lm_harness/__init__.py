@@ -1,6 +1,6 @@
 """lm-evaluation-harness: latentplan's models and tasks in its registry (the extra `lm-eval`).
 
-    import latentplan.evaluation.lm_harness.model                             # registers "latentplan"
+    import latentplan.evaluation.lm_harness.latentplan_lm                             # registers "latentplan"
     simple_evaluate(model="latentplan", model_args={"pretrained": "runs/NAME"}, tasks=["latentplan_gsm8k"],
                     task_manager=TaskManager(include_path=TASKS))
 

@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any
 
-from latentplan.evaluation.paired import holm, paired_bootstrap, sign_flip_test
-from latentplan.evaluation.statistics import mcnemar, mean_interval
+from latentplan.evaluation.statistics import holm, mcnemar, mean_interval, paired_bootstrap, sign_flip_test
 from latentplan.report.comparison.measures import Comparison, Row
 
 

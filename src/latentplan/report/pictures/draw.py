@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from latentplan.common.files import write_atomically
-from latentplan.evaluation.clustering import Clustering, clustering
-from latentplan.evaluation.latent_table import LatentTable
+from latentplan.evaluation.latent_table import Clustering, LatentTable, clustering
 from latentplan.report.pictures import tables
 from latentplan.report.pictures.chains import draw_sigma, draw_stops
 from latentplan.report.pictures.labels import LABELS

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from latentplan.evaluation.clustering import Clustering, main_classes
-from latentplan.evaluation.latent_table import LatentTable
+from latentplan.evaluation.latent_table import Clustering, LatentTable, main_classes
 from latentplan.report.pictures.labels import LABELS
 from latentplan.report.plot_style import BAD, COLOURS, GOOD, MARKERS, RULE, SOFT, new_figure
 

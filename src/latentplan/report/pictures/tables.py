@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from latentplan.common.files import write_atomically
-from latentplan.evaluation.clustering import Clustering
-from latentplan.evaluation.latent_table import LatentTable
+from latentplan.evaluation.latent_table import Clustering, LatentTable
 from latentplan.report.pictures.chains import sigma_curve, stop_curves
 from latentplan.report.pictures.labels import LABELS
 from latentplan.report.pictures.rewards import reward_parts

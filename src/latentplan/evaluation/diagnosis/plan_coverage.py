@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from latentplan.evaluation.diagnosis import figures, thresholds
+from latentplan.evaluation.diagnosis import findings as figures
+from latentplan.evaluation.diagnosis import findings as thresholds
+from latentplan.evaluation.diagnosis.evaluated_model import Subject
 from latentplan.evaluation.diagnosis.findings import (
     FAILED,
     SOUND,
@@ -13,7 +15,6 @@ from latentplan.evaluation.diagnosis.findings import (
     at_least,
     not_applicable,
 )
-from latentplan.evaluation.diagnosis.subject import Subject
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.minigsm.solution_chains import MAX_PLANS
 from latentplan.problems.problem import Problem

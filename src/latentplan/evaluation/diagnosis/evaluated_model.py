@@ -10,14 +10,20 @@ from pathlib import Path
 import torch
 
 from latentplan.evaluation.interventions import Intervention, completions_with, of_an_equal_chain
-from latentplan.evaluation.predictions import are_correct
-from latentplan.evaluation.rollouts import GreedyChains, chains_of
+from latentplan.evaluation.metrics import are_correct
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.thinking import LatentChain, unroll
 from latentplan.problems.counterfactuals import Counterfactual
 from latentplan.problems.problem import Problem
-from latentplan.rollout.solve import Solution, question_batch, read_solutions, roll_out
+from latentplan.rollout.solve import (
+    GreedyChains,
+    Solution,
+    chains_of,
+    question_batch,
+    read_solutions,
+    roll_out,
+)
 
 
 @dataclass

@@ -8,15 +8,14 @@ import numpy as np
 import torch
 
 from latentplan.evaluation.latent_table import LatentRow, LatentTable, SolvedProblem, StopRow
-from latentplan.evaluation.predictions import predictions_of
-from latentplan.evaluation.rollouts import evaluation_mode
+from latentplan.evaluation.metrics import predictions_of
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
 from latentplan.rollout.decoding_accuracy import latent_steps
 from latentplan.rollout.logprobs import score
 from latentplan.rollout.plan_decoding import Plan
-from latentplan.rollout.solve import RolledBatch, read_solutions, roll_out
+from latentplan.rollout.solve import RolledBatch, evaluation_mode, read_solutions, roll_out
 
 
 def collect_latents(

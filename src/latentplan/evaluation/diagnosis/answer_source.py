@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from latentplan.evaluation.diagnosis import figures, thresholds
+from latentplan.evaluation.diagnosis import findings as figures
+from latentplan.evaluation.diagnosis import findings as thresholds
+from latentplan.evaluation.diagnosis.evaluated_model import Subject
 from latentplan.evaluation.diagnosis.findings import (
     FAILED,
     NOTED,
@@ -14,7 +16,6 @@ from latentplan.evaluation.diagnosis.findings import (
     at_least,
     not_applicable,
 )
-from latentplan.evaluation.diagnosis.subject import Subject
 from latentplan.evaluation.interventions import (
     Intervention,
     all_but_last_step,

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import torch
 
-from latentplan.evaluation.diagnosis import thresholds
+from latentplan.evaluation.diagnosis import findings as thresholds
+from latentplan.evaluation.diagnosis.evaluated_model import Subject
 from latentplan.evaluation.diagnosis.findings import FAILED, SOUND, Figure, Finding, not_applicable
-from latentplan.evaluation.diagnosis.subject import Subject
 from latentplan.modeling.latent_heads import standard_normal_kl
 from latentplan.modeling.thinking import LatentChain
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from latentplan.evaluation.diagnosis import figures, thresholds
+from latentplan.evaluation.diagnosis import findings as figures
+from latentplan.evaluation.diagnosis import findings as thresholds
+from latentplan.evaluation.diagnosis.evaluated_model import Subject, roll_out_greedily
 from latentplan.evaluation.diagnosis.findings import (
     FAILED,
     SOUND,
@@ -22,10 +24,9 @@ from latentplan.evaluation.diagnosis.findings import (
     at_most,
     not_applicable,
 )
-from latentplan.evaluation.diagnosis.subject import Subject, roll_out_greedily
 from latentplan.evaluation.interventions import completions_with, intact, think_on
-from latentplan.evaluation.rollouts import GreedyChains
 from latentplan.problems.answers import kind_of
+from latentplan.rollout.solve import GreedyChains
 
 NAME = "faithfulness"
 MOVED = "the partner's answer"

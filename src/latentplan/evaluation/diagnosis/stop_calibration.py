@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from latentplan.evaluation.diagnosis import figures, thresholds
+from latentplan.evaluation.diagnosis import findings as figures
+from latentplan.evaluation.diagnosis import findings as thresholds
+from latentplan.evaluation.diagnosis.evaluated_model import Subject
 from latentplan.evaluation.diagnosis.findings import (
     FAILED,
     SOUND,
@@ -16,7 +18,6 @@ from latentplan.evaluation.diagnosis.findings import (
     not_applicable,
     worst,
 )
-from latentplan.evaluation.diagnosis.subject import Subject
 
 NAME = "stop_calibration"
 _BINS = 10

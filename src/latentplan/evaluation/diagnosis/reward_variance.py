@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from latentplan.evaluation.diagnosis import figures, thresholds
+from latentplan.evaluation.diagnosis import findings as figures
+from latentplan.evaluation.diagnosis import findings as thresholds
+from latentplan.evaluation.diagnosis.evaluated_model import Subject
 from latentplan.evaluation.diagnosis.findings import NOTED, Finding, at_least, not_applicable
-from latentplan.evaluation.diagnosis.subject import Subject
-from latentplan.evaluation.predictions import are_correct
+from latentplan.evaluation.metrics import are_correct
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
 from latentplan.rollout.solve import Solution

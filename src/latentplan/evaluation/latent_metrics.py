@@ -1,0 +1,180 @@
+"""What accuracy does not show: can the plans be read, do the latents matter, are there as many as needed?
+
+Do the latents cause the answer? The answers again, with the latents replaced by something else.
+
+The greedy latents of each question are put back, set to zero, replaced by noise of the same norm, or by
+those of another question. A model whose accuracy stays is a silent failure: its latents are ornament.
+
+Can the step decoder be trusted? Its reading of the latents against chains that are known to be right.
+
+*Teacher-encoded*: the reasoner is made to use as many latent steps as are labelled, the latents are the
+means, and each decoded step is compared with the labelled one. *Free-running*: the plan of the greedy
+trajectory is compared, step by step, with the labelled chain, or with the nearest of all valid chains where
+`Problem.plans` knows them; steps too few or too many count as misses.
+
+A step is *exact* when its text is the label's as the tokenizer writes it, and has the right *result* when its
+last equation has the result of the label's last equation; chains without equations are not asked for results.
+A chain longer than the K latent steps has its rest in the last one, as in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+
+from latentplan.evaluation.interventions import (
+    Intervention,
+    completions_with,
+    intact,
+    of_another_question,
+    same_norm_noise,
+    zero,
+)
+from latentplan.evaluation.metrics import are_correct
+from latentplan.evaluation.results import LatentUse, Reconstruction, StopCalibration
+from latentplan.modeling.loading import LoadedModel
+from latentplan.problems.problem import Problem
+from latentplan.rewards.steps import equations_of
+from latentplan.rollout.decoding_accuracy import (
+    RELIABLE_RECONSTRUCTION,
+    Labels,
+    teacher_plans,
+    text_of,
+    total_share,
+)
+from latentplan.rollout.solve import GreedyChains
+
+
+def measure_latent_use(
+    model: LoadedModel,
+    problems: Sequence[Problem],
+    chains: GreedyChains,
+    *,
+    seed: int,
+    max_new_tokens: int,
+    batch_size: int,
+) -> LatentUse:
+    """Greedy accuracy after each intervention; `other_question` is None where there is only one problem."""
+    answered = [problems[place] for place in chains.places]
+
+    def accuracy(intervention: Intervention) -> float:
+        completions = completions_with(
+            model,
+            problems,
+            chains,
+            intervention,
+            seed=seed,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+        )
+        return sum(are_correct(completions, answered)) / len(completions)
+
+    return LatentUse(
+        intact=accuracy(intact),
+        zero=accuracy(zero),
+        noise=accuracy(same_norm_noise),
+        other_question=accuracy(of_another_question) if len(chains.places) > 1 else None,
+    )
+
+
+def measure_reconstruction(
+    model: LoadedModel, problems: Sequence[Problem], chains: GreedyChains, *, batch_size: int
+) -> Reconstruction:
+    """Both reconstructions over all problems that have a labelled chain."""
+    labelled = [problem for problem in problems if problem.steps]
+    teacher = teacher_plans(model, labelled, batch_size=batch_size)
+    free = [
+        (plan, problems[place])
+        for place, plan in zip(chains.places, chains.plans, strict=True)
+        if plan is not None and problems[place].steps
+    ]
+    taught = Labels(model, labelled, all_plans=False)
+    valid = Labels(model, [problem for _, problem in free], all_plans=True)
+    free_plans = [plan for plan, _ in free]
+    return Reconstruction(
+        teacher_exact=total_share(teacher, taught.chains, text_of),
+        teacher_result=total_share(teacher, taught.chains, result_of),
+        free_exact=total_share(free_plans, valid.chains, text_of),
+        free_result=total_share(free_plans, valid.chains, result_of),
+    )
+
+
+def result_of(step: str) -> Fraction | None:
+    """The result of the last equation in a step; None where it has none that can be read."""
+    equations = equations_of(step)
+    return equations[-1].result if equations else None
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """What was found; None where the model has no such part."""
+
+    reconstruction: Reconstruction | None = None
+    latent_use: LatentUse | None = None
+    stop: StopCalibration | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the numbers has to know."""
+        return reconstruction_warnings(self.reconstruction)
+
+
+def diagnose(
+    model: LoadedModel,
+    problems: Sequence[Problem],
+    chains: GreedyChains | None,
+    *,
+    seed: int,
+    max_new_tokens: int,
+    batch_size: int,
+    latent_use: bool,
+) -> Diagnostics:
+    """Every diagnostic that applies to the model, from its greedy chains (None for one without latents)."""
+    if chains is None:
+        return Diagnostics()
+    reconstruction = use = None
+    if model.step_decoder is not None:
+        reconstruction = measure_reconstruction(model, problems, chains, batch_size=batch_size)
+    if latent_use:
+        use = measure_latent_use(
+            model, problems, chains, seed=seed, max_new_tokens=max_new_tokens, batch_size=batch_size
+        )
+    return Diagnostics(reconstruction, use, stop_calibration(model, problems, chains))
+
+
+def stop_calibration(
+    model: LoadedModel, problems: Sequence[Problem], chains: GreedyChains
+) -> StopCalibration | None:
+    """Latent steps used against min(labelled steps, K), over the problems with a labelled chain.
+
+    None without a stop head, without labelled chains, or where latents stand for tokens.
+    """
+    config = model.reasoner.config
+    steps = torch.tensor([len(problems[place].steps) for place in chains.places])
+    labelled = steps > 0
+    counts_steps = model.reasoner.stop_head is not None and config.compression_factor is None
+    if not counts_steps or not bool(labelled.any()):
+        return None
+    needed = steps[labelled].clamp(max=config.max_latent_steps)
+    predicted = chains.slot_mask[labelled].sum(dim=1) // config.latents_per_step
+    return StopCalibration(
+        exact=(predicted == needed).double().mean().item(),
+        mean_predicted=predicted.double().mean().item(),
+        mean_needed=needed.double().mean().item(),
+    )
+
+
+def reconstruction_warnings(reconstruction: Reconstruction | None) -> list[str]:
+    """A warning for each kind of reconstruction below `RELIABLE_RECONSTRUCTION`."""
+    if reconstruction is None:
+        return []
+    kinds = {"teacher-encoded": reconstruction.teacher_exact, "free-running": reconstruction.free_exact}
+    return [
+        f"{kind} reconstruction is {share:.1%}, below {RELIABLE_RECONSTRUCTION:.0%}: "
+        "coherence, as a score and as a reward, is unreliable"
+        for kind, share in kinds.items()
+        if share is not None and share < RELIABLE_RECONSTRUCTION
+    ]

@@ -1,0 +1,315 @@
+"""A selection result for people: a table on the terminal, and Markdown.
+
+Evaluation results side by side: a column for each, a row for each measure that one of them has.
+
+A diagnosis for people: a table on the terminal, and Markdown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from latentplan.evaluation.diagnosis.findings import (
+    FAILED,
+    NOT_APPLICABLE,
+    NOTED,
+    SOUND,
+    UNCLEAR,
+    Diagnosis,
+    Finding,
+)
+from latentplan.evaluation.results import (
+    MAJORITY,
+    SELECTORS,
+    EqualTokens,
+    Estimate,
+    EvaluationResult,
+    ModelCurves,
+    SelectionResult,
+)
+
+Row = list[str]
+
+
+def best_of_n_table(result: SelectionResult) -> RenderableType:
+    """A table of accuracies for each model, and one of what stands beside the reference."""
+    parts: list[RenderableType] = []
+    for model in result.models:
+        parts.append(_table(_title(result, model), *_accuracies(model)))
+        if model.equal_tokens:
+            title = f"{model.name} beside {result.reference}'s majority vote, at most as many tokens"
+            parts += [_table(title, *_equal_tokens(model)), Text(_unpaid(result, model), "dim")]
+    if result.reference is None:
+        parts.append(Text("no model that writes its steps: nothing to stand beside at equal tokens", "dim"))
+    return Group(*parts)
+
+
+def best_of_n_markdown(result: SelectionResult) -> str:
+    """The same tables."""
+    lines = [
+        f"# Answers chosen from samples: {result.benchmark}",
+        "",
+        f"{result.num_problems} problems, {result.num_generations} samples of each at temperature "
+        f"{result.sampling.temperature:g} (latents {result.sampling.latent_temperature:g}), "
+        f"seed {result.seed}. Accuracy in per cent with 95% intervals over problems; tokens are latents and "
+        "text of all k samples.",
+    ]
+    for model in result.models:
+        lines += ["", f"## {_title(result, model)}", "", *_markdown(*_accuracies(model))]
+        if model.equal_tokens:
+            lines += ["", f"Beside {result.reference}'s majority vote with at most as many tokens:", ""]
+            lines += [*_markdown(*_equal_tokens(model)), "", _unpaid(result, model)]
+    return "\n".join(lines) + "\n"
+
+
+def _title(result: SelectionResult, model: ModelCurves) -> str:
+    greedy = model.greedy
+    return (
+        f"{model.name} ({model.method}) on {result.benchmark}: greedy {_interval(greedy.accuracy)} "
+        f"with {greedy.tokens:.1f} tokens, {model.tokens:.1f} a sample"
+    )
+
+
+def _unpaid(result: SelectionResult, model: ModelCurves) -> str:
+    tokens = next(each.tokens for each in result.models if each.name == result.reference)
+    return (
+        f"{result.reference} needs {tokens:.1f} tokens for one chain: what {model.name} answers with fewer "
+        "has nothing beside it."
+    )
+
+
+def _accuracies(model: ModelCurves) -> tuple[Row, list[Row]]:
+    points = next(iter(model.curves.values()))
+    header = ["", *(f"k = {point.k}" for point in points)]
+    rows = [["tokens a question", *(f"{point.tokens:.0f}" for point in points)]]
+    rows += [
+        [SELECTORS[selector], *(_interval(point.accuracy) for point in curve)]
+        for selector, curve in model.curves.items()
+    ]
+    return header, rows
+
+
+def _equal_tokens(model: ModelCurves) -> tuple[Row, list[Row]]:
+    header = ["choice", "k", "tokens", "accuracy", "its k", "its accuracy", "difference"]
+    rows = [_equal_row(row) for row in model.equal_tokens if row.k > 1 or row.selector == MAJORITY]
+    return header, [row for row in rows if row is not None]
+
+
+def _equal_row(row: EqualTokens) -> Row | None:
+    """None where the tokens do not pay for one chain of the reference."""
+    if row.reference_accuracy is None or row.difference is None:
+        return None
+    return [
+        SELECTORS[row.selector],
+        str(row.k),
+        f"{row.tokens:.0f}",
+        _interval(row.accuracy),
+        str(row.reference_k),
+        _interval(row.reference_accuracy),
+        _interval(row.difference, signed=True),
+    ]
+
+
+def _interval(estimate: Estimate, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    text = f"{100 * estimate.estimate:{sign}.1f}"
+    if estimate.low is None or estimate.high is None:
+        return text
+    return f"{text} [{100 * estimate.low:{sign}.1f}, {100 * estimate.high:{sign}.1f}]"
+
+
+def _table(title: str, header: Row, rows: list[Row]) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for place, name in enumerate(header):
+        table.add_column(name, justify="right" if place else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _markdown(header: Row, rows: list[Row]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+
+
+Cell = Callable[[EvaluationResult], str | None]
+
+
+def results_table(results: Sequence[EvaluationResult]) -> RenderableType:
+    """A table for a rich console, and the warnings of the results under it."""
+    table = Table(header_style="bold")
+    table.add_column("measure")
+    for result in results:
+        table.add_column(f"{result.benchmark}\n{result.method}", justify="right")
+    for name, cell in _rows(results):
+        cells = [cell(result) for result in results]
+        if any(value is not None for value in cells):
+            table.add_row(name, *(value or "–" for value in cells))
+    warnings = [
+        Text(f"warning: {result.benchmark}: {warning}", style="yellow")
+        for result in results
+        for warning in result.warnings
+    ]
+    return Group(table, *warnings)
+
+
+def _rows(results: Sequence[EvaluationResult]) -> list[tuple[str, Cell]]:
+    steps = sorted({steps for result in results for steps in result.by_steps}, key=int)
+    powers = sorted({k for result in results for k in result.pass_at_k or {}}, key=int)
+    return [
+        ("problems", lambda result: str(result.num_problems)),
+        ("accuracy", _accuracy),
+        *((f"pass@{k}", _pass_at(k)) for k in powers),
+        *((f"  {count} step{'s' * (count != '1')}", _group_accuracy(count)) for count in steps),
+        ("tokens", lambda result: f"{result.tokens.mean:.1f}"),
+        ("  latent + text", lambda result: f"{result.tokens.latents:.1f} + {result.tokens.text:.1f}"),
+        ("finished", lambda result: _percent(result.finished)),
+        ("coherence", lambda result: result.coherence and _percent(result.coherence.strict)),
+        ("  of sentences", lambda result: result.coherence and _percent(result.coherence.natural)),
+        ("  the paper's", lambda result: result.coherence and _percent(result.coherence.paper)),
+        ("validity", lambda result: _percent(result.validity)),
+        ("grounding", lambda result: _percent(result.grounding)),
+        ("plan score", lambda result: _percent(result.plan_score)),
+        *_part_rows(
+            "reconstruction",
+            "reconstruction",
+            {
+                "teacher_exact": "teacher, exact",
+                "teacher_result": "teacher, result",
+                "free_exact": "free, exact",
+                "free_result": "free, result",
+            },
+        ),
+        *_part_rows(
+            "latent_use",
+            "accuracy with latents",
+            {"intact": "intact", "zero": "zero", "noise": "noise", "other_question": "another question's"},
+        ),
+        ("stops where needed", lambda result: result.stop and _percent(result.stop.exact)),
+        ("  latent steps / needed", _stops),
+        ("seconds", lambda result: f"{result.seconds:.1f}"),
+    ]
+
+
+def _part_rows(part: str, title: str, labels: dict[str, str]) -> list[tuple[str, Cell]]:
+    """A heading, and a row for each share in a part of the result that may be None."""
+
+    def cell(name: str) -> Cell:
+        return lambda result: _percent(getattr(getattr(result, part), name, None))
+
+    def heading(result: EvaluationResult) -> str | None:
+        return None if getattr(result, part) is None else " "
+
+    return [(title, heading), *((f"  {label}", cell(name)) for name, label in labels.items())]
+
+
+def _accuracy(result: EvaluationResult) -> str:
+    estimate, low, high = result.accuracy.estimate, result.accuracy.low, result.accuracy.high
+    if low is None or high is None:
+        return f"{estimate:.1%}"
+    return f"{estimate:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _pass_at(k: str) -> Cell:
+    return lambda result: _percent((result.pass_at_k or {}).get(k))
+
+
+def _group_accuracy(steps: str) -> Cell:
+    def cell(result: EvaluationResult) -> str | None:
+        group = result.by_steps.get(steps)
+        return None if group is None else f"{group.accuracy:.1%} of {group.num_problems}"
+
+    return cell
+
+
+def _stops(result: EvaluationResult) -> str | None:
+    stop = result.stop
+    return None if stop is None else f"{stop.mean_predicted:.2f} / {stop.mean_needed:.2f}"
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{share:.1%}"
+
+
+# A sign beside each word, so that nothing rests on colour.
+LOOKS = {
+    SOUND: ("✓", "green"),
+    FAILED: ("✗", "bold red"),
+    UNCLEAR: ("?", "yellow"),
+    NOTED: ("·", "cyan"),
+    NOT_APPLICABLE: ("–", "dim"),
+}
+
+
+def diagnosis_table(diagnosis: Diagnosis, with_figures: bool = False) -> RenderableType:
+    """A row for each finding; below it, where asked for, its figures."""
+    table = Table(
+        header_style="bold", show_lines=True, title=_diagnosis_title(diagnosis), title_justify="left"
+    )
+    table.add_column("finding", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    table.add_column("verdict", ratio=1)
+    for finding in diagnosis.findings:
+        sign, style = LOOKS[finding.status]
+        table.add_row(finding.name, Text(f"{sign} {finding.status}", style), _verdict(finding, with_figures))
+    return table
+
+
+def diagnosis_markdown(diagnosis: Diagnosis) -> str:
+    """The verdicts as a table, then each finding's threshold and figures."""
+    lines = [
+        f"# {_diagnosis_title(diagnosis)}",
+        "",
+        f"Model `{diagnosis.model}`, seed {diagnosis.seed}, {diagnosis.created}, {diagnosis.device}.",
+        "",
+        "| finding | status | verdict |",
+        "| --- | --- | --- |",
+        *(f"| {each.name} | {each.status} | {_cell(each.verdict)} |" for each in diagnosis.findings),
+    ]
+    for finding in diagnosis.findings:
+        if finding.figures:
+            lines += ["", f"## {finding.name}: {finding.status}", ""]
+            lines += [f"{_sentence(finding.threshold)}", ""] if finding.threshold else []
+            lines += ["| figure | value [95% interval] | of |", "| --- | --- | --- |"]
+            lines += [
+                f"| {_cell(figure.name)} | {figure.text} | {'' if figure.count is None else figure.count} |"
+                for figure in finding.figures
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _verdict(finding: Finding, with_figures: bool) -> RenderableType:
+    parts: list[RenderableType] = [Text(finding.verdict)]
+    if finding.threshold:
+        parts.append(Text(finding.threshold, "dim"))
+    if with_figures and finding.figures:
+        figures = Table(box=None, show_header=False, pad_edge=False)
+        for figure in finding.figures:
+            count = "" if figure.count is None else f"of {figure.count}"
+            figures.add_row(Text(figure.name), Text(figure.text, justify="right"), Text(count, "dim"))
+        parts.append(figures)
+    return Group(*parts)
+
+
+def _diagnosis_title(diagnosis: Diagnosis) -> str:
+    accuracy = diagnosis.accuracy
+    interval = (
+        ""
+        if accuracy.low is None or accuracy.high is None
+        else (f" [{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}]")
+    )
+    return (
+        f"{diagnosis.method} on {diagnosis.benchmark}: {diagnosis.num_problems} problems, "
+        f"accuracy {accuracy.estimate:.1%}{interval}"
+    )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
