@@ -579,7 +579,7 @@ def prepare(work: Path) -> Watch:
     torch.set_num_threads(1)
     uvicorn.Server.run = lambda self, sockets=None: None  # type: ignore[method-assign]
     import latentplan.cli.evaluate
-    import latentplan.serving.app
+    import latentplan.serving.server
     import latentplan.training.runs  # noqa: F401
 
     return Watch()

@@ -20,7 +20,7 @@ from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
 from latentplan.rollout.decoding_accuracy import Labels
 from latentplan.rollout.solve import question_batch, solve
-from latentplan.serving.app import create_app
+from latentplan.serving.server import create_app
 from latentplan.serving.settings import ServeSettings
 from latentplan.training.arguments import ModelArguments, SFTConfig
 from latentplan.training.initialise import initialise_system

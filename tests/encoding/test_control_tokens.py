@@ -166,7 +166,7 @@ OWN_TEXT = {
     "encoding/processor.py",
     "encoding/chat_template.py",
     "encoding/tokenizers.py",
-    "serving/questions.py",
+    "serving/prompts.py",
 }
 
 

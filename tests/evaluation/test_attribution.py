@@ -8,10 +8,10 @@ from typer.testing import CliRunner
 
 from latentplan.cli.attribute import attribute
 from latentplan.evaluation.attribution import Attribution, crossed_answers, take_apart
-from latentplan.evaluation.interventions import completions_with, intact
 from latentplan.modeling.loading import load_model
 from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.problems.problem import Problem
+from latentplan.rollout.edits import completions_with, intact
 from latentplan.rollout.solve import greedy_chains
 from latentplan.training.arguments import ModelArguments, SFTConfig
 from latentplan.training.initialise import initialise_system

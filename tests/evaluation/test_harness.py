@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from latentplan.evaluation.harness import evaluate
-from latentplan.evaluation.interventions import of_another_question, same_norm_noise, zero
 from latentplan.evaluation.latent_metrics import reconstruction_warnings, stop_calibration
 from latentplan.evaluation.metrics import PredictionWriter
 from latentplan.evaluation.results import Reconstruction
@@ -15,6 +14,7 @@ from latentplan.modeling.sampling import Sampling
 from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import Problem
 from latentplan.rollout.decoding_accuracy import teacher_plans
+from latentplan.rollout.edits import of_another_question, same_norm_noise, zero
 from latentplan.rollout.solve import GreedyChains, greedy_chains
 
 SHORT = Sampling.greedy(max_new_tokens=8)

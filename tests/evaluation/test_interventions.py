@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from latentplan.evaluation.interventions import (
+from latentplan.rollout.edits import (
     all_but_last_step,
     first_steps,
     last_step_only,

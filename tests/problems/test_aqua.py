@@ -21,9 +21,8 @@ from latentplan.problems.reading import format_of_file, read_problems
 from latentplan.rewards import BUILT_IN, LABELLED_WEIGHTS, RewardSet
 from latentplan.rewards.sentence_coherence import natural_coherence
 from latentplan.rollout.solve import Solution
-from latentplan.serving.inspector.asking import judged
-from latentplan.serving.inspector.sampling import votes
-from latentplan.serving.inspector.subjects import subject_of
+from latentplan.serving.inspector.inspected_model import subject_of
+from latentplan.serving.inspector.views import judged, votes
 
 ROWS = [
     {

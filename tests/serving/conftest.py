@@ -15,7 +15,7 @@ import openai
 import pytest
 import uvicorn
 
-from latentplan.serving.app import create_app
+from latentplan.serving.server import create_app
 from latentplan.serving.settings import ServeSettings
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from latentplan.serving.answers import coherence
-from latentplan.serving.errors import ApiError
-from latentplan.serving.questions import Questions, question_of
-from latentplan.serving.requests import Message
+from latentplan.serving.model_worker import Written
+from latentplan.serving.prompts import Questions, question_of
+from latentplan.serving.protocol import ApiError, Message
+from latentplan.serving.responses import coherence
 from latentplan.serving.settings import ServeSettings
-from latentplan.serving.written import Written
 
 
 def messages(*pairs):

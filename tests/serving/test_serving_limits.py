@@ -10,8 +10,8 @@ import time
 import openai
 import pytest
 
-from latentplan.serving.errors import ApiError
-from latentplan.serving.served import ServedModel
+from latentplan.serving.model_worker import ServedModel
+from latentplan.serving.protocol import ApiError
 from latentplan.serving.settings import ServeSettings
 
 CHAT = "/v1/chat/completions"

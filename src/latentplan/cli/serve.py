@@ -171,7 +171,7 @@ def _server_parts() -> tuple[Any, Any]:
     try:
         import uvicorn
 
-        from latentplan.serving.app import create_app
+        from latentplan.serving.server import create_app
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise

@@ -17,12 +17,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from latentplan.evaluation.interventions import completions_with, intact
 from latentplan.evaluation.metrics import are_correct
 from latentplan.evaluation.results import Estimate, SavedJson
 from latentplan.evaluation.statistics import paired_interval, wilson_interval
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
+from latentplan.rollout.edits import completions_with, intact
 from latentplan.rollout.solve import evaluation_mode, greedy_chains
 
 FORMAT_VERSION = 1

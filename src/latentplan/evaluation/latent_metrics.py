@@ -25,14 +25,6 @@ from fractions import Fraction
 
 import torch
 
-from latentplan.evaluation.interventions import (
-    Intervention,
-    completions_with,
-    intact,
-    of_another_question,
-    same_norm_noise,
-    zero,
-)
 from latentplan.evaluation.metrics import are_correct
 from latentplan.evaluation.results import LatentUse, Reconstruction, StopCalibration
 from latentplan.modeling.loading import LoadedModel
@@ -44,6 +36,14 @@ from latentplan.rollout.decoding_accuracy import (
     teacher_plans,
     text_of,
     total_share,
+)
+from latentplan.rollout.edits import (
+    Intervention,
+    completions_with,
+    intact,
+    of_another_question,
+    same_norm_noise,
+    zero,
 )
 from latentplan.rollout.solve import GreedyChains
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from latentplan.serving.inspector.subjects import Example, Subject
+from latentplan.serving.inspector.inspected_model import Example, Subject
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,11 @@ import torch
 from latentplan.encoding.tokenizers import train_byte_level_bpe
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.decoded_text import decode_steps, texts_of
+from latentplan.rollout.edits import Edit
 from latentplan.rollout.solve import solve
 from latentplan.rollout.trace import LatentStep, Token, trace
-from latentplan.serving.inspector.asking import ask
-from latentplan.serving.inspector.edits import Edit
-from latentplan.serving.inspector.intervening import greedy_chains, intervene
-from latentplan.serving.inspector.sampling import tally, votes
-from latentplan.serving.inspector.subjects import Subject
+from latentplan.serving.inspector.inspected_model import Subject
+from latentplan.serving.inspector.views import ask, greedy_chains, intervene, tally, votes
 
 QUESTION = "the counter shows 2 . it is tripled . what does it show ?"
 METHODS = ["atp_latent", "coconut", "codi", "cot", "no_cot", "colar", "pause"]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from latentplan.serving.inspector.edits import EDITS, Edit, apply, in_words
+from latentplan.rollout.edits import EDITS, Edit, apply, in_words
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ from fastapi.testclient import TestClient
 
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.solve import solve
-from latentplan.serving.app import create_app
-from latentplan.serving.inspector import desk, routes
-from latentplan.serving.inspector.sampling import tally
-from latentplan.serving.inspector.subjects import Subject
+from latentplan.serving.inspector import handlers as desk
+from latentplan.serving.inspector import routes
+from latentplan.serving.inspector.inspected_model import Subject
+from latentplan.serving.inspector.views import tally
+from latentplan.serving.server import create_app
 from latentplan.serving.settings import ServeSettings
 
 

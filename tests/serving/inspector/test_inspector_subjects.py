@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from latentplan.serving.inspector.subjects import Example, subject_of
+from latentplan.serving.inspector.inspected_model import Example, subject_of
 
 
 @pytest.fixture

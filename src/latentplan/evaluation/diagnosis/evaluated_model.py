@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-from latentplan.evaluation.interventions import Intervention, completions_with, of_an_equal_chain
 from latentplan.evaluation.metrics import are_correct
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.thinking import LatentChain, unroll
 from latentplan.problems.counterfactuals import Counterfactual
 from latentplan.problems.problem import Problem
+from latentplan.rollout.edits import Intervention, completions_with, of_an_equal_chain
 from latentplan.rollout.solve import (
     GreedyChains,
     Solution,

@@ -24,8 +24,8 @@ from latentplan.evaluation.diagnosis.findings import (
     at_most,
     not_applicable,
 )
-from latentplan.evaluation.interventions import completions_with, intact, think_on
 from latentplan.problems.answers import kind_of
+from latentplan.rollout.edits import completions_with, intact, think_on
 from latentplan.rollout.solve import GreedyChains
 
 NAME = "faithfulness"

@@ -19,12 +19,11 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import ValidationError
 
-from latentplan.serving.clients import read_body
-from latentplan.serving.errors import ApiError
-from latentplan.serving.inspector.bodies import AskBody, InterveneBody, SampleBody
-from latentplan.serving.inspector.desk import Desk
-from latentplan.serving.inspector.subjects import Subject
-from latentplan.serving.served import ServedModel
+from latentplan.serving.endpoints import read_body
+from latentplan.serving.inspector.handlers import AskBody, Desk, InterveneBody, SampleBody
+from latentplan.serving.inspector.inspected_model import Subject
+from latentplan.serving.model_worker import ServedModel
+from latentplan.serving.protocol import ApiError
 
 PAGE = Path(__file__).parent / "page"
 _POLICY = (

@@ -1,4 +1,7 @@
-"""Takes what the page asks to the thread of its model, and brings back the answer or what was wrong."""
+"""Takes what the page asks to the thread of its model, and brings back the answer or what was wrong.
+
+What the page sends, checked.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +11,74 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.continuous_batching import Row, rows_of
+from latentplan.rollout.edits import Edit
 from latentplan.rollout.solve import Solution
-from latentplan.serving.completions import find_model, gather, into_queue
-from latentplan.serving.errors import ApiError
-from latentplan.serving.inspector.asking import Event, ask
-from latentplan.serving.inspector.bodies import MAX_EDITS, AskBody, InterveneBody, SampleBody
-from latentplan.serving.inspector.intervening import greedy_chains, intervene
-from latentplan.serving.inspector.sampling import tally
-from latentplan.serving.inspector.subjects import Subject
-from latentplan.serving.jobs import Event as Told
-from latentplan.serving.jobs import Job
-from latentplan.serving.questions import Questions
-from latentplan.serving.served import ServedModel
+from latentplan.serving.endpoints import find_model, gather, into_queue
+from latentplan.serving.inspector.inspected_model import Subject
+from latentplan.serving.inspector.views import Event, ask, greedy_chains, intervene, tally
+from latentplan.serving.model_worker import Event as Told
+from latentplan.serving.model_worker import Job, ServedModel
+from latentplan.serving.prompts import Questions
+from latentplan.serving.protocol import ApiError, not_almost_zero
 from latentplan.serving.settings import ServeSettings
+
+MAX_EDITS = 64
+_SEED = Field(default=0, ge=0, lt=2**31)
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class AskBody(_Body):
+    """Which model, which question, and the right answer where it is known."""
+
+    model: str
+    question: str
+    reference: str | None = Field(default=None, max_length=1000)
+
+
+class SampleBody(AskBody):
+    """How many samples, and how they are drawn."""
+
+    count: int = Field(default=16, ge=1)
+    temperature: float = Field(default=1.0, ge=0, le=5)
+    latent_temperature: float = Field(default=1.0, ge=0, le=10)
+    seed: int = _SEED
+
+    _not_almost_zero = field_validator("temperature")(not_almost_zero)
+
+
+class EditBody(_Body):
+    """One edit, see `edits.Edit`."""
+
+    kind: Literal["delete", "zero", "noise", "swap", "keep", "splice", "move"]
+    steps: list[int] = Field(default=[], max_length=MAX_EDITS)
+    seed: int = _SEED
+    question: str | None = None
+    from_step: int | None = None
+    model: str | None = None
+    share: float = Field(default=1.0, ge=0, le=1)
+    think_on: bool = False
+
+    def edit(self) -> Edit:
+        """The edit that is meant."""
+        return Edit(**{**self.model_dump(), "steps": tuple(self.steps)})
+
+
+class InterveneBody(AskBody):
+    """The edits, each made to the intact chain."""
+
+    edits: list[EditBody] = Field(min_length=1, max_length=MAX_EDITS)
+
 
 Result = TypeVar("Result")
 MAX_AT_ONCE = 32

@@ -3,6 +3,10 @@
 Trajectories wait in a queue. Between two passes of the running batch the thread lets some of them join: all
 that fit where nothing runs, else when the first has waited for `max_wait_ms`, or when they are so many that
 another pass for their questions is worth it at once.
+
+A request on its way through a model's thread: what it wants, and what it is told.
+
+The text of an answer while it is being written.
 """
 
 from __future__ import annotations
@@ -11,19 +15,153 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from latentplan.modeling.loading import LoadedModel
-from latentplan.rollout.continuous_batching import ContinuousBatch
+from latentplan.rollout.continuous_batching import ContinuousBatch, Row
 from latentplan.rollout.plan_decoding import decode_plans, written_plan
-from latentplan.serving.errors import ApiError
-from latentplan.serving.jobs import Job, Place
-from latentplan.serving.metrics import Metrics
+from latentplan.rollout.solve import Solution
+from latentplan.serving.prometheus import Metrics
+from latentplan.serving.protocol import ApiError
 from latentplan.serving.settings import ServeSettings
+
+_INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
+
+
+class Written:
+    """What can be said of an answer's text so far, without ever having to take it back.
+
+    Space at both ends is left out, as in `solve`. Held back until more is known: space that may turn out to
+    be the last, a character of which only some bytes are there, and what may become a stop sequence.
+
+    Args:
+        tokenizer: of the answer.
+        stop: texts that end the answer; they are not part of it.
+
+    Attributes:
+        text: what is certain; all of it, once the answer has ended.
+        stopped: whether a stop sequence was written.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = ()):
+        self._tokenizer, self._stop = tokenizer, stop
+        self.text = ""
+        self.stopped = False
+
+    def grow(self, ids: Sequence[int], ended: bool) -> str:
+        """Takes all token ids of the answer so far; what has become certain since the last time."""
+        if self.stopped:
+            return ""
+        text = str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).lstrip()
+        found = [text.index(each) for each in self._stop if each in text]
+        if found:
+            self.stopped, ended, text = True, True, text[: min(found)]
+        if not ended:
+            text = text.rstrip(_INCOMPLETE)
+            text = text[: len(text) - self._perhaps_stop(text)]
+        text = text.rstrip()
+        if not ended and not text.startswith(self.text):
+            return ""
+        new = text[len(self.text) :]
+        self.text = text
+        return new
+
+    def _perhaps_stop(self, text: str) -> int:
+        """Characters at the end with which a stop sequence may have begun."""
+        lengths = [
+            length
+            for each in self._stop
+            for length in range(1, min(len(each), len(text) + 1))
+            if text.endswith(each[:length])
+        ]
+        return max(lengths, default=0)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text that a trajectory has written since the last piece."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A trajectory that is done; `finish_reason` is OpenAI's `stop` or `length`."""
+
+    index: int
+    solution: Solution
+    finish_reason: str
+
+
+Event = Piece | Ended | Exception
+
+
+@dataclass(eq=False)
+class Job:
+    """The trajectories of one request.
+
+    Attributes:
+        rows: one for each trajectory.
+        stop: texts that end an answer.
+        with_plans: whether plans are to be read.
+        streams: whether pieces are wanted as they come.
+        deliver: takes what there is to say, called from the model's thread. After an exception comes nothing.
+        since: when it was made, by `time.monotonic`.
+        cancelled: whether nobody waits for it any more.
+    """
+
+    rows: Sequence[Row]
+    stop: Sequence[str]
+    with_plans: bool
+    streams: bool
+    deliver: Callable[[Event], None]
+    since: float = field(default_factory=time.monotonic)
+    cancelled: bool = False
+
+    @property
+    def grows(self) -> bool:
+        """Whether its text has to be looked at after every token."""
+        return self.streams or bool(self.stop)
+
+
+@dataclass(eq=False)
+class Place:
+    """A trajectory of a job: which it is, and its text so far."""
+
+    job: Job
+    index: int
+    row: Row
+    written: Written
+
+    @classmethod
+    def of(cls, job: Job, tokenizer: PreTrainedTokenizerBase) -> list[Place]:
+        """All of a job."""
+        return [cls(job, index, row, Written(tokenizer, job.stop)) for index, row in enumerate(job.rows)]
+
+    def look(self) -> None:
+        """Takes in what has been written, and says so."""
+        if not (self.job.grows or self.row.ended):
+            return
+        new = self.written.grow(self.row.answer_ids, self.row.ended)
+        if self.written.stopped:
+            self.row.ended = True
+        if new and self.job.streams:
+            self.job.deliver(Piece(self.index, new))
+
+    def ended(self, plan: list[str] | None) -> Ended:
+        """What there is to say at the end."""
+        row = self.row
+        latents, text = len(row.latents), len(row.answer_ids) - row.finished
+        solution = Solution(self.written.text, plan, latents, latents + text, row.finished)
+        return Ended(self.index, solution, "stop" if row.finished or self.written.stopped else "length")
+
 
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from latentplan.encoding.control_tokens import ControlTokenError
 from latentplan.modeling.loading import LoadedModel
 from latentplan.rollout.solve import question_row
-from latentplan.serving.errors import ApiError
-from latentplan.serving.requests import Message
+from latentplan.serving.protocol import ApiError, Message
 from latentplan.serving.settings import ServeSettings
 
 _CHARACTERS_A_TOKEN = 32

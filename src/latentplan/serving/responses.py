@@ -14,7 +14,7 @@ from latentplan.problems.answers import extract_answer
 from latentplan.rewards.plan_rewards import strict_coherence
 from latentplan.rewards.sentence_coherence import natural_coherence
 from latentplan.rewards.steps import equations_of
-from latentplan.serving.jobs import Ended
+from latentplan.serving.model_worker import Ended
 
 
 def usage(prompt_tokens: int, endings: Iterable[Ended]) -> dict[str, Any]:

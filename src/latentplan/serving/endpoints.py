@@ -1,4 +1,7 @@
-"""The two endpoints that answer: from a request's body to its answer, whole or streamed."""
+"""The two endpoints that answer: from a request's body to its answer, whole or streamed.
+
+What a client does beside asking: it sends its body, in time or not, and it may go away.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,47 @@ from contextlib import suppress
 import torch
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.requests import ClientDisconnect
 
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.continuous_batching import Row, rows_of
-from latentplan.serving.answers import CHAT, COMPLETION, Answer, Shape, event
-from latentplan.serving.clients import CLIENT_LEFT, client_leaves, read_body
-from latentplan.serving.errors import ApiError
-from latentplan.serving.jobs import Ended, Event, Job, Piece
-from latentplan.serving.questions import Questions, question_of
-from latentplan.serving.requests import ChatRequest, CompletionRequest, parse
-from latentplan.serving.requests import Request as Asked
-from latentplan.serving.served import ServedModel
+from latentplan.serving.model_worker import Ended, Event, Job, Piece, ServedModel
+from latentplan.serving.prompts import Questions, question_of
+from latentplan.serving.protocol import ApiError, ChatRequest, CompletionRequest, parse
+from latentplan.serving.protocol import Request as Asked
+from latentplan.serving.responses import CHAT, COMPLETION, Answer, Shape, event
 from latentplan.serving.settings import ServeSettings
+
+CLIENT_LEFT = 499
+"""The status that is counted where nobody is left to read it."""
+_LARGEST_BODY, _BODY_SECONDS = 2**20, 30.0
+
+
+async def read_body(request: Request) -> bytes:
+    """A request's body.
+
+    Raises:
+        ApiError: it is too large, comes too slowly, or the client has gone.
+    """
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > _LARGEST_BODY:
+                    raise ApiError(413, f"the body is larger than {_LARGEST_BODY} bytes")
+    except TimeoutError as error:
+        raise ApiError(408, f"the body did not come within {_BODY_SECONDS:g} seconds") from error
+    except ClientDisconnect as error:
+        raise ApiError(CLIENT_LEFT, "the client has gone") from error
+    return bytes(body)
+
+
+async def client_leaves(request: Request) -> None:
+    """Returns once the client has gone; the body has been read before."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
 
 _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
