@@ -11,7 +11,8 @@ from latentplan.modeling.latent_heads import LATENT_HEADS
 from latentplan.modeling.shapes import SHAPES
 from latentplan.problems.benchmarks import BENCHMARKS
 from latentplan.rewards import get_reward
-from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.arguments import GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.reading import DataArguments
 from latentplan.training.sft import make_curriculum
 
 FULL_SIZE = ("llama-3.2-1b", "gpt2", "qwen2.5-0.5b", "llama-3.1-8b-lora")

@@ -15,7 +15,8 @@ from latentplan.cli.recipe import parse_recipe
 from latentplan.common.secrets import MASK
 from latentplan.report.runs import ReportEntry, load_runs
 from latentplan.training import runs
-from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.arguments import GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.reading import DataArguments
 from latentplan.training.run_directory import MetricsFile, RunDirectory
 
 VALUE = "hf_NOTASECRET"

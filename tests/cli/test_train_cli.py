@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from latentplan.cli.app import app
 from latentplan.cli.recipe import find_recipe, parse_recipe, recipe_names
 from latentplan.modeling.loading import load_model
-from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.arguments import GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.reading import DataArguments
 
 SFT = (ModelArguments, DataArguments, SFTConfig)
 GRPO = (ModelArguments, DataArguments, GRPOConfig)

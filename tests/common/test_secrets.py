@@ -24,7 +24,8 @@ from latentplan.common.secrets import (
     without_secrets,
 )
 from latentplan.serving.settings import ServeSettings
-from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.arguments import GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.reading import DataArguments
 
 VALUE = "hf_NOTASECRET"
 SECRET = [

@@ -21,8 +21,9 @@ from latentplan.problems.minigsm import PRESETS, MinigsmConfig
 from latentplan.problems.problem import Problem
 from latentplan.problems.sources import parse_benchmark_argument
 from latentplan.rollout.solve import solve
-from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.arguments import GRPOConfig, ModelArguments, SFTConfig
 from latentplan.training.consistency_check import check_method
+from latentplan.training.reading import DataArguments
 from latentplan.training.runs import train_sft
 
 ROOT = Path(__file__).parents[2]

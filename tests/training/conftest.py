@@ -13,7 +13,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.arguments import GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.reading import DataArguments
 from latentplan.training.runs import train_grpo, train_sft
 
 BACKBONE = {

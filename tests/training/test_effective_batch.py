@@ -4,7 +4,8 @@ import pytest
 from transformers import TrainingArguments
 
 from latentplan.cli.recipe import parse_recipe
-from latentplan.training.arguments import DataArguments, ModelArguments, RunConfig, SFTConfig
+from latentplan.training.arguments import ModelArguments, RunConfig, SFTConfig
+from latentplan.training.reading import DataArguments
 from latentplan.training.sft import make_curriculum
 
 SFT = (ModelArguments, DataArguments, SFTConfig)

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 import pytest
 
 from latentplan.encoding.curriculum import Curriculum
+from latentplan.training.learning_rates import decay
 from latentplan.training.sft import SFTTrainer, make_curriculum
-from latentplan.training.trainer import LatentTrainer, decay
+from latentplan.training.trainer import LatentTrainer
 
 
 def test_decays_by_hand():

@@ -8,7 +8,8 @@ import pytest
 from latentplan.evaluation.harness import evaluate
 from latentplan.modeling.loading import load_model
 from latentplan.problems.problem import Problem
-from latentplan.training.arguments import DataArguments, ModelArguments
+from latentplan.training.arguments import ModelArguments
+from latentplan.training.reading import DataArguments
 from latentplan.training.runs import train_grpo, train_sft
 
 PARENTS = {"terp": "brim", "gor": "lem"}

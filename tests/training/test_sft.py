@@ -8,14 +8,16 @@ import pytest
 import torch
 import yaml
 
+from latentplan.encoding.token_store import encode_problems
 from latentplan.encoding.tokenizers import SPECIAL_TOKENS, problem_texts, train_word_level
 from latentplan.methods.system import make_encoder
 from latentplan.modeling.loading import load_model
 from latentplan.problems.fingerprint import fingerprint
 from latentplan.problems.minigsm import PRESETS, generate
-from latentplan.training.arguments import DataArguments, ModelArguments
-from latentplan.training.data import encode_problems, load_training_problems
+from latentplan.training.arguments import ModelArguments
+from latentplan.training.data import load_training_problems
 from latentplan.training.initialise import initialise_system
+from latentplan.training.reading import DataArguments
 from latentplan.training.sft import make_curriculum
 
 

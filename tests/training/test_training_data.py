@@ -11,13 +11,15 @@ from typer.testing import CliRunner
 
 from latentplan.cli.app import app
 from latentplan.encoding.processor import Encoder
+from latentplan.encoding.token_store import encode_problems
 from latentplan.problems.decontamination import ContaminationError, TrainedQuestions
 from latentplan.problems.fingerprint import fingerprint
 from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.problem_store import ProblemStore, SelectedProblems
 from latentplan.training import reading
-from latentplan.training.arguments import DataArguments, ModelArguments
-from latentplan.training.data import common_modulus, encode_problems, load_training_problems
+from latentplan.training.arguments import ModelArguments
+from latentplan.training.data import common_modulus, load_training_problems
+from latentplan.training.reading import DataArguments
 from latentplan.training.runs import train_grpo, train_sft
 
 COLUMNS = {"question": "problem", "steps": "solution", "answer": "final"}

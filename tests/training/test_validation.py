@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from latentplan.encoding.token_store import encode_problems
 from latentplan.methods.system import LatentSystem, make_encoder
 from latentplan.modeling.loading import load_model
 from latentplan.problems.decontamination import find_overlap
@@ -15,7 +16,6 @@ from latentplan.rewards import RewardSet
 from latentplan.rollout.decoding_accuracy import teacher_share
 from latentplan.training import instruments, runs
 from latentplan.training.arguments import GRPOConfig
-from latentplan.training.data import encode_problems
 from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.run_directory import MetricsFile
 from latentplan.training.runs import train_sft

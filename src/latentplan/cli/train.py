@@ -14,7 +14,8 @@ PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 def sft(context: typer.Context) -> None:
     """Train a method on labelled chains: --config RECIPE, --SETTING VALUE on top (all: --help_settings)."""
-    from latentplan.training.arguments import DataArguments, ModelArguments, SFTConfig
+    from latentplan.training.arguments import ModelArguments, SFTConfig
+    from latentplan.training.reading import DataArguments
     from latentplan.training.run_directory import command_line
     from latentplan.training.runs import train_sft
 
@@ -26,7 +27,8 @@ def sft(context: typer.Context) -> None:
 
 def grpo(context: typer.Context) -> None:
     """Reinforce a trained model: --config RECIPE, --SETTING VALUE on top (all: --help_settings)."""
-    from latentplan.training.arguments import DataArguments, GRPOConfig, ModelArguments
+    from latentplan.training.arguments import GRPOConfig, ModelArguments
+    from latentplan.training.reading import DataArguments
     from latentplan.training.run_directory import command_line
     from latentplan.training.runs import train_grpo
 

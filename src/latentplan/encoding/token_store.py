@@ -17,9 +17,19 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from latentplan.encoding.control_tokens import ControlTokenError
 from latentplan.encoding.processor import EncodedProblem, Encoder
-from latentplan.problems.problem import Problem
-from latentplan.problems.problem_store import ColumnWriter, ListLike, read_column
+from latentplan.problems.disk_cache import Cache, cache_root
+from latentplan.problems.problem import DataError, Problem
+from latentplan.problems.problem_store import (
+    ColumnWriter,
+    ListLike,
+    ProblemStore,
+    Selected,
+    SelectedProblems,
+    read_column,
+)
+from latentplan.training.reading import DataArguments, counting, read_all
 
 _AT_A_TIME = 1000
 _PROBE = Problem("How many pens has Ann?", ("<<3+4=7>>", "She has 7."), "7")
@@ -108,3 +118,84 @@ def _tokenizer_content(tokenizer: PreTrainedTokenizerBase) -> bytes:
         tokenizer.save_pretrained(folder)
         files = [file for file in sorted(Path(folder).rglob("*")) if file.is_file()]
         return b"".join(file.name.encode() + file.read_bytes() for file in files)
+
+
+def encode_problems(
+    problems: Sequence[Problem],
+    encoder: Encoder,
+    data: DataArguments,
+    sources: Sequence[DataArguments] | None = None,
+) -> tuple[Sequence[EncodedProblem], Sequence[Problem]]:
+    """Token ids of each problem, and the problems kept: those longer than the limits are left out.
+
+    Args:
+        problems: of a run.
+        encoder: of its model.
+        data: its settings.
+        sources: where the problems were read from; `data` where it is None.
+
+    Raises:
+        DataError: a problem holds a control token of the model; with file and line.
+        ValueError: nothing is short enough.
+    """
+    try:
+        return _encode_problems(problems, encoder, data)
+    except ControlTokenError as error:
+        places = (_place_of(error.problem, each) for each in sources or [data])
+        place = next((place for place in places if place is not None), None)
+        raise DataError(str(error), file=place) from error
+
+
+def _place_of(problem: Problem | None, data: DataArguments) -> str | None:
+    """File and line of a problem, for an error: the data are read again. None where it is not among them."""
+    read = read_all(data)
+    return next((read.place_of(at) for at, other in enumerate(read.problems) if other == problem), None)
+
+
+def _encode_problems(
+    problems: Sequence[Problem], encoder: Encoder, data: DataArguments
+) -> tuple[Sequence[EncodedProblem], Sequence[Problem]]:
+    encoded: Sequence[EncodedProblem]
+    kept: Sequence[Problem]
+    if isinstance(problems, ProblemStore | SelectedProblems):
+        encoded, kept = _encode_stored(problems, encoder, data)
+    else:
+        ids = encoder.encode_all(problems)
+        question = np.array([len(each.question) for each in ids])
+        text = np.array([sum(map(len, each.steps)) + len(each.answer) for each in ids])
+        places = np.flatnonzero(_short(question, text, data)).tolist()
+        encoded, kept = [ids[place] for place in places], [problems[place] for place in places]
+    if not kept:
+        raise ValueError(
+            f"none of {len(problems)} problems is short enough: raise max_question_tokens or max_text_tokens"
+        )
+    return encoded, kept
+
+
+def _encode_stored(
+    problems: ProblemStore | SelectedProblems, encoder: Encoder, data: DataArguments
+) -> tuple[Selected[EncodedProblem], SelectedProblems]:
+    """All problems of the store are tokenised, so that what a run leaves out does not change the cache."""
+    store, places = (
+        (problems.items, problems.places)
+        if isinstance(problems, SelectedProblems)
+        else (problems, np.arange(len(problems)))
+    )
+    key = hashlib.sha256(f"{store.fingerprint} {encoder_fingerprint(encoder)}".encode()).hexdigest()[:32]
+    with counting("tokenising", len(store)) as advance:
+        folder = Cache(cache_root(data.dataset_cache_dir)).make(
+            f"encoded-{key}", lambda folder: write_encoded(folder, store, encoder, advance)
+        )
+    encoded = EncodedStore(folder)
+    places = places[_short(*encoded.lengths(), data)[places]]
+    return Selected(encoded, places), SelectedProblems(store, places)
+
+
+def _short(question: np.ndarray, text: np.ndarray, data: DataArguments) -> np.ndarray:
+    """Which problems are within the limits, by the tokens of their question and of their text."""
+    short = np.ones(len(question), dtype=bool)
+    if data.max_question_tokens is not None:
+        short &= question <= data.max_question_tokens
+    if data.max_text_tokens is not None:
+        short &= text <= data.max_text_tokens
+    return short

@@ -4,148 +4,104 @@ Names are those of transformers and TRL wherever they have the setting. A recipe
 fields; flags on the command line override it.
 """
 
-# ruff: noqa: RUF009 (`_setting` is `dataclasses.field` with a help text)
+# ruff: noqa: RUF009 (`setting` is `dataclasses.field` with a help text)
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import TrainingArguments
 
 from latentplan.common.secrets import is_secret, masked
+from latentplan.common.settings import setting
 
 logger = logging.getLogger(__name__)
 
 _LOWER_IS_BETTER = ("loss", "tokens", "latents")
 
 
-def _setting(default: Any, help: str) -> Any:
-    if isinstance(default, list | dict):
-        return field(default_factory=lambda: type(default)(default), metadata={"help": help})
-    return field(default=default, metadata={"help": help})
-
-
 @dataclass
 class ModelArguments:
     """Which model a run starts from."""
 
-    model_name_or_path: str | None = _setting(
+    model_name_or_path: str | None = setting(
         None, "a latentplan model or run, or any causal LM; absent: train from scratch from backbone_config"
     )
-    backbone_config: dict | None = _setting(
+    backbone_config: dict | None = setting(
         None, "configuration of a backbone trained from scratch: model_type and its fields"
     )
-    tokenizer: str = _setting(
+    tokenizer: str = setting(
         "word_level",
         "kind of the tokenizer trained with a backbone from scratch: word_level or byte_level_bpe",
     )
-    vocab_size: int = _setting(4096, "entries of a tokenizer trained from scratch, at most")
-    dtype: str = _setting("float32", "dtype in which a backbone is loaded")
-    attn_implementation: str | None = _setting(None, "attention implementation of the backbone")
-    chat_template: bool = _setting(
+    vocab_size: int = setting(4096, "entries of a tokenizer trained from scratch, at most")
+    dtype: str = setting("float32", "dtype in which a backbone is loaded")
+    attn_implementation: str | None = setting(None, "attention implementation of the backbone")
+    chat_template: bool = setting(
         False, "lay questions out by the chat template of an instruct model; models trained so keep it"
     )
-    system_prompt: str | None = _setting(None, "system message of the chat template")
-    model_revision: str | None = _setting(None, "branch, tag or commit of a model on the hub")
-    trust_remote_code: bool = _setting(
+    system_prompt: str | None = setting(None, "system message of the chat template")
+    model_revision: str | None = setting(None, "branch, tag or commit of a model on the hub")
+    trust_remote_code: bool = setting(
         False,
         "run code that the starting model names: its own head or method, a kernel of the hub, its tokenizer",
     )
-    step_decoder_name_or_path: str | None = _setting(
+    step_decoder_name_or_path: str | None = setting(
         None,
         "causal LM with the backbone's tokenizer, of any width, to start the step decoder from; absent: a "
         "copy of the backbone",
     )
-    freeze_backbone: bool = _setting(False, "train the heads and the step decoder only")
-    use_peft: bool = _setting(False, "train LoRA adapters in the backbone and in the step decoder")
-    lora_r: int = _setting(16, "rank of the LoRA adapters")
-    lora_alpha: int = _setting(32, "scale of the LoRA adapters, divided by lora_r")
-    lora_dropout: float = _setting(0.0, "dropout before the LoRA adapters; GRPO trains without any")
-    lora_target_modules: list[str] | None = _setting(
+    freeze_backbone: bool = setting(False, "train the heads and the step decoder only")
+    use_peft: bool = setting(False, "train LoRA adapters in the backbone and in the step decoder")
+    lora_r: int = setting(16, "rank of the LoRA adapters")
+    lora_alpha: int = setting(32, "scale of the LoRA adapters, divided by lora_r")
+    lora_dropout: float = setting(0.0, "dropout before the LoRA adapters; GRPO trains without any")
+    lora_target_modules: list[str] | None = setting(
         None, "names of the linear maps that get adapters; absent: all but the output layer"
     )
-
-
-@dataclass
-class DataArguments:
-    """Which problems a run trains on."""
-
-    dataset_name: list[str] = _setting(
-        ["minigsm"],
-        "minigsm, a benchmark's name, a file, NAME=FILE, or a data set of the hub: owner/name; several are "
-        "joined",
-    )
-    dataset_config: str | None = _setting(
-        None, "minigsm preset (absent: clock); or the configuration of a hub data set (absent: its default)"
-    )
-    dataset_train_split: str = _setting("train", "split of a hub data set")
-    dataset_columns: dict | None = _setting(
-        None,
-        "which column holds which field, where the data has no known format: "
-        "{question: problem, steps: solution, answer: final}",
-    )
-    dataset_chain: str | None = _setting(
-        None, "what the steps are made of: equations or sentences; absent: what the format prefers"
-    )
-    dataset_streaming: bool = _setting(
-        False, "read a hub data set while downloading it, and keep the problems on disk however few they are"
-    )
-    dataset_cache_dir: str | None = _setting(
-        None, "where large sets are kept tokenised; absent: $LATENTPLAN_CACHE or ~/.cache/latentplan"
-    )
-    dataset_size: int | None = _setting(None, "problems of minigsm to generate, or the first N of other data")
-    dataset_seed: int = _setting(0, "seed of minigsm's generator")
-    exclude_benchmarks: list[str] = _setting(
-        [], "evaluation data (as dataset_name, or minigsm:PRESET) whose questions are removed from training"
-    )
-    held_out_benchmarks: list[str] = _setting(
-        [], "evaluation data: training refuses to start if one of its questions is in the training data"
-    )
-    max_question_tokens: int | None = _setting(None, "drop problems with longer questions")
-    max_text_tokens: int | None = _setting(None, "drop problems whose steps and answer are longer")
 
 
 @dataclass(repr=False)  # that of TrainingArguments masks secrets
 class RunConfig(TrainingArguments):
     """What every kind of run has in addition to transformers' `TrainingArguments`."""
 
-    output_dir: str | None = _setting("runs/run", "the run directory")
-    logging_steps: float = _setting(20, "optimisation steps between two lines of metrics")
-    save_steps: float = _setting(200, "optimisation steps between two checkpoints")
-    save_total_limit: int | None = _setting(2, "checkpoints kept")
-    learning_rate: float = _setting(1e-4, "peak learning rate")
-    weight_decay: float = _setting(0.0, "AdamW's weight decay")
-    learning_rate_factors: dict | None = _setting(
+    output_dir: str | None = setting("runs/run", "the run directory")
+    logging_steps: float = setting(20, "optimisation steps between two lines of metrics")
+    save_steps: float = setting(200, "optimisation steps between two checkpoints")
+    save_total_limit: int | None = setting(2, "checkpoints kept")
+    learning_rate: float = setting(1e-4, "peak learning rate")
+    weight_decay: float = setting(0.0, "AdamW's weight decay")
+    learning_rate_factors: dict | None = setting(
         None,
         "learning rates of parts, as factors: {latent_head: 3, stop_head: 0.1}; of backbone, latent_head, "
         "stop_head and, supervised, step_decoder; 0 leaves a part as it is",
     )
-    effective_batch_size: int | None = _setting(
+    effective_batch_size: int | None = setting(
         None,
         "rows (sft) or trajectories (grpo) of one optimisation step over all devices; "
         "gradient_accumulation_steps then follows from it and from the number of devices",
     )
-    overwrite_output_dir: bool = _setting(False, "delete an earlier run in output_dir and start again")
-    torch_threads: int | None = _setting(None, "CPU threads of this process; absent: torch's choice")
-    remove_unused_columns: bool = _setting(False, "columns are laid out by the method, not by the Trainer")
-    eval_dataset_name: list[str] = _setting(
+    overwrite_output_dir: bool = setting(False, "delete an earlier run in output_dir and start again")
+    torch_threads: int | None = setting(None, "CPU threads of this process; absent: torch's choice")
+    remove_unused_columns: bool = setting(False, "columns are laid out by the method, not by the Trainer")
+    eval_dataset_name: list[str] = setting(
         [], "validation problems, in the forms of dataset_name; absent: minigsm's, where it is trained on"
     )
-    eval_dataset_split: str = _setting("validation", "split of hub benchmarks in eval_dataset_name")
-    eval_dataset_size: int = _setting(256, "validation problems of each data set at most")
-    per_device_eval_batch_size: int = _setting(64, "validation problems at a time on each device")
-    on_nonfinite: str = _setting(
+    eval_dataset_split: str = setting("validation", "split of hub benchmarks in eval_dataset_name")
+    eval_dataset_size: int = setting(256, "validation problems of each data set at most")
+    per_device_eval_batch_size: int = setting(64, "validation problems at a time on each device")
+    on_nonfinite: str = setting(
         "stop", "on a NaN or Inf in loss or gradient: stop, the batch being saved, or skip the update"
     )
-    check_saving: bool = _setting(
+    check_saving: bool = setting(
         True,
         "compare what is saved with what is trained: once before the first step, which takes as long as two "
         "checkpoints, and at the end before checkpoints are deleted",
     )
-    disable_tqdm: bool | None = _setting(False, "show no progress")
-    logging_nan_inf_filter: bool = _setting(False, "the guard of on_nonfinite does this")
-    report_to: None | str | list[str] = _setting(  # noqa: RUF036 (HfArgumentParser wants None first)
+    disable_tqdm: bool | None = setting(False, "show no progress")
+    logging_nan_inf_filter: bool = setting(False, "the guard of on_nonfinite does this")
+    report_to: None | str | list[str] = setting(  # noqa: RUF036 (HfArgumentParser wants None first)
         "tensorboard", "trackers, such as tensorboard, wandb or trackio; none for metrics.jsonl alone"
     )
 
@@ -181,151 +137,151 @@ class RunConfig(TrainingArguments):
 class SFTConfig(RunConfig):
     """The supervised stage."""
 
-    method: str = _setting(
+    method: str = setting(
         "atp_latent",
         "method to train: a name in docs/methods.md, or a class of yours, package.module:Class",
     )
-    objectives: dict | None = _setting(None, "weight of each objective; absent: the method's own")
-    latent_head: str | None = _setting(
+    objectives: dict | None = setting(None, "weight of each objective; absent: the method's own")
+    latent_head: str | None = setting(
         None, "where latents come from, a head in docs/methods.md; absent: the method's own"
     )
-    stop_head: bool | None = _setting(None, "whether a stop head ends the latents; absent: the method's own")
-    thinking: str | None = _setting(
+    stop_head: bool | None = setting(None, "whether a stop head ends the latents; absent: the method's own")
+    thinking: str | None = setting(
         None,
         "how latents follow from hidden states: sequential, or a process of yours, package.module:Class; "
         "absent: the method's own",
     )
-    thinking_settings: dict | None = _setting(
+    thinking_settings: dict | None = setting(
         None, "the process's own settings, such as {iterations: 3} of pccot"
     )
-    latents_per_step: int = _setting(2, "latent tokens for one reasoning step (c)")
-    max_latent_steps: int = _setting(10, "latent steps at most (K); icot: tokens at which no step is left")
-    compression_factor: int | None = _setting(
+    latents_per_step: int = setting(2, "latent tokens for one reasoning step (c)")
+    max_latent_steps: int = setting(10, "latent steps at most (K); icot: tokens at which no step is left")
+    compression_factor: int | None = setting(
         None, "colar: tokens that one latent stands for at most, and after training; absent: 5"
     )
-    initial_latent_scale: float = _setting(
+    initial_latent_scale: float = setting(
         1.0, "root mean square of μ when training starts; colar: in units of the embeddings"
     )
-    initial_log_variance: float = _setting(-4.0, "log σ² of the Gaussian head when training starts")
-    step_separator: str = _setting("\n", "text between written steps")
-    answer_marker: str = _setting("### ", "text before the answer")
-    curriculum_stages: list[int] | None = _setting(
+    initial_log_variance: float = setting(-4.0, "log σ² of the Gaussian head when training starts")
+    step_separator: str = setting("\n", "text between written steps")
+    answer_marker: str = setting("### ", "text before the answer")
+    curriculum_stages: list[int] | None = setting(
         None, "the stages in order (0: all steps are text); absent: 1 to K for latent methods"
     )
-    curriculum_steps: list[int] | None = _setting(
+    curriculum_steps: list[int] | None = setting(
         None, "optimisation steps of each stage; one number serves all; absent: curriculum_epochs, or 1000"
     )
-    curriculum_epochs: list[float] | None = _setting(
+    curriculum_epochs: list[float] | None = setting(
         None,
         "instead of curriculum_steps: passes over the training problems in each stage; one number serves all",
     )
-    reset_optimizer: bool = _setting(True, "forget the optimizer's moments at the start of each stage")
-    stage_warmup_steps: int = _setting(0, "optimisation steps of linear warm-up at the start of each stage")
-    decay_stages: int = _setting(
+    reset_optimizer: bool = setting(True, "forget the optimizer's moments at the start of each stage")
+    stage_warmup_steps: int = setting(0, "optimisation steps of linear warm-up at the start of each stage")
+    decay_stages: int = setting(
         1, "the learning rate decays, as lr_scheduler_type says, over this many last stages"
     )
-    lr_scheduler_type: str = _setting("cosine", "shape of the decay: constant, linear or cosine")
+    lr_scheduler_type: str = setting("cosine", "shape of the decay: constant, linear or cosine")
 
 
 @dataclass(repr=False)
 class GRPOConfig(RunConfig):
     """The RL stage. Batch sizes count trajectories, as in TRL."""
 
-    max_steps: int = _setting(100, "optimisation steps")
-    learning_rate: float = _setting(1e-6, "peak learning rate")
-    lr_scheduler_type: str = _setting("constant", "shape of the learning rate: constant, linear or cosine")
-    per_device_train_batch_size: int = _setting(16, "trajectories of one forward pass per device")
-    num_generations: int = _setting(8, "trajectories of one question (G)")
-    answers_per_latent: int = _setting(
+    max_steps: int = setting(100, "optimisation steps")
+    learning_rate: float = setting(1e-6, "peak learning rate")
+    lr_scheduler_type: str = setting("constant", "shape of the learning rate: constant, linear or cosine")
+    per_device_train_batch_size: int = setting(16, "trajectories of one forward pass per device")
+    num_generations: int = setting(8, "trajectories of one question (G)")
+    answers_per_latent: int = setting(
         1, "answers sampled from each chain of latents; divides num_generations"
     )
-    steps_per_generation: int | None = _setting(
+    steps_per_generation: int | None = setting(
         None, "minibatches that one rollout is split into; absent: gradient_accumulation_steps"
     )
-    num_iterations: int = _setting(1, "passes over each rollout")
-    estimator: str = _setting(
+    num_iterations: int = setting(1, "passes over each rollout")
+    estimator: str = setting(
         "score_function",
         "gradient of the latents: score_function (paper), pathwise, answers (none: answer tokens only), "
         "value (Latent RL: of a value head), likelihood or log_likelihood (of the answers of the data)",
     )
-    value_learning_rate: float = _setting(1e-4, "learning rate of the value head, where there is one")
-    value_warmup_steps: int = _setting(
+    value_learning_rate: float = setting(1e-4, "learning rate of the value head, where there is one")
+    value_warmup_steps: int = setting(
         0, "optimisation steps that train the value head alone, before the policy follows it"
     )
-    value_positive_weight: float = _setting(20.0, "weight of right answers in the value head's loss")
-    value_states: str = _setting(
+    value_positive_weight: float = setting(20.0, "weight of right answers in the value head's loss")
+    value_states: str = setting(
         "latents",
         "what the value head reads: latents, computed again with gradients through all of them, or "
         "hidden_states, those of the last layer at the latents, which are fixed inputs (as published)",
     )
-    value_loss_trains_policy: bool = _setting(
+    value_loss_trains_policy: bool = setting(
         False, "the value head's loss teaches the policy, too, once it follows the head (as published)"
     )
-    value_head_sizes: list[int] | None = _setting(
+    value_head_sizes: list[int] | None = setting(
         None, "widths of the value head's hidden layers (published: 128 32 8); absent: one, the backbone's"
     )
-    value_head_activation: str = _setting(
+    value_head_activation: str = setting(
         "gelu", "of the value head's hidden layers: gelu or relu (published)"
     )
-    latent_logprob: str = _setting(
+    latent_logprob: str = setting(
         "sum", "log-probability of a latent over dimensions: sum (paper) or mean (CoLaR)"
     )
-    temperature: float = _setting(1.0, "temperature of answer tokens and of the stop head")
-    latent_temperature: float = _setting(1.0, "scale of σ when latents are sampled; 0 uses μ")
-    plan_temperature: float = _setting(
+    temperature: float = setting(1.0, "temperature of answer tokens and of the stop head")
+    latent_temperature: float = setting(1.0, "scale of σ when latents are sampled; 0 uses μ")
+    plan_temperature: float = setting(
         0.0,
         "above 0, plans are drawn from the step decoder at this temperature, and their tokens are actions "
         "that teach the latents (estimator pathwise); 0 decodes them greedily",
     )
-    likelihood_weight: float = _setting(
+    likelihood_weight: float = setting(
         0.0,
         "above 0, the log-likelihood of the data's answer given each chain of latents is one more objective, "
         "with this weight (estimator pathwise)",
     )
-    max_completion_length: int = _setting(64, "answer tokens at most")
-    reward_funcs: list[str] | None = _setting(
+    max_completion_length: int = setting(64, "answer tokens at most")
+    reward_funcs: list[str] | None = setting(
         None,
         "rewards, by name or package.module:function; absent: the paper's, accuracy + 0.5 format + "
         "0.1 coherence_strict_if_correct",
     )
-    reward_weights: list[float] | None = _setting(
+    reward_weights: list[float] | None = setting(
         None, "weight of each reward in reward_funcs; absent: 1 each"
     )
-    beta: float = _setting(0.0, "weight of the KL divergence to the starting policy")
-    use_bias_correction_kl: bool = _setting(
+    beta: float = setting(0.0, "weight of the KL divergence to the starting policy")
+    use_bias_correction_kl: bool = setting(
         False, "multiply the KL estimate of an answer token by its ratio (DeepSeek-V3.2); needs beta"
     )
-    epsilon: float = _setting(0.2, "lower clipping range of the ratio")
-    epsilon_high: float | None = _setting(None, "upper clipping range; absent: epsilon")
-    max_log_ratio: float = _setting(3.0, "the log-ratio is clamped to ± this")
-    scale_rewards: str = _setting("group", "what the advantage is divided by: group, batch or none")
-    baseline: str = _setting(
+    epsilon: float = setting(0.2, "lower clipping range of the ratio")
+    epsilon_high: float | None = setting(None, "upper clipping range; absent: epsilon")
+    max_log_ratio: float = setting(3.0, "the log-ratio is clamped to ± this")
+    scale_rewards: str = setting("group", "what the advantage is divided by: group, batch or none")
+    baseline: str = setting(
         "group",
         "what is subtracted from a reward: the group's mean, leave_one_out (the mean of the others), or none",
     )
-    mask_invalid_samples: bool = _setting(
+    mask_invalid_samples: bool = setting(
         False, "trajectories that did not end enter no group's mean and get no advantage (Latent-GRPO)"
     )
-    filter_groups: bool = _setting(
+    filter_groups: bool = setting(
         False, "the loss is the mean over groups whose rewards differ, not over all (DAPO)"
     )
-    first_slot_of_best: bool = _setting(
+    first_slot_of_best: bool = setting(
         False,
         "of a question's better chains only the likeliest moves the first latent (Latent-GRPO); for "
         "estimator score_function",
     )
-    signal_problems: int = _setting(
+    signal_problems: int = setting(
         256,
         "problems, half against half, on which the signal in the gradient is measured before RL and at each "
         "evaluation; 0 leaves it out",
     )
-    loss_type: str = _setting(
+    loss_type: str = setting(
         "dapo",
         "how per-action losses are averaged: dapo (over all actions of a rollout), grpo (in each trajectory "
         "first), bnpo (over all of a minibatch) or dr_grpo (constant divisor)",
     )
-    mask_truncated_completions: bool = _setting(False, "leave answers that did not finish out of the loss")
-    log_completions: bool = _setting(
+    mask_truncated_completions: bool = setting(False, "leave answers that did not finish out of the loss")
+    log_completions: bool = setting(
         False, "write sampled trajectories to samples.jsonl at every logging step"
     )
 

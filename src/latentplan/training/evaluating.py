@@ -2,27 +2,61 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.integrations.deepspeed import deepspeed_load_checkpoint
+from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling.loading import LoadedModel, encoder_of
 from latentplan.rollout.solve import Solution
 from latentplan.training.checkpoints import damage
+from latentplan.training.guard import GuardedTrainer
+from latentplan.training.progress import ProgressDisplay
 from latentplan.training.sharding import whole_weights
+from latentplan.training.trackers import RunTensorBoard, log_samples
 from latentplan.training.validation import MAX_NEW_TOKENS, Sums, ValidationSet, means_of, rollout_sums
-from latentplan.training.watching import WatchedTrainer
 
 logger = logging.getLogger(__name__)
 SHOWN_SAMPLES = 8
 """Solutions of validation problems that are written to samples.jsonl at each evaluation."""
+
+
+class WatchedTrainer(GuardedTrainer):
+    """`Trainer` with our progress display, and TensorBoard in the run directory."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        for shown in (ProgressCallback, PrinterCallback):
+            self.remove_callback(shown)
+        if self.pop_callback(TensorBoardCallback) is not None:
+            self.add_callback(RunTensorBoard(str(self.args.output_dir)))
+        self.progress = ProgressDisplay(disabled=bool(self.args.disable_tqdm))
+        self.add_callback(self.progress)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains, and gives the terminal back however it ends."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.progress.close()
+
+    def write_samples(self, tag: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Appends rows to samples.jsonl, on the first process, and sends them to the trackers."""
+        if not self.args.should_save:
+            return
+        with (Path(str(self.args.output_dir)) / "samples.jsonl").open("a") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        log_samples(self.callback_handler.callbacks, tag, rows, self.state.global_step)
 
 
 class EvaluatingTrainer(WatchedTrainer):

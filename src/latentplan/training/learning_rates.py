@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import nn
@@ -74,3 +74,25 @@ def check_loss(loss: torch.Tensor) -> None:
             "the loss depends on nothing that is trained: see learning_rate_factors and freeze_backbone, or "
             "change the objectives or the estimator"
         )
+
+
+def _cosine(progress: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+DECAYS: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: max(0.0, 1 - progress),
+    "cosine": _cosine,
+}
+
+
+def decay(name: str, progress: float) -> float:
+    """The factor on the learning rate at `progress` from 0 to 1 of the decay called `name`.
+
+    Raises ValueError for a name that does not exist.
+    """
+    name = name.rsplit(".", 1)[-1].lower()
+    if name not in DECAYS:
+        raise ValueError(f"lr_scheduler_type must be one of {sorted(DECAYS)}, got {name!r}")
+    return DECAYS[name](progress)

@@ -10,17 +10,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
 from latentplan.problems.problem import Problem
 from latentplan.rollout.decoding_accuracy import teacher_share
-from latentplan.training.grpo import GRPOTrainer
 from latentplan.training.instruments import VARIANCE_PROBLEMS, gradient_agreement, reward_variance
 from latentplan.training.run_directory import RunDirectory
 from latentplan.training.sharding import whole_weights
 from latentplan.training.watching import Watcher
+
+if TYPE_CHECKING:
+    from latentplan.training.grpo import GRPOTrainer
 
 PROBED_PROBLEMS = 128
 """Training problems by which the decoder is judged before RL starts."""

@@ -1,5 +1,6 @@
 """What `dataset_name` names, read one problem after another into memory or, where it is large, onto disk."""
 
+# ruff: noqa: RUF009 (`setting` is `dataclasses.field` with a help text)
 from __future__ import annotations
 
 import hashlib
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import latentplan
+from latentplan.common.settings import setting
 from latentplan.problems.disk_cache import Cache, cache_root
 from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.problems.minigsm.presets import MinigsmConfig
@@ -21,12 +23,50 @@ from latentplan.problems.problem import Problem
 from latentplan.problems.problem_store import Found, ProblemStore, write_problems
 from latentplan.problems.reading import strict
 from latentplan.problems.sources import Reading, Scan, parse_benchmark_argument
-from latentplan.training.arguments import DataArguments
 
 MINIGSM = "minigsm"
 IN_MEMORY = 50_000
 """Problems of a run that are held in memory, at most; more are kept on disk."""
 _SHOWN_EVERY = 1000
+
+
+@dataclass
+class DataArguments:
+    """Which problems a run trains on."""
+
+    dataset_name: list[str] = setting(
+        ["minigsm"],
+        "minigsm, a benchmark's name, a file, NAME=FILE, or a data set of the hub: owner/name; several are "
+        "joined",
+    )
+    dataset_config: str | None = setting(
+        None, "minigsm preset (absent: clock); or the configuration of a hub data set (absent: its default)"
+    )
+    dataset_train_split: str = setting("train", "split of a hub data set")
+    dataset_columns: dict | None = setting(
+        None,
+        "which column holds which field, where the data has no known format: "
+        "{question: problem, steps: solution, answer: final}",
+    )
+    dataset_chain: str | None = setting(
+        None, "what the steps are made of: equations or sentences; absent: what the format prefers"
+    )
+    dataset_streaming: bool = setting(
+        False, "read a hub data set while downloading it, and keep the problems on disk however few they are"
+    )
+    dataset_cache_dir: str | None = setting(
+        None, "where large sets are kept tokenised; absent: $LATENTPLAN_CACHE or ~/.cache/latentplan"
+    )
+    dataset_size: int | None = setting(None, "problems of minigsm to generate, or the first N of other data")
+    dataset_seed: int = setting(0, "seed of minigsm's generator")
+    exclude_benchmarks: list[str] = setting(
+        [], "evaluation data (as dataset_name, or minigsm:PRESET) whose questions are removed from training"
+    )
+    held_out_benchmarks: list[str] = setting(
+        [], "evaluation data: training refuses to start if one of its questions is in the training data"
+    )
+    max_question_tokens: int | None = setting(None, "drop problems with longer questions")
+    max_text_tokens: int | None = setting(None, "drop problems whose steps and answer are longer")
 
 
 @dataclass(frozen=True)

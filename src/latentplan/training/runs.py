@@ -9,22 +9,16 @@ from typing import Any
 import torch
 from transformers import set_seed
 
+from latentplan.encoding.token_store import encode_problems
 from latentplan.methods.system import LatentSystem, make_encoder, save_finished
 from latentplan.problems.decontamination import TrainedQuestions
 from latentplan.problems.fingerprint import fingerprint
 from latentplan.problems.problem import Problem
 from latentplan.rewards import LABELLED_WEIGHTS, RewardSet
-from latentplan.training.arguments import (
-    DataArguments,
-    GRPOConfig,
-    ModelArguments,
-    RunConfig,
-    SFTConfig,
-    flatten_recipe,
-)
+from latentplan.training.arguments import GRPOConfig, ModelArguments, RunConfig, SFTConfig, flatten_recipe
 from latentplan.training.checkpoints import REHEARSAL, last_checkpoint, remove_unfinished
 from latentplan.training.consistency_check import check_training
-from latentplan.training.data import common_modulus, encode_problems, load_training_problems
+from latentplan.training.data import common_modulus, load_training_problems
 from latentplan.training.drift import STARTING_LATENTS, Drift
 from latentplan.training.estimators import ESTIMATORS, slot_actions
 from latentplan.training.grpo import GRPOTrainer
@@ -36,6 +30,7 @@ from latentplan.training.latent_rl import LatentRLTrainer
 from latentplan.training.likelihood import VALUES, LikelihoodTrainer
 from latentplan.training.model_card import base_model, write_model_card
 from latentplan.training.probes import DecoderProbe, SignalProbe
+from latentplan.training.reading import DataArguments
 from latentplan.training.run_directory import MetricsFile, RunDirectory, weights_fingerprint
 from latentplan.training.saved_model import (
     Outputs,

@@ -14,9 +14,9 @@ from latentplan.encoding.processor import Batch, EncodedProblem, Encoder
 from latentplan.methods.base import get_method
 from latentplan.methods.system import LatentSystem
 from latentplan.training.arguments import SFTConfig
-from latentplan.training.learning_rates import check_loss
+from latentplan.training.learning_rates import check_loss, decay
 from latentplan.training.plan import PlacedProblems, PlanSampler, StageCollator
-from latentplan.training.trainer import LatentTrainer, decay
+from latentplan.training.trainer import LatentTrainer
 from latentplan.training.validation import ValidationSet, validation_batches
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -227,25 +226,3 @@ def _means(parts: Sequence[Mapping[str, tuple[float, int]]]) -> dict[str, float]
         for name, pairs in totals.items()
         if (count := sum(number for _, number in pairs))
     }
-
-
-def _cosine(progress: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-DECAYS: dict[str, Callable[[float], float]] = {
-    "constant": lambda progress: 1.0,
-    "linear": lambda progress: max(0.0, 1 - progress),
-    "cosine": _cosine,
-}
-
-
-def decay(name: str, progress: float) -> float:
-    """The factor on the learning rate at `progress` from 0 to 1 of the decay called `name`.
-
-    Raises ValueError for a name that does not exist.
-    """
-    name = name.rsplit(".", 1)[-1].lower()
-    if name not in DECAYS:
-        raise ValueError(f"lr_scheduler_type must be one of {sorted(DECAYS)}, got {name!r}")
-    return DECAYS[name](progress)

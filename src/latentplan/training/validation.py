@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from latentplan.encoding.processor import Batch, EncodedProblem, Encoder
+from latentplan.encoding.token_store import encode_problems
 from latentplan.methods.system import LatentSystem
 from latentplan.modeling import counter_rng as noise
 from latentplan.modeling.loading import LoadedModel
@@ -23,9 +24,9 @@ from latentplan.rewards import BUILT_IN
 from latentplan.rewards.steps import in_sentences
 from latentplan.rollout.decoding_accuracy import teacher_share
 from latentplan.rollout.solve import Solution, solve
-from latentplan.training.arguments import DataArguments, RunConfig
-from latentplan.training.data import encode_problems, load_training_problems
-from latentplan.training.reading import MINIGSM, minigsm_preset
+from latentplan.training.arguments import RunConfig
+from latentplan.training.data import load_training_problems
+from latentplan.training.reading import MINIGSM, DataArguments, minigsm_preset
 
 MAX_NEW_TOKENS = 128
 

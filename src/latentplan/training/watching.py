@@ -1,54 +1,19 @@
-"""A trainer that shows its progress and its samples, and a callback that says when training goes wrong."""
+"""A callback that says when training goes wrong."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.text import Text
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback
-from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers import TrainerCallback
 
-from latentplan.training.guard import GuardedTrainer
 from latentplan.training.health import Rule, Situation
-from latentplan.training.progress import CONSOLE, ProgressDisplay
+from latentplan.training.progress import CONSOLE
 from latentplan.training.run_directory import RunDirectory
-from latentplan.training.trackers import RunTensorBoard, log_samples
 
 QUIET_LINES = 50
 """Log lines for which a warning that has been given is not given again."""
 _REMEMBERED_LINES = 200
-
-
-class WatchedTrainer(GuardedTrainer):
-    """`Trainer` with our progress display, and TensorBoard in the run directory."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        for shown in (ProgressCallback, PrinterCallback):
-            self.remove_callback(shown)
-        if self.pop_callback(TensorBoardCallback) is not None:
-            self.add_callback(RunTensorBoard(str(self.args.output_dir)))
-        self.progress = ProgressDisplay(disabled=bool(self.args.disable_tqdm))
-        self.add_callback(self.progress)
-
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Trains, and gives the terminal back however it ends."""
-        try:
-            return super().train(*args, **kwargs)
-        finally:
-            self.progress.close()
-
-    def write_samples(self, tag: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Appends rows to samples.jsonl, on the first process, and sends them to the trackers."""
-        if not self.args.should_save:
-            return
-        with (Path(str(self.args.output_dir)) / "samples.jsonl").open("a") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        log_samples(self.callback_handler.callbacks, tag, rows, self.state.global_step)
 
 
 class Watcher(TrainerCallback):
