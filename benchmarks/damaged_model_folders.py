@@ -84,9 +84,9 @@ def make_models(folder: Path) -> list[Path]:
 
     from latentplan.encoding.tokenizers import problem_texts, train_byte_level_bpe
     from latentplan.problems.minigsm import PRESETS, generate
-    from latentplan.training.arguments import ModelArguments, SFTConfig
-    from latentplan.training.initialise import initialise_system
-    from latentplan.training.model_card import write_model_card
+    from latentplan.training.configs import ModelArguments, SFTConfig
+    from latentplan.training.hub import write_model_card
+    from latentplan.training.model_init import initialise_system
 
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     gpt2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 256}
@@ -580,7 +580,7 @@ def prepare(work: Path) -> Watch:
     uvicorn.Server.run = lambda self, sockets=None: None  # type: ignore[method-assign]
     import latentplan.cli.evaluate
     import latentplan.serving.server
-    import latentplan.training.runs  # noqa: F401
+    import latentplan.training.run_training  # noqa: F401
 
     return Watch()
 

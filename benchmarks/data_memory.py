@@ -44,10 +44,9 @@ def measure(mode: str, file: Path, cache: Path, results: Any) -> None:
     from latentplan.encoding.processor import Encoder
     from latentplan.encoding.token_store import encode_problems
     from latentplan.encoding.tokenizers import add_special_tokens, problem_texts, train_byte_level_bpe
+    from latentplan.problems import training_set as reading
     from latentplan.problems.reading import read_problems
-    from latentplan.training import reading
-    from latentplan.training.data import load_training_problems
-    from latentplan.training.reading import DataArguments
+    from latentplan.problems.training_set import DataArguments, load_training_problems
 
     tokenizer = train_byte_level_bpe(problem_texts(read_problems(file, limit=5000)))
     add_special_tokens(tokenizer)

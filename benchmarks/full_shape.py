@@ -30,10 +30,10 @@ from latentplan.cli.estimate import read_plan
 from latentplan.cli.recipe import recipe_names
 from latentplan.encoding.processor import Encoder
 from latentplan.encoding.tokenizers import add_special_tokens, problem_texts, train_byte_level_bpe
-from latentplan.modeling.shapes import SHAPES, shape_from
 from latentplan.problems.minigsm import PRESETS, generate
-from latentplan.training.dry_run import Lengths
-from latentplan.training.memory import estimate_memory
+from latentplan.training.memory.backbone_shapes import SHAPES, shape_from
+from latentplan.training.memory.dry_run import Lengths
+from latentplan.training.memory.memory_estimate import estimate_memory
 
 BACKBONES = {
     "llama-3.2-1b": "meta-llama/Llama-3.2-1B-Instruct",

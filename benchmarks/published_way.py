@@ -22,7 +22,6 @@ import torch.nn.functional as F
 from transformers import DynamicCache
 
 from latentplan.encoding.processor import IGNORE, Batch
-from latentplan.methods.system import LatentSystem
 from latentplan.modeling import counter_rng as noise
 from latentplan.modeling.counter_rng import Stream
 from latentplan.modeling.efficiency.chunked_logits import ends
@@ -30,6 +29,7 @@ from latentplan.modeling.latent_heads import standard_normal_kl
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling, draw
 from latentplan.rollout.engine import chain_noise
+from latentplan.training.trainable_model import LatentSystem
 
 
 @dataclass

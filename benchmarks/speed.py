@@ -50,7 +50,7 @@ from latentplan.rollout import engine
 from latentplan.rollout.engine import cache_bytes, generate, trajectory_keys
 from latentplan.rollout.plan_decoding import decode_plans
 from latentplan.rollout.solve import question_batch, read_solutions, roll_out
-from latentplan.training.estimators import ESTIMATORS
+from latentplan.training.latent_gradients import ESTIMATORS
 
 Row = dict[str, Any]
 STEP_TOKENS = 12

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from latentplan.problems.problem import Problem
     from latentplan.rollout.latent_model import LatentModel, load
     from latentplan.rollout.trajectories import Trajectories
-    from latentplan.training.grpo import GRPOTrainer
-    from latentplan.training.sft import SFTTrainer
+    from latentplan.training.grpo_trainer import GRPOTrainer
+    from latentplan.training.sft_trainer import SFTTrainer
 
 __version__ = "0.1.0"
 _OWNERS = {
-    "GRPOTrainer": "latentplan.training.grpo",
+    "GRPOTrainer": "latentplan.training.grpo_trainer",
     "LatentModel": "latentplan.rollout.latent_model",
     "Method": "latentplan.methods.base",
     "Problem": "latentplan.problems.problem",
-    "SFTTrainer": "latentplan.training.sft",
+    "SFTTrainer": "latentplan.training.sft_trainer",
     "Sampling": "latentplan.modeling.sampling",
     "ThinkingProcess": "latentplan.modeling.thinking",
     "Trajectories": "latentplan.rollout.trajectories",

@@ -22,9 +22,9 @@ from latentplan.rollout.decoding_accuracy import Labels
 from latentplan.rollout.solve import question_batch, solve
 from latentplan.serving.server import create_app
 from latentplan.serving.settings import ServeSettings
-from latentplan.training.arguments import ModelArguments, SFTConfig
-from latentplan.training.initialise import initialise_system
-from latentplan.training.known_answers import KnownAnswers
+from latentplan.training.configs import ModelArguments, SFTConfig
+from latentplan.training.model_init import initialise_system
+from latentplan.training.rollout_batch import KnownAnswers
 
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 FINE = Problem("Ann has 3 pens . How many ?", ("<<3+4=7>>",), "7")

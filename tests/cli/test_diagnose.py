@@ -12,8 +12,8 @@ from latentplan.cli.diagnose import diagnose
 from latentplan.cli.own_problems import own_preset
 from latentplan.evaluation.diagnosis.findings import Diagnosis
 from latentplan.problems.minigsm import PRESETS, generate
-from latentplan.training.arguments import ModelArguments, SFTConfig
-from latentplan.training.initialise import initialise_system
+from latentplan.training.configs import ModelArguments, SFTConfig
+from latentplan.training.model_init import initialise_system
 
 BACKBONE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from latentplan.cli.app import app
 from latentplan.cli.estimate import read_plan
-from latentplan.modeling.shapes import backbone_shape
-from latentplan.training.arguments import GRPOConfig
+from latentplan.training.configs import GRPOConfig
+from latentplan.training.memory.backbone_shapes import backbone_shape
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "full_shape.py"
 SHAPE = {

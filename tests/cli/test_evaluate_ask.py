@@ -13,8 +13,8 @@ from latentplan.cli.evaluate import evaluate
 from latentplan.evaluation.results import EvaluationResult
 from latentplan.problems.decontamination import TrainedQuestions
 from latentplan.problems.minigsm import PRESETS, generate
-from latentplan.training.arguments import ModelArguments, SFTConfig
-from latentplan.training.initialise import initialise_system
+from latentplan.training.configs import ModelArguments, SFTConfig
+from latentplan.training.model_init import initialise_system
 
 BACKBONE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 QUESTION = "the dial starts at 7 . it moves on by 3 . where is it ?"

@@ -8,12 +8,12 @@ import yaml
 from latentplan.cli.recipe import find_recipe, parse_recipe, recipe_names
 from latentplan.methods.base import methods
 from latentplan.modeling.latent_heads import LATENT_HEADS
-from latentplan.modeling.shapes import SHAPES
 from latentplan.problems.benchmarks import BENCHMARKS
+from latentplan.problems.training_set import DataArguments
 from latentplan.rewards import get_reward
-from latentplan.training.arguments import GRPOConfig, ModelArguments, SFTConfig
-from latentplan.training.reading import DataArguments
-from latentplan.training.sft import make_curriculum
+from latentplan.training.configs import GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.memory.backbone_shapes import SHAPES
+from latentplan.training.sft_trainer import make_curriculum
 
 FULL_SIZE = ("llama-3.2-1b", "gpt2", "qwen2.5-0.5b", "llama-3.1-8b-lora")
 GSM8K_AUG = 385_620

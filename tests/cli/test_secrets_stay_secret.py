@@ -13,10 +13,10 @@ from latentplan.cli import launch
 from latentplan.cli.app import app
 from latentplan.cli.recipe import parse_recipe
 from latentplan.common.secrets import MASK
+from latentplan.problems.training_set import DataArguments
 from latentplan.report.runs import ReportEntry, load_runs
-from latentplan.training import runs
-from latentplan.training.arguments import GRPOConfig, ModelArguments, SFTConfig
-from latentplan.training.reading import DataArguments
+from latentplan.training import run_training as runs
+from latentplan.training.configs import GRPOConfig, ModelArguments, SFTConfig
 from latentplan.training.run_directory import MetricsFile, RunDirectory
 
 VALUE = "hf_NOTASECRET"

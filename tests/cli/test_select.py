@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from latentplan.cli.select import names_of, select
 from latentplan.evaluation.results import SelectionResult
 from latentplan.problems.minigsm import PRESETS, generate
-from latentplan.training.arguments import ModelArguments, SFTConfig
-from latentplan.training.initialise import initialise_system
+from latentplan.training.configs import ModelArguments, SFTConfig
+from latentplan.training.model_init import initialise_system
 
 BACKBONE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from latentplan.cli.app import app
 from latentplan.cli.recipe import find_recipe, parse_recipe, recipe_names
 from latentplan.modeling.loading import load_model
-from latentplan.training.arguments import GRPOConfig, ModelArguments, SFTConfig
-from latentplan.training.reading import DataArguments
+from latentplan.problems.training_set import DataArguments
+from latentplan.training.configs import GRPOConfig, ModelArguments, SFTConfig
 
 SFT = (ModelArguments, DataArguments, SFTConfig)
 GRPO = (ModelArguments, DataArguments, GRPOConfig)

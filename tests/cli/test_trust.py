@@ -15,15 +15,15 @@ from latentplan.cli.app import app
 from latentplan.cli.comparison.entries import Entry
 from latentplan.cli.comparison.runs import Benchmark, Evaluations, Runs
 from latentplan.common.plugins import CodeSource, UntrustedCodeError, import_named
-from latentplan.methods.system import LatentSystem
 from latentplan.modeling.backbones import UnsupportedBackboneError
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.folders.damage import DamagedModelError
 from latentplan.modeling.loading import load_model
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.problems.minigsm import PRESETS, generate
-from latentplan.training.arguments import ModelArguments, SFTConfig
-from latentplan.training.initialise import initialise_system
+from latentplan.training.configs import ModelArguments, SFTConfig
+from latentplan.training.model_init import initialise_system
+from latentplan.training.trainable_model import LatentSystem
 
 BACKBONE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 QUESTION = "the dial starts at 7 . it moves on by 3 . where is it ?"

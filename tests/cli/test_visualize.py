@@ -15,8 +15,8 @@ from latentplan.cli.visualize import visualize
 from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.report.build import build_report, find_entries
 from latentplan.report.pictures import embed
-from latentplan.training.arguments import ModelArguments, SFTConfig
-from latentplan.training.initialise import initialise_system
+from latentplan.training.configs import ModelArguments, SFTConfig
+from latentplan.training.model_init import initialise_system
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")

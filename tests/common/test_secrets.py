@@ -23,9 +23,9 @@ from latentplan.common.secrets import (
     moved_to_environment,
     without_secrets,
 )
+from latentplan.problems.training_set import DataArguments
 from latentplan.serving.settings import ServeSettings
-from latentplan.training.arguments import GRPOConfig, ModelArguments, SFTConfig
-from latentplan.training.reading import DataArguments
+from latentplan.training.configs import GRPOConfig, ModelArguments, SFTConfig
 
 VALUE = "hf_NOTASECRET"
 SECRET = [

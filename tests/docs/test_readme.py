@@ -20,11 +20,11 @@ from latentplan.modeling.sampling import Sampling
 from latentplan.problems.minigsm import PRESETS, MinigsmConfig
 from latentplan.problems.problem import Problem
 from latentplan.problems.sources import parse_benchmark_argument
+from latentplan.problems.training_set import DataArguments
 from latentplan.rollout.solve import solve
-from latentplan.training.arguments import GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.configs import GRPOConfig, ModelArguments, SFTConfig
 from latentplan.training.consistency_check import check_method
-from latentplan.training.reading import DataArguments
-from latentplan.training.runs import train_sft
+from latentplan.training.run_training import train_sft
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -16,12 +16,12 @@ from latentplan.encoding.tokenizers import (
     train_word_level,
 )
 from latentplan.methods.base import get_method
-from latentplan.methods.system import LatentSystem, make_encoder
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.problems.minigsm import PRESETS, generate
+from latentplan.training.trainable_model import LatentSystem, make_encoder
 
 MAX_LATENT_STEPS = 3
 

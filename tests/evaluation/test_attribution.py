@@ -13,8 +13,8 @@ from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.problems.problem import Problem
 from latentplan.rollout.edits import completions_with, intact
 from latentplan.rollout.solve import greedy_chains
-from latentplan.training.arguments import ModelArguments, SFTConfig
-from latentplan.training.initialise import initialise_system
+from latentplan.training.configs import ModelArguments, SFTConfig
+from latentplan.training.model_init import initialise_system
 
 BACKBONE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 PROBLEMS = list(generate(PRESETS["clock"], split="train", count=40, seed=0))

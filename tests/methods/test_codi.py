@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from latentplan.encoding.processor import IGNORE
-from latentplan.methods.system import make_encoder
 from latentplan.modeling.thinking import unroll
+from latentplan.training.trainable_model import make_encoder
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import torch
 
 from latentplan.cli.opening import choose_compression
 from latentplan.methods.colar import collate_groups, compress
-from latentplan.methods.system import make_encoder
 from latentplan.modeling import counter_rng as noise
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.solve import question_batch, solve
+from latentplan.training.trainable_model import make_encoder
 
 KEYS = range(200)
 

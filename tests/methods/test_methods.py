@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from latentplan.methods.base import get_method, methods
-from latentplan.methods.system import LatentSystem
 from latentplan.modeling import counter_rng as noise
 from latentplan.modeling.configuration import StepDecoderConfig
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.rollout.solve import solve
+from latentplan.training.trainable_model import LatentSystem
 
 
 def test_the_parts_of_each_method(make_system):

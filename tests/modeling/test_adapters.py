@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from latentplan.methods.base import methods
-from latentplan.methods.system import LatentSystem, save_finished
 from latentplan.modeling.loading import load_model
 from latentplan.modeling.lora import add_lora, merge_lora
+from latentplan.training.trainable_model import LatentSystem, save_finished
 
 SETTINGS = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": None}
 

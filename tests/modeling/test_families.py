@@ -3,11 +3,11 @@
 import torch
 
 from latentplan.methods.base import methods
-from latentplan.methods.system import LatentSystem
 from latentplan.modeling.backbone_check import probe
 from latentplan.modeling.lora import add_lora
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
+from latentplan.training.trainable_model import LatentSystem
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-3}
 

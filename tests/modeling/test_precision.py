@@ -91,7 +91,7 @@ def narrow_decoder(make_backbone, clock_tokenizer):
 def test_a_decoder_of_another_width_learns_to_read(
     narrow_decoder, make_system, overfit, mixed_problems, clock_tokenizer, make_batch, tmp_path
 ):
-    from latentplan.methods.system import LatentSystem
+    from latentplan.training.trainable_model import LatentSystem
 
     plain = make_system("atp_latent")
     system = LatentSystem(plain.reasoner, narrow_decoder)

@@ -7,8 +7,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from latentplan.modeling.backbone_check import probe
 from latentplan.modeling.backbones import UnsupportedBackboneError, check_config, finish_logits, text_model
-from latentplan.training.arguments import ModelArguments
-from latentplan.training.initialise import load_backbone
+from latentplan.training.configs import ModelArguments
+from latentplan.training.model_init import load_backbone
 
 REFUSED = {
     "encoder-decoder": ["t5", "bart", "whisper", "musicgen"],

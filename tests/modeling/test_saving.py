@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from latentplan.methods.base import methods
-from latentplan.methods.system import LatentSystem
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.loading import is_latent_checkpoint, load_model
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
+from latentplan.training.trainable_model import LatentSystem
 
 
 def outputs(system, batch):

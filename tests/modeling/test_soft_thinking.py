@@ -10,9 +10,8 @@ from latentplan.rollout.engine import generate
 from latentplan.rollout.logprobs import score
 from latentplan.rollout.solve import question_batch
 from latentplan.rollout.trace import Token, trace
-from latentplan.training.arguments import GRPOConfig
-from latentplan.training.known_answers import KnownAnswers, instead_of_samples
-from latentplan.training.rl_settings import check_settings
+from latentplan.training.configs import GRPOConfig, check_settings
+from latentplan.training.rollout_batch import KnownAnswers, instead_of_samples
 
 
 def soft_model(make_system, as_loaded, name="soft_thinking", method="cot", family="llama", **settings):

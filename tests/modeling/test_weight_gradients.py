@@ -18,7 +18,7 @@ from latentplan.modeling.efficiency.gradient_checkpointing import recompute_laye
 from latentplan.modeling.efficiency.linear_layers import deferred_weight_gradients, install, is_spread
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
-from latentplan.training.estimators import ESTIMATORS
+from latentplan.training.latent_gradients import ESTIMATORS
 
 aten = torch.ops.aten
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}

@@ -14,7 +14,7 @@ from latentplan.modeling.efficiency import prefill
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout import engine
 from latentplan.rollout.engine import generate
-from latentplan.training.estimators import ESTIMATORS
+from latentplan.training.latent_gradients import ESTIMATORS
 
 SAMPLING = Sampling(max_new_tokens=5)
 

@@ -13,9 +13,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from latentplan.training.arguments import GRPOConfig, ModelArguments, SFTConfig
-from latentplan.training.reading import DataArguments
-from latentplan.training.runs import train_grpo, train_sft
+from latentplan.problems.training_set import DataArguments
+from latentplan.training.configs import GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.run_training import train_grpo, train_sft
 
 BACKBONE = {
     "model_type": "llama",

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentplan.modeling.loading import load_model
-from latentplan.training.advantages import (
+from latentplan.training.rl_losses import (
     BASELINES,
     SCALE_REWARDS,
     first_action_of_the_best,

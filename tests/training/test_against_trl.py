@@ -11,7 +11,7 @@ import torch
 from latentplan.modeling.sampling import Sampling
 from latentplan.rewards import RewardSet
 from latentplan.rollout.logprobs import score
-from latentplan.training.grpo import GRPOTrainer
+from latentplan.training.grpo_trainer import GRPOTrainer
 
 EPSILON, BETA, LONGEST = 0.2, 0.5, 40
 

@@ -8,10 +8,8 @@ import torch
 from torch import nn
 
 from latentplan.rewards import RewardSet
-from latentplan.training.agreement import add_to, agreement, gradients
-from latentplan.training.grpo import GRPOTrainer
-from latentplan.training.instruments import gradient_agreement
-from latentplan.training.probes import scattered
+from latentplan.training.grpo_trainer import GRPOTrainer
+from latentplan.training.rl_diagnostics import add_to, agreement, gradient_agreement, gradients, scattered
 
 
 def many_letters(prompts, completions, **kwargs):

@@ -9,7 +9,7 @@ from latentplan.modeling.loading import load_model
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
 from latentplan.rollout.solve import question_batch, solve
-from latentplan.training.arguments import ModelArguments
+from latentplan.training.configs import ModelArguments
 
 TEMPLATE = (
     "{%- for message in messages -%}"

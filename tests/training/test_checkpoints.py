@@ -10,11 +10,12 @@ from latentplan.modeling.saving import CheckpointMismatchError
 from latentplan.training.checkpoints import (
     damage,
     last_checkpoint,
+    load_optimizer,
     load_weights,
     read_weights,
+    save_optimizer,
     write_manifest,
 )
-from latentplan.training.optimizer_state import load_optimizer, save_optimizer
 
 
 @pytest.fixture

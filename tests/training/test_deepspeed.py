@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from latentplan.methods.system import LatentSystem
+from latentplan.training.trainable_model import LatentSystem
 
 pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ from latentplan.modeling.efficiency import chunked_logits as vocabulary
 
 vocabulary.LOGITS_AT_ONCE = 2**11  # processes differ in how many parts they take
 
-from latentplan.training import runs
+from latentplan.training import run_training as runs
 
 class Dying(runs.MetricsFile):
     def on_step_end(self, args, state, control, **kwargs):

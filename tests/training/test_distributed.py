@@ -36,7 +36,7 @@ weight_gradients.WORTH_DEFERRING["cpu"] = 0  # one process adds up what two defe
 products.WORTH_IT = 0
 
 import os, time
-from latentplan.training import runs
+from latentplan.training import run_training as runs
 
 class LateInTheFirst(runs.RunDirectory):
     def __init__(self, path, settings, command, overwrite, writes):

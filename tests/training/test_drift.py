@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from latentplan.training.drift import Drift
+from latentplan.training.rl_diagnostics import Drift
 
 
 def test_a_shift_of_the_means_is_counted_in_sigmas(make_system, as_loaded, mixed_problems, tmp_path):

@@ -4,9 +4,9 @@ import pytest
 from transformers import TrainingArguments
 
 from latentplan.cli.recipe import parse_recipe
-from latentplan.training.arguments import ModelArguments, RunConfig, SFTConfig
-from latentplan.training.reading import DataArguments
-from latentplan.training.sft import make_curriculum
+from latentplan.problems.training_set import DataArguments
+from latentplan.training.configs import ModelArguments, RunConfig, SFTConfig
+from latentplan.training.sft_trainer import make_curriculum
 
 SFT = (ModelArguments, DataArguments, SFTConfig)
 

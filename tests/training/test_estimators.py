@@ -10,7 +10,7 @@ from latentplan.modeling.thinking import LatentChain
 from latentplan.rollout.engine import generate
 from latentplan.rollout.logprobs import Scores
 from latentplan.rollout.trajectories import Trajectories
-from latentplan.training.estimators import ESTIMATORS, LogProbs, slot_actions, stop_actions
+from latentplan.training.latent_gradients import ESTIMATORS, LogProbs, slot_actions, stop_actions
 
 
 @pytest.fixture

@@ -16,9 +16,13 @@ from latentplan.modeling.latent_length import LatentLength
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.thinking import think
 from latentplan.rollout.engine import generate
-from latentplan.training.advantages import group_advantages, no_deviation
-from latentplan.training.estimators import ESTIMATORS, LogProbs
-from latentplan.training.objectives import clipped_surrogate, masked_trajectory_mean
+from latentplan.training.latent_gradients import ESTIMATORS, LogProbs
+from latentplan.training.rl_losses import (
+    clipped_surrogate,
+    group_advantages,
+    masked_trajectory_mean,
+    no_deviation,
+)
 
 HIDDEN, NODES, GROUP, GROUPS, BATCHES = 4, 9, 8, 128, 24
 SAMPLING = Sampling(max_new_tokens=1)

@@ -13,11 +13,10 @@ from latentplan.problems.problem import Problem
 from latentplan.rewards import RewardSet
 from latentplan.rollout.engine import chain_noise
 from latentplan.rollout.logprobs import replay, score
-from latentplan.training.arguments import ModelArguments
-from latentplan.training.grpo import GRPOTrainer
-from latentplan.training.plan import shuffled
-from latentplan.training.question_order import QuestionSampler, check_batches
-from latentplan.training.runs import train_grpo
+from latentplan.training.configs import ModelArguments
+from latentplan.training.grpo_trainer import GRPOTrainer
+from latentplan.training.run_training import train_grpo
+from latentplan.training.samplers import QuestionSampler, check_batches, shuffled
 
 
 def metrics_of(run):

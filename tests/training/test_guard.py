@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from latentplan.methods import losses as objectives
 from latentplan.methods.losses import OBJECTIVES
 from latentplan.modeling.loading import load_model
-from latentplan.training import guard, runs
-from latentplan.training.grpo import GRPOTrainer
-from latentplan.training.guard import NonFiniteError
+from latentplan.training import nonfinite as guard
+from latentplan.training import run_training as runs
+from latentplan.training.grpo_trainer import GRPOTrainer
+from latentplan.training.nonfinite import NonFiniteError
 from latentplan.training.run_directory import MetricsFile
 
 

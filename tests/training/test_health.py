@@ -5,11 +5,10 @@ import json
 import pytest
 import torch
 
-from latentplan.training import watching
-from latentplan.training.health import RL_RULES, SFT_RULES, Situation
+from latentplan.training import alerts as watching
+from latentplan.training.alerts import QUIET_LINES, RL_RULES, SFT_RULES, Situation, Watcher
+from latentplan.training.rl_losses import latent_spread
 from latentplan.training.run_directory import RunDirectory
-from latentplan.training.spread import latent_spread
-from latentplan.training.watching import QUIET_LINES, Watcher
 
 RL = Situation(num_slots=10, has_stop_head=True)
 SFT = Situation(num_slots=10, has_stop_head=True, last_stage=3)

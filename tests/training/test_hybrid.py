@@ -7,11 +7,9 @@ import pytest
 import torch
 
 from latentplan.rewards import RewardSet
-from latentplan.training.grpo import GRPOTrainer
-from latentplan.training.hybrid import HybridTrainer
-from latentplan.training.known_answers import KnownAnswers, apart, beside_samples
-from latentplan.training.likelihood import LikelihoodTrainer
-from latentplan.training.rollouts import split
+from latentplan.training.grpo_trainer import GRPOTrainer
+from latentplan.training.objectives.reference_likelihood import HybridTrainer, LikelihoodTrainer
+from latentplan.training.rollout_batch import KnownAnswers, apart, beside_samples, split
 from latentplan.training.validation import ValidationSet
 
 PATHWISE = {"estimator": "pathwise", "answers_per_latent": 2}

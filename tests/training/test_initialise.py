@@ -8,10 +8,10 @@ import torch
 
 from latentplan.modeling.loading import load_model
 from latentplan.problems.minigsm import PRESETS, generate
-from latentplan.training.arguments import ModelArguments
-from latentplan.training.initialise import as_dtype, initialise_system
+from latentplan.training.configs import ModelArguments
+from latentplan.training.model_init import as_dtype, initialise_system
 from latentplan.training.run_directory import RunConflictError
-from latentplan.training.runs import train_sft
+from latentplan.training.run_training import train_sft
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from latentplan.methods.system import LatentSystem
 from latentplan.modeling.latent_heads import ValueHead
 from latentplan.rewards import RewardSet
-from latentplan.training.latent_rl import LatentRLTrainer, mean_value, value_loss
-from latentplan.training.rollouts import Minibatch
+from latentplan.training.objectives.latent_value import LatentRLTrainer, mean_value, value_loss
+from latentplan.training.rollout_batch import Minibatch
+from latentplan.training.trainable_model import LatentSystem
 
 LOGITS = torch.tensor([[0.0, math.log(3)], [-math.log(3), 9.0]])  # probabilities 1/2, 3/4; 1/4, unused
 MASK = torch.tensor([[1, 1], [1, 0]])

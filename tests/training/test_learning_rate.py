@@ -4,8 +4,8 @@ from types import SimpleNamespace
 import pytest
 
 from latentplan.encoding.curriculum import Curriculum
-from latentplan.training.learning_rates import decay
-from latentplan.training.sft import SFTTrainer, make_curriculum
+from latentplan.training.parameter_groups import decay
+from latentplan.training.sft_trainer import SFTTrainer, make_curriculum
 from latentplan.training.trainer import LatentTrainer
 
 

@@ -4,8 +4,8 @@ import math
 import pytest
 
 from latentplan.modeling.loading import load_model
-from latentplan.training.arguments import ModelArguments
-from latentplan.training.sft import SFTTrainer
+from latentplan.training.configs import ModelArguments
+from latentplan.training.sft_trainer import SFTTrainer
 
 DECODER_ALONE = {"backbone": 0, "latent_head": 0, "stop_head": 0}
 

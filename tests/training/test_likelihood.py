@@ -11,8 +11,8 @@ from latentplan.modeling.thinking import LatentChain
 from latentplan.rewards import RewardSet
 from latentplan.rollout.logprobs import Scores
 from latentplan.rollout.trajectories import Trajectories
-from latentplan.training.known_answers import KnownAnswers, instead_of_samples
-from latentplan.training.likelihood import VALUES, LikelihoodTrainer, expected_value
+from latentplan.training.objectives.reference_likelihood import VALUES, LikelihoodTrainer, expected_value
+from latentplan.training.rollout_batch import KnownAnswers, instead_of_samples
 from latentplan.training.validation import ValidationSet
 
 

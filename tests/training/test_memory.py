@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from latentplan.modeling.shapes import SHAPES, backbone_shape
-from latentplan.training import memory
-from latentplan.training.arguments import GRPOConfig, ModelArguments, SFTConfig
-from latentplan.training.dry_run import (
+from latentplan.training.configs import GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.memory import memory_estimate as memory
+from latentplan.training.memory.backbone_shapes import SHAPES, backbone_shape
+from latentplan.training.memory.dry_run import (
+    AllocationLedger,
     Lengths,
     as_if_on_a_device,
     build_system,
@@ -19,9 +20,7 @@ from latentplan.training.dry_run import (
     supervised_loss,
     zero_trajectories,
 )
-from latentplan.training.footprint import SHARDING, Weights, weigh
-from latentplan.training.ledger import AllocationLedger
-from latentplan.training.memory import RUNTIME, estimate_memory
+from latentplan.training.memory.memory_estimate import RUNTIME, SHARDING, Weights, estimate_memory, weigh
 
 LENGTHS = Lengths(question=24, step=6, answer=4, steps=2)
 PUBLISHED = {  # parameters, as the hub counts them

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from latentplan.training.health import RL_RULES, SFT_RULES
+from latentplan.training.alerts import RL_RULES, SFT_RULES
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 EVALUATES = {"eval_strategy": "steps", "eval_steps": 2, "eval_dataset_size": 8, "save_strategy": "no"}

@@ -11,9 +11,8 @@ from typer.testing import CliRunner
 
 from latentplan.cli.app import app
 from latentplan.training import hub
-from latentplan.training.arguments import ModelArguments
-from latentplan.training.hub import HubError, push_run
-from latentplan.training.model_card import base_model, write_model_card
+from latentplan.training.configs import ModelArguments
+from latentplan.training.hub import HubError, base_model, push_run, write_model_card
 
 
 class StandIn:

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
 from latentplan.modeling.latent_heads import gaussian_kl, gaussian_log_prob, standard_normal_kl
-from latentplan.training.advantages import SCALE_REWARDS, group_advantages
-from latentplan.training.objectives import (
+from latentplan.training.rl_losses import (
     LOSS_TYPES,
+    SCALE_REWARDS,
     clipped_surrogate,
+    group_advantages,
     masked_action_mean,
     masked_constant_mean,
     masked_trajectory_mean,

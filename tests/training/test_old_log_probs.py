@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from latentplan.rewards import RewardSet
-from latentplan.training.estimators import LogProbs
-from latentplan.training.grpo import GRPOTrainer
+from latentplan.training.grpo_trainer import GRPOTrainer
+from latentplan.training.latent_gradients import LogProbs
 
 NAMES = ("latents", "answers")
 DIFFERENCE = "sampling/sampling_logp_difference"

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from latentplan.encoding.curriculum import Curriculum
-from latentplan.methods.system import make_encoder
 from latentplan.modeling import counter_rng as noise
-from latentplan.training.plan import Place, PlacedProblems, PlanSampler, StageCollator, shuffled
+from latentplan.training.samplers import Place, PlacedProblems, PlanSampler, StageCollator, shuffled
+from latentplan.training.trainable_model import make_encoder
 
 
 def test_positions_map_to_stages_by_effective_batch():

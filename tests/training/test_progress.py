@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from latentplan.training import progress
-from latentplan.training.progress import ProgressDisplay, describe, duration
+from latentplan.training import loggers as progress
+from latentplan.training.loggers import ProgressDisplay, describe, duration
 
 SFT_LINE = {
     "loss": 3.25,

@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from latentplan.cli.app import app
-from latentplan.training import runs
+from latentplan.training import run_training as runs
 from latentplan.training.run_directory import MetricsFile, RunConflictError, RunDirectory
 
 

@@ -9,7 +9,7 @@ import torch
 from latentplan.problems.problem import Problem
 from latentplan.rewards import RewardSet
 from latentplan.rollout.solve import Solution
-from latentplan.training.rollouts import reward
+from latentplan.training.rollout_batch import reward
 
 
 def test_rewards_are_handed_the_problem_of_each_trajectory():

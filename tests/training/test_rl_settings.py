@@ -2,8 +2,8 @@
 
 import pytest
 
-from latentplan.training.estimators import ESTIMATORS
-from latentplan.training.rl_settings import UNREAD, check_settings
+from latentplan.training.configs import UNREAD, check_settings
+from latentplan.training.latent_gradients import ESTIMATORS
 
 ANOTHER = {
     "latent_logprob": "mean",

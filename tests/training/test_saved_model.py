@@ -12,11 +12,11 @@ from functools import partial
 import pytest
 import torch
 
-from latentplan.methods import system as systems
 from latentplan.modeling import lora as adapters
 from latentplan.modeling.saving import SavedModel
 from latentplan.training import saved_model
-from latentplan.training.runs import train_sft
+from latentplan.training import trainable_model as systems
+from latentplan.training.run_training import train_sft
 from latentplan.training.saved_model import TOLERANCES, SavedModelError, outputs, rehearse
 
 TARGETS = ["q_proj", "embed_tokens"]

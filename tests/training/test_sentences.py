@@ -8,9 +8,9 @@ import pytest
 from latentplan.evaluation.harness import evaluate
 from latentplan.modeling.loading import load_model
 from latentplan.problems.problem import Problem
-from latentplan.training.arguments import ModelArguments
-from latentplan.training.reading import DataArguments
-from latentplan.training.runs import train_grpo, train_sft
+from latentplan.problems.training_set import DataArguments
+from latentplan.training.configs import ModelArguments
+from latentplan.training.run_training import train_grpo, train_sft
 
 PARENTS = {"terp": "brim", "gor": "lem"}
 

@@ -10,15 +10,14 @@ import yaml
 
 from latentplan.encoding.token_store import encode_problems
 from latentplan.encoding.tokenizers import SPECIAL_TOKENS, problem_texts, train_word_level
-from latentplan.methods.system import make_encoder
 from latentplan.modeling.loading import load_model
 from latentplan.problems.fingerprint import fingerprint
 from latentplan.problems.minigsm import PRESETS, generate
-from latentplan.training.arguments import ModelArguments
-from latentplan.training.data import load_training_problems
-from latentplan.training.initialise import initialise_system
-from latentplan.training.reading import DataArguments
-from latentplan.training.sft import make_curriculum
+from latentplan.problems.training_set import DataArguments, load_training_problems
+from latentplan.training.configs import ModelArguments
+from latentplan.training.model_init import initialise_system
+from latentplan.training.sft_trainer import make_curriculum
+from latentplan.training.trainable_model import make_encoder
 
 
 def metrics_of(run):

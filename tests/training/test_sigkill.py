@@ -13,7 +13,7 @@ import yaml
 # has had time to go on by a few steps, so the kills are spread over the whole run.
 PROGRAM = """
 import os, random, signal, sys, time
-import torch, transformers.trainer, latentplan.training.runs, latentplan.cli.train
+import torch, transformers.trainer, latentplan.training.run_training, latentplan.cli.train
 from latentplan.cli.app import main
 
 command, recipe, kills, longest = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from latentplan.cli.app import app
 from latentplan.encoding.tokenizers import SPECIAL_TOKENS, add_special_tokens, problem_texts, train_word_level
 from latentplan.modeling.loading import load_model
-from latentplan.training.arguments import ModelArguments
-from latentplan.training.initialise import initialise_system
-from latentplan.training.reading import DataArguments
-from latentplan.training.runs import train_sft
+from latentplan.problems.training_set import DataArguments
+from latentplan.training.configs import ModelArguments
+from latentplan.training.model_init import initialise_system
+from latentplan.training.run_training import train_sft
 
 IDS = torch.arange(12).reshape(2, 6)
 

@@ -7,10 +7,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers.integrations.integration_utils import TrackioCallback, WandbCallback
 
-from latentplan.training import runs, trackers
-from latentplan.training.arguments import SFTConfig
+from latentplan.training import loggers as trackers
+from latentplan.training import run_training as runs
+from latentplan.training.configs import SFTConfig
+from latentplan.training.loggers import log_samples, markdown_table, usable_trackers
 from latentplan.training.run_directory import MetricsFile
-from latentplan.training.trackers import log_samples, markdown_table, usable_trackers
 
 
 def read_events(folder):

@@ -12,15 +12,14 @@ from typer.testing import CliRunner
 from latentplan.cli.app import app
 from latentplan.encoding.processor import Encoder
 from latentplan.encoding.token_store import encode_problems
+from latentplan.problems import training_set as reading
 from latentplan.problems.decontamination import ContaminationError, TrainedQuestions
 from latentplan.problems.fingerprint import fingerprint
 from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.problem_store import ProblemStore, SelectedProblems
-from latentplan.training import reading
-from latentplan.training.arguments import ModelArguments
-from latentplan.training.data import common_modulus, load_training_problems
-from latentplan.training.reading import DataArguments
-from latentplan.training.runs import train_grpo, train_sft
+from latentplan.problems.training_set import DataArguments, common_modulus, load_training_problems
+from latentplan.training.configs import ModelArguments
+from latentplan.training.run_training import train_grpo, train_sft
 
 COLUMNS = {"question": "problem", "steps": "solution", "answer": "final"}
 

@@ -8,17 +8,18 @@ import torch
 from safetensors.torch import load_file
 
 from latentplan.encoding.token_store import encode_problems
-from latentplan.methods.system import LatentSystem, make_encoder
 from latentplan.modeling.loading import load_model
 from latentplan.problems.decontamination import find_overlap
 from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.rewards import RewardSet
 from latentplan.rollout.decoding_accuracy import teacher_share
-from latentplan.training import instruments, runs
-from latentplan.training.arguments import GRPOConfig
-from latentplan.training.grpo import GRPOTrainer
+from latentplan.training import rl_diagnostics as instruments
+from latentplan.training import run_training as runs
+from latentplan.training.configs import GRPOConfig
+from latentplan.training.grpo_trainer import GRPOTrainer
 from latentplan.training.run_directory import MetricsFile
-from latentplan.training.runs import train_sft
+from latentplan.training.run_training import train_sft
+from latentplan.training.trainable_model import LatentSystem, make_encoder
 from latentplan.training.validation import (
     ValidationSet,
     load_validation,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from latentplan.training import evaluating
+from latentplan.training import trainer as evaluating
 
 # The text objective of the second process is NaN in its third micro-batch.
 PROGRAM = """
@@ -12,7 +12,7 @@ import math, os
 from dataclasses import replace
 from latentplan.cli.app import main
 from latentplan.methods import losses as objectives
-from latentplan.training import evaluating
+from latentplan.training import trainer as evaluating
 
 evaluating.MAX_NEW_TOKENS = 8
 whole, calls = objectives.text_total, [0]

@@ -28,12 +28,11 @@ from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.folders.damage import blamed_on
 from latentplan.modeling.loading import is_latent_checkpoint
 from latentplan.modeling.reasoner import LatentReasoner
-from latentplan.modeling.shapes import SHAPES, backbone_shape, shape_from
-from latentplan.training.arguments import GRPOConfig, ModelArguments, RunConfig, SFTConfig
-from latentplan.training.dry_run import Lengths
-from latentplan.training.footprint import SHARDING
-from latentplan.training.memory import GIB, Estimate, estimate_memory
-from latentplan.training.reading import DataArguments
+from latentplan.problems.training_set import DataArguments
+from latentplan.training.configs import GRPOConfig, ModelArguments, RunConfig, SFTConfig
+from latentplan.training.memory.backbone_shapes import SHAPES, backbone_shape, shape_from
+from latentplan.training.memory.dry_run import Lengths
+from latentplan.training.memory.memory_estimate import GIB, SHARDING, Estimate, estimate_memory
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
 

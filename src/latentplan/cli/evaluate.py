@@ -52,7 +52,7 @@ from latentplan.problems.formats.own_data import ColumnMap
 from latentplan.problems.minigsm import PRESETS
 from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.sources import MINIGSM_PROBLEMS, evaluation_set, place_in_set
-from latentplan.training.model_card import write_model_card
+from latentplan.training.hub import write_model_card
 
 
 @dataclass(frozen=True)

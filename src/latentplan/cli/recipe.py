@@ -139,8 +139,8 @@ def trainer_of(settings: dict[str, Any]) -> tuple[str, tuple[type, ...]]:
     Raises:
         typer.BadParameter: none does; names the settings that are wrong.
     """
-    from latentplan.training.arguments import GRPOConfig, ModelArguments, SFTConfig
-    from latentplan.training.reading import DataArguments
+    from latentplan.problems.training_set import DataArguments
+    from latentplan.training.configs import GRPOConfig, ModelArguments, SFTConfig
 
     unknown: list[list[str]] = []
     for command, config in (("sft", SFTConfig), ("grpo", GRPOConfig)):

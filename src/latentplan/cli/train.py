@@ -14,10 +14,10 @@ PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 def sft(context: typer.Context) -> None:
     """Train a method on labelled chains: --config RECIPE, --SETTING VALUE on top (all: --help_settings)."""
-    from latentplan.training.arguments import ModelArguments, SFTConfig
-    from latentplan.training.reading import DataArguments
+    from latentplan.problems.training_set import DataArguments
+    from latentplan.training.configs import ModelArguments, SFTConfig
     from latentplan.training.run_directory import command_line
-    from latentplan.training.runs import train_sft
+    from latentplan.training.run_training import train_sft
 
     classes = (ModelArguments, DataArguments, SFTConfig)
     _launch("sft", context.args, classes)
@@ -27,10 +27,10 @@ def sft(context: typer.Context) -> None:
 
 def grpo(context: typer.Context) -> None:
     """Reinforce a trained model: --config RECIPE, --SETTING VALUE on top (all: --help_settings)."""
-    from latentplan.training.arguments import GRPOConfig, ModelArguments
-    from latentplan.training.reading import DataArguments
+    from latentplan.problems.training_set import DataArguments
+    from latentplan.training.configs import GRPOConfig, ModelArguments
     from latentplan.training.run_directory import command_line
-    from latentplan.training.runs import train_grpo
+    from latentplan.training.run_training import train_grpo
 
     classes = (ModelArguments, DataArguments, GRPOConfig)
     _launch("grpo", context.args, classes)

@@ -29,7 +29,7 @@ from latentplan.problems.problem_store import (
     SelectedProblems,
     read_column,
 )
-from latentplan.training.reading import DataArguments, counting, read_all
+from latentplan.problems.training_set import DataArguments, counting, read_all
 
 _AT_A_TIME = 1000
 _PROBE = Problem("How many pens has Ann?", ("<<3+4=7>>", "She has 7."), "7")

@@ -112,7 +112,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Coherence:
-    """Mean coherence of the plans, as `rewards.plan_rewards` and, for sentences, `rewards.sentence_coherence` define it.
+    """Mean coherence of the plans, as `rewards.plan_rewards` and `rewards.sentence_coherence` define it.
 
     `strict` and `paper` are None where no plan has equations that could lead to its answer.
     """

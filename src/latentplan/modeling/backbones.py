@@ -1,8 +1,8 @@
 """What a language model has to be to serve as a backbone, and how its parts are reached in every family.
 
-`check_config` judges a configuration before any weight is fetched, `modeling.backbone_check` the loaded model. A
-backbone reads embeddings, attends to the past in every layer, and keeps it in a key-value cache: latent
-slots are masked columns of that cache, and the samples of a question share it.
+`check_config` judges a configuration before any weight is fetched, `modeling.backbone_check` the loaded
+model. A backbone reads embeddings, attends to the past in every layer, and keeps it in a key-value cache:
+latent slots are masked columns of that cache, and the samples of a question share it.
 """
 
 from __future__ import annotations

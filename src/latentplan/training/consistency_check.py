@@ -9,13 +9,13 @@ from torch import Tensor
 
 from latentplan.encoding.processor import Batch, EncodedProblem, Encoder
 from latentplan.methods.base import Method
-from latentplan.methods.system import LatentSystem
 from latentplan.modeling.counter_rng import Draws, Stream, derive, slots
 from latentplan.modeling.efficiency.linear_layers import is_spread
 from latentplan.modeling.efficiency.prefill import prefill
 from latentplan.modeling.latent_length import LatentLength
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.thinking import Given, LatentChain, read_text, think
+from latentplan.training.trainable_model import LatentSystem
 
 TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-6}
 """Largest differences, in units of the root mean square of what is compared; `ROUGH` for other dtypes."""

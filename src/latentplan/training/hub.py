@@ -1,13 +1,207 @@
-"""Pushing a finished run's model to the Hugging Face hub."""
+"""Pushing a finished run's model to the Hugging Face hub.
+
+The model card: `README.md` of a model folder, made from what its run has recorded.
+
+It is written when a run ends, again after every evaluation, and before a model is pushed. It holds nothing
+that was not recorded; a licence is for the owner of the data and the backbone to choose.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
-from latentplan.modeling.folders.damage import read_json
-from latentplan.training.model_card import write_model_card
+import yaml
+
+from latentplan.common.files import write_atomically
+from latentplan.modeling.folders.damage import blamed_on, read_json, read_yaml
+
+CARD = "README.md"
+_SETTINGS = """
+objectives latent_head stop_head latents_per_step max_latent_steps compression_factor curriculum_stages
+curriculum_steps curriculum_epochs effective_batch_size max_steps learning_rate
+learning_rate_factors lr_scheduler_type
+per_device_train_batch_size gradient_accumulation_steps num_generations answers_per_latent estimator
+reward_funcs reward_weights temperature latent_temperature beta epsilon chat_template
+system_prompt dtype bf16 freeze_backbone use_peft lora_r lora_alpha lora_target_modules seed
+"""
+_VERSIONS = ("latentplan", "python", "torch", "transformers")
+_LOADING = """```python
+from huggingface_hub import snapshot_download  # or a local folder instead of it
+from latentplan.modeling.loading import load_model
+from latentplan.modeling.sampling import Sampling
+from latentplan.rollout.solve import solve
+
+model = load_model(snapshot_download("{name}"))
+(solution,) = solve(model, ["{question}"], Sampling.greedy())[0]
+print(solution.plan, solution.completion, solution.num_latents)
+```
+
+In plain transformers, with latentplan installed:
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{name}", trust_remote_code=True)
+model = AutoModelForCausalLM.from_pretrained("{name}", trust_remote_code=True)
+messages = [{{"role": "user", "content": "{question}"}}]
+asked = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+)
+print(tokenizer.decode(model.generate(**asked)[0]))
+```
+"""
+
+
+def write_model_card(run: Path, name: str | None = None) -> Path:
+    """Writes the card of a run's model, and returns it.
+
+    Args:
+        run: a run directory with a model.
+        name: OWNER/NAME on the hub; the run's name where it is None.
+
+    Raises:
+        DamagedModelError: the run has no model or no record, or one of them is damaged.
+    """
+    record, settings = read_json(run / "run.json"), _settings(run)
+    model = read_json(run / "model" / "config.json")
+    with blamed_on(run, "its record does not describe a run"):
+        card = _card(run, name, record, settings, model)
+    return write_atomically(run / "model" / CARD, card)
+
+
+def _card(
+    run: Path, name: str | None, record: dict[str, Any], settings: dict[str, Any], model: dict[str, Any]
+) -> str:
+    base = record["base_model"] if "base_model" in record else base_model(settings)
+    parts = [
+        _metadata(settings, model, base),
+        f"# {name or run.name}",
+        _summary(model, base),
+        "## Use",
+        _LOADING.format(name=name or run.name, question="How many pens are 3 pens and 4 pens?"),
+        "## Training",
+        _training(record, settings),
+        "## Evaluation",
+        evaluation_table(run / "evaluation"),
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def base_model(settings: dict[str, Any]) -> str | None:
+    """The language model that a chain of runs began with: OWNER/NAME, or the name of a local folder.
+
+    None where it was trained from scratch. A run records it when it ends, while its paths still lead there.
+    """
+    name, seen = settings.get("model_name_or_path"), set[str]()
+    while name and name not in seen:
+        seen.add(name)
+        places = (Path(name), Path(name).parent)
+        run = next((place for place in places if (place / "run.json").is_file()), None)
+        if run is None:
+            return Path(name).name if Path(name).exists() else name
+        record = read_json(run / "run.json")
+        if "base_model" in record:
+            return record["base_model"]
+        name = _settings(run).get("model_name_or_path")
+    return None
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    return read_yaml(run / "config.yaml")
+
+
+def evaluation_table(folder: Path) -> str:
+    """The results in an evaluation folder as a Markdown table."""
+    rows = []
+    for file in sorted(folder.glob("*.json")):
+        try:
+            rows.append(_evaluation_row(json.loads(file.read_text(encoding="utf-8"))))
+        except (ValueError, KeyError, TypeError):
+            continue  # not a result of ours
+    if not rows:
+        return "Not evaluated yet."
+    head = "| benchmark | problems | sampling | accuracy | 95% interval | tokens | coherence |"
+    return "\n".join([head, "| --- " * 7 + "|", *rows])
+
+
+def _evaluation_row(result: dict[str, Any]) -> str:
+    sampling, accuracy = result["sampling"], result["accuracy"]
+    greedy = sampling["temperature"] == sampling["latent_temperature"] == 0
+    drawn = f"{result['num_generations']} at temperature {sampling['temperature']:g}"
+    low, high = accuracy.get("low"), accuracy.get("high")
+    interval = "–" if low is None or high is None else f"{low:.1%} to {high:.1%}"
+    measured = result.get("coherence") or {}
+    coherent = measured.get("strict") if measured.get("natural") is None else measured["natural"]
+    coherence = "–" if coherent is None else f"{coherent:.1%}"
+    cells = [
+        result["benchmark"],
+        f"{result['num_problems']:,}",
+        "greedy" if greedy else drawn,
+        f"{accuracy['estimate']:.1%}",
+        interval,
+        f"{result['tokens']['mean']:.1f}",
+        coherence,
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _metadata(settings: dict[str, Any], model: dict[str, Any], base: str | None) -> str:
+    values: dict[str, Any] = {"library_name": "latentplan", "pipeline_tag": "text-generation"}
+    if base is not None and _is_hub_name(base):
+        values["base_model"] = base
+    datasets = [name for name in settings.get("dataset_name") or [] if _is_hub_name(name)]
+    if datasets:
+        values["datasets"] = datasets
+    values["tags"] = ["latent-reasoning", model["method"].replace("_", "-")]
+    return "---\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True) + "---"
+
+
+def _is_hub_name(name: str) -> bool:
+    return name.count("/") == 1 and not name.startswith((".", "/")) and not Path(name).exists()
+
+
+def _summary(model: dict[str, Any], base: str | None) -> str:
+    backbone = model["backbone_config"]
+    origin = "trained from scratch" if base is None else f"from `{base}`"
+    text = (
+        f"A language model trained with the method `{model['method']}` of latentplan; backbone: "
+        f"{backbone['model_type']}, {origin}."
+    )
+    if model.get("latent_head"):
+        factor = model.get("compression_factor")
+        each = f"{model['latents_per_step']} for a reasoning step"
+        each = each if factor is None else f"one for {factor} tokens of the reasoning"
+        text += (
+            f" It reasons in up to {model['latents_per_step'] * model['max_latent_steps']} continuous latent "
+            f"tokens ({each}), then writes its answer behind `{model['answer_marker'].strip()}`."
+        )
+    if model.get("chat_template"):
+        text += " Questions are laid out by the tokenizer's chat template."
+    return text
+
+
+def _training(record: dict[str, Any], settings: dict[str, Any]) -> str:
+    data = record.get("data") or {}
+    lines = [
+        f"- data: {', '.join(map(str, settings.get('dataset_name') or []))}; {data.get('num_problems', '?')} "
+        f"problems, fingerprint `{data.get('fingerprint', '?')}`",
+        f"- parameters: {record.get('num_parameters', 0):,}",
+        f"- seconds: {record.get('seconds', '?')}, on {record.get('device', '?')}",
+    ]
+    versions = record.get("versions") or {}
+    lines.append(
+        "- versions: " + ", ".join(f"{name} {versions[name]}" for name in _VERSIONS if name in versions)
+    )
+    rows = [
+        f"| `{name}` | `{settings[name]}` |"
+        for name in _SETTINGS.split()
+        if settings.get(name) not in (None, False, -1, "", [], {})
+    ]
+    return "\n".join([*lines, "", "| setting | value |", "| --- | --- |", *rows])
+
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 

@@ -22,11 +22,11 @@ import torch
 from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from latentplan.methods.system import LatentSystem, save_merged
 from latentplan.modeling.loading import LoadedModel, load_model
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.step_decoder import StepDecoder
-from latentplan.training.sharding import full_state_dict, is_sharded
+from latentplan.training.distributed import full_state_dict, is_sharded
+from latentplan.training.trainable_model import LatentSystem, save_merged
 from latentplan.training.trainer import LatentTrainer
 
 logger = logging.getLogger(__name__)

@@ -13,20 +13,19 @@ import torch
 
 from latentplan.encoding.processor import Batch, EncodedProblem, Encoder
 from latentplan.encoding.token_store import encode_problems
-from latentplan.methods.system import LatentSystem
 from latentplan.modeling import counter_rng as noise
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.decontamination import refuse_overlap
 from latentplan.problems.minigsm import generate
 from latentplan.problems.problem import Problem
+from latentplan.problems.training_set import MINIGSM, DataArguments, load_training_problems, minigsm_preset
 from latentplan.rewards import BUILT_IN
 from latentplan.rewards.steps import in_sentences
 from latentplan.rollout.decoding_accuracy import teacher_share
 from latentplan.rollout.solve import Solution, solve
-from latentplan.training.arguments import RunConfig
-from latentplan.training.data import load_training_problems
-from latentplan.training.reading import MINIGSM, DataArguments, minigsm_preset
+from latentplan.training.configs import RunConfig
+from latentplan.training.trainable_model import LatentSystem
 
 MAX_NEW_TOKENS = 128
 

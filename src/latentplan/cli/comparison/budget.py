@@ -14,8 +14,8 @@ import typer
 
 from latentplan.cli.comparison.entries import Entry
 from latentplan.cli.scale import proportional
-from latentplan.training.arguments import SFTConfig
-from latentplan.training.sft import make_curriculum
+from latentplan.training.configs import SFTConfig
+from latentplan.training.sft_trainer import make_curriculum
 
 BUDGETS = ("recipes", "steps", "flops")
 PROBE_STEPS = 4

@@ -20,7 +20,7 @@ from latentplan.cli.jobs import Commands
 from latentplan.cli.recipe import parse_recipe, trainer_of
 from latentplan.common.plugins import names_own_code
 from latentplan.modeling.sampling import Sampling
-from latentplan.training.arguments import flatten_recipe
+from latentplan.training.configs import flatten_recipe
 from latentplan.training.run_directory import (
     RunConflictError,
     differing_settings,

@@ -12,10 +12,10 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from latentplan.encoding.curriculum import Curriculum
 from latentplan.encoding.processor import Batch, EncodedProblem, Encoder
 from latentplan.methods.base import get_method
-from latentplan.methods.system import LatentSystem
-from latentplan.training.arguments import SFTConfig
-from latentplan.training.learning_rates import check_loss, decay
-from latentplan.training.plan import PlacedProblems, PlanSampler, StageCollator
+from latentplan.training.configs import SFTConfig
+from latentplan.training.parameter_groups import check_loss, decay
+from latentplan.training.samplers import PlacedProblems, PlanSampler, StageCollator
+from latentplan.training.trainable_model import LatentSystem
 from latentplan.training.trainer import LatentTrainer
 from latentplan.training.validation import ValidationSet, validation_batches
 

@@ -7,22 +7,25 @@ from dataclasses import replace
 
 import torch
 
-from latentplan.methods.system import LatentSystem
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.logprobs import Scores, score
 from latentplan.rollout.plan_decoding import MAX_STEP_TOKENS, score_plans
 from latentplan.rollout.trajectories import Trajectories
-from latentplan.training.advantages import first_action_of_the_best
-from latentplan.training.arguments import GRPOConfig
-from latentplan.training.divergence import latent_divergence, stop_divergence
-from latentplan.training.estimators import ESTIMATORS, Actions, LogProbs
-from latentplan.training.known_answers import apart
-from latentplan.training.objectives import LOSS_TYPES, clipped_surrogate, token_kl
-from latentplan.training.rl_settings import choose
-from latentplan.training.rollouts import Minibatch
-from latentplan.training.spread import latent_spread
+from latentplan.training.configs import GRPOConfig, choose
+from latentplan.training.latent_gradients import ESTIMATORS, Actions, LogProbs
+from latentplan.training.rl_losses import (
+    LOSS_TYPES,
+    clipped_surrogate,
+    first_action_of_the_best,
+    latent_divergence,
+    latent_spread,
+    stop_divergence,
+    token_kl,
+)
+from latentplan.training.rollout_batch import Minibatch, apart
+from latentplan.training.trainable_model import LatentSystem
 
 
 class PolicyLoss:

@@ -1,14 +1,96 @@
-"""How trajectories fall into minibatches, and which questions each rollout has."""
+"""How trajectories fall into minibatches, and which questions each rollout has.
+
+Which problem is trained at which optimisation step and stage: one fixed sequence, whatever the devices.
+
+Position p of the sequence belongs to optimisation step p // effective batch, so the stage of a row, its place
+in the shuffle and its noise follow from its position alone; resuming skips positions.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from latentplan.training.arguments import GRPOConfig
-from latentplan.training.plan import shuffled
+from latentplan.encoding.curriculum import Curriculum
+from latentplan.encoding.processor import Batch, EncodedProblem, Encoder
+from latentplan.methods.base import Method
+from latentplan.modeling import counter_rng as noise
+from latentplan.modeling.configuration import LatentReasonerConfig
+from latentplan.training.configs import GRPOConfig
+
+
+class Place(NamedTuple):
+    """One position of the sequence: which problem, at which stage, and the position itself."""
+
+    index: int  # type: ignore[assignment]
+    stage: int
+    position: int
+
+
+class PlanSampler(Sampler[Place]):
+    """Shuffled passes over the data, through all stages of the curriculum.
+
+    Args:
+        num_problems: problems in the data.
+        curriculum: stages and their durations in optimisation steps.
+        effective_batch: rows of one optimisation step over all devices and accumulated micro-batches.
+        seed: of the shuffle.
+    """
+
+    def __init__(self, num_problems: int, curriculum: Curriculum, effective_batch: int, seed: int):
+        if num_problems < 1:
+            raise ValueError("there is no problem to train on")
+        self.num_problems, self.curriculum = num_problems, curriculum
+        self.effective_batch, self.seed = effective_batch, seed
+
+    def __len__(self) -> int:
+        return self.curriculum.total_steps * self.effective_batch
+
+    def __iter__(self) -> Iterator[Place]:
+        order: list[int] = []
+        for position in range(len(self)):
+            passes, offset = divmod(position, self.num_problems)
+            if offset == 0:
+                order = shuffled(self.num_problems, self.seed, passes)
+            yield Place(order[offset], self.curriculum.stage(position // self.effective_batch), position)
+
+
+def shuffled(count: int, seed: int, passes: int) -> list[int]:
+    """The order of the data in one pass."""
+    generator = torch.Generator().manual_seed(int(noise.fold(seed, passes)) & (2**63 - 1))
+    return torch.randperm(count, generator=generator).tolist()
+
+
+class PlacedProblems(Dataset):
+    """Encoded problems, each with the place of the sequence that the sampler gives it."""
+
+    def __init__(self, encoded: Sequence[EncodedProblem]):
+        self.encoded = encoded
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __getitem__(self, place: Place) -> tuple[EncodedProblem, Place]:
+        return self.encoded[place.index], place
+
+
+class StageCollator:
+    """Problems, each laid out at its stage, to a batch; keys are functions of (seed, index, position)."""
+
+    def __init__(self, encoder: Encoder, method: Method, config: LatentReasonerConfig, seed: int):
+        self.encoder, self.method, self.config, self.seed = encoder, method, config, seed
+
+    def __call__(self, items: Sequence[tuple[EncodedProblem, Place]]) -> Batch:
+        """The batch of a micro-batch's problems."""
+        problems, places = zip(*items, strict=True)
+        index = torch.tensor([place.index for place in places])
+        position = torch.tensor([place.position for place in places])
+        keys = noise.derive(self.seed, noise.Stream.EXAMPLE, index, position)
+        stages = [place.stage for place in places]
+        return self.method.batch(self.encoder, problems, stages, self.config, keys)
 
 
 def check_batches(config: GRPOConfig) -> tuple[int, int]:

@@ -5,6 +5,14 @@ differentiable in the latents: what sampling answers estimates with noise is kno
 (arXiv:2505.21493) and JEPO (arXiv:2503.19618) do the same for written chains, whose tokens need a score
 function; latents z = μ + σ·ε need none, and only stops keep theirs. Answers have to be written as in the
 data: another spelling of the right answer counts as wrong.
+
+GRPO, and the likelihood of the right answer beside it: both through the same latents, in one pass.
+
+The rewards of sampled answers say what is better than what the policy does already; where it is rarely right
+they say little. `likelihood_weight` adds the log-likelihood of the answer that the data have, given each
+chain of latents, whose gradient needs no luck (as `likelihood` alone; VeriFree, arXiv:2505.21493, and JEPO,
+arXiv:2503.19618, for written chains). Rewards that are no answer, such as coherence, count as ever, and stops
+follow the rewards alone.
 """
 
 from __future__ import annotations
@@ -15,20 +23,29 @@ from typing import Any
 
 import torch
 
-from latentplan.methods.system import LatentSystem
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
 from latentplan.rollout.engine import generate
 from latentplan.rollout.logprobs import Scores
 from latentplan.rollout.solve import question_batch
 from latentplan.rollout.trajectories import Trajectories
-from latentplan.training.advantages import group_advantages, mean_of_the_others, no_deviation
-from latentplan.training.arguments import GRPOConfig
-from latentplan.training.estimators import Actions
-from latentplan.training.grpo import GRPOTrainer
-from latentplan.training.known_answers import KnownAnswers, check_answers, instead_of_samples
-from latentplan.training.objectives import clipped_surrogate
-from latentplan.training.rollouts import Minibatch, Sampled
+from latentplan.training.configs import GRPOConfig
+from latentplan.training.grpo_trainer import GRPOTrainer
+from latentplan.training.latent_gradients import Actions
+from latentplan.training.rl_losses import (
+    clipped_surrogate,
+    group_advantages,
+    mean_of_the_others,
+    no_deviation,
+)
+from latentplan.training.rollout_batch import (
+    KnownAnswers,
+    Minibatch,
+    Sampled,
+    check_answers,
+    instead_of_samples,
+)
+from latentplan.training.trainable_model import LatentSystem
 
 Value = Callable[[torch.Tensor], torch.Tensor]
 """From log-likelihoods of answers, `[chains]`, to what is maximised."""
@@ -131,3 +148,31 @@ class LikelihoodTrainer(GRPOTrainer):
         self.record(reward=values.mean(), reward_std=groups.std(dim=1).mean())
         self.policy_loss.record_scores(scores, batch)
         return {"answers": loss}
+
+
+class HybridTrainer(GRPOTrainer):
+    """GRPO with `likelihood_weight` times the mean log-likelihood of the right answers as one more objective.
+
+    Raises:
+        ValueError: a problem has no answer.
+    """
+
+    def __init__(self, model: LoadedModel, config: GRPOConfig, *args: Any, **kwargs: Any):
+        super().__init__(model, config, *args, **kwargs)
+        known = [] if self.validation is None else self.validation.problems
+        check_answers("likelihood_weight", self.problems, known)
+
+    def sample(self, problems: Sequence[Problem], places: Sequence[int], seed: int) -> Sampled:
+        """A rollout, and the answers of the data."""
+        known = KnownAnswers.of_problems(self.loaded, problems)
+        return replace(super().sample(problems, places, seed), known=known)
+
+    def losses(self, system: LatentSystem, batch: Minibatch) -> dict[str, torch.Tensor]:
+        """As GRPO's, and `likelihood`."""
+        scores, likelihoods = self.policy_loss.scores_of_sampled(system, batch)
+        assert likelihoods is not None
+        self.record(**{"answers/log_likelihood": likelihoods.detach().mean()})
+        return {
+            **self.losses_of(system, scores, batch),
+            "likelihood": -self.args.likelihood_weight * likelihoods.mean(),
+        }

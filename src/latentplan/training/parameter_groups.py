@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import nn
 
-from latentplan.methods.system import LatentSystem
+from latentplan.training.trainable_model import LatentSystem
 
 
 def give_rate(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], rate: float) -> None:

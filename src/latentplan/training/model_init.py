@@ -34,7 +34,6 @@ from latentplan.encoding.tokenizers import (
     resize_embeddings,
 )
 from latentplan.methods.base import get_method
-from latentplan.methods.system import LatentSystem, make_encoder
 from latentplan.modeling.backbone_check import probe
 from latentplan.modeling.backbones import check_config, text_model
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
@@ -49,7 +48,8 @@ from latentplan.modeling.saving import check_folder
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.modeling.thinking import thinking_process
 from latentplan.problems.problem import Problem
-from latentplan.training.arguments import ModelArguments, SFTConfig
+from latentplan.training.configs import ModelArguments, SFTConfig
+from latentplan.training.trainable_model import LatentSystem, make_encoder
 
 logger = logging.getLogger(__name__)
 _NO_MODEL = "it cannot be loaded as a language model"

@@ -17,7 +17,6 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from transformers import TrainerCallback
 
-from latentplan.methods.system import LatentSystem
 from latentplan.modeling import counter_rng as noise
 from latentplan.modeling.efficiency.gradient_checkpointing import recompute_layers
 from latentplan.modeling.loading import LoadedModel
@@ -27,22 +26,20 @@ from latentplan.rollout.engine import generate
 from latentplan.rollout.logprobs import Scores
 from latentplan.rollout.solve import Solution, question_batch
 from latentplan.rollout.trajectories import Trajectories
-from latentplan.training.advantages import (
+from latentplan.training.configs import GRPOConfig, check_settings, choose
+from latentplan.training.distributed import whole_weights
+from latentplan.training.latent_gradients import LogProbs
+from latentplan.training.objectives.grpo import PolicyLoss
+from latentplan.training.parameter_groups import check_loss
+from latentplan.training.rl_diagnostics import Drift, measure_signal
+from latentplan.training.rl_losses import (
     BASELINES,
     SCALE_REWARDS,
     group_advantages,
     group_deviation,
     only_groups_with_contrast,
 )
-from latentplan.training.arguments import GRPOConfig
-from latentplan.training.drift import Drift
-from latentplan.training.estimators import LogProbs
-from latentplan.training.instruments import measure_signal
-from latentplan.training.learning_rates import check_loss
-from latentplan.training.policy_loss import PolicyLoss
-from latentplan.training.question_order import Indices, QuestionSampler, as_batch, check_batches
-from latentplan.training.rl_settings import check_settings, choose
-from latentplan.training.rollouts import (
+from latentplan.training.rollout_batch import (
     Minibatch,
     Sampled,
     alike,
@@ -51,7 +48,8 @@ from latentplan.training.rollouts import (
     reward,
     split,
 )
-from latentplan.training.sharding import whole_weights
+from latentplan.training.samplers import Indices, QuestionSampler, as_batch, check_batches
+from latentplan.training.trainable_model import LatentSystem
 from latentplan.training.trainer import LatentTrainer
 from latentplan.training.validation import ValidationSet
 
@@ -256,7 +254,7 @@ class GRPOTrainer(LatentTrainer):
         return torch.tensor(totals, dtype=torch.float32, device=self.args.device)
 
     def objective_means(self, places: range) -> dict[str, float]:
-        """The instruments of `training.instruments`.
+        """The instruments of `training.rl_diagnostics`.
 
         On the first validation problems, not on those at `places`: the number of processes is to change
         nothing.

@@ -2,23 +2,32 @@
 
 Fake tensors have shapes, dtypes and a device but no memory, so the forward and backward pass of a model of
 any size runs anywhere, through the same code as in training: latent passes, KV cache, decoder, checkpointing.
+
+`AllocationLedger`: how many bytes are alive while tensors are computed, and the most that ever were.
+
+It sees every tensor that an operation makes, on real tensors and on fake ones, which have shapes and no
+memory, and notes when the storage behind it is freed. What the allocator adds (rounding, fragmentation,
+workspaces of libraries) it does not see.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from latentplan.encoding.processor import Batch, EncodedProblem, Encoder
 from latentplan.methods.base import get_method
-from latentplan.methods.system import LatentSystem
 from latentplan.modeling.efficiency.gradient_checkpointing import recompute_layers
 from latentplan.modeling.efficiency.linear_layers import deferred_weight_gradients
 from latentplan.modeling.reasoner import LatentReasoner
@@ -26,16 +35,57 @@ from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.rollout.logprobs import Scores, score
 from latentplan.rollout.trajectories import Trajectories
-from latentplan.training.arguments import GRPOConfig, ModelArguments, RunConfig, SFTConfig
-from latentplan.training.estimators import ESTIMATORS
-from latentplan.training.initialise import (
+from latentplan.training.configs import GRPOConfig, ModelArguments, RunConfig, SFTConfig
+from latentplan.training.latent_gradients import ESTIMATORS
+from latentplan.training.model_init import (
     as_dtype,
     choose_trained_weights,
     decoder_config,
     reasoner_config,
 )
-from latentplan.training.learning_rates import check_loss
-from latentplan.training.ledger import AllocationLedger
+from latentplan.training.parameter_groups import check_loss
+from latentplan.training.trainable_model import LatentSystem
+
+
+class AllocationLedger(TorchDispatchMode):
+    """Counts the bytes of storages that appear inside `with ledger:`.
+
+    Args:
+        existing: tensors whose storages were there before and are not counted.
+
+    Attributes:
+        live: bytes alive now.
+        peak: bytes alive at most.
+    """
+
+    def __init__(self, existing: Iterable[torch.Tensor] = ()):
+        super().__init__()
+        self.live = self.peak = 0
+        self._known: dict[int, int] = {}
+        for tensor in existing:
+            self._note(tensor, 0)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs the operation and counts what it has made."""
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self._note(tensor, None)
+        return result
+
+    def _note(self, tensor: torch.Tensor, size: int | None) -> None:
+        storage = tensor.untyped_storage()
+        key = id(storage)
+        if key in self._known:
+            return
+        self._known[key] = storage.nbytes() if size is None else size
+        self.live += self._known[key]
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._forget, key)
+
+    def _forget(self, key: int) -> None:
+        self.live -= self._known.pop(key, 0)
+
 
 NEW_TOKENS = 3
 """Rows that the latent tokens add to the embeddings, where the backbone has no spare ones."""

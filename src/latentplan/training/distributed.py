@@ -20,8 +20,8 @@ from torch.distributed.tensor import DTensor
 from transformers import Trainer
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from latentplan.methods.system import LatentSystem
 from latentplan.modeling.step_decoder import LatentProjection
+from latentplan.training.trainable_model import LatentSystem
 
 
 def uses_fsdp(accelerator: Accelerator) -> bool:

@@ -10,27 +10,24 @@ import torch
 from transformers import set_seed
 
 from latentplan.encoding.token_store import encode_problems
-from latentplan.methods.system import LatentSystem, make_encoder, save_finished
 from latentplan.problems.decontamination import TrainedQuestions
 from latentplan.problems.fingerprint import fingerprint
 from latentplan.problems.problem import Problem
+from latentplan.problems.training_set import DataArguments, common_modulus, load_training_problems
 from latentplan.rewards import LABELLED_WEIGHTS, RewardSet
-from latentplan.training.arguments import GRPOConfig, ModelArguments, RunConfig, SFTConfig, flatten_recipe
+from latentplan.training.alerts import RL_RULES, SFT_RULES, Situation, Watcher
 from latentplan.training.checkpoints import REHEARSAL, last_checkpoint, remove_unfinished
+from latentplan.training.configs import GRPOConfig, ModelArguments, RunConfig, SFTConfig, flatten_recipe
 from latentplan.training.consistency_check import check_training
-from latentplan.training.data import common_modulus, load_training_problems
-from latentplan.training.drift import STARTING_LATENTS, Drift
-from latentplan.training.estimators import ESTIMATORS, slot_actions
-from latentplan.training.grpo import GRPOTrainer
-from latentplan.training.health import RL_RULES, SFT_RULES, Situation
-from latentplan.training.hub import check_repository, push_run
-from latentplan.training.hybrid import HybridTrainer
-from latentplan.training.initialise import choose_trained_weights, initialise_system, load_start
-from latentplan.training.latent_rl import LatentRLTrainer
-from latentplan.training.likelihood import VALUES, LikelihoodTrainer
-from latentplan.training.model_card import base_model, write_model_card
-from latentplan.training.probes import DecoderProbe, SignalProbe
-from latentplan.training.reading import DataArguments
+from latentplan.training.distributed import full_state_dict, is_sharded, make_models_whole
+from latentplan.training.grpo_trainer import GRPOTrainer
+from latentplan.training.hub import base_model, check_repository, push_run, write_model_card
+from latentplan.training.latent_gradients import ESTIMATORS, slot_actions
+from latentplan.training.loggers import usable_trackers
+from latentplan.training.model_init import choose_trained_weights, initialise_system, load_start
+from latentplan.training.objectives.latent_value import LatentRLTrainer
+from latentplan.training.objectives.reference_likelihood import VALUES, HybridTrainer, LikelihoodTrainer
+from latentplan.training.rl_diagnostics import STARTING_LATENTS, DecoderProbe, Drift, SignalProbe
 from latentplan.training.run_directory import MetricsFile, RunDirectory, weights_fingerprint
 from latentplan.training.saved_model import (
     Outputs,
@@ -40,12 +37,10 @@ from latentplan.training.saved_model import (
     tolerance_of,
     trained_outputs,
 )
-from latentplan.training.sft import SFTTrainer, make_curriculum
-from latentplan.training.sharding import full_state_dict, is_sharded, make_models_whole
-from latentplan.training.trackers import usable_trackers
+from latentplan.training.sft_trainer import SFTTrainer, make_curriculum
+from latentplan.training.trainable_model import LatentSystem, make_encoder, save_finished
 from latentplan.training.trainer import LatentTrainer
 from latentplan.training.validation import load_validation
-from latentplan.training.watching import Watcher
 
 TRAINERS: dict[str, type[GRPOTrainer]] = {
     "value": LatentRLTrainer,

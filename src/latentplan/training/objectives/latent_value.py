@@ -18,20 +18,19 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
-from latentplan.methods.system import LatentSystem
 from latentplan.modeling.latent_heads import VALUE_HEAD_ACTIVATIONS, ValueHead
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.logprobs import Scores, score
 from latentplan.rollout.trajectories import Trajectories
-from latentplan.training.arguments import GRPOConfig
-from latentplan.training.estimators import replay_own_noise
-from latentplan.training.grpo import GRPOTrainer
-from latentplan.training.learning_rates import give_rate
-from latentplan.training.rl_settings import choose
-from latentplan.training.rollouts import Minibatch
-from latentplan.training.sharding import is_sharded
+from latentplan.training.configs import GRPOConfig, choose
+from latentplan.training.distributed import is_sharded
+from latentplan.training.grpo_trainer import GRPOTrainer
+from latentplan.training.latent_gradients import replay_own_noise
+from latentplan.training.parameter_groups import give_rate
+from latentplan.training.rollout_batch import Minibatch
+from latentplan.training.trainable_model import LatentSystem
 
 
 def value_loss(
