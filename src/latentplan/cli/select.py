@@ -40,7 +40,7 @@ from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import Problem
-from latentplan.report.selection_plot import draw
+from latentplan.report.selection_plot import draw_best_of_n
 
 Models = Annotated[
     list[Path],
@@ -159,7 +159,7 @@ def write(result: SelectionResult, stem: Path) -> list[Path]:
     """Writes STEM.json and STEM.md, and the plot where matplotlib is installed."""
     files = [result.save(stem.with_name(f"{stem.name}.json"))]
     files.append(write_atomically(stem.with_name(f"{stem.name}.md"), best_of_n_markdown(result)))
-    return [*files, *draw(result, stem)]
+    return [*files, *draw_best_of_n(result, stem)]
 
 
 def names_of(models: Sequence[Path]) -> list[str]:

@@ -9,10 +9,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from latentplan.report import charts, formats, setup, words
+from latentplan.report import charts, formats, words
 from latentplan.report.examples import example_groups
 from latentplan.report.pictures.embed import picture_groups
 from latentplan.report.runs import Run, benchmarks_of, is_number
+from latentplan.report.setup import command_of, common, own_settings, resolved, shared_settings, versions
 
 
 def render(runs: Sequence[Run], *, seconds: float | None, title: str, command: str) -> str:
@@ -81,7 +82,7 @@ def _facts(runs: Sequence[Run], seconds: float | None) -> list[str]:
     created = sorted(text for run in runs if isinstance(text := run.record.get("created"), str))
     facts = [f"{formats.count(number)} problems of {name}" for name, number in sorted(asked, key=str)]
     facts += [formats.when(created[0])] if created else []
-    facts += setup.common(runs, "device")
+    facts += common(runs, "device")
     return facts + ([f"{formats.duration(seconds)} in all"] if is_number(seconds) else [])
 
 
@@ -100,12 +101,12 @@ def _environment() -> Environment:
     environment.globals.update(
         interval_mark=charts.interval_mark,
         swatch=charts.swatch,
-        shared_settings=setup.shared_settings,
-        own_settings=setup.own_settings,
-        resolved=setup.resolved,
-        command_of=setup.command_of,
-        versions=setup.versions,
-        common=setup.common,
+        shared_settings=shared_settings,
+        own_settings=own_settings,
+        resolved=resolved,
+        command_of=command_of,
+        versions=versions,
+        common=common,
         is_number=is_number,
         absent=Markup(formats.ABSENT),
     )

@@ -19,7 +19,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
-def draw(result: SelectionResult, stem: Path) -> list[Path]:
+def draw_best_of_n(result: SelectionResult, stem: Path) -> list[Path]:
     """Writes STEM.png and STEM.svg, a panel for each model; nothing without matplotlib."""
     try:
         from matplotlib.figure import Figure

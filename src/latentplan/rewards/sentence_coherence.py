@@ -9,8 +9,8 @@ Coherence of chains in sentences: is what each step finds carried on, up to the 
 
 The open question of ATP-Latent (arXiv:2601.21598): its coherence reads equations only. Here a step is read
 as clauses (`rewards.sentence_parsing`), which take things and give things: a calculation takes numbers and
-gives its result; `every X is a Y`, where the question is told in such sentences, takes X and gives Y; any other
-sentence takes what is known and gives the numbers and content words that are new. A clause is worth
+gives its result; `every X is a Y`, where the question is told in such sentences, takes X and gives Y; any
+other sentence takes what is known and gives the numbers and content words that are new. A clause is worth
 
     support x taken up x (1 if the answer rests on it, else 1/2)        each in [0, 1]
 

@@ -10,7 +10,7 @@ from latentplan.report.comparison.columns import flat_rows
 from latentplan.report.comparison.measures import read_comparison
 from latentplan.report.comparison.notes import notes
 from latentplan.report.comparison.pairs import all_pairs
-from latentplan.report.comparison.plot import draw
+from latentplan.report.comparison.plot import draw_comparison
 from latentplan.report.comparison.tables import csv_text, latex, markdown
 
 
@@ -24,7 +24,7 @@ def build_comparison(folder: Path) -> list[Path]:
     plan, rows = comparison.plan, flat_rows(comparison)
     pairs = [pair for benchmark in comparison.benchmarks for pair in all_pairs(comparison, benchmark)]
     said = notes(comparison, rows)
-    plots = draw(rows, folder)
+    plots = draw_comparison(rows, folder)
     if not plots:
         said = [*said, "No plot: matplotlib is not installed (pip install 'latentplan[plot]')."]
     result = {

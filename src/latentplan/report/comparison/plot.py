@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from latentplan.report.comparison.columns import NumberRow
 from latentplan.report.plot_style import COLOURS, MARKERS
 from latentplan.report.runs import is_number
 
 
-def draw(rows: Sequence[NumberRow], folder: Path) -> list[Path]:
+def draw_comparison(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     """Writes `accuracy_tokens.png` and `.svg`, a panel for each benchmark; nothing without matplotlib."""
     try:
         from matplotlib.figure import Figure
@@ -31,7 +30,7 @@ def draw(rows: Sequence[NumberRow], folder: Path) -> list[Path]:
     return files
 
 
-def _panel(panel: Any, rows: Sequence[NumberRow], benchmark: str) -> None:
+def _panel(panel: Any, rows: Sequence[Mapping[str, Any]], benchmark: str) -> None:
     for place, row in enumerate(rows):
         if not (is_number(row["accuracy"]) and is_number(row["tokens"])):
             continue
@@ -52,7 +51,7 @@ def _panel(panel: Any, rows: Sequence[NumberRow], benchmark: str) -> None:
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def _bars(row: NumberRow) -> list[list[float]] | None:
+def _bars(row: Mapping[str, Any]) -> list[list[float]] | None:
     low, high = row["accuracy_low"], row["accuracy_high"]
     if not (is_number(low) and is_number(high)):
         return None

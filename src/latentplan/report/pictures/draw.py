@@ -16,13 +16,20 @@ import numpy as np
 
 from latentplan.common.files import write_atomically
 from latentplan.evaluation.latent_table import Clustering, LatentTable, clustering
-from latentplan.report.pictures import tables
 from latentplan.report.pictures.chains import draw_sigma, draw_stops
 from latentplan.report.pictures.labels import LABELS
 from latentplan.report.pictures.latents import Projected, draw_latents
 from latentplan.report.pictures.plans import draw_plans
 from latentplan.report.pictures.projection import MIN_ROWS, PROJECTIONS, TITLES
 from latentplan.report.pictures.rewards import draw_rewards, reward_parts
+from latentplan.report.pictures.tables import (
+    write_clustering,
+    write_latents,
+    write_plans,
+    write_rewards,
+    write_sigma,
+    write_stops,
+)
 from latentplan.report.plot_style import save, styled
 from latentplan.report.runs import Run
 
@@ -155,8 +162,8 @@ def _latents(request: Request, folder: Path, on_picture: OnPicture) -> Iterator[
             [table.vectors for table in small.values()], request.first_only, request.seed
         )
     data = [
-        tables.write_latents(folder / "latents.csv", small, points),
-        tables.write_clustering(folder / "clustering.csv", measured),
+        write_latents(folder / "latents.csv", small, points),
+        write_clustering(folder / "clustering.csv", measured),
     ]
     for name, parts in points.items():
         models = [
@@ -226,7 +233,7 @@ def _measured(table: LatentTable, seed: int) -> dict[str, Clustering | None]:
 def _stops(request: Request, folder: Path) -> _Picture | LeftOut:
     if not any(table.stops for table in request.models.values()):
         return LeftOut("stops", "no model has a stop head that was asked")
-    data = tables.write_stops(folder / "stops.csv", request.models)
+    data = write_stops(folder / "stops.csv", request.models)
     caption = (
         "Probability of stopping before each latent step, by the number of labelled steps: means, and 10% to "
         "90% of the chains that were still going. Circles mark where a chain of that length should stop."
@@ -242,7 +249,7 @@ def _sigma(request: Request, folder: Path) -> _Picture | LeftOut:
     }
     if not random:
         return LeftOut("sigma", "the latents of these models are points, without σ")
-    data = tables.write_sigma(folder / "sigma.csv", random)
+    data = write_sigma(folder / "sigma.csv", random)
     caption = (
         "σ of each latent step, the mean over dimensions (median and 10% to 90% of the chains), and how far "
         "μ differs between problems, in units of σ."
@@ -254,7 +261,7 @@ def _plans(request: Request, folder: Path) -> _Picture | LeftOut:
     decoded = {title: table for title, table in request.models.items() if table.decoded}
     if not decoded:
         return LeftOut("plans", "no model has a step decoder, so there are no decoded plans")
-    data = tables.write_plans(folder / "plans.json", decoded)
+    data = write_plans(folder / "plans.json", decoded)
     caption = (
         "Decoded plans as graphs, from the numbers of the question (squares) over the steps to the answer. A "
         "dashed frame is a false equation, an unused result or a number from nowhere. The questions were "
@@ -267,6 +274,6 @@ def _rewards(request: Request, folder: Path) -> _Picture | LeftOut:
     runs = [run for run in request.runs if reward_parts(run)]
     if not runs:
         return LeftOut("rewards", "no model is in a run of RL that has logged rewards in metrics.jsonl")
-    data = tables.write_rewards(folder / "rewards.csv", runs)
+    data = write_rewards(folder / "rewards.csv", runs)
     caption = "The reward and its components over training. Thin: as logged; bold: the moving average."
     return _Picture("rewards", caption, draw_rewards(runs), [data])

@@ -3,7 +3,8 @@
     <<7+3=10>>            true    7 and 3 stand in the question     goes into step 2
     <<10*2=21>>           false: it is 20                           goes into the answer
 
-The rules are those of the rewards, step by step: `rewards.plan_rewards` for equations, `rewards.sentence_coherence` for sentences.
+The rules are those of the rewards, step by step: `rewards.plan_rewards` for equations,
+`rewards.sentence_coherence` for sentences.
 """
 
 from __future__ import annotations
