@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from transformers import DynamicCache
 
 from latentplan.encoding.processor import IGNORE, Batch
-from latentplan.modeling import counter_rng as noise
+from latentplan.modeling import counter_rng
 from latentplan.modeling.counter_rng import Stream
 from latentplan.modeling.efficiency.chunked_logits import ends
 from latentplan.modeling.latent_heads import standard_normal_kl
@@ -73,7 +73,7 @@ def roll_out_one(
         start = embeds.shape[1]
         latent = reasoner.latent_head(hidden[:, -1]).sample(epsilon[:, slot], sampling.latent_temperature)
         if slot % config.latents_per_step == 0 and reasoner.stop_head is not None:
-            key = noise.derive(chain_key, Stream.STOP, 0, slot // config.latents_per_step)
+            key = counter_rng.derive(chain_key, Stream.STOP, 0, slot // config.latents_per_step)
             if draw(reasoner.stop_head(latent), key, sampling.temperature).item():
                 break
         latents.append(latent[0])
@@ -84,7 +84,7 @@ def roll_out_one(
     written: list[int] = []
     for place in range(sampling.max_new_tokens):
         logits = reasoner.backbone(inputs_embeds=embeds.to(reasoner.backbone.dtype)).logits[:, -1]
-        token = draw(logits, noise.derive(chain_key, Stream.TOKEN, 0, 0, place), sampling.temperature)
+        token = draw(logits, counter_rng.derive(chain_key, Stream.TOKEN, 0, 0, place), sampling.temperature)
         written.append(token.item())
         if ends(token, config.eos_token_id).item():
             break
@@ -99,7 +99,7 @@ def supervised_loss(system: LatentSystem, batch: Batch) -> torch.Tensor:
     question, slots = batch["question_ids"].shape[1], batch["slot_mask"].shape[1]
     mask = torch.cat([batch["question_mask"], batch["slot_mask"], batch["text_mask"]], dim=1)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    epsilon = noise.slots(batch["noise_keys"], slots, reasoner.config.hidden_size) if slots else None
+    epsilon = counter_rng.slots(batch["noise_keys"], slots, reasoner.config.hidden_size) if slots else None
     blank = reasoner.embed(batch["question_ids"][:, :1]).expand(-1, slots, -1)
     embeds = torch.cat(
         [reasoner.embed(batch["question_ids"]), blank, reasoner.embed(batch["text_ids"])], dim=1

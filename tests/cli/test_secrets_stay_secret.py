@@ -14,7 +14,7 @@ from latentplan.cli.app import app
 from latentplan.cli.recipe import parse_recipe
 from latentplan.common.secrets import MASK
 from latentplan.problems.training_set import DataArguments
-from latentplan.report.runs import ReportEntry, load_runs
+from latentplan.report.run_reader import ReportEntry, load_runs
 from latentplan.training import run_training as runs
 from latentplan.training.configs import GRPOConfig, ModelArguments, SFTConfig
 from latentplan.training.run_directory import MetricsFile, RunDirectory

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from latentplan.cli.visualize import visualize
 from latentplan.problems.minigsm import PRESETS, generate
-from latentplan.report.build import build_report, find_entries
-from latentplan.report.pictures import embed
+from latentplan.report.figures import embed
+from latentplan.report.page import build_report, find_entries
 from latentplan.training.configs import ModelArguments, SFTConfig
 from latentplan.training.model_init import initialise_system
 

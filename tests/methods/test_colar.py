@@ -7,7 +7,7 @@ import torch
 
 from latentplan.cli.opening import choose_compression
 from latentplan.methods.colar import collate_groups, compress
-from latentplan.modeling import counter_rng as noise
+from latentplan.modeling import counter_rng
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.solve import question_batch, solve
 from latentplan.training.trainable_model import make_encoder
@@ -75,7 +75,7 @@ def one_row(system, tokenizer, problem, key):
             scaled = (value - m) / unit / deviation
             dims.append(0.5 * scaled**2 + math.log(deviation) + 0.5 * math.log(2 * math.pi))
         embedding.append(sum(dims) / len(dims))
-    latents = distribution.sample(noise.slots(torch.tensor([key]), len(targets), config.hidden_size)[0])
+    latents = distribution.sample(counter_rng.slots(torch.tensor([key]), len(targets), config.hidden_size)[0])
     stops = reasoner.stop_head(latents).double().log_softmax(dim=-1)
     ends = [-stops[slot, int(slot == len(compressed))].item() for slot in range(len(targets))]
     place = len(question) + len(compressed)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from latentplan.methods.base import get_method, methods
-from latentplan.modeling import counter_rng as noise
+from latentplan.modeling import counter_rng
 from latentplan.modeling.configuration import StepDecoderConfig
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.step_decoder import StepDecoder
@@ -62,7 +62,9 @@ def test_gaussian_latents_are_mean_plus_deviation_times_the_row_s_noise(
     batch = make_batch(system, mixed_problems[:2], keys=[11, 12])
     chain = system.method.forward(system.reasoner, batch).chain
     epsilon = (chain.latents - chain.mean) / (0.5 * chain.log_variance).exp()
-    torch.testing.assert_close(epsilon, noise.slots(torch.tensor([11, 12]), 6, 32), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        epsilon, counter_rng.slots(torch.tensor([11, 12]), 6, 32), atol=1e-4, rtol=1e-3
+    )
     # The first latent comes from the head on the hidden state before the slots.
     hidden = system.reasoner.start(batch["question_ids"], batch["question_mask"]).read()[:, -1]
     torch.testing.assert_close(system.reasoner.latent_head(hidden).mean, chain.mean[:, 0])

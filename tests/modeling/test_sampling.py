@@ -3,8 +3,7 @@ import math
 import pytest
 import torch
 
-from latentplan.modeling import counter_rng as noise
-from latentplan.modeling import sampling
+from latentplan.modeling import counter_rng, sampling
 from latentplan.modeling.sampling import Sampling, choose, draw, log_softmax
 
 PROBABILITIES = torch.tensor([0.1, 0.0, 0.45, 0.05, 0.4])
@@ -12,7 +11,7 @@ COUNT = 40_000
 
 
 def keys(count=COUNT):
-    return noise.derive(torch.arange(count), noise.Stream.TOKEN)
+    return counter_rng.derive(torch.arange(count), counter_rng.Stream.TOKEN)
 
 
 @pytest.mark.parametrize("shift", [0.0, 7.0, -300.0])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from latentplan.report import ReportEntry
-from latentplan.report.evaluations import by_benchmark, main_benchmark
-from latentplan.report.runs import benchmarks_of, load_runs
+from latentplan.report.run_reader import benchmarks_of, by_benchmark, load_runs, main_benchmark
 from latentplan.report.summary import summarise_runs
 
 GREEDY, SAMPLED = (0.0, 0.0), (1.0, 1.0)

@@ -14,10 +14,9 @@ import typer
 from latentplan.cli.report import report
 from latentplan.report import ReportEntry, build_report
 from latentplan.report.examples import Step, example_groups, marked_sentences, marked_steps, modulus_of
-from latentplan.report.formats import duration, run_title
-from latentplan.report.runs import load_runs
+from latentplan.report.run_reader import load_runs
 from latentplan.report.svg import Axis, Series, line_chart, round_ticks, thinned
-from latentplan.report.words import verdict
+from latentplan.report.wording import duration, run_title, verdict
 
 SECTIONS = ["summary", "comparison", "steps", "learning", "rl", "examples", "cost", "setup"]
 VOID = {"meta", "br", "link", "img", "hr", "input"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from latentplan.report import ReportEntry, build_report
-from latentplan.report.build import find_entries
+from latentplan.report.page import find_entries
 from latentplan.report.summary import summarise
 
 KEYS = ["accuracy", "interval", "accuracy_sampled", "tokens", "coherence", "seconds"]

@@ -2,8 +2,8 @@
 
 import json
 
-from latentplan.report.build import build_report
-from latentplan.report.runs import ReportEntry
+from latentplan.report.page import build_report
+from latentplan.report.run_reader import ReportEntry
 
 
 def write_run(folder, rows, **record):

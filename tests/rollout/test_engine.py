@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from latentplan.modeling import counter_rng as noise
+from latentplan.modeling import counter_rng
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import answer_from, chain_noise, generate, trajectory_keys
 from latentplan.rollout.plan_decoding import sample_plans
@@ -266,7 +266,9 @@ def numbers_read(monkeypatch):
         def watched(keys, count, first=0, made=made):
             numbers = made(keys, count, first) if first else made(keys, count)
             read.append(
-                (keys.unsqueeze(-1) + torch.arange(first + 1, first + count + 1) * noise._GOLDEN).flatten()
+                (
+                    keys.unsqueeze(-1) + torch.arange(first + 1, first + count + 1) * counter_rng._GOLDEN
+                ).flatten()
             )
             return numbers
 
@@ -321,13 +323,17 @@ def test_latents_say_nothing_about_the_draws_that_follow():
     Once the noise of latent 2 gave away the first answer: u = exp(-(a² + b²) / 2) for two of its dimensions.
     """
     keys, width, classes = trajectory_keys(5, torch.arange(20_000), 1), 6, 4
-    latents = noise.slots(keys, 6, width).flatten(1)
-    later = [noise.gumbel(noise.derive(keys, noise.Stream.STOP, 0, step), 2) for step in range(6)]
-    later += [
-        noise.gumbel(noise.derive(keys, noise.Stream.TOKEN, 0, 0, place), classes) for place in range(6)
+    latents = counter_rng.slots(keys, 6, width).flatten(1)
+    later = [
+        counter_rng.gumbel(counter_rng.derive(keys, counter_rng.Stream.STOP, 0, step), 2) for step in range(6)
     ]
     later += [
-        noise.gumbel(noise.derive(keys, noise.Stream.TOKEN, 0, 1, place), classes) for place in range(3)
+        counter_rng.gumbel(counter_rng.derive(keys, counter_rng.Stream.TOKEN, 0, 0, place), classes)
+        for place in range(6)
+    ]
+    later += [
+        counter_rng.gumbel(counter_rng.derive(keys, counter_rng.Stream.TOKEN, 0, 1, place), classes)
+        for place in range(3)
     ]
     drawn = torch.cat(later, dim=1)
     # In pairs too: two dimensions together made one uniform number.

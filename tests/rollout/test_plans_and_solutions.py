@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from latentplan.modeling import counter_rng as noise
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.plan_decoding import decode_plans, distinct, written_plan
 from latentplan.rollout.solve import batches_by_length, roll_out, solve

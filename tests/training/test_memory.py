@@ -7,7 +7,6 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from latentplan.training.configs import GRPOConfig, ModelArguments, SFTConfig
-from latentplan.training.memory import memory_estimate as memory
 from latentplan.training.memory.backbone_shapes import SHAPES, backbone_shape
 from latentplan.training.memory.dry_run import (
     AllocationLedger,

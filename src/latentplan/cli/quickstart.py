@@ -31,9 +31,9 @@ from latentplan.cli.recipe import find_recipe
 from latentplan.cli.scale import count_steps, scaled_settings
 from latentplan.common.files import write_atomically
 from latentplan.modeling.sampling import Sampling
-from latentplan.report.build import build_report
-from latentplan.report.formats import decimal, percent
-from latentplan.report.runs import ReportEntry
+from latentplan.report.page import build_report
+from latentplan.report.run_reader import ReportEntry
+from latentplan.report.wording import decimal, percent
 from latentplan.training.run_directory import command_line
 
 BENCHMARK = "minigsm:quickstart"

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from latentplan.report.build import build_report, find_entries
+from latentplan.report.page import build_report, find_entries
 
 
 def report(

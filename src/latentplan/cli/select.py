@@ -40,7 +40,7 @@ from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import Problem
-from latentplan.report.selection_plot import draw_best_of_n
+from latentplan.report.figures.accuracy_tokens import draw_best_of_n
 
 Models = Annotated[
     list[Path],

@@ -38,10 +38,10 @@ from latentplan.evaluation.latent_table import LatentTable
 from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
-from latentplan.report.formats import run_title
-from latentplan.report.pictures.draw import LeftOut, Request, check_installed, draw_pictures
-from latentplan.report.pictures.projection import PROJECTIONS
-from latentplan.report.runs import ReportEntry, Run, load_runs
+from latentplan.report.figures.draw import LeftOut, Request, check_installed, draw_pictures
+from latentplan.report.figures.latent_maps import PROJECTIONS
+from latentplan.report.run_reader import ReportEntry, Run, load_runs
+from latentplan.report.wording import run_title
 from latentplan.training.run_directory import command_line
 
 FITS = ("both", "first")

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from latentplan.encoding.processor import Batch, EncodedProblem, Encoder, Row, collate, pad_right
 from latentplan.methods.base import Method
 from latentplan.methods.losses import ForwardPass, Objective, TrainableModel
-from latentplan.modeling import counter_rng as noise
+from latentplan.modeling import counter_rng
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.efficiency.chunked_logits import at_places, token_log_probs
 from latentplan.modeling.latent_heads import gaussian_log_prob
@@ -202,7 +202,9 @@ class CoLaR(Method):
         slots = batch["slot_mask"].shape[1]
         assert reasoner.latent_head is not None
         distribution = reasoner.latent_head(hidden[:, :slots])
-        latents = distribution.sample(noise.slots(batch["noise_keys"], slots, reasoner.config.hidden_size))
+        latents = distribution.sample(
+            counter_rng.slots(batch["noise_keys"], slots, reasoner.config.hidden_size)
+        )
         chain = LatentChain(latents, distribution.mean, distribution.log_variance, batch["slot_mask"])
         return CompressedPass(chain, hidden[:, slots:], hidden[:, :slots], compressed)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from latentplan.modeling import counter_rng as noise
+from latentplan.modeling import counter_rng
 
 _NUMBERS_AT_ONCE = {"cpu": 2**16}
 """Numbers that are made together: few enough for a processor's caches. All of them on other devices."""
@@ -68,7 +68,7 @@ def draw(logits: torch.Tensor, keys: torch.Tensor | None, temperature: Temperatu
     size = max(1, _NUMBERS_AT_ONCE.get(logits.device.type, logits.numel()) // max(1, rows))
     for first, part in zip(range(0, classes, size), logits.split(size, dim=1), strict=True):
         # Multiplied by the temperature instead of divided by it, noise vanishes at 0.
-        scores = part.float() + noise.gumbel(keys, part.shape[1], first) * temperature
+        scores = part.float() + counter_rng.gumbel(keys, part.shape[1], first) * temperature
         score, index = scores.max(dim=1)
         if best is None or chosen is None:
             best, chosen = score, index

@@ -6,7 +6,7 @@
 The page needs nothing but itself: styles and figures (SVG) are inline, there is no script and no network.
 """
 
-from latentplan.report.build import build_report
-from latentplan.report.runs import ReportEntry
+from latentplan.report.page import build_report
+from latentplan.report.run_reader import ReportEntry
 
 __all__ = ["ReportEntry", "build_report"]

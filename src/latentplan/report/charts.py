@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from latentplan.report.formats import metric_title, percent, short
-from latentplan.report.runs import Run, is_number
+from latentplan.report.run_reader import Run, is_number
 from latentplan.report.svg import Axis, Band, Point, Series, line_chart, marker, tag
+from latentplan.report.wording import metric_title, percent, short
 
 _OVERALL = ("loss",)
 _REWARDS = ("reward",)

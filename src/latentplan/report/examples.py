@@ -10,8 +10,7 @@ from typing import Any
 from latentplan.problems.answers import NUMBER, AnswerKind, kind_in_file
 from latentplan.problems.equations import evaluate
 from latentplan.problems.minigsm.presets import PRESETS
-from latentplan.report.compare import Prediction, by_problem
-from latentplan.report.runs import Run, rl_pairs
+from latentplan.report.run_reader import Prediction, Run, by_problem, rl_pairs
 from latentplan.rewards.plan_rewards import strict_coherence
 from latentplan.rewards.sentence_coherence import read_natural
 from latentplan.rewards.steps import equations_apply, equations_of, in_sentences

@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from latentplan.common.files import write_atomically
-from latentplan.report.runs import ReportEntry, Run, benchmarks_of, coherence_of, dig, load_runs, rl_pairs
+from latentplan.report.run_reader import (
+    ReportEntry,
+    Run,
+    benchmarks_of,
+    coherence_of,
+    dig,
+    load_runs,
+    rl_pairs,
+)
 
 
 def summarise(parent: Path, entries: Sequence[ReportEntry], seconds: float | None = None) -> dict[str, Any]:

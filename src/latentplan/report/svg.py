@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from latentplan.report.formats import short
+from latentplan.report.wording import short
 
 Point = tuple[float, float]
 

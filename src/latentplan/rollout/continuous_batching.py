@@ -19,7 +19,7 @@ from typing import NamedTuple, cast
 import torch
 
 from latentplan.encoding.processor import pad_left
-from latentplan.modeling import counter_rng as noise
+from latentplan.modeling import counter_rng
 from latentplan.modeling.counter_rng import Stream
 from latentplan.modeling.decoding_state import DecodingState, Lookahead
 from latentplan.modeling.efficiency.batch_compaction import gathered
@@ -221,8 +221,8 @@ class ContinuousBatch:
         epsilon = None
         if self.model.draws_latents and any(scales):
             slot = start.unsqueeze(1) + torch.arange(size, device=start.device)
-            keys = noise.derive(self._keys(rows).unsqueeze(1), Stream.LATENT, slot)
-            epsilon = noise.gaussian(keys, self.model.config.hidden_size)
+            keys = counter_rng.derive(self._keys(rows).unsqueeze(1), Stream.LATENT, slot)
+            epsilon = counter_rng.gaussian(keys, self.model.config.hidden_size)
         temperature = torch.tensor(scales, device=start.device)
         return self.model.thinking.next_block(self.model, state, size, epsilon, temperature, None)
 
@@ -231,7 +231,7 @@ class ContinuousBatch:
         temperatures = [row.sampling.temperature for row in rows]
         if not any(temperatures):
             return LatentLength()
-        keys = noise.thinking_draws(self.model.config, self._keys(rows), latents=False).stops
+        keys = counter_rng.thinking_draws(self.model.config, self._keys(rows), latents=False).stops
         return LatentLength(temperature=torch.tensor(temperatures, device=self.model.device), keys=keys)
 
     def _alike(self, rows: list[Row], indices: list[int]) -> list[list[int]]:
@@ -252,9 +252,9 @@ class ContinuousBatch:
         drawn = input_keys = None
         if any(row.sampling.temperature for row in those):
             keys = self._keys(those)
-            drawn = noise.derive(keys, Stream.TOKEN, 0, 0, position)
+            drawn = counter_rng.derive(keys, Stream.TOKEN, 0, 0, position)
             if self.model.input_rule.draws:
-                input_keys = noise.derive(keys, Stream.INPUT, 0, 0, position)
+                input_keys = counter_rng.derive(keys, Stream.INPUT, 0, 0, position)
         tokens = draw(logits, drawn, temperatures)
         after = self.model.input_rule.next_input(logits, tokens, self._memory(those), input_keys)
         inputs[indices, 0] = embed_inputs(self.model, after.ids, after.weights).float()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from latentplan.modeling import counter_rng as noise
+from latentplan.modeling import counter_rng
 from latentplan.modeling.counter_rng import Draws, Stream
 from latentplan.modeling.latent_length import LatentLength
 from latentplan.modeling.loading import LoadedModel
@@ -42,8 +42,8 @@ def zero(chains: GreedyChains, rows: slice, seed: int) -> Chains:
 
 def same_norm_noise(chains: GreedyChains, rows: slice, seed: int) -> Chains:
     """In each slot, Gaussian noise of the latent's own norm, from the seed and the question's place."""
-    keys = noise.derive(seed, Stream.INTERVENTION, torch.tensor(chains.places[rows]))
-    return noise.of_same_norm(keys, chains.latents[rows]), chains.slot_mask[rows]
+    keys = counter_rng.derive(seed, Stream.INTERVENTION, torch.tensor(chains.places[rows]))
+    return counter_rng.of_same_norm(keys, chains.latents[rows]), chains.slot_mask[rows]
 
 
 def of_another_question(chains: GreedyChains, rows: slice, seed: int) -> Chains:
@@ -234,8 +234,8 @@ def zeroed(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch
 def random(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.Tensor:
     """With Gaussian noise of each latent's own norm, a function of (seed, step)."""
     changed, places = chain.clone(), _places(chain, edit.steps)
-    keys = noise.derive(edit.seed, Stream.EDIT, torch.tensor(places, device=chain.device))
-    changed[places] = noise.of_same_norm(keys, chain[places])
+    keys = counter_rng.derive(edit.seed, Stream.EDIT, torch.tensor(places, device=chain.device))
+    changed[places] = counter_rng.of_same_norm(keys, chain[places])
     return changed
 
 

@@ -17,7 +17,7 @@ import psutil
 import torch
 from transformers import PreTrainedConfig
 
-from latentplan.modeling import counter_rng as noise
+from latentplan.modeling import counter_rng
 from latentplan.modeling.counter_rng import Stream
 from latentplan.modeling.efficiency.chunked_logits import ends
 from latentplan.modeling.efficiency.cuda_graphs import captured
@@ -75,7 +75,7 @@ def pieces(questions: int, draws: int, at_once: int) -> Iterator[tuple[slice, sl
 def trajectory_keys(seed: int, problem_ids: torch.Tensor, samples: int) -> torch.Tensor:
     """Keys `[problems · samples]` of the noise of each problem's samples, from (seed, problem, sample)."""
     sample = torch.arange(samples, device=problem_ids.device)
-    return noise.derive(seed, Stream.TRAJECTORY, problem_ids.unsqueeze(1), sample).flatten()
+    return counter_rng.derive(seed, Stream.TRAJECTORY, problem_ids.unsqueeze(1), sample).flatten()
 
 
 @torch.no_grad()
@@ -160,7 +160,7 @@ def _roll_out(
     state = model.start(question_ids, question_mask)
     prefill(state)
     state = captured(state.repeat(draws), model.config.num_slots + 1 + sampling.max_new_tokens)
-    chain_draws = noise.thinking_draws(
+    chain_draws = counter_rng.thinking_draws(
         model.config, chain_keys, again, latents=model.draws_latents and sampling.latent_temperature > 0
     )
     length = LatentLength(temperature=sampling.temperature, keys=chain_draws.stops)
@@ -169,7 +169,7 @@ def _roll_out(
         state.append(*model.end_latent(state.rows))
         state.read()
     answer = torch.arange(answers, device=keys.device).repeat(len(chain_keys))
-    token_draws = noise.token_draws(
+    token_draws = counter_rng.token_draws(
         chain_keys.repeat_interleave(answers),
         sampling.max_new_tokens,
         again.repeat_interleave(answers),
@@ -224,7 +224,7 @@ def _trajectories(
 
 def chain_noise(model: LatentReasoner, chain_keys: torch.Tensor) -> torch.Tensor:
     """Returns the standard normal noise `[chains, slots, hidden]` that a rollout with these keys used."""
-    return noise.slots(chain_keys, model.config.num_slots, model.config.hidden_size)
+    return counter_rng.slots(chain_keys, model.config.num_slots, model.config.hidden_size)
 
 
 @torch.no_grad()
@@ -250,7 +250,7 @@ def answer_from(
     state = model.start(question_ids, question_mask)
     state.append(latents, slot_mask)
     state.append(*model.end_latent(latents.shape[0]))
-    draws = noise.token_draws(chain_keys, sampling.max_new_tokens)
+    draws = counter_rng.token_draws(chain_keys, sampling.max_new_tokens)
     return write(
         model,
         state,

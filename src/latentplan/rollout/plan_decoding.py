@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from latentplan.modeling import counter_rng as noise
+from latentplan.modeling import counter_rng
 from latentplan.modeling.counter_rng import Draws, Stream
 from latentplan.modeling.efficiency.chunked_logits import at_places, from_places, places, token_log_probs
 from latentplan.modeling.step_decoder import StepDecoder
@@ -63,7 +63,7 @@ def distinct(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Rows are compared by a hash of 64 bits first: sorting whole latents would cost more than it saves.
     """
     places = torch.arange(rows.shape[1], device=rows.device)
-    hashed = noise.mix(rows.contiguous().view(torch.int32).long() ^ noise.fold(places)).sum(dim=1)
+    hashed = counter_rng.mix(rows.contiguous().view(torch.int32).long() ^ counter_rng.fold(places)).sum(dim=1)
     found, which = hashed.unique(return_inverse=True)
     first = torch.full_like(found, len(rows)).scatter_reduce(
         0, which, torch.arange(len(rows), device=rows.device), "amin"
@@ -128,7 +128,9 @@ def sample_plans(
     used = trajectories.slot_mask[:, ::size].bool()
     row, step = used.nonzero(as_tuple=True)
     position = torch.arange(max_new_tokens, device=row.device)
-    keys = noise.derive(trajectories.chain_keys[row].unsqueeze(1), Stream.PLAN, step.unsqueeze(1), position)
+    keys = counter_rng.derive(
+        trajectories.chain_keys[row].unsqueeze(1), Stream.PLAN, step.unsqueeze(1), position
+    )
     written = write(
         decoder,
         decoder.start(by_step[row, step]),

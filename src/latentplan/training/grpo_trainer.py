@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from transformers import TrainerCallback
 
-from latentplan.modeling import counter_rng as noise
+from latentplan.modeling import counter_rng
 from latentplan.modeling.efficiency.gradient_checkpointing import recompute_layers
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
@@ -204,7 +204,7 @@ class GRPOTrainer(LatentTrainer):
         problems = [self.problems[place % len(self.problems)] for place in places]
         with whole_weights(self), self.compute_loss_context_manager():
             sampled = self.sample(
-                problems, places, int(noise.derive(self.args.seed, noise.Stream.ROLLOUT, rollout))
+                problems, places, int(counter_rng.derive(self.args.seed, counter_rng.Stream.ROLLOUT, rollout))
             )
         self.count_flops_of(sampled.trajectories, self.reasoner_flops.forward)
         return sampled

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, Sampler
 from latentplan.encoding.curriculum import Curriculum
 from latentplan.encoding.processor import Batch, EncodedProblem, Encoder
 from latentplan.methods.base import Method
-from latentplan.modeling import counter_rng as noise
+from latentplan.modeling import counter_rng
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.training.configs import GRPOConfig
 
@@ -60,7 +60,7 @@ class PlanSampler(Sampler[Place]):
 
 def shuffled(count: int, seed: int, passes: int) -> list[int]:
     """The order of the data in one pass."""
-    generator = torch.Generator().manual_seed(int(noise.fold(seed, passes)) & (2**63 - 1))
+    generator = torch.Generator().manual_seed(int(counter_rng.fold(seed, passes)) & (2**63 - 1))
     return torch.randperm(count, generator=generator).tolist()
 
 
@@ -88,7 +88,7 @@ class StageCollator:
         problems, places = zip(*items, strict=True)
         index = torch.tensor([place.index for place in places])
         position = torch.tensor([place.position for place in places])
-        keys = noise.derive(self.seed, noise.Stream.EXAMPLE, index, position)
+        keys = counter_rng.derive(self.seed, counter_rng.Stream.EXAMPLE, index, position)
         stages = [place.stage for place in places]
         return self.method.batch(self.encoder, problems, stages, self.config, keys)
 

@@ -13,7 +13,7 @@ import torch
 
 from latentplan.encoding.processor import Batch, EncodedProblem, Encoder
 from latentplan.encoding.token_store import encode_problems
-from latentplan.modeling import counter_rng as noise
+from latentplan.modeling import counter_rng
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.decontamination import refuse_overlap
@@ -111,7 +111,7 @@ def validation_batches(
     for start in range(0, len(places), batch_size):
         chosen = places[start : start + batch_size]
         problems = [validation.encoded[place] for place in chosen]
-        keys = noise.derive(seed, noise.Stream.VALIDATION, torch.tensor(list(chosen)))
+        keys = counter_rng.derive(seed, counter_rng.Stream.VALIDATION, torch.tensor(list(chosen)))
         batches.append(system.method.batch(encoder, problems, [stage] * len(problems), config, keys))
     return batches
 

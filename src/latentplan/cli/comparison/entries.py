@@ -13,7 +13,7 @@ import yaml
 
 from latentplan.cli.recipe import read_recipe, recipe_names, trainer_of, with_settings
 from latentplan.common.secrets import moved_to_environment
-from latentplan.report.formats import run_title
+from latentplan.report.wording import run_title
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from latentplan.modeling import counter_rng as noise
+from latentplan.modeling import counter_rng
 from latentplan.modeling.token_loop import InputRule, NextInput
 
 
@@ -80,7 +80,7 @@ class GumbelMixture(SoftThinking):
         top = logits.log_softmax(dim=1).topk(min(self.width, logits.shape[1]), dim=1)
         if keys is None:
             return top.indices, (top.values / self.temperature).softmax(dim=1), None, None
-        action = top.values + noise.gumbel(keys, top.values.shape[1])
+        action = top.values + counter_rng.gumbel(keys, top.values.shape[1])
         weights = (action / self.temperature).softmax(dim=1)
         return top.indices, weights, _density(action - top.values), action
 

@@ -10,8 +10,8 @@ from latentplan.report.comparison.columns import flat_rows
 from latentplan.report.comparison.measures import read_comparison
 from latentplan.report.comparison.notes import notes
 from latentplan.report.comparison.pairs import all_pairs
-from latentplan.report.comparison.plot import draw_comparison
 from latentplan.report.comparison.tables import csv_text, latex, markdown
+from latentplan.report.figures.accuracy_tokens import draw_comparison
 
 
 def build_comparison(folder: Path) -> list[Path]:

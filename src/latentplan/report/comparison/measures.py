@@ -14,7 +14,7 @@ import yaml
 
 from latentplan.common.secrets import masked, masked_command
 from latentplan.evaluation.statistics import mean_interval
-from latentplan.report.runs import coherence_of, dig, is_number
+from latentplan.report.run_reader import coherence_of, dig, is_number
 
 Json = dict[str, Any]
 

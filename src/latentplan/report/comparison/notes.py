@@ -8,7 +8,7 @@ from typing import Any
 
 from latentplan.report.comparison.columns import NumberRow
 from latentplan.report.comparison.measures import Comparison, Row, is_close
-from latentplan.report.formats import count, percent
+from latentplan.report.wording import count, percent
 
 _BUDGETS = {
     "recipes": "Each recipe trains for as long as it says.",

@@ -9,8 +9,8 @@ from typing import Any
 
 from latentplan.report.comparison.columns import NumberRow
 from latentplan.report.comparison.pairs import Pair
-from latentplan.report.formats import ABSENT, decimal, duration, percent
-from latentplan.report.runs import is_number
+from latentplan.report.run_reader import is_number
+from latentplan.report.wording import ABSENT, decimal, duration, percent
 
 MOST_PAIRS = 15
 """Pairs in the Markdown table; with more rows only those with the reference are shown."""

@@ -16,7 +16,7 @@ from fractions import Fraction
 from latentplan.problems.answers import NUMBER, AnswerKind
 from latentplan.problems.equations import Equation
 from latentplan.report.examples import marked_steps
-from latentplan.report.pictures.labels import shown_number
+from latentplan.report.figures.latent_maps import shown_number
 from latentplan.rewards.plan_rewards import CONSTANTS, numbers_of_question
 from latentplan.rewards.steps import equations_of
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from latentplan.common.secrets import masked_command
-from latentplan.report.runs import Run
+from latentplan.report.run_reader import Run
 
 FOLDER, FILE = "pictures", "pictures.json"
 MAX_BYTES = 500_000

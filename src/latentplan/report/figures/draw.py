@@ -1,13 +1,17 @@
 """All pictures of some models: drawn, written beside their data, and listed in `pictures.json`.
 
 What cannot be drawn, such as plans of a model without a step decoder, is named in the list with the reason.
+
+The data of the pictures as CSV and JSON.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,22 +20,102 @@ import numpy as np
 
 from latentplan.common.files import write_atomically
 from latentplan.evaluation.latent_table import Clustering, LatentTable, clustering
-from latentplan.report.pictures.chains import draw_sigma, draw_stops
-from latentplan.report.pictures.labels import LABELS
-from latentplan.report.pictures.latents import Projected, draw_latents
-from latentplan.report.pictures.plans import draw_plans
-from latentplan.report.pictures.projection import MIN_ROWS, PROJECTIONS, TITLES
-from latentplan.report.pictures.rewards import draw_rewards, reward_parts
-from latentplan.report.pictures.tables import (
-    write_clustering,
-    write_latents,
-    write_plans,
-    write_rewards,
-    write_sigma,
-    write_stops,
+from latentplan.report.figures.curves import (
+    draw_rewards,
+    draw_sigma,
+    draw_stops,
+    reward_parts,
+    sigma_curve,
+    stop_curves,
 )
-from latentplan.report.plot_style import save, styled
-from latentplan.report.runs import Run
+from latentplan.report.figures.latent_maps import (
+    LABELS,
+    MIN_ROWS,
+    PROJECTIONS,
+    TITLES,
+    Projected,
+    draw_latents,
+)
+from latentplan.report.figures.plan_drawings import draw_plans
+from latentplan.report.figures.style import save, styled
+from latentplan.report.run_reader import Run
+
+
+def write_latents(
+    file: Path, models: Mapping[str, LatentTable], points: Mapping[str, Sequence[np.ndarray]]
+) -> Path:
+    """A line for each latent step: its labels, σ, and its place in each projection."""
+    axes = [f"{name}_{axis}" for name in points for axis in "xy"]
+    head = ["model", "problem", "step", "text", *(name for name in LABELS if name != "step"), "sigma", *axes]
+    lines = []
+    for place, (title, table) in enumerate(models.items()):
+        for index, row in enumerate(table.rows):
+            labels = [label(row) for name, label in LABELS.items() if name != "step"]
+            at = [f"{value:.4g}" for parts in points.values() for value in parts[place][index]]
+            lines.append([title, row.problem, row.step, row.text, *labels, row.sigma, *at])
+    return _csv(file, head, lines)
+
+
+def write_clustering(file: Path, measured: Mapping[str, Mapping[str, Clustering | None]]) -> Path:
+    """A line for each model and label."""
+    names = [item.name for item in fields(Clustering)]
+    lines = [
+        [title, label, *(getattr(found, name) for name in names)]
+        for title, by_label in measured.items()
+        for label, found in by_label.items()
+        if found is not None
+    ]
+    return _csv(file, ["model", "label", *names], lines)
+
+
+def write_stops(file: Path, models: Mapping[str, LatentTable]) -> Path:
+    """A line for each point of the curves."""
+    lines = [
+        [title, needed, *point]
+        for title, table in models.items()
+        for needed, curve in stop_curves(table.stops).items()
+        for point in curve
+    ]
+    head = ["model", "labelled_steps", "step", "probability", "quantile_10", "quantile_90", "chains"]
+    return _csv(file, head, lines)
+
+
+def write_sigma(file: Path, models: Mapping[str, LatentTable]) -> Path:
+    """A line for each model and step."""
+    lines = [[title, *point] for title, table in models.items() for point in sigma_curve(table)]
+    return _csv(
+        file, ["model", "step", "sigma", "quantile_10", "quantile_90", "spread_of_mean", "chains"], lines
+    )
+
+
+def write_rewards(file: Path, runs: Sequence[Run]) -> Path:
+    """A line for each run, metric and logged step."""
+    lines = [
+        [run.title, metric, step, value]
+        for run in runs
+        for metric in ("reward", "reward_std", *reward_parts(run))
+        for step, value in run.series(metric)
+    ]
+    return _csv(file, ["model", "metric", "step", "value"], lines)
+
+
+def write_plans(file: Path, models: Mapping[str, LatentTable]) -> Path:
+    """Every problem with its answer and plan, by model."""
+    rows = {title: [asdict(solved) for solved in table.problems] for title, table in models.items()}
+    return write_atomically(file, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+
+
+def _csv(file: Path, head: Sequence[str], lines: Iterable[Sequence[Any]]) -> Path:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows([_shown(value) for value in line] for line in lines)
+    return write_atomically(file, text.getvalue())
+
+
+def _shown(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
+
 
 FORMAT_VERSION = 1
 FILE = "pictures.json"

@@ -1,17 +1,79 @@
-"""Reading run directories for the report: what is missing or broken becomes a note, never a failure."""
+"""Reading run directories for the report: what is missing or broken becomes a note, never a failure.
+
+Whether two runs really differ: on the same problems by McNemar's test, else by their intervals.
+
+Which evaluations belong together, and which benchmark a report is about.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from latentplan.common.secrets import masked
-from latentplan.report.evaluations import Evaluated, by_benchmark, main_benchmark
+from latentplan.evaluation.statistics import mcnemar
+
+Result = dict[str, Any]
+
+
+@dataclass
+class Evaluated:
+    """What a run reached on one benchmark.
+
+    Attributes:
+        stem: name of the file that the greedy evaluation is in, without its suffix.
+        greedy: the evaluation with temperature 0, or None.
+        sampled: the evaluation with temperature 1, or None.
+    """
+
+    stem: str = ""
+    greedy: Result | None = None
+    sampled: Result | None = None
+
+
+def by_benchmark(files: Iterable[tuple[str, Result]]) -> dict[str, Evaluated]:
+    """The evaluations of one run, given as (file name without suffix, contents) in order of preference."""
+    found: dict[str, Evaluated] = {}
+    for stem, result in files:
+        evaluated = found.setdefault(str(result.get("benchmark") or stem), Evaluated())
+        temperatures = _temperatures(result)
+        if temperatures == (0, 0) and evaluated.greedy is None:
+            evaluated.stem, evaluated.greedy = stem, result
+        elif temperatures == (1, 1) and evaluated.sampled is None:
+            evaluated.sampled = result
+    return found
+
+
+def _temperatures(result: Result) -> tuple[Any, Any]:
+    """Of the text and of the latents; greedy where the file does not say."""
+    sampling = result.get("sampling")
+    sampling = sampling if isinstance(sampling, dict) else {}
+    temperature = sampling.get("temperature") or 0
+    latent = sampling.get("latent_temperature")
+    return temperature, temperature if latent is None else latent
+
+
+def main_benchmark(found: Sequence[dict[str, Evaluated]]) -> str | None:
+    """The benchmark to compare runs on: one that as many of them as possible share.
+
+    Among these come first those with a sampled evaluation too, then files called `test…`, then minigsm,
+    then GSM8K, then the first by name.
+    """
+    names = {name for run in found for name in run}
+
+    def rank(name: str) -> tuple[Any, ...]:
+        shared = [run[name] for run in found if name in run and run[name].greedy]
+        sampled = [evaluated for evaluated in shared if evaluated.sampled]
+        is_test = any(evaluated.stem.startswith("test") for evaluated in shared)
+        is_minigsm = name.startswith("minigsm")
+        return -len(shared), -len(sampled), not is_test, not is_minigsm, name != "gsm8k", name
+
+    return min(names, key=rank, default=None)
 
 
 @dataclass(frozen=True)
@@ -226,3 +288,61 @@ def rl_pairs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
     """(before, after) for each run of RL whose start is also in the report."""
     pairs = ((started_from(run, runs), run) for run in runs if run.is_rl)
     return [(before, after) for before, after in pairs if before is not None]
+
+
+SIGNIFICANT = 0.05
+
+Prediction = dict[str, Any]
+
+
+class Comparison(NamedTuple):
+    """Run b against run a.
+
+    Attributes:
+        change: accuracy of b minus that of a.
+        differs: whether chance is an unlikely explanation.
+        fixed: problems that only b got right, None where the two cannot be paired.
+        broken: problems that only a got right, None likewise.
+        p_value: of McNemar's test, None likewise.
+    """
+
+    change: float
+    differs: bool
+    fixed: int | None = None
+    broken: int | None = None
+    p_value: float | None = None
+
+
+def compare(a: Run, b: Run) -> Comparison | None:
+    """Run b against run a; None if one of them was not evaluated."""
+    estimates = [run.measured("accuracy", "estimate") for run in (a, b)]
+    if not all(map(is_number, estimates)):
+        return None
+    change = estimates[1] - estimates[0]
+    pairs = list(paired(a, b))
+    if not pairs:
+        return Comparison(change, _lies_below(a, b) or _lies_below(b, a))
+    test = mcnemar([bool(row["correct"]) for row, _ in pairs], [bool(row["correct"]) for _, row in pairs])
+    return Comparison(change, test.p_value < SIGNIFICANT, test.only_b, test.only_a, test.p_value)
+
+
+def _lies_below(a: Run, b: Run) -> bool:
+    high, low = a.measured("accuracy", "high"), b.measured("accuracy", "low")
+    return is_number(high) and is_number(low) and high < low
+
+
+def paired(a: Run, b: Run) -> Iterator[tuple[Prediction, Prediction]]:
+    """The predictions of both for every question that both have, in the order of a."""
+    of_b = by_problem(b)
+    for problem, row in by_problem(a).items():
+        if problem in of_b:
+            yield row, of_b[problem]
+
+
+def by_problem(run: Run) -> dict[tuple[Any, Any], Prediction]:
+    """The first prediction for each problem, by its place in the benchmark and its question."""
+    rows: dict[tuple[Any, Any], Prediction] = {}
+    for row in run.predictions:
+        if isinstance(row.get("question"), str) and "correct" in row:
+            rows.setdefault((row.get("index"), row["question"]), row)
+    return rows

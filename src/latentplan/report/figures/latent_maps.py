@@ -1,19 +1,61 @@
 """Latent steps in the plane: a row for each model, a column for each label, every point drawn as its class.
 
 Results are drawn as their number and operators as their sign, so that no colour is needed to read them.
+
+Latents in the plane, several models in one picture: PCA, t-SNE, and UMAP where it is installed.
+
+Needs scikit-learn (the extra `plot`), and umap-learn for UMAP.
+
+What latent steps are coloured by: result, operator, step and correctness.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from latentplan.evaluation.latent_table import Clustering, LatentTable, main_classes
-from latentplan.report.pictures.labels import LABELS
-from latentplan.report.plot_style import BAD, COLOURS, GOOD, MARKERS, RULE, SOFT, new_figure
+from latentplan.evaluation.latent_table import Clustering, LatentRow, LatentTable, main_classes
+from latentplan.report.figures.style import BAD, COLOURS, GOOD, MARKERS, RULE, SOFT, new_figure
+from latentplan.rewards.steps import equations_of
+
+_SPELLINGS = str.maketrans({"x": "*", "X": "*", "×": "*", "·": "*", "÷": "/"})
+_SHOWN = {"+": "+", "-": "−", "*": "×", "/": "÷"}
+
+
+def result_of(text: str | None) -> str | None:
+    """The result of the last equation in a step, `"12"` or `"2.5"`; None where there is none."""
+    equations = equations_of(text) if text else ()
+    return shown_number(equations[-1].result) if equations else None
+
+
+def operator_of(text: str | None) -> str | None:
+    """The operator of a step, `"×"`; `"several"` where it has more than one kind; None where it has none."""
+    equations = equations_of(text) if text else ()
+    written = "".join(equation.expression for equation in equations).translate(_SPELLINGS)
+    # A sign at the start is no operator.
+    found = {symbol for place, symbol in enumerate(written) if place and symbol in _SHOWN}
+    if len(found) > 1:
+        return "several"
+    return _SHOWN[found.pop()] if found else None
+
+
+def shown_number(value: Fraction) -> str:
+    """A number as readers write it, with six digits at most where it is broken."""
+    return str(value.numerator) if value.denominator == 1 else f"{float(value):.6g}"
+
+
+LABELS: Mapping[str, Callable[[LatentRow], str | None]] = {
+    "result": lambda row: result_of(row.text),
+    "operator": lambda row: operator_of(row.text),
+    "step": lambda row: str(row.step),
+    "answer": lambda row: "right" if row.correct else "wrong",
+}
+"""By name: the class of a latent step, None where it has none."""
+
 
 MAX_DRAWN = 300
 """Points of a panel at most; the numbers below it are of all."""
@@ -131,3 +173,43 @@ def _looks(label: str, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
         }
         for place, name in enumerate(sorted(classes, key=float))
     }
+
+
+Projection = Callable[[Sequence[np.ndarray], bool, int], list[np.ndarray]]
+"""Points `[rows, 2]` of each model, from its vectors `[rows, width]`, whether to fit on the first, a seed."""
+
+
+def pca(parts: Sequence[np.ndarray], first_only: bool, seed: int) -> list[np.ndarray]:
+    """The first two principal components of the first model's vectors, or of all together."""
+    from sklearn.decomposition import PCA
+
+    fitted = PCA(2, random_state=seed).fit(parts[0] if first_only else np.concatenate(parts))
+    return [fitted.transform(part) for part in parts]
+
+
+def tsne(parts: Sequence[np.ndarray], first_only: bool, seed: int) -> list[np.ndarray]:
+    """t-SNE of all vectors together: it has no map for further points, so `first_only` changes nothing."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    every = np.concatenate(parts)
+    reduced = PCA(min(50, *every.shape), random_state=seed).fit_transform(every)
+    perplexity = min(30.0, (len(every) - 1) / 3)
+    points = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)
+    return np.split(points, np.cumsum([len(part) for part in parts])[:-1])
+
+
+def umap(parts: Sequence[np.ndarray], first_only: bool, seed: int) -> list[np.ndarray]:
+    """UMAP, fitted on the first model's vectors or on all."""
+    from umap import UMAP
+
+    every = parts[0] if first_only else np.concatenate(parts)
+    fitted = UMAP(n_neighbors=min(15, len(every) - 1), random_state=seed, n_jobs=1).fit(every)
+    return [fitted.transform(part) for part in parts]
+
+
+PROJECTIONS: Mapping[str, Projection] = {"pca": pca, "tsne": tsne, "umap": umap}
+"""By the name on the command line."""
+TITLES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
+MIN_ROWS = 5
+"""Latent steps that a projection needs."""
