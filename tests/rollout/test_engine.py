@@ -261,7 +261,7 @@ def numbers_read(monkeypatch):
     """Records the inputs of the mixer, one for each random number that is read from now on."""
     read = []
     for name in ("gaussian", "gumbel"):
-        made = getattr(noise, name)
+        made = getattr(counter_rng, name)
 
         def watched(keys, count, first=0, made=made):
             numbers = made(keys, count, first) if first else made(keys, count)
@@ -272,7 +272,7 @@ def numbers_read(monkeypatch):
             )
             return numbers
 
-        monkeypatch.setattr(noise, name, watched)
+        monkeypatch.setattr(counter_rng, name, watched)
     return read
 
 
@@ -302,7 +302,7 @@ def test_repeated_stops_read_numbers_of_their_own(atp, make_batch, mixed_problem
     """The latents' numbers are the same on purpose; those of stops and tokens are not."""
     batch = make_batch(atp, mixed_problems)
     read = numbers_read(monkeypatch)
-    monkeypatch.setattr(noise, "gaussian", lambda keys, width: torch.randn(*keys.shape, width))
+    monkeypatch.setattr(counter_rng, "gaussian", lambda keys, width: torch.randn(*keys.shape, width))
     generate(
         atp.reasoner.eval(),
         batch["question_ids"],

@@ -113,7 +113,7 @@ def test_distinct_rows_are_found_and_put_back():
 
 
 def test_different_rows_of_one_hash_are_kept_apart(monkeypatch):
-    monkeypatch.setattr(noise, "mix", torch.zeros_like)
+    monkeypatch.setattr(counter_rng, "mix", torch.zeros_like)
     rows = torch.randn(4, 3)
     found, index = distinct(rows)
     assert torch.equal(found[index], rows)

@@ -149,7 +149,7 @@ def test_activations_of_a_deep_model_lie_on_a_line(tmp_path, monkeypatch):
     arguments = (ModelArguments(), config, config, tiny(num_hidden_layers=6))
     found = []
     for depths in ((3, 3), (2, 3)):  # six layers whole, and on the line through two and three
-        monkeypatch.setattr(memory, "MEASURED_DEPTHS", depths)
+        monkeypatch.setattr(memory_estimate, "MEASURED_DEPTHS", depths)
         estimate = estimate_memory(*arguments, lengths=LENGTHS)
         found.append(estimate.training["activations and temporaries"])
     assert found[1] == pytest.approx(found[0], rel=0.01)
