@@ -9,9 +9,9 @@ import yaml
 from typer.testing import CliRunner
 
 from latentplan.cli.diagnose import diagnose
-from latentplan.cli.own_problems import own_preset
 from latentplan.evaluation.diagnosis.findings import Diagnosis
 from latentplan.problems.minigsm import PRESETS, generate
+from latentplan.problems.sources import own_preset
 from latentplan.training.configs import ModelArguments, SFTConfig
 from latentplan.training.model_init import initialise_system
 

@@ -7,7 +7,8 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from latentplan.cli.select import names_of, select
+from latentplan.cli.opening import names_of
+from latentplan.cli.select import select
 from latentplan.evaluation.results import SelectionResult
 from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.training.configs import ModelArguments, SFTConfig

@@ -4,9 +4,10 @@ import json
 import pytest
 import torch
 
+from latentplan.common.run_files import is_latent_checkpoint
 from latentplan.methods.base import methods
 from latentplan.modeling.configuration import LatentReasonerConfig
-from latentplan.modeling.loading import is_latent_checkpoint, load_model
+from latentplan.modeling.loading import load_model
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate

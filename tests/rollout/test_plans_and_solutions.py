@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from latentplan.modeling import counter_rng
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.plan_decoding import decode_plans, distinct, written_plan
 from latentplan.rollout.solve import batches_by_length, roll_out, solve

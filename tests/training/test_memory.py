@@ -7,6 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from latentplan.training.configs import GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.memory import memory_estimate
 from latentplan.training.memory.backbone_shapes import SHAPES, backbone_shape
 from latentplan.training.memory.dry_run import (
     AllocationLedger,

@@ -14,8 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from latentplan.cli.evaluate import evaluation_folder, file_stem, load_benchmarks, refuse_control_tokens
-from latentplan.cli.opening import fail, open_model
+from latentplan.cli.opening import fail, names_of, open_model, refuse_control_tokens
 from latentplan.cli.options import (
     BatchSize,
     Columns,
@@ -27,12 +26,11 @@ from latentplan.cli.options import (
     TrustRemoteCode,
     column_map,
 )
-from latentplan.cli.own_problems import own_preset, run_of
-from latentplan.cli.select import names_of
+from latentplan.common.run_files import evaluation_folder, file_stem, run_of
 from latentplan.evaluation.attribution import Attribution, crossed_answers, take_apart
 from latentplan.evaluation.results import Estimate
-from latentplan.modeling.sampling import Sampling
 from latentplan.problems.fingerprint import question_fingerprint
+from latentplan.problems.sources import load_benchmarks, own_preset
 
 
 def attribute(
@@ -76,7 +74,7 @@ def attribute(
     )
     console = Console(highlight=False)
     console.print(_table(found))
-    stem = file_stem(label, Sampling.greedy(), 1, 0)
+    stem = file_stem(label, 0.0, 0.0, 1, 0)
     folder = output or evaluation_folder(after).with_name("attribution")
     console.print(Text(str(found.save(folder / f"{names_of([before])[0]}-{stem}.json"))), soft_wrap=True)
 

@@ -26,7 +26,7 @@ from latentplan.cli.comparison.experiments import Experiment, experiment_names, 
 from latentplan.cli.comparison.plan import Plan
 from latentplan.cli.comparison.runs import Evaluations, Runs, conflict_message
 from latentplan.cli.comparison.sweep import VALIDATION, Rates, Sweep
-from latentplan.cli.jobs import Job, run_jobs
+from latentplan.cli.jobs import Job, JobFailedError, run_jobs
 from latentplan.cli.opening import fail
 from latentplan.cli.options import BatchSize, TorchThreads, TrustRemoteCode
 from latentplan.cli.recipe import quiet_libraries
@@ -49,7 +49,7 @@ Shared = Annotated[
 ]
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Runs of each recipe; 3.")]
 FirstSeed = Annotated[int, typer.Option("--first_seed", help="The others follow it.")]
-Benchmark = Annotated[
+BenchmarkOption = Annotated[
     list[str] | None,
     typer.Option("--benchmark", help="As of latentplan evaluate; by default the world trained on."),
 ]
@@ -102,7 +102,7 @@ def compare(
     shared: Shared = None,
     seeds: Seeds = None,
     first_seed: FirstSeed = 42,
-    benchmark: Benchmark = None,
+    benchmark: BenchmarkOption = None,
     num_problems: NumProblems = None,
     max_new_tokens: MaxNewTokens = None,
     num_generations: NumGenerations = None,
@@ -155,7 +155,7 @@ def compare(
             _notes(workers, scale),
         )
         _follow(plan, plan_only, workers, console)
-    except (ValueError, RunConflictError, typer.BadParameter) as error:
+    except (ValueError, JobFailedError, RunConflictError, typer.BadParameter) as error:
         fail(error)
 
 

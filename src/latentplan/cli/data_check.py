@@ -85,10 +85,11 @@ def _tokens_of(model: str) -> ControlTokenCheck:
     from transformers import AutoTokenizer
 
     from latentplan.cli.opening import fail
+    from latentplan.common.run_files import is_latent_checkpoint
     from latentplan.encoding.processor import Encoder
     from latentplan.encoding.tokenizers import add_special_tokens
     from latentplan.modeling.configuration import LatentReasonerConfig
-    from latentplan.modeling.loading import encoder_of, find_model, is_latent_checkpoint, load_tokenizer
+    from latentplan.modeling.loading import encoder_of, find_model, load_tokenizer
 
     try:
         folder = Path(model)

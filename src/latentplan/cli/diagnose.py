@@ -15,8 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from latentplan.cli.evaluate import evaluation_folder, file_stem, load_benchmarks, refuse_control_tokens
-from latentplan.cli.opening import fail, open_model
+from latentplan.cli.opening import fail, open_model, refuse_control_tokens
 from latentplan.cli.options import (
     BatchSize,
     Columns,
@@ -31,14 +30,14 @@ from latentplan.cli.options import (
     TrustRemoteCode,
     column_map,
 )
-from latentplan.cli.own_problems import own_preset, run_of
 from latentplan.common.files import write_atomically
+from latentplan.common.run_files import evaluation_folder, file_stem, run_of
 from latentplan.evaluation.diagnosis.examine import FINDINGS, examine
 from latentplan.evaluation.diagnosis.findings import Diagnosis
 from latentplan.evaluation.result_tables import diagnosis_markdown, diagnosis_table
 from latentplan.modeling.loading import find_model
-from latentplan.modeling.sampling import Sampling
 from latentplan.problems.counterfactuals import counterfactuals
+from latentplan.problems.sources import load_benchmarks, own_preset
 
 SOMETHING_FAILED = 3
 NUM_PROBLEMS = 500
@@ -119,7 +118,7 @@ def diagnose(
                 on_progress=shown.next,
             )
         console.print(diagnosis_table(found, with_figures=figures))
-        stem = write(found, folder / file_stem(label, Sampling.greedy(), 1, seed))
+        stem = write(found, folder / file_stem(label, 0.0, 0.0, 1, seed))
         console.print(Text(f"all figures in {stem}.json and {stem}.md"), soft_wrap=True)
         failed += [name for name in found.failed if name in watched]
     if failed:

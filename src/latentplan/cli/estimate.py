@@ -23,10 +23,10 @@ from transformers import PreTrainedConfig
 from latentplan.cli.opening import fail
 from latentplan.cli.recipe import parse_recipe, quiet_libraries, recipe_names
 from latentplan.common.plugins import CodeSource
+from latentplan.common.run_files import is_latent_checkpoint
 from latentplan.methods.base import get_method
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.folders.damage import blamed_on
-from latentplan.modeling.loading import is_latent_checkpoint
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.problems.training_set import DataArguments
 from latentplan.training.configs import GRPOConfig, ModelArguments, RunConfig, SFTConfig

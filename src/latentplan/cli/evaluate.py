@@ -7,9 +7,6 @@ latentplan evaluate runs/NAME --benchmark svamp --temperature 1 --num_generation
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from latentplan.cli.opening import check_samples, fail, open_model
+from latentplan.cli.opening import check_samples, fail, open_model, refuse_control_tokens
 from latentplan.cli.options import (
     BatchSize,
     Columns,
@@ -38,20 +35,19 @@ from latentplan.cli.options import (
     TrustRemoteCode,
     column_map,
 )
-from latentplan.encoding.control_tokens import ControlTokenError
+from latentplan.common.run_files import as_name, evaluation_folder, file_stem
 from latentplan.evaluation.harness import evaluate as run_evaluation
 from latentplan.evaluation.metrics import Prediction, PredictionWriter
 from latentplan.evaluation.result_tables import results_table
 from latentplan.evaluation.results import EvaluationResult
-from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint
+from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.token_loop import InputRule
 from latentplan.problems.benchmarks import BENCHMARKS
 from latentplan.problems.decontamination import TrainedQuestions
-from latentplan.problems.formats.own_data import ColumnMap
 from latentplan.problems.minigsm import PRESETS
-from latentplan.problems.problem import DataError, Problem
-from latentplan.problems.sources import MINIGSM_PROBLEMS, evaluation_set, place_in_set
+from latentplan.problems.problem import Problem
+from latentplan.problems.sources import MINIGSM_PROBLEMS, load_benchmarks
 from latentplan.training.hub import write_model_card
 
 
@@ -71,24 +67,16 @@ class _Run:
 
     def stem(self, label: str) -> Path:
         """Where the results on a benchmark go, without the suffix."""
-        stem = file_stem(label, self.sampling, self.num_generations, self.seed)
+        stem = file_stem(
+            label,
+            self.sampling.temperature,
+            self.sampling.latent_temperature,
+            self.num_generations,
+            self.seed,
+        )
         stem = stem if self.factor is None else f"{stem}-r{self.factor}"
         rule = self.model.reasoner.config.input_rule
-        return self.folder / (stem if rule == InputRule.name else f"{stem}-{_as_name(rule)}")
-
-
-def _as_name(text: str) -> str:
-    """Returns a text as part of a file's name."""
-    return re.sub(r"[^\w.-]+", "-", text)
-
-
-def file_stem(label: str, sampling: Sampling, num_generations: int, seed: int) -> str:
-    """The benchmark's name and, unless greedy, how it was sampled, so that neither replaces the other."""
-    stem = _as_name(label)
-    if sampling.temperature == sampling.latent_temperature == 0:
-        return stem
-    temperatures = f"t{sampling.temperature:g}-l{sampling.latent_temperature:g}"
-    return f"{stem}-{temperatures}-n{num_generations}-seed{seed}"
+        return self.folder / (stem if rule == InputRule.name else f"{stem}-{as_name(rule)}")
 
 
 Benchmark = Annotated[
@@ -172,69 +160,6 @@ def evaluate(
             write_model_card(folder.parent)
         except ValueError as error:
             fail(error)
-
-
-def load_benchmarks(
-    arguments: list[str],
-    num_problems: int | None,
-    *,
-    split: str = "test",
-    columns: ColumnMap | None = None,
-) -> dict[str, list[Problem]]:
-    """The problems of each benchmark argument by its label.
-
-    Raises:
-        DataError: an argument names nothing, two have the same label, or a file is empty or cannot be read.
-        ValueError: minigsm has fewer distinct problems than asked for.
-    """
-    problems: dict[str, list[Problem]] = {}
-    for argument in arguments:
-        label, load = evaluation_set(argument, limit=num_problems, split=split, columns=columns)
-        if label in problems:
-            raise DataError(f"two benchmarks are called {label!r}: evaluate them in two calls, with --output")
-        problems[label] = load()
-        if not problems[label]:
-            raise DataError(f"{argument!r} holds no problems")
-    return problems
-
-
-def refuse_control_tokens(
-    model: LoadedModel,
-    arguments: Sequence[str],
-    problems: Mapping[str, Sequence[Problem]],
-    *,
-    split: str = "test",
-    columns: ColumnMap | None = None,
-) -> None:
-    """Ends the command where a problem holds a control token of the model, before anything is answered.
-
-    Args:
-        model: that is to answer.
-        arguments: as of `load_benchmarks`, with what they were read by.
-        problems: that it returned.
-        split, columns: how they were read.
-    """
-    for argument, chosen in zip(arguments, problems.values(), strict=True):
-        try:
-            model.encoder.encode_all(chosen)
-        except ControlTokenError as error:
-            place = place_in_set(argument, error.problem, split=split, columns=columns)
-            fail(f"{place}: {error}")
-
-
-def evaluation_folder(model: Path) -> Path:
-    """`evaluation/` in the run that a model belongs to, or in the model folder without a run around it."""
-    inside_run = model.name == "model" and is_latent_checkpoint(model)
-    return (model.parent if inside_run else model) / "evaluation"
-
-
-def is_evaluated(file: Path, model: Path, num_problems: int) -> bool:
-    """Whether there is a result of this model, on as many problems."""
-    try:
-        newer = file.stat().st_mtime >= model.stat().st_mtime
-        return newer and json.loads(file.read_text())["num_problems"] == num_problems
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _evaluate_one(run: _Run, label: str, problems: list[Problem], console: Console) -> EvaluationResult:

@@ -23,8 +23,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from latentplan.cli.opening import fail
-
 Commands = list[list[str]]
 MOST_BARS = 10
 
@@ -56,6 +54,10 @@ class Job:
     status: str = "waits"
 
 
+class JobFailedError(RuntimeError):
+    """A process ended with an error; the message holds the end of its log."""
+
+
 def run_jobs(
     jobs: Sequence[Job],
     workers: int,
@@ -66,11 +68,14 @@ def run_jobs(
 ) -> None:
     """Carries out all jobs, at most `workers` at a time, earlier ones first, and shows how far each is.
 
-    Ctrl-C and SIGTERM end the processes too. A job that fails ends the command and all others.
+    Ctrl-C and SIGTERM end the processes too. A job that fails ends all others.
 
     Args:
         on_done: called with each job that has ended well.
         on_turn: called several times a second.
+
+    Raises:
+        JobFailedError: a job failed.
     """
     with _interruptible():
         try:
@@ -170,7 +175,7 @@ def _look_after(job: Job, on_done: Callable[[Job], None]) -> None:
         return
     job.process = None
     if code != 0:
-        fail(f"{job.title} ended with exit status {code}:\n{_tail(job.log)}")
+        raise JobFailedError(f"{job.title} ended with exit status {code}:\n{_tail(job.log)}")
     on_done(job)
     job.status = "done"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,10 +11,14 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from latentplan.cli.options import read_mapping
+from latentplan.common.files import read_mapping
 from latentplan.common.secrets import masked_text
+from latentplan.encoding.control_tokens import ControlTokenError
 from latentplan.modeling.loading import LoadedModel, load_model
 from latentplan.modeling.sampling import Sampling
+from latentplan.problems.formats.own_data import ColumnMap
+from latentplan.problems.problem import Problem
+from latentplan.problems.sources import place_in_set
 
 
 def fail(message: object) -> NoReturn:
@@ -80,3 +85,43 @@ def open_model(
     except (FileNotFoundError, RuntimeError, ValueError) as error:
         fail(error)
     return model
+
+
+def refuse_control_tokens(
+    model: LoadedModel,
+    arguments: Sequence[str],
+    problems: Mapping[str, Sequence[Problem]],
+    *,
+    split: str = "test",
+    columns: ColumnMap | None = None,
+) -> None:
+    """Ends the command where a problem holds a control token of the model, before anything is answered.
+
+    Args:
+        model: that is to answer.
+        arguments: as of `load_benchmarks`, with what they were read by.
+        problems: that it returned.
+        split, columns: how they were read.
+    """
+    for argument, chosen in zip(arguments, problems.values(), strict=True):
+        try:
+            model.encoder.encode_all(chosen)
+        except ControlTokenError as error:
+            place = place_in_set(argument, error.problem, split=split, columns=columns)
+            fail(f"{place}: {error}")
+
+
+def names_of(models: Sequence[Path]) -> list[str]:
+    """The runs' folders, with as many of those above them as tell them apart.
+
+    Raises:
+        ValueError: one is given twice.
+    """
+    runs = [model.resolve() for model in models]
+    runs = [run.parent if run.name == "model" else run for run in runs]
+    if len(set(runs)) < len(runs):
+        raise ValueError("the same model is given twice")
+    depth = 1
+    while len({run.parts[-depth:] for run in runs}) < len(runs):
+        depth += 1
+    return ["/".join(run.parts[-depth:]) for run in runs]

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
+from latentplan.common.files import read_mapping
 from latentplan.problems.problem import DataError
 
 ModelFolder = Annotated[Path, typer.Argument(help="A run, or a model folder.")]
@@ -99,12 +99,3 @@ def column_map(text: str | None) -> dict[str, str] | None:
     if columns is None:
         raise DataError(f"--dataset_columns must be a mapping such as {{question: problem}}, got {text!r}")
     return columns
-
-
-def read_mapping(text: str) -> dict[str, Any] | None:
-    """A mapping written as YAML or JSON, `{text: 1.0, stop: 0.5}`; None if it is none."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return None
-    return value if isinstance(value, dict) else None

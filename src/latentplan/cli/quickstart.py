@@ -25,12 +25,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from latentplan.cli.evaluate import file_stem, is_evaluated
-from latentplan.cli.jobs import Job, run_jobs
+from latentplan.cli.jobs import Job, JobFailedError, run_jobs
+from latentplan.cli.opening import fail
 from latentplan.cli.recipe import find_recipe
 from latentplan.cli.scale import count_steps, scaled_settings
 from latentplan.common.files import write_atomically
-from latentplan.modeling.sampling import Sampling
+from latentplan.common.run_files import file_stem, is_evaluated
 from latentplan.report.page import build_report
 from latentplan.report.run_reader import ReportEntry
 from latentplan.report.wording import decimal, percent
@@ -127,8 +127,11 @@ def quickstart(
         _plan(member, output, num_problems, seed, scale)
     record = _Record(output / "quickstart.json")
     if any(_pending(member, output, num_problems, record) for member in members):
-        with record.counting():
-            _run_all(members, output, num_problems, workers, console, record)
+        try:
+            with record.counting():
+                _run_all(members, output, num_problems, workers, console, record)
+        except JobFailedError as error:
+            fail(error)
     page = build_report(
         output,
         [ReportEntry(member.name, member.title, output / member.name) for member in members],
@@ -156,7 +159,7 @@ def _plan(member: Member, output: Path, num_problems: int, seed: int, scale: flo
     evaluate = ["evaluate", str(run), "--benchmark", BENCHMARK, "--num_problems", str(num_problems)]
     evaluate += ["--max_new_tokens", str(MAX_NEW_TOKENS), "--batch_size", "250", "--torch_threads", "1"]
     for temperature, flags in ((0.0, []), (1.0, ["--temperature", "1", "--no_latent_use"])):
-        stem = file_stem(BENCHMARK, Sampling(temperature, temperature, MAX_NEW_TOKENS), 1, 0)
+        stem = file_stem(BENCHMARK, temperature, temperature, 1, 0)
         member.evaluations[run / "evaluation" / f"{stem}.json"] = [*evaluate, *flags]
 
 

@@ -14,7 +14,7 @@ import typer
 import yaml
 from transformers import HfArgumentParser
 
-from latentplan.cli.options import read_mapping
+from latentplan.common.files import read_mapping
 from latentplan.common.secrets import from_environment, is_masked, is_secret
 
 EXPERIMENTS = "experiments"

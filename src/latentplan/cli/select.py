@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from latentplan.cli.evaluate import evaluation_folder, file_stem, load_benchmarks, refuse_control_tokens
-from latentplan.cli.opening import fail, open_model
+from latentplan.cli.opening import fail, names_of, open_model, refuse_control_tokens
 from latentplan.cli.options import (
     BatchSize,
     Columns,
@@ -32,6 +31,7 @@ from latentplan.cli.options import (
     column_map,
 )
 from latentplan.common.files import write_atomically
+from latentplan.common.run_files import evaluation_folder, file_stem
 from latentplan.evaluation.best_of_n import Sampled, beside, sample_model
 from latentplan.evaluation.harness import versions
 from latentplan.evaluation.result_tables import best_of_n_markdown, best_of_n_table
@@ -40,6 +40,7 @@ from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import Problem
+from latentplan.problems.sources import load_benchmarks
 from latentplan.report.figures.accuracy_tokens import draw_best_of_n
 
 Models = Annotated[
@@ -116,7 +117,7 @@ def select(
     result = compare(label, problems, settings, seed, sampled, loaded)
     console.print(best_of_n_table(result))
     stem = (output or evaluation_folder(models[0]).with_name("selection")) / file_stem(
-        label, sampling, num_generations, seed
+        label, sampling.temperature, sampling.latent_temperature, num_generations, seed
     )
     for file in write(result, stem):
         console.print(Text(str(file)), soft_wrap=True)
@@ -160,19 +161,3 @@ def write(result: SelectionResult, stem: Path) -> list[Path]:
     files = [result.save(stem.with_name(f"{stem.name}.json"))]
     files.append(write_atomically(stem.with_name(f"{stem.name}.md"), best_of_n_markdown(result)))
     return [*files, *draw_best_of_n(result, stem)]
-
-
-def names_of(models: Sequence[Path]) -> list[str]:
-    """The runs' folders, with as many of those above them as tell them apart.
-
-    Raises:
-        ValueError: one is given twice.
-    """
-    runs = [model.resolve() for model in models]
-    runs = [run.parent if run.name == "model" else run for run in runs]
-    if len(set(runs)) < len(runs):
-        raise ValueError("the same model is given twice")
-    depth = 1
-    while len({run.parts[-depth:] for run in runs}) < len(runs):
-        depth += 1
-    return ["/".join(run.parts[-depth:]) for run in runs]

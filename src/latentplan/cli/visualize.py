@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from latentplan.cli.evaluate import load_benchmarks, refuse_control_tokens
-from latentplan.cli.opening import fail, open_model
+from latentplan.cli.opening import fail, open_model, refuse_control_tokens
 from latentplan.cli.options import (
     BatchSize,
     Columns,
@@ -32,12 +31,13 @@ from latentplan.cli.options import (
     TrustRemoteCode,
     column_map,
 )
-from latentplan.cli.own_problems import own_preset, run_of
+from latentplan.common.run_files import is_latent_checkpoint, run_of
 from latentplan.evaluation.collect_latents import collect_latents
 from latentplan.evaluation.latent_table import LatentTable
-from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint
+from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.problem import Problem
+from latentplan.problems.sources import load_benchmarks, own_preset
 from latentplan.report.figures.draw import LeftOut, Request, check_installed, draw_pictures
 from latentplan.report.figures.latent_maps import PROJECTIONS
 from latentplan.report.run_reader import ReportEntry, Run, load_runs

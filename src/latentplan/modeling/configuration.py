@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from latentplan.common.run_files import MODEL_TYPE
 from latentplan.modeling.folders.config_rules import (
     DTYPE,
     FLAG,
@@ -70,7 +71,7 @@ class LatentReasonerConfig(SavedConfig):
             after they have been merged into the weights.
     """
 
-    model_type = "latent_reasoner"
+    model_type = MODEL_TYPE
     auto_classes: ClassVar[dict[str, str]] = {
         "AutoConfig": "LatentReasonerConfig",
         "AutoModel": "LatentReasoner",

@@ -12,6 +12,7 @@ from transformers.utils import CONFIG_NAME
 from transformers.utils import logging as hf_logging
 
 from latentplan.common.plugins import CodeSource
+from latentplan.common.run_files import is_latent_checkpoint
 from latentplan.encoding.chat_template import ChatTemplate
 from latentplan.encoding.processor import Encoder
 from latentplan.modeling.configuration import LatentReasonerConfig
@@ -33,14 +34,6 @@ class LoadedModel:
     step_decoder: StepDecoder | None
     tokenizer: PreTrainedTokenizerBase
     encoder: Encoder
-
-
-def is_latent_checkpoint(folder: str | os.PathLike) -> bool:
-    """Whether a folder holds a saved `LatentReasoner` (rather than a plain language model)."""
-    config = Path(folder) / CONFIG_NAME
-    if not config.is_file():
-        return False
-    return f'"{LatentReasonerConfig.model_type}"' in config.read_text(encoding="utf-8", errors="replace")
 
 
 def find_model(folder: str | os.PathLike) -> Path:

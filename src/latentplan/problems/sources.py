@@ -21,6 +21,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
+
 from latentplan.common.plugins import names_own_code
 from latentplan.problems.benchmarks import BENCHMARKS, Benchmark, benchmark_named, benchmark_names
 from latentplan.problems.formats.own_data import ColumnMap, mapped_reader
@@ -343,3 +345,44 @@ def minigsm_preset(argument: str) -> MinigsmConfig | None:
     if not colon or preset not in PRESETS:
         raise DataError(f"{argument!r} is no minigsm preset; write minigsm:NAME with {', '.join(PRESETS)}")
     return PRESETS[preset]
+
+
+def load_benchmarks(
+    arguments: list[str],
+    num_problems: int | None,
+    *,
+    split: str = "test",
+    columns: ColumnMap | None = None,
+) -> dict[str, list[Problem]]:
+    """The problems of each benchmark argument by its label.
+
+    Raises:
+        DataError: an argument names nothing, two have the same label, or a file is empty or cannot be read.
+        ValueError: minigsm has fewer distinct problems than asked for.
+    """
+    problems: dict[str, list[Problem]] = {}
+    for argument in arguments:
+        label, load = evaluation_set(argument, limit=num_problems, split=split, columns=columns)
+        if label in problems:
+            raise DataError(f"two benchmarks are called {label!r}: evaluate them in two calls, with --output")
+        problems[label] = load()
+        if not problems[label]:
+            raise DataError(f"{argument!r} holds no problems")
+    return problems
+
+
+def own_preset(run: Path | None) -> str:
+    """`minigsm:PRESET` that a run was trained on.
+
+    Raises:
+        ValueError: there is no run around the model, or it was trained on something else.
+    """
+    try:
+        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) if run else None
+    except (OSError, yaml.YAMLError):
+        config = None
+    if isinstance(config, dict) and config.get("dataset_name") == ["minigsm"]:
+        preset = config.get("dataset_config") or "clock"  # as training takes it
+        if preset in PRESETS:
+            return f"minigsm:{preset}"
+    raise ValueError("which problems? name a --benchmark: the model belongs to no run on a minigsm preset")

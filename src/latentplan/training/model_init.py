@@ -21,6 +21,7 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from latentplan.common.plugins import CodeSource
+from latentplan.common.run_files import is_latent_checkpoint
 from latentplan.encoding.chat_template import ChatTemplate
 from latentplan.encoding.tokenizers import (
     END_LATENT,
@@ -41,7 +42,7 @@ from latentplan.modeling.folders.adapter_folders import WITHOUT_ADAPTER, has_ada
 from latentplan.modeling.folders.damage import blamed_on
 from latentplan.modeling.folders.remote_code import adapter_code, hub_kernels
 from latentplan.modeling.latent_heads import latent_head_class
-from latentplan.modeling.loading import LoadedModel, is_latent_checkpoint, load_model, refuse_damaged
+from latentplan.modeling.loading import LoadedModel, load_model, refuse_damaged
 from latentplan.modeling.lora import add_lora, merge_lora
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.saving import check_folder

@@ -12,11 +12,11 @@ from latentplan.cli.comparison.entries import Entry, Item, read_entries, row_nam
 from latentplan.cli.comparison.experiments import Experiment
 from latentplan.cli.comparison.runs import Benchmark
 from latentplan.cli.comparison.sweep import Rates
-from latentplan.cli.evaluate import load_benchmarks
 from latentplan.cli.recipe import with_settings
 from latentplan.cli.scale import scaled_settings
 from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import DataError
+from latentplan.problems.sources import load_benchmarks
 
 
 def asked_entries(

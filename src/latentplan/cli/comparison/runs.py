@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from latentplan.cli.comparison.entries import Entry, write_recipe
-from latentplan.cli.evaluate import file_stem
 from latentplan.cli.jobs import Commands
 from latentplan.cli.recipe import parse_recipe, trainer_of
 from latentplan.common.plugins import names_own_code
+from latentplan.common.run_files import file_stem
 from latentplan.modeling.sampling import Sampling
 from latentplan.training.configs import flatten_recipe
 from latentplan.training.run_directory import (
@@ -73,7 +73,9 @@ class Evaluations:
 
     def stem(self, benchmark: Benchmark, sampling: Sampling, num_generations: int) -> str:
         """Name of the files of results, without the suffix."""
-        return file_stem(benchmark.label, sampling, num_generations, 0)
+        return file_stem(
+            benchmark.label, sampling.temperature, sampling.latent_temperature, num_generations, 0
+        )
 
     def pending(self, run: Path, trusted: bool = False) -> Commands:
         """The evaluations of a run that there are no results of; `trusted`, with code that the run names."""

@@ -18,10 +18,9 @@ from typing import Any
 
 from latentplan.cli.comparison.entries import Entry
 from latentplan.cli.comparison.runs import TRUST, Evaluations, Runs
-from latentplan.cli.evaluate import file_stem
 from latentplan.cli.jobs import Commands, Job
 from latentplan.common.files import write_atomically
-from latentplan.modeling.sampling import Sampling
+from latentplan.common.run_files import file_stem
 
 VALIDATION = "validation"
 
@@ -139,7 +138,7 @@ class Sweep:
         return command if threads is None else [*command, "--torch_threads", str(threads)]
 
     def _accuracy(self, run: Path) -> float | None:
-        stem = file_stem(self.label, Sampling.greedy(self.evaluations.max_new_tokens), 1, 0)
+        stem = file_stem(self.label, 0.0, 0.0, 1, 0)
         try:
             return float(json.loads((run / VALIDATION / f"{stem}.json").read_text())["accuracy"]["estimate"])
         except (OSError, ValueError, KeyError, TypeError):

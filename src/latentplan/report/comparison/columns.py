@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from latentplan.report.comparison import measures
-from latentplan.report.comparison.measures import Comparison, Row
+from latentplan.report.comparison.measures import (
+    Comparison,
+    Row,
+    accuracy,
+    coherence,
+    data_passes,
+    latents_matter,
+    mean,
+    over_seeds,
+    pass_at_k,
+    problems_per_second,
+    recorded,
+    steps,
+)
 
 NumberRow = dict[str, Any]
 
@@ -30,7 +42,7 @@ def _what(row: Row, benchmark: str) -> NumberRow:
 
 
 def _measured(row: Row, benchmark: str) -> NumberRow:
-    estimate, low, high = measures.accuracy(row, benchmark)
+    estimate, low, high = accuracy(row, benchmark)
     paths = {
         "tokens": ("tokens", "mean"),
         "latents": ("tokens", "latents"),
@@ -45,25 +57,25 @@ def _measured(row: Row, benchmark: str) -> NumberRow:
         "accuracy": estimate,
         "accuracy_low": low,
         "accuracy_high": high,
-        "coherence": measures.coherence(row, benchmark),
-        **{name: measures.over_seeds(row, benchmark, *path) for name, path in paths.items()},
-        "latents_matter": measures.latents_matter(row, benchmark),
-        "problems_per_second": measures.problems_per_second(row, benchmark),
+        "coherence": coherence(row, benchmark),
+        **{name: over_seeds(row, benchmark, *path) for name, path in paths.items()},
+        "latents_matter": latents_matter(row, benchmark),
+        "problems_per_second": problems_per_second(row, benchmark),
     }
 
 
 def _cost(row: Row) -> NumberRow:
     return {
-        "steps": measures.steps(row),
-        "data_passes": measures.data_passes(row),
-        "training_tokens": measures.recorded(row, "tokens_trained"),
-        "training_seconds": measures.recorded(row, "seconds"),
-        "training_flops": measures.recorded(row, "flops"),
+        "steps": steps(row),
+        "data_passes": data_passes(row),
+        "training_tokens": recorded(row, "tokens_trained"),
+        "training_seconds": recorded(row, "seconds"),
+        "training_flops": recorded(row, "flops"),
         "seconds_with_starts": row.total_seconds,
         "flops_with_starts": row.total_flops,
-        "learning_rate": measures.mean(run.config.get("learning_rate") for run in row.runs),
+        "learning_rate": mean(run.config.get("learning_rate") for run in row.runs),
     }
 
 
 def _sampled(row: Row, benchmark: str) -> NumberRow:
-    return {f"pass@{k}": value for k, value in measures.pass_at_k(row, benchmark).items()}
+    return {f"pass@{k}": value for k, value in pass_at_k(row, benchmark).items()}
