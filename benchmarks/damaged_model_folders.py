@@ -587,7 +587,7 @@ def prepare(work: Path) -> Watch:
 
 def work_through(numbers: list[int], seed: int, bases: list[Path], work: Path, results: Any) -> None:
     """Runs the folders of `numbers` in turn, and puts what was begun and what came of it into `results`."""
-    from latentplan.cli.child import end_with_parent
+    from latentplan.cli.subprocess_entry import end_with_parent
 
     end_with_parent()
     work.mkdir(parents=True, exist_ok=True)

@@ -27,9 +27,9 @@ from transformers import AutoModelForCausalLM
 
 from latentplan.cli.app import app
 from latentplan.cli.estimate import read_plan
-from latentplan.cli.recipe import recipe_names
 from latentplan.encoding.processor import Encoder
 from latentplan.encoding.tokenizers import add_special_tokens, problem_texts, train_byte_level_bpe
+from latentplan.experiments.recipes import recipe_names
 from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.training.memory.backbone_shapes import SHAPES, shape_from
 from latentplan.training.memory.dry_run import Lengths

@@ -13,14 +13,12 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from latentplan.cli import jobs
 from latentplan.cli.app import app
-from latentplan.cli.comparison.asked import asked_rates
-from latentplan.cli.comparison.budget import equal_flops, equal_steps, length_of, stage_costs
-from latentplan.cli.comparison.entries import Item, read_entries
-from latentplan.cli.comparison.experiments import experiment_names, read_experiment
-from latentplan.cli.recipe import parse_recipe, trainer_of
-from latentplan.cli.scale import proportional
+from latentplan.cli.compare import asked_rates
+from latentplan.experiments import jobs
+from latentplan.experiments.budget import equal_flops, equal_steps, length_of, stage_costs
+from latentplan.experiments.comparison_spec import Item, experiment_names, read_entries, read_experiment
+from latentplan.experiments.recipes import parse_recipe, proportional, trainer_of
 
 BACKBONE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 COMMON = {"dataset_size": 40, "per_device_train_batch_size": 8, "logging_steps": 1, "save_steps": 1}

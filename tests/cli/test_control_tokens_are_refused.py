@@ -12,7 +12,8 @@ from tokenizer_families import FAMILIES, make
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
-from latentplan.cli import ask, attribute, data_check, diagnose, evaluate, select, train, visualize
+from latentplan.cli import ask, attribute, diagnose, evaluate, select, train, visualize
+from latentplan.cli import data as data_check
 from latentplan.encoding.control_tokens import ControlTokenError
 from latentplan.evaluation.harness import evaluate as run_evaluation
 from latentplan.modeling.loading import load_model

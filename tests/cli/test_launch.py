@@ -9,7 +9,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from typer.testing import CliRunner
 
-from latentplan.cli import launch
+from latentplan.cli import train as launch
 from latentplan.cli.app import app
 
 

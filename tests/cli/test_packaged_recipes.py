@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from latentplan.cli.recipe import find_recipe, parse_recipe, recipe_names
+from latentplan.experiments.recipes import find_recipe, parse_recipe, recipe_names
 from latentplan.methods.base import methods
 from latentplan.modeling.latent_heads import LATENT_HEADS
 from latentplan.problems.benchmarks import BENCHMARKS

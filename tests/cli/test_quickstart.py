@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from latentplan.cli import jobs
 from latentplan.cli.app import app
+from latentplan.experiments import jobs
 
 METHODS = [
     "cot",
@@ -119,7 +119,9 @@ def test_a_job_that_fails_ends_the_others(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death")
 def test_children_end_even_with_a_parent_that_is_killed():
-    child = "from latentplan.cli.child import end_with_parent as e; e(); print(1, flush=True); input()"
+    child = (
+        "from latentplan.cli.subprocess_entry import end_with_parent as e; e(); print(1, flush=True); input()"
+    )
     parent = (
         "import subprocess, sys, time; "
         f"child = subprocess.Popen([sys.executable, '-c', {child!r}], stdin=subprocess.PIPE, "

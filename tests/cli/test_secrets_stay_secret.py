@@ -9,10 +9,10 @@ import sys
 import pytest
 import yaml
 
-from latentplan.cli import launch
+from latentplan.cli import train as launch
 from latentplan.cli.app import app
-from latentplan.cli.recipe import parse_recipe
 from latentplan.common.secrets import MASK
+from latentplan.experiments.recipes import parse_recipe
 from latentplan.problems.training_set import DataArguments
 from latentplan.report.run_reader import ReportEntry, load_runs
 from latentplan.training import run_training as runs

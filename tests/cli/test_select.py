@@ -7,7 +7,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from latentplan.cli.opening import names_of
+from latentplan.cli.load_or_exit import names_of
 from latentplan.cli.select import select
 from latentplan.evaluation.results import SelectionResult
 from latentplan.problems.minigsm import PRESETS, generate

@@ -8,7 +8,7 @@ import yaml
 from typer.testing import CliRunner
 
 from latentplan.cli.app import app
-from latentplan.cli.recipe import find_recipe, parse_recipe, recipe_names
+from latentplan.experiments.recipes import find_recipe, parse_recipe, recipe_names
 from latentplan.modeling.loading import load_model
 from latentplan.problems.training_set import DataArguments
 from latentplan.training.configs import GRPOConfig, ModelArguments, SFTConfig

@@ -12,9 +12,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from typer.testing import CliRunner
 
 from latentplan.cli.app import app
-from latentplan.cli.comparison.entries import Entry
-from latentplan.cli.comparison.runs import Benchmark, Evaluations, Runs
 from latentplan.common.plugins import CodeSource, UntrustedCodeError, import_named
+from latentplan.experiments.comparison_runs import Benchmark, Evaluations, Runs
+from latentplan.experiments.comparison_spec import Entry
 from latentplan.modeling.backbones import UnsupportedBackboneError
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.folders.damage import DamagedModelError

@@ -10,8 +10,7 @@ import pytest
 import typer.main
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from latentplan.cli.app import app
-from latentplan.cli.deferred import DeferredCommand
+from latentplan.cli.app import DeferredCommand, app
 from latentplan.common.secrets import (
     MASK,
     is_masked,

@@ -12,8 +12,8 @@ import typer
 
 from latentplan.cli.app import app
 from latentplan.cli.estimate import read_plan
-from latentplan.cli.launch import find_config, split_arguments
-from latentplan.cli.recipe import parse_recipe, recipe_names
+from latentplan.cli.train import find_config, split_arguments
+from latentplan.experiments.recipes import parse_recipe, recipe_names
 from latentplan.methods.base import Method, get_method, methods
 from latentplan.modeling.loading import load_model
 from latentplan.modeling.sampling import Sampling

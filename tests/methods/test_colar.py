@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from latentplan.cli.opening import choose_compression
+from latentplan.cli.load_or_exit import choose_compression
 from latentplan.methods.colar import collate_groups, compress
 from latentplan.modeling import counter_rng
 from latentplan.modeling.sampling import Sampling

@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from latentplan.cli.data_check import check
+from latentplan.cli.data import check
 from latentplan.evaluation.best_of_n import samples_of
 from latentplan.evaluation.harness import evaluate
 from latentplan.evaluation.lm_harness.latentplan_lm import accuracy, load

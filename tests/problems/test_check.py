@@ -6,7 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from latentplan.cli.data_check import check
+from latentplan.cli.data import check
 from latentplan.problems.check import Doubt, check_file
 from latentplan.problems.problem import DataError, Problem
 

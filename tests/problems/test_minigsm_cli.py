@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from latentplan.cli.data_make import minigsm
+from latentplan.cli.data import minigsm
 from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.problems.problem import Problem
 

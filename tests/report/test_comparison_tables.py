@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from latentplan.report.comparison import build_comparison
+from latentplan.experiments.comparison_tables import build_comparison
 
 
 def write(file, content):

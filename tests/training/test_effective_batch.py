@@ -3,7 +3,7 @@
 import pytest
 from transformers import TrainingArguments
 
-from latentplan.cli.recipe import parse_recipe
+from latentplan.experiments.recipes import parse_recipe
 from latentplan.problems.training_set import DataArguments
 from latentplan.training.configs import ModelArguments, RunConfig, SFTConfig
 from latentplan.training.sft_trainer import make_curriculum

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from latentplan.cli.opening import check_samples, fail, open_model
+from latentplan.cli.load_or_exit import check_samples, fail, open_model
 from latentplan.cli.options import (
     CompressionFactor,
     Device,

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from latentplan.cli.opening import fail, names_of, open_model, refuse_control_tokens
+from latentplan.cli.load_or_exit import fail, names_of, open_model, refuse_control_tokens
 from latentplan.cli.options import (
     BatchSize,
     Columns,

@@ -4,6 +4,8 @@ latentplan compare quickstart/cot quickstart/coconut quickstart/atp_latent_sft -
 latentplan compare --experiment ablations --learning_rates 1e-3,2e-3,4e-3 --workers 2 --torch_threads 1
 
 It goes on where it was interrupted; runs that have finished are not done again.
+
+What is asked for on the command line, as entries and benchmarks.
 """
 
 from __future__ import annotations
@@ -15,24 +17,119 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.text import Text
 
-from latentplan.cli.comparison.asked import asked_benchmarks, asked_entries, asked_rates, own_world
-from latentplan.cli.comparison.entries import Entry
-from latentplan.cli.comparison.equalise import equalise
-from latentplan.cli.comparison.experiments import Experiment, experiment_names, read_experiment
-from latentplan.cli.comparison.plan import Plan
-from latentplan.cli.comparison.runs import Evaluations, Runs, conflict_message
-from latentplan.cli.comparison.sweep import VALIDATION, Rates, Sweep
-from latentplan.cli.jobs import Job, JobFailedError, run_jobs
-from latentplan.cli.opening import fail
+from latentplan.cli.load_or_exit import fail
 from latentplan.cli.options import BatchSize, TorchThreads, TrustRemoteCode
-from latentplan.cli.recipe import quiet_libraries
+from latentplan.experiments.comparison_plan import Plan, equalise
+from latentplan.experiments.comparison_runs import Benchmark, Evaluations, Runs, conflict_message
+from latentplan.experiments.comparison_spec import (
+    Entry,
+    Experiment,
+    Item,
+    experiment_names,
+    read_entries,
+    read_experiment,
+    row_names,
+)
+from latentplan.experiments.comparison_tables import build_comparison
+from latentplan.experiments.jobs import Job, JobFailedError, run_jobs
+from latentplan.experiments.lr_sweep import VALIDATION, Rates, Sweep
+from latentplan.experiments.recipes import quiet_libraries, scaled_settings, with_settings
+from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import DataError
-from latentplan.report.comparison import build_comparison
+from latentplan.problems.sources import load_benchmarks
 from latentplan.training.run_directory import RunConflictError, command_line
+
+
+def asked_entries(
+    recipes: Sequence[str], asked: Experiment, settings: Sequence[str], scale: float
+) -> tuple[list[Entry], list[str]]:
+    """The entries, and the names of the rows in the order in which they were asked for.
+
+    Args:
+        recipes: of the command line.
+        asked: the experiment, whose rows come first.
+        settings: of all recipes, `NAME=VALUE`.
+        scale: share of the optimisation steps.
+
+    Raises:
+        typer.BadParameter: nothing is asked for, or something that does not exist.
+    """
+    items = [*asked.recipes, *(Item(recipe) for recipe in recipes)]
+    if not items:
+        raise typer.BadParameter("name recipes to compare, or an --experiment")
+    common = {**asked.settings, **dict(_setting(text) for text in settings)}
+    entries = read_entries(items, common)
+    for entry in entries:
+        entry.settings = with_settings(entry.settings, scaled_settings(entry.settings, scale))
+    return entries, row_names(items)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"--set takes NAME=VALUE, got {text!r}")
+    number = yaml.safe_load(value)
+    try:
+        return name, float(number) if isinstance(number, str) else number  # YAML takes 1e-3 for a text
+    except ValueError:
+        return name, number
+
+
+def own_world(entries: Sequence[Entry]) -> list[str]:
+    """The minigsm preset that all rows are trained on. Raises typer.BadParameter where there is none."""
+    listed = [entry.settings for entry in entries if entry.listed]
+    presets = {settings.get("dataset_config") or "clock" for settings in listed}
+    elsewhere = [
+        each for each in listed if each.get("dataset_name", "minigsm") not in ("minigsm", ["minigsm"])
+    ]
+    if len(presets) != 1 or elsewhere:
+        raise typer.BadParameter(
+            "the recipes are not all trained on one preset of minigsm: name a --benchmark"
+        )
+    return [f"minigsm:{preset}" for preset in presets]
+
+
+def asked_rates(text: str) -> Rates:
+    """The learning rates in `1e-3,2e-3`, or factors of each recipe's own in `x0.5,x1,x2`.
+
+    Raises typer.BadParameter for anything else.
+    """
+    words = text.replace(",", " ").split()
+    relative = bool(words) and all(word.startswith("x") for word in words)
+    try:
+        numbers = [float(word.removeprefix("x") if relative else word) for word in words]
+    except ValueError:
+        numbers = [0.0]
+    if any(number <= 0 for number in numbers):
+        raise typer.BadParameter(
+            f"--learning_rates takes rates (1e-3,2e-3), or factors of each recipe's own (x0.5,x1,x2), "
+            f"got {text!r}"
+        )
+    return Rates(tuple(dict.fromkeys(numbers)), relative)
+
+
+def asked_benchmarks(
+    arguments: Sequence[str], num_problems: int | None, split: str = "test"
+) -> list[Benchmark]:
+    """The benchmarks, which are read to see that they are there, and which problems they hold.
+
+    Raises:
+        DataError, ValueError: one of them cannot be read, or two have the same name.
+    """
+    found = []
+    for argument in arguments:
+        for label, problems in load_benchmarks([argument], num_problems, split=split).items():
+            asked = frozenset(problem.question for problem in problems)
+            found.append(Benchmark(argument, label, question_fingerprint(problems), len(problems), asked))
+    if len({benchmark.label for benchmark in found}) < len(found):
+        raise DataError("two benchmarks have the same name: give them names, NAME=FILE")
+    return found
+
 
 Names = Annotated[
     list[str] | None, typer.Argument(help="Recipes: names of those that come with latentplan, or files.")

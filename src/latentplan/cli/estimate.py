@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedConfig
 
-from latentplan.cli.opening import fail
-from latentplan.cli.recipe import parse_recipe, quiet_libraries, recipe_names
+from latentplan.cli.load_or_exit import fail
 from latentplan.common.plugins import CodeSource
 from latentplan.common.run_files import is_latent_checkpoint
+from latentplan.experiments.recipes import parse_recipe, quiet_libraries, recipe_names
 from latentplan.methods.base import get_method
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.folders.damage import blamed_on

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from latentplan.cli.opening import check_samples, fail, open_model, refuse_control_tokens
+from latentplan.cli.load_or_exit import check_samples, fail, open_model, refuse_control_tokens
 from latentplan.cli.options import (
     BatchSize,
     Columns,

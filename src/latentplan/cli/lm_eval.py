@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from latentplan.cli.opening import fail
+from latentplan.cli.load_or_exit import fail
 from latentplan.evaluation.lm_harness import TASKS
 
 PASS_THROUGH = {

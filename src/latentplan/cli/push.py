@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from latentplan.cli.opening import fail
+from latentplan.cli.load_or_exit import fail
 
 
 def push(

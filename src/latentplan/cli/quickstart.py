@@ -25,12 +25,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from latentplan.cli.jobs import Job, JobFailedError, run_jobs
-from latentplan.cli.opening import fail
-from latentplan.cli.recipe import find_recipe
-from latentplan.cli.scale import count_steps, scaled_settings
+from latentplan.cli.load_or_exit import fail
 from latentplan.common.files import write_atomically
 from latentplan.common.run_files import file_stem, is_evaluated
+from latentplan.experiments.jobs import Job, JobFailedError, run_jobs
+from latentplan.experiments.recipes import count_steps, find_recipe, scaled_settings
 from latentplan.report.page import build_report
 from latentplan.report.run_reader import ReportEntry
 from latentplan.report.wording import decimal, percent

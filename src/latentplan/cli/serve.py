@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from latentplan.cli.opening import fail, open_model
+from latentplan.cli.load_or_exit import fail, open_model
 from latentplan.cli.options import Device, InputRuleName, InputRuleSettings, TorchThreads, TrustRemoteCode
 from latentplan.modeling.loading import LoadedModel
 from latentplan.serving.settings import ServeSettings

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentplan.cli.comparison.entries import Entry, write_recipe
-from latentplan.cli.jobs import Commands
-from latentplan.cli.recipe import parse_recipe, trainer_of
 from latentplan.common.plugins import names_own_code
 from latentplan.common.run_files import file_stem
+from latentplan.experiments.comparison_spec import Entry, write_recipe
+from latentplan.experiments.jobs import Commands
+from latentplan.experiments.recipes import parse_recipe, trainer_of
 from latentplan.modeling.sampling import Sampling
 from latentplan.training.configs import flatten_recipe
 from latentplan.training.run_directory import (

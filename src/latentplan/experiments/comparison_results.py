@@ -1,11 +1,17 @@
-"""What the runs of a comparison measured, and what it comes to over the seeds."""
+"""What the runs of a comparison measured, and what it comes to over the seeds.
+
+Every pair of rows tested on the problems that both have answered with every seed.
+
+The columns of the tables: one flat row of numbers for each method and benchmark, None where unmeasured.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,7 +19,7 @@ from typing import Any
 import yaml
 
 from latentplan.common.secrets import masked, masked_command
-from latentplan.evaluation.statistics import mean_interval
+from latentplan.evaluation.statistics import holm, mcnemar, mean_interval, paired_bootstrap, sign_flip_test
 from latentplan.report.run_reader import coherence_of, dig, is_number
 
 Json = dict[str, Any]
@@ -231,3 +237,139 @@ def _passes(run: RunFiles) -> float | None:
 def is_close(one: float, other: float) -> bool:
     """Whether two costs differ by less than 2%."""
     return math.isclose(one, other, rel_tol=0.02)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Row b against row a on one benchmark.
+
+    Attributes:
+        benchmark, a, b: which.
+        num_problems: that both have answered.
+        difference: accuracy of b minus that of a, the mean over seeds.
+        low, high: 95% paired bootstrap over problems.
+        seeds_low, seeds_high: 95% Student interval of the difference over seeds; None with one seed.
+        p_value: of the sign-flip test over problems (McNemar's exact test with one seed).
+        p_holm: corrected for all pairs of the benchmark.
+        mcnemar: of each seed, the problems that only a and only b solved, and the p-value.
+    """
+
+    benchmark: str
+    a: str
+    b: str
+    num_problems: int
+    difference: float
+    low: float
+    high: float
+    seeds_low: float | None
+    seeds_high: float | None
+    p_value: float
+    mcnemar: list[dict[str, Any]]
+    p_holm: float = 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def all_pairs(comparison: Comparison, benchmark: str) -> list[Pair]:
+    """Every two rows, those with the reference first, each with the reference or the earlier row as a."""
+    reference = comparison.plan["reference"]
+    rows = sorted(comparison.rows, key=lambda row: row.name != reference)
+    found = [_pair(one, other, benchmark) for one, other in combinations(rows, 2)]
+    pairs = [pair for pair in found if pair is not None]
+    corrected = holm([pair.p_value for pair in pairs])
+    return [replace(pair, p_holm=p) for pair, p in zip(pairs, corrected, strict=True)]
+
+
+def _pair(one: Row, other: Row, benchmark: str) -> Pair | None:
+    both = [
+        (first.predictions.get(benchmark, {}), second.predictions.get(benchmark, {}))
+        for first, second in zip(one.runs, other.runs, strict=True)
+    ]
+    both = [(first, second) for first, second in both if first and second]
+    if not both:
+        return None
+    shared = [key for key in both[0][0] if all(key in each for pair in both for each in pair)]
+    if not shared:
+        return None
+    gains = [sum(second[key] - first[key] for first, second in both) for key in shared]
+    by_seed = [sum(second[key] - first[key] for key in shared) / len(shared) for first, second in both]
+    estimate, low, high = paired_bootstrap([gain / len(both) for gain in gains])
+    spread = mean_interval(by_seed) if len(by_seed) > 1 else None
+    tests = [mcnemar([a[key] for key in shared], [b[key] for key in shared]) for a, b in both]
+    return Pair(
+        benchmark,
+        one.name,
+        other.name,
+        len(shared),
+        estimate,
+        low,
+        high,
+        None if spread is None else spread.low,
+        None if spread is None else spread.high,
+        sign_flip_test(gains),
+        [test._asdict() for test in tests],
+    )
+
+
+NumberRow = dict[str, Any]
+
+
+def flat_rows(comparison: Comparison) -> list[NumberRow]:
+    """Every method on every benchmark, as `table.csv` has it."""
+    return [
+        {**_what(row, benchmark), **_measured(row, benchmark), **_cost(row), **_sampled(row, benchmark)}
+        for benchmark in comparison.benchmarks
+        for row in comparison.rows
+    ]
+
+
+def _what(row: Row, benchmark: str) -> NumberRow:
+    return {
+        "benchmark": benchmark,
+        "name": row.name,
+        "method": row.title,
+        "recipe": row.entry["recipe"],
+        "seeds": len([run for run in row.runs if run.results.get(benchmark)]),
+    }
+
+
+def _measured(row: Row, benchmark: str) -> NumberRow:
+    estimate, low, high = accuracy(row, benchmark)
+    paths = {
+        "tokens": ("tokens", "mean"),
+        "latents": ("tokens", "latents"),
+        "text_tokens": ("tokens", "text"),
+        "plan_score": ("plan_score",),
+        "reconstruction": ("reconstruction", "teacher_exact"),
+        "accuracy_zeroed": ("latent_use", "zero"),
+        "accuracy_noise": ("latent_use", "noise"),
+        "accuracy_other_question": ("latent_use", "other_question"),
+    }
+    return {
+        "accuracy": estimate,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "coherence": coherence(row, benchmark),
+        **{name: over_seeds(row, benchmark, *path) for name, path in paths.items()},
+        "latents_matter": latents_matter(row, benchmark),
+        "problems_per_second": problems_per_second(row, benchmark),
+    }
+
+
+def _cost(row: Row) -> NumberRow:
+    return {
+        "steps": steps(row),
+        "data_passes": data_passes(row),
+        "training_tokens": recorded(row, "tokens_trained"),
+        "training_seconds": recorded(row, "seconds"),
+        "training_flops": recorded(row, "flops"),
+        "seconds_with_starts": row.total_seconds,
+        "flops_with_starts": row.total_flops,
+        "learning_rate": mean(run.config.get("learning_rate") for run in row.runs),
+    }
+
+
+def _sampled(row: Row, benchmark: str) -> NumberRow:
+    return {f"pass@{k}": value for k, value in pass_at_k(row, benchmark).items()}

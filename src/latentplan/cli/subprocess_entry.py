@@ -1,6 +1,6 @@
 """Several commands in one process, which saves importing PyTorch for each, and which ends with its parent.
 
-python -m latentplan.cli.child '[["sft", "--config", "quickstart/cot"], ["evaluate", ...]]'
+python -m latentplan.cli.subprocess_entry '[["sft", "--config", "quickstart/cot"], ["evaluate", ...]]'
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ def _start(job: Job) -> None:
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("w" if trains else "a") as log:
         job.process = subprocess.Popen(
-            [sys.executable, "-m", "latentplan.cli.child", json.dumps(commands)],
+            [sys.executable, "-m", "latentplan.cli.subprocess_entry", json.dumps(commands)],
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,

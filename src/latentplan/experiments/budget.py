@@ -12,8 +12,8 @@ from typing import Any
 
 import typer
 
-from latentplan.cli.comparison.entries import Entry
-from latentplan.cli.scale import proportional
+from latentplan.experiments.comparison_spec import Entry
+from latentplan.experiments.recipes import proportional
 from latentplan.training.configs import SFTConfig
 from latentplan.training.sft_trainer import make_curriculum
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentplan.cli.comparison.entries import Entry
-from latentplan.cli.comparison.runs import TRUST, Evaluations, Runs
-from latentplan.cli.jobs import Commands, Job
 from latentplan.common.files import write_atomically
 from latentplan.common.run_files import file_stem
+from latentplan.experiments.comparison_runs import TRUST, Evaluations, Runs
+from latentplan.experiments.comparison_spec import Entry
+from latentplan.experiments.jobs import Commands, Job
 
 VALIDATION = "validation"
 
