@@ -7,25 +7,30 @@ import sys
 
 import pytest
 
-from latentplan.common.renamed_modules import RENAMED
+from latentplan.common.renamed_modules import _MOVED, RENAMED
 
 
 @pytest.mark.parametrize("old", sorted(RENAMED))
 def test_an_old_name_gives_the_same_objects_with_a_notice(old):
-    renamed = RENAMED[old]
-    with pytest.warns(DeprecationWarning, match=f"is {renamed.module} now"):
+    sys.modules.pop(old, None)  # a package is there once one of its parts has been imported
+    with pytest.warns(DeprecationWarning, match=f"{old} is {RENAMED[old]} now"):
         module = importlib.import_module(old)
-    new = importlib.import_module(renamed.module)
+    new = importlib.import_module(RENAMED[old])
     own = [name for name in vars(new) if not name.startswith("_")]
-    assert own
+    assert own or new.__path__
     assert all(getattr(module, name) is getattr(new, name) for name in own)
-    for was, name in renamed.names.items():
-        assert getattr(module, was) is getattr(new, name)
+
+
+@pytest.mark.parametrize(("old", "name"), [(old, name) for old, names in _MOVED.items() for name in names])
+def test_a_name_that_moved_on_is_found_where_it_was(old, name):
+    home, _, attribute = _MOVED[old][name].partition(":")
+    found = getattr(importlib.import_module(f"latentplan.{old}"), name)
+    assert found is getattr(importlib.import_module(f"latentplan.{home}"), attribute)
 
 
 def test_no_old_name_is_a_module_of_its_own():
     for old in RENAMED:
-        assert importlib.util.find_spec(old).origin is None
+        assert importlib.util.find_spec(old).origin is None, old
 
 
 def test_what_was_pickled_under_an_old_name_is_found():

@@ -11,7 +11,7 @@ import logging
 import os
 import pkgutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -101,3 +101,10 @@ def modules_of(package: str) -> list[ModuleType]:
     """Imports every module of a package, in the order of their names: what plugs in as a file of a folder."""
     folder = importlib.import_module(package).__path__
     return [importlib.import_module(f"{package}.{found.name}") for found in pkgutil.iter_modules(folder)]
+
+
+def setting(default: Any, help: str) -> Any:
+    """Returns a field of a dataclass; lists and mappings are copied for each instance."""
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata={"help": help})
+    return field(default=default, metadata={"help": help})

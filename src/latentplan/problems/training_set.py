@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import latentplan
-from latentplan.common.settings import setting
+from latentplan.common.plugins import setting
 from latentplan.problems.decontamination import refuse_overlap
 from latentplan.problems.disk_cache import Cache, cache_root
 from latentplan.problems.fingerprint import question_keys

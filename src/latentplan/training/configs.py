@@ -14,8 +14,8 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from latentplan.common.plugins import setting
 from latentplan.common.secrets import is_secret, masked
-from latentplan.common.settings import setting
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.token_loop import InputRule
 
