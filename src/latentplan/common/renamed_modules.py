@@ -181,6 +181,8 @@ def _read(text: str) -> dict[str, str]:
 
 RENAMED = _read(_RENAMED)
 """Old to new names."""
+_GONE = frozenset(["latentplan.evaluation.selection"])
+"""Packages that have no successor, only their modules have."""
 
 
 class _Finder(MetaPathFinder, Loader):
@@ -190,10 +192,9 @@ class _Finder(MetaPathFinder, Loader):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Answers for old names alone, and for the packages that they stood in."""
-        is_package = any(old.startswith(f"{fullname}.") for old in RENAMED)
-        if not is_package and fullname not in RENAMED:
+        if fullname not in RENAMED and fullname not in _GONE:
             return None
-        return ModuleSpec(fullname, self, is_package=is_package)
+        return ModuleSpec(fullname, self, is_package=any(old.startswith(f"{fullname}.") for old in RENAMED))
 
     def exec_module(self, module: ModuleType) -> None:
         """Fills the module with what the renamed one holds."""
@@ -215,4 +216,5 @@ class _Finder(MetaPathFinder, Loader):
 def accept_old_names() -> None:
     """Has Python import modules by their old names, too."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.append(_Finder())
+        # First, since a folder that only holds __pycache__ would be found as a package.
+        sys.meta_path.insert(0, _Finder())
