@@ -41,7 +41,7 @@ def held() -> float:
 
 
 def measure(mode: str, file: Path, cache: Path, results: Any) -> None:
-    from latentplan.encoding.processor import Encoder
+    from latentplan.encoding.processor import ProblemProcessor
     from latentplan.encoding.token_store import encode_problems
     from latentplan.encoding.tokenizers import add_special_tokens, problem_texts, train_byte_level_bpe
     from latentplan.problems import training_set as reading
@@ -67,7 +67,7 @@ def measure(mode: str, file: Path, cache: Path, results: Any) -> None:
     start = time.perf_counter()
     problems, _ = load_training_problems(data)
     read = time.perf_counter()
-    encoded, _ = encode_problems(problems, Encoder(tokenizer), data)
+    encoded, _ = encode_problems(problems, ProblemProcessor(tokenizer), data)
     end = time.perf_counter()
     done.set()
     watcher.join()

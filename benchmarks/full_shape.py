@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM
 
 from latentplan.cli.app import app
 from latentplan.cli.estimate import read_plan
-from latentplan.encoding.processor import Encoder
+from latentplan.encoding.processor import ProblemProcessor
 from latentplan.encoding.tokenizers import add_special_tokens, problem_texts, train_byte_level_bpe
 from latentplan.experiments.recipes import recipe_names
 from latentplan.problems.minigsm import PRESETS, generate
@@ -78,7 +78,7 @@ def make_data(path: Path, tokenizer: Any, tiny: bool) -> Lengths:
     """Problems of up to five steps, as a file of ours; how long the longest are in tokens."""
     problems = list(generate(PRESETS["default"], split="train", count=200 if tiny else 4000, seed=0))
     path.write_text("".join(json.dumps(problem.to_json()) + "\n" for problem in problems))
-    encoded = Encoder(tokenizer).encode_all(problems)
+    encoded = ProblemProcessor(tokenizer).encode_all(problems)
     return Lengths(
         question=max(len(each.question) for each in encoded) + 1,
         step=max(len(step) for each in encoded for step in each.steps) + 1,

@@ -29,7 +29,7 @@ from latentplan.modeling.latent_heads import standard_normal_kl
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling, draw
 from latentplan.rollout.engine import chain_noise
-from latentplan.training.trainable_model import LatentSystem
+from latentplan.training.trainable_model import LatentModelForTraining
 
 
 @dataclass
@@ -93,8 +93,8 @@ def roll_out_one(
     return Trajectory(torch.stack(latents) if latents else none, written)
 
 
-def supervised_loss(system: LatentSystem, batch: Batch) -> torch.Tensor:
-    """The loss of a supervised ATP-Latent, SIM-CoT or Coconut batch, equal to `LatentSystem`'s."""
+def supervised_loss(system: LatentModelForTraining, batch: Batch) -> torch.Tensor:
+    """The loss of a supervised ATP-Latent, SIM-CoT or Coconut batch, equal to `LatentModelForTraining`'s."""
     reasoner, weights = system.reasoner, system.weights
     question, slots = batch["question_ids"].shape[1], batch["slot_mask"].shape[1]
     mask = torch.cat([batch["question_mask"], batch["slot_mask"], batch["text_mask"]], dim=1)
@@ -148,7 +148,7 @@ def supervised_loss(system: LatentSystem, batch: Batch) -> torch.Tensor:
     return total
 
 
-def _decoder_loss(system: LatentSystem, batch: Batch, latents: torch.Tensor) -> torch.Tensor:
+def _decoder_loss(system: LatentModelForTraining, batch: Batch, latents: torch.Tensor) -> torch.Tensor:
     """Step after step with all rows; those without the step are decoded too and not counted."""
     decoder, size = system.step_decoder, system.reasoner.config.latents_per_step
     rows, losses = latents.shape[0], []

@@ -31,7 +31,7 @@ from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.problems.problem import Problem
 from latentplan.training.memory.backbone_shapes import SHAPES, shape_from
-from latentplan.training.trainable_model import LatentSystem, make_encoder
+from latentplan.training.trainable_model import LatentModelForTraining, make_processor
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Workload:
     """A random ATP-Latent system of a shape, with problems for it."""
 
     shape: Shape
-    system: LatentSystem
+    system: LatentModelForTraining
     loaded: LoadedModel
     problems: Sequence[Problem]
 
@@ -95,10 +95,10 @@ class Workload:
     def batch(self, stage: int, rows: int) -> Batch:
         """A supervised batch of a stage of the curriculum on the model's device."""
         problems = self.problems[:rows]
-        encoded = self.loaded.encoder.encode_all(problems)
+        encoded = self.loaded.processor.encode_all(problems)
         config, method = self.reasoner.config, self.system.method
         batch = method.batch(
-            self.loaded.encoder, encoded, [stage] * rows, config, torch.arange(rows, dtype=torch.long)
+            self.loaded.processor, encoded, [stage] * rows, config, torch.arange(rows, dtype=torch.long)
         )
         return {name: value.to(self.reasoner.device) for name, value in batch.items()}
 
@@ -138,10 +138,10 @@ def make_workload(shape: Shape, device: torch.device, dtype: torch.dtype) -> Wor
     last = [layer for layer in reasoner.stop_head.modules() if isinstance(layer, nn.Linear)][-1]
     with torch.no_grad():
         last.bias.copy_(torch.tensor([100.0, -100.0]))
-    system = LatentSystem(reasoner, step_decoder)
-    encoder = make_encoder(tokenizer, reasoner)
+    system = LatentModelForTraining(reasoner, step_decoder)
+    processor = make_processor(tokenizer, reasoner)
     reasoner.config.eos_token_id = step_decoder.config.eos_token_id = -1
-    return Workload(shape, system, LoadedModel(reasoner, step_decoder, tokenizer, encoder), problems)
+    return Workload(shape, system, LoadedModel(reasoner, step_decoder, tokenizer, processor), problems)
 
 
 def seconds(device: torch.device, *runs: Callable[[], Any], times: int = 3) -> list[float]:

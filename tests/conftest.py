@@ -24,7 +24,7 @@ from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.problems.problem import Problem
-from latentplan.training.trainable_model import LatentSystem, make_encoder
+from latentplan.training.trainable_model import LatentModelForTraining, make_processor
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -196,7 +196,7 @@ def make_system(make_backbone, clock_tokenizer):
         objectives: dict[str, float] | None = None,
         backbone: dict | None = None,
         **overrides,
-    ) -> LatentSystem:
+    ) -> LatentModelForTraining:
         method = get_method(method_name)
         model = make_backbone(family, seed, **(backbone or {}))
         special = {
@@ -233,7 +233,7 @@ def make_system(make_backbone, clock_tokenizer):
                 ),
                 language_model,
             )
-        return LatentSystem(LatentReasoner(config, model), decoder, objectives)
+        return LatentModelForTraining(LatentReasoner(config, model), decoder, objectives)
 
     return build
 
@@ -242,13 +242,13 @@ def make_system(make_backbone, clock_tokenizer):
 def make_batch(clock_tokenizer):
     """Lays problems out as a system's method does at a stage (the last by default) and collates them."""
 
-    def build(system: LatentSystem, problems, stage: int | None = None, keys=None):
-        encoder = make_encoder(clock_tokenizer, system.reasoner)
+    def build(system: LatentModelForTraining, problems, stage: int | None = None, keys=None):
+        processor = make_processor(clock_tokenizer, system.reasoner)
         config = system.reasoner.config
         stage = config.max_latent_steps if stage is None else stage
-        encoded = [encoder(problem) for problem in problems]
+        encoded = [processor(problem) for problem in problems]
         keys = torch.tensor(list(range(len(encoded)) if keys is None else keys))
-        return system.method.batch(encoder, encoded, [stage] * len(encoded), config, keys)
+        return system.method.batch(processor, encoded, [stage] * len(encoded), config, keys)
 
     return build
 
@@ -257,10 +257,10 @@ def make_batch(clock_tokenizer):
 def as_loaded(clock_tokenizer):
     """A system as `load_model` would give it."""
 
-    def build(system: LatentSystem) -> LoadedModel:
+    def build(system: LatentModelForTraining) -> LoadedModel:
         decoder = system.step_decoder.eval() if system.step_decoder else None
-        encoder = make_encoder(clock_tokenizer, system.reasoner)
-        return LoadedModel(system.reasoner.eval(), decoder, clock_tokenizer, encoder)
+        processor = make_processor(clock_tokenizer, system.reasoner)
+        return LoadedModel(system.reasoner.eval(), decoder, clock_tokenizer, processor)
 
     return build
 
@@ -270,7 +270,7 @@ def overfit(make_batch):
     """Trains a system on one batch until its loss is below a bound; returns the last loss."""
 
     def train(
-        system: LatentSystem, problems, *, bound: float, steps: int, rate: float = 0.01, stage=None
+        system: LatentModelForTraining, problems, *, bound: float, steps: int, rate: float = 0.01, stage=None
     ) -> float:
         optimizer = torch.optim.Adam(system.parameters(), lr=rate)
         loss = float("inf")

@@ -23,7 +23,7 @@ from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.training.configs import ModelArguments, SFTConfig
 from latentplan.training.model_init import initialise_system
-from latentplan.training.trainable_model import LatentSystem
+from latentplan.training.trainable_model import LatentModelForTraining
 
 BACKBONE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 QUESTION = "the dial starts at 7 . it moves on by 3 . where is it ?"
@@ -150,7 +150,7 @@ def test_python_asks_for_trust_too(edited, payload, tmp_path):
     from_file = LatentReasonerConfig.from_json_file(folder / "config.json")
     for load in (
         lambda: load_model(folder),
-        lambda: LatentSystem.from_pretrained(folder),
+        lambda: LatentModelForTraining.from_pretrained(folder),
         lambda: LatentReasoner.from_pretrained(folder),
         lambda: LatentReasoner(LatentReasonerConfig.from_pretrained(folder)),
         lambda: LatentReasoner(from_file),
@@ -158,7 +158,7 @@ def test_python_asks_for_trust_too(edited, payload, tmp_path):
         with pytest.raises(UntrustedCodeError, match=payload):
             load()
     assert not (tmp_path / RAN).exists()
-    system, _ = LatentSystem.from_pretrained(folder, trust_remote_code=True)
+    system, _ = LatentModelForTraining.from_pretrained(folder, trust_remote_code=True)
     assert type(system.method).__name__ == "OwnMethod"
     # What is saved says nothing of who was trusted where it was loaded.
     system.save_pretrained(tmp_path / "again")
@@ -179,7 +179,7 @@ def test_a_method_alone_is_refused_where_it_would_be_used(edited, payload, tmp_p
     load_model(folder)  # asks no method
     assert not (tmp_path / RAN).exists()
     with pytest.raises(UntrustedCodeError, match=f"the method '{payload}:OwnMethod'"):
-        LatentSystem.from_pretrained(folder)
+        LatentModelForTraining.from_pretrained(folder)
     assert not (tmp_path / RAN).exists()
 
 

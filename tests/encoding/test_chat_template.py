@@ -4,7 +4,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from latentplan.encoding.chat_template import PLAIN_TEMPLATE, ChatTemplate, saved_template
-from latentplan.encoding.processor import Encoder
+from latentplan.encoding.processor import ProblemProcessor
 from latentplan.encoding.tokenizers import add_special_tokens, train_byte_level_bpe
 from latentplan.problems.problem import Problem
 
@@ -60,19 +60,19 @@ def test_our_tokens_join_those_that_the_tokenizer_has(tokenizer):
 
 def test_a_question_is_what_the_template_writes_with_one_bos(tokenizer):
     with_template(tokenizer, DATED)
-    encoder = Encoder(tokenizer, chat=ChatTemplate(tokenizer, "Be brief."))
+    processor = ProblemProcessor(tokenizer, chat=ChatTemplate(tokenizer, "Be brief."))
     expected = (
         "<|bos|><|head|>system\n26 Jul 2024 Be brief.<|eot|>"
         "<|head|>user\nAnn has 3 pens and buys 4.<|eot|><|head|>assistant\n"
     )
-    ids = encoder.question(PROBLEM.question)
+    ids = processor.question(PROBLEM.question)
     assert tokenizer.decode(ids) == expected
     assert ids.count(tokenizer.bos_token_id) == 1
-    encoded = encoder(PROBLEM)
+    encoded = processor(PROBLEM)
     assert encoded.question == ids
     assert tokenizer.decode(encoded.answer) == "### 7<|eot|>"
-    row = encoder.row(encoded, stage=1, max_latent_steps=2, latents_per_step=2, fixed=True)
-    assert row.question == [*ids, encoder.start_latent]
+    row = processor.row(encoded, stage=1, max_latent_steps=2, latents_per_step=2, fixed=True)
+    assert row.question == [*ids, processor.start_latent]
     assert tokenizer.decode(row.decoded_steps[0]) == "<<3+4=7>><|eot|>"
 
 
@@ -88,9 +88,9 @@ def test_an_answer_ends_as_the_template_ends_a_turn(template, end, tokenizer):
 
 def test_the_plain_layout_is_as_before(tokenizer):
     """Also for a tokenizer that has a template."""
-    encoder = Encoder(with_template(tokenizer, DATED))
-    assert tokenizer.decode(encoder.question(PROBLEM.question)) == "<|bos|>Ann has 3 pens and buys 4.\n"
-    assert encoder(PROBLEM).answer[-1] == tokenizer.eos_token_id
+    processor = ProblemProcessor(with_template(tokenizer, DATED))
+    assert tokenizer.decode(processor.question(PROBLEM.question)) == "<|bos|>Ann has 3 pens and buys 4.\n"
+    assert processor(PROBLEM).answer[-1] == tokenizer.eos_token_id
 
 
 def test_a_tokenizer_without_a_template_is_an_error(tokenizer):
@@ -110,21 +110,21 @@ def test_the_saved_tokenizer_writes_what_the_encoder_writes(template, system_pro
     if template == BRACKETS and system_prompt:
         pytest.skip("takes no system message")
     chat = ChatTemplate(with_template(tokenizer, template), system_prompt)
-    expected = Encoder(tokenizer, chat=chat).question(PROBLEM.question)
+    expected = ProblemProcessor(tokenizer, chat=chat).question(PROBLEM.question)
     tokenizer.chat_template = saved_template(tokenizer, chat)
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     messages = [{"role": "user", "content": PROBLEM.question.strip()}]
     ids = loaded.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert ids == expected
-    # Loaded and saved again it stays as it is, and means the same to the encoder.
+    # Loaded and saved again it stays as it is, and means the same to the processor.
     again = ChatTemplate(loaded, system_prompt)
-    assert Encoder(loaded, chat=again).question(PROBLEM.question) == expected
+    assert ProblemProcessor(loaded, chat=again).question(PROBLEM.question) == expected
     assert saved_template(loaded, again) == loaded.chat_template
 
 
 def test_the_plain_layout_is_a_template_of_the_saved_tokenizer(tokenizer):
-    expected = Encoder(tokenizer).question(PROBLEM.question)
+    expected = ProblemProcessor(tokenizer).question(PROBLEM.question)
     tokenizer.chat_template = saved_template(tokenizer, None)
     messages = [{"role": "user", "content": PROBLEM.question}]
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)

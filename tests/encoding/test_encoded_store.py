@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentplan.encoding.chat_template import ChatTemplate
-from latentplan.encoding.processor import Encoder
-from latentplan.encoding.token_store import EncodedStore, encoder_fingerprint, write_encoded
+from latentplan.encoding.processor import ProblemProcessor
+from latentplan.encoding.token_store import EncodedStore, processor_fingerprint, write_encoded
 from latentplan.encoding.tokenizers import (
     add_special_tokens,
     problem_texts,
@@ -35,9 +35,9 @@ def bpe(clock_problems):
 @settings(max_examples=40, deadline=None)
 @given(problems=any_problems)
 def test_a_store_gives_back_what_the_encoder_gives(problems, bpe, tmp_path_factory):
-    encoder, folder = Encoder(bpe), tmp_path_factory.mktemp("encoded")
-    assert write_encoded(folder, problems, encoder)["num_problems"] == len(problems)
-    store, afresh = EncodedStore(folder), encoder.encode_all(problems)
+    processor, folder = ProblemProcessor(bpe), tmp_path_factory.mktemp("encoded")
+    assert write_encoded(folder, problems, processor)["num_problems"] == len(problems)
+    store, afresh = EncodedStore(folder), processor.encode_all(problems)
     assert list(store) == afresh
     question, text = store.lengths()
     assert question.tolist() == [len(each.question) for each in afresh]
@@ -46,28 +46,28 @@ def test_a_store_gives_back_what_the_encoder_gives(problems, bpe, tmp_path_facto
 
 
 def test_problems_are_tokenised_in_portions(clock_tokenizer, clock_problems, tmp_path):
-    encoder, done = Encoder(clock_tokenizer), []
+    processor, done = ProblemProcessor(clock_tokenizer), []
     problems = clock_problems * 8
-    write_encoded(tmp_path, problems, encoder, done.append)
+    write_encoded(tmp_path, problems, processor, done.append)
     assert done == [1000, 1000, 400]
-    assert EncodedStore(tmp_path)[2399] == encoder(problems[-1])
+    assert EncodedStore(tmp_path)[2399] == processor(problems[-1])
 
 
 def test_the_fingerprint_tells_tokenizers_and_layouts_apart(bpe, clock_tokenizer, clock_problems, tmp_path):
     same = train_byte_level_bpe(problem_texts(clock_problems), vocab_size=300)
     add_special_tokens(same)
     same(["some padding", "state"], padding=True)
-    assert encoder_fingerprint(Encoder(same)) == encoder_fingerprint(Encoder(bpe))
+    assert processor_fingerprint(ProblemProcessor(same)) == processor_fingerprint(ProblemProcessor(bpe))
     bpe.save_pretrained(tmp_path)
     loaded = type(bpe).from_pretrained(tmp_path)
-    assert encoder_fingerprint(Encoder(loaded)) == encoder_fingerprint(Encoder(bpe))
+    assert processor_fingerprint(ProblemProcessor(loaded)) == processor_fingerprint(ProblemProcessor(bpe))
     other_words = train_word_level(["other words"])
     add_special_tokens(other_words)
     different = {
-        encoder_fingerprint(Encoder(bpe)),
-        encoder_fingerprint(Encoder(bpe, answer_marker="#### ")),
-        encoder_fingerprint(Encoder(clock_tokenizer)),
-        encoder_fingerprint(Encoder(other_words)),
+        processor_fingerprint(ProblemProcessor(bpe)),
+        processor_fingerprint(ProblemProcessor(bpe, answer_marker="#### ")),
+        processor_fingerprint(ProblemProcessor(clock_tokenizer)),
+        processor_fingerprint(ProblemProcessor(other_words)),
     }
     assert len(different) == 4
 
@@ -85,4 +85,4 @@ def test_the_fingerprint_tells_chat_templates_apart(clock_problems):
         ChatTemplate(tokenizer, "Be brief."),
         ChatTemplate(tokenizer, "Be."),
     ]
-    assert len({encoder_fingerprint(Encoder(tokenizer, chat=chat)) for chat in chats}) == 4
+    assert len({processor_fingerprint(ProblemProcessor(tokenizer, chat=chat)) for chat in chats}) == 4

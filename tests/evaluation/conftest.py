@@ -21,7 +21,7 @@ from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.problems.minigsm import PRESETS, generate
-from latentplan.training.trainable_model import LatentSystem, make_encoder
+from latentplan.training.trainable_model import LatentModelForTraining, make_processor
 
 MAX_LATENT_STEPS = 3
 
@@ -71,7 +71,7 @@ def tiny_model(problems):
                 StepDecoderConfig(backbone_config=language_model.config, **special), language_model
             ).eval()
         reasoner = LatentReasoner(config, backbone).eval()
-        return LoadedModel(reasoner, decoder, tokenizer, make_encoder(tokenizer, reasoner))
+        return LoadedModel(reasoner, decoder, tokenizer, make_processor(tokenizer, reasoner))
 
     return build
 
@@ -80,13 +80,13 @@ def tiny_model(problems):
 def taught_model(tiny_model, problems):
     """An ATP-Latent model that knows the first four problems by heart."""
     model = tiny_model("atp_latent")
-    system = LatentSystem(model.reasoner, model.step_decoder).train()
-    encoded = [model.encoder(problem) for problem in problems[:4]]
+    system = LatentModelForTraining(model.reasoner, model.step_decoder).train()
+    encoded = [model.processor(problem) for problem in problems[:4]]
     stages = [MAX_LATENT_STEPS] * len(encoded)
     optimizer = torch.optim.Adam(system.parameters(), lr=0.01)
     for step in range(250):
         keys = torch.arange(step * len(encoded), (step + 1) * len(encoded))
-        batch = system.method.batch(model.encoder, encoded, stages, model.reasoner.config, keys)
+        batch = system.method.batch(model.processor, encoded, stages, model.reasoner.config, keys)
         optimizer.zero_grad()
         system(**batch)["loss"].backward()
         torch.nn.utils.clip_grad_norm_(system.parameters(), 1.0)

@@ -7,7 +7,7 @@ import torch
 
 from latentplan.encoding.processor import IGNORE
 from latentplan.modeling.thinking import unroll
-from latentplan.training.trainable_model import make_encoder
+from latentplan.training.trainable_model import make_processor
 
 
 @pytest.fixture
@@ -39,9 +39,9 @@ def states_and_losses(reasoner, embeds, ids, marker):
 
 def row_by_hand(system, tokenizer, problem, stage, key, make_batch):
     reasoner, batch = system.reasoner, make_batch(system, [problem], stage, keys=[key])
-    encoded = make_encoder(tokenizer, reasoner)(problem)
+    encoded = make_processor(tokenizer, reasoner)(problem)
     marker = tokenizer.convert_tokens_to_ids("###")
-    separator = make_encoder(tokenizer, reasoner).separator
+    separator = make_processor(tokenizer, reasoner).separator
     teacher = [token for step in encoded.steps[:-1] for token in step + separator] + encoded.answer
     question = reasoner.embed(torch.tensor([encoded.question + teacher]))
     teacher_states, teacher_losses = states_and_losses(reasoner, question, teacher, marker)

@@ -10,7 +10,7 @@ from latentplan.methods.colar import collate_groups, compress
 from latentplan.modeling import counter_rng
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.solve import question_batch, solve
-from latentplan.training.trainable_model import make_encoder
+from latentplan.training.trainable_model import make_processor
 
 KEYS = range(200)
 
@@ -51,13 +51,13 @@ def test_a_batch_of_groups_by_hand():
 def one_row(system, tokenizer, problem, key):
     """Token, embedding and end losses of a row, its chain read through the plain backbone."""
     reasoner, config = system.reasoner, system.reasoner.config
-    encoder = make_encoder(tokenizer, reasoner)
-    encoded = encoder(problem)
-    part = compress(encoder.written(encoded.steps), config.compression_factor, config.num_slots, key)
+    processor = make_processor(tokenizer, reasoner)
+    encoded = processor(problem)
+    part = compress(processor.written(encoded.steps), config.compression_factor, config.num_slots, key)
     table = reasoner.get_input_embeddings().weight.detach()
-    end = encoder.end_latent
+    end = processor.end_latent
     compressed = [table[group].sum(dim=0) / math.sqrt(len(group)) for group in part.groups]
-    question = encoded.question + [encoder.start_latent] * part.factor
+    question = encoded.question + [processor.start_latent] * part.factor
     text = [end, *encoded.answer]
     sequence = torch.cat([table[question], torch.stack(compressed), table[text]])
     with torch.no_grad():
@@ -126,8 +126,8 @@ def test_the_factor_is_told_by_start_tokens(make_system, as_loaded, clock_tokeni
     loaded = as_loaded(make_system("colar"))
     loaded.reasoner.config.compression_factor = 3
     ids, _ = question_batch(loaded, ["( 1 + 2 )"])
-    assert ids[0, -3:].tolist() == [loaded.encoder.start_latent] * 3
-    assert ids[0, -4] != loaded.encoder.start_latent
+    assert ids[0, -3:].tolist() == [loaded.processor.start_latent] * 3
+    assert ids[0, -4] != loaded.processor.start_latent
 
 
 def test_a_latent_of_several_slots_is_refused(make_system, make_batch, mixed_problems):

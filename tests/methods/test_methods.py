@@ -9,7 +9,7 @@ from latentplan.modeling.configuration import StepDecoderConfig
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.rollout.solve import solve
-from latentplan.training.trainable_model import LatentSystem
+from latentplan.training.trainable_model import LatentModelForTraining
 
 
 def test_the_parts_of_each_method(make_system):
@@ -148,14 +148,14 @@ def test_an_objective_without_its_part_is_refused(method, settings, message, mak
 def test_a_missing_decoder_is_refused(make_system):
     system = make_system("atp_latent")
     with pytest.raises(ValueError, match="'step_decoder' needs a step_decoder"):
-        LatentSystem(system.reasoner, None)
+        LatentModelForTraining(system.reasoner, None)
 
 
 def test_a_decoder_of_another_width_is_refused(make_system, make_backbone):
     wide = make_backbone(hidden_size=64)
     decoder = StepDecoder(StepDecoderConfig(backbone_config=wide.config), wide)
     with pytest.raises(ValueError, match="latents of width 64, and this reasoner's have 32"):
-        LatentSystem(make_system("atp_latent").reasoner, decoder)
+        LatentModelForTraining(make_system("atp_latent").reasoner, decoder)
 
 
 BOUNDS = {"sim_cot": 0.1, "atp_latent": 0.1}  # of the others 0.02

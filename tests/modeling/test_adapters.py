@@ -8,7 +8,7 @@ import torch
 from latentplan.methods.base import methods
 from latentplan.modeling.loading import load_model
 from latentplan.modeling.lora import add_lora, merge_lora
-from latentplan.training.trainable_model import LatentSystem, save_finished
+from latentplan.training.trainable_model import LatentModelForTraining, save_finished
 
 SETTINGS = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": None}
 
@@ -70,10 +70,10 @@ def test_a_checkpoint_holds_its_adapters_and_a_finished_model_has_them_merged(
     expected = system(**batch)["loss"].detach()
     system.save_pretrained(tmp_path / "checkpoint", clock_tokenizer)
     save_finished(system, tmp_path / "model", clock_tokenizer)
-    again, _ = LatentSystem.from_pretrained(tmp_path / "checkpoint")
+    again, _ = LatentModelForTraining.from_pretrained(tmp_path / "checkpoint")
     assert again.reasoner.config.lora["r"] == 4
     assert torch.equal(again(**batch)["loss"].detach(), expected)
-    merged, _ = LatentSystem.from_pretrained(tmp_path / "model")
+    merged, _ = LatentModelForTraining.from_pretrained(tmp_path / "model")
     assert merged.reasoner.config.lora is None
     assert not any("lora" in name for name in merged.state_dict())
     torch.testing.assert_close(merged(**batch)["loss"].detach(), expected, rtol=1e-4, atol=1e-4)
@@ -158,9 +158,9 @@ def test_adapters_on_tied_embeddings_are_saved_as_they_are_trained(
     expected = system(**batch)["loss"].detach()
     system.save_pretrained(tmp_path / "checkpoint", clock_tokenizer)
     save_finished(system, tmp_path / "model", clock_tokenizer)
-    checkpoint, _ = LatentSystem.from_pretrained(tmp_path / "checkpoint")
+    checkpoint, _ = LatentModelForTraining.from_pretrained(tmp_path / "checkpoint")
     assert torch.equal(checkpoint(**batch)["loss"].detach(), expected)
-    merged, loaded = LatentSystem.from_pretrained(tmp_path / "model")
+    merged, loaded = LatentModelForTraining.from_pretrained(tmp_path / "model")
     torch.testing.assert_close(merged(**batch)["loss"].detach(), expected, rtol=1e-5, atol=1e-5)
     for index, table in enumerate(tables(loaded.reasoner)):  # an adapter changes the layer that it is on
         assert torch.equal(table, start) == (index not in adapted_layers)

@@ -7,7 +7,7 @@ from latentplan.modeling.backbone_check import probe
 from latentplan.modeling.lora import add_lora
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
-from latentplan.training.trainable_model import LatentSystem
+from latentplan.training.trainable_model import LatentModelForTraining
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-3}
 
@@ -50,7 +50,7 @@ def test_a_rollout_survives_saving_and_loading(
     with torch.no_grad():
         loss, rolled = system(**batch)["loss"], roll(system, batch, [0, 1, 2])
     system.save_pretrained(tmp_path, clock_tokenizer)
-    loaded, _ = LatentSystem.from_pretrained(tmp_path)
+    loaded, _ = LatentModelForTraining.from_pretrained(tmp_path)
     with torch.no_grad():
         assert torch.equal(loaded.eval()(**batch)["loss"], loss)
     again = roll(loaded, batch, [0, 1, 2])

@@ -91,14 +91,14 @@ def narrow_decoder(make_backbone, clock_tokenizer):
 def test_a_decoder_of_another_width_learns_to_read(
     narrow_decoder, make_system, overfit, mixed_problems, clock_tokenizer, make_batch, tmp_path
 ):
-    from latentplan.training.trainable_model import LatentSystem
+    from latentplan.training.trainable_model import LatentModelForTraining
 
     plain = make_system("atp_latent")
-    system = LatentSystem(plain.reasoner, narrow_decoder)
+    system = LatentModelForTraining(plain.reasoner, narrow_decoder)
     problems = [problem for problem in mixed_problems if len(problem.steps) <= 2][:2]
     assert overfit(system, problems, bound=0.5, steps=300) < 0.5
     system.save_pretrained(tmp_path, clock_tokenizer)
-    again, loaded = LatentSystem.from_pretrained(tmp_path)
+    again, loaded = LatentModelForTraining.from_pretrained(tmp_path)
     batch = make_batch(system, problems)
     assert torch.equal(again(**batch)["loss"], system(**batch)["loss"])
     assert loaded.step_decoder.config.latent_size == 32

@@ -11,7 +11,7 @@ from latentplan.modeling.loading import load_model
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
-from latentplan.training.trainable_model import LatentSystem
+from latentplan.training.trainable_model import LatentModelForTraining
 
 
 def outputs(system, batch):
@@ -53,7 +53,7 @@ def test_a_saved_system_comes_back_with_identical_outputs(
     batch = make_batch(system, mixed_problems[:3])
     expected = outputs(system, batch)
     system.save_pretrained(tmp_path, clock_tokenizer)
-    loaded, model = LatentSystem.from_pretrained(tmp_path, overrides.get("objectives"))
+    loaded, model = LatentModelForTraining.from_pretrained(tmp_path, overrides.get("objectives"))
     assert (loaded.step_decoder is None) == (system.step_decoder is None)
     for old, new in zip(expected, outputs(loaded, batch), strict=True):
         assert torch.equal(old, new)
@@ -79,7 +79,7 @@ def test_the_configuration_comes_back_whole(make_system, clock_tokenizer, tmp_pa
             assert getattr(new, name) == getattr(old, name), name
     assert (new.num_slots, new.hidden_size) == (12, 32)
     assert loaded.step_decoder.config.latents_per_step == 3
-    assert (loaded.encoder.separator, loaded.encoder.answer_marker) == ([], "=")
+    assert (loaded.processor.separator, loaded.processor.answer_marker) == ([], "=")
 
 
 def test_a_reasoner_loads_from_its_folder_alone(make_system, tmp_path):

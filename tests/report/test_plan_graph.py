@@ -4,7 +4,7 @@ import pytest
 
 from latentplan.evaluation.latent_table import LatentRow
 from latentplan.report.figures.latent_maps import LABELS, operator_of, result_of
-from latentplan.report.pictures.plan_graph import Given, plan_graph
+from latentplan.report.figures.plan_graph import Given, plan_graph
 
 ASKED = "a dial shows 7 . first add 3 . second double it ."
 

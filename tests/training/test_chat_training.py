@@ -94,9 +94,9 @@ def test_later_runs_keep_the_chat_template(chat_run, run_sft, run_grpo, tmp_path
         save_strategy="no",
     )
     reinforced = run_grpo(tmp_path / "rl", start, max_steps=1, save_strategy="no")
-    expected = load_model(start).encoder.question(clock_problems[0].question)
+    expected = load_model(start).processor.question(clock_problems[0].question)
     for run in (later, reinforced):
-        assert load_model(run.path).encoder.question(clock_problems[0].question) == expected
+        assert load_model(run.path).processor.question(clock_problems[0].question) == expected
 
 
 def test_a_system_prompt_without_a_chat_template_is_an_error(instruct_model, run_sft, tmp_path):

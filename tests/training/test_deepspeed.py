@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from latentplan.training.trainable_model import LatentSystem
+from latentplan.training.trainable_model import LatentModelForTraining
 
 pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
 pytestmark = pytest.mark.slow
@@ -137,7 +137,7 @@ def test_a_killed_run_goes_on_and_ends_with_its_best_checkpoint(
     here = {**settings, **data, "output_dir": str(two), "per_device_train_batch_size": 4}
     under_zero(stage, "sft", here, dies_after=5)
     assert (two / "checkpoint-4" / "global_step4").is_dir()
-    LatentSystem.from_pretrained(two / "checkpoint-4")
+    LatentModelForTraining.from_pretrained(two / "checkpoint-4")
     under_zero(stage, "sft", here)
     one = run_sft(tmp_path / "one", **settings, per_device_train_batch_size=8).path
     assert_same_weights(one, two, tolerance=1e-5)

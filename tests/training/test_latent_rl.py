@@ -10,7 +10,7 @@ from latentplan.modeling.latent_heads import ValueHead
 from latentplan.rewards import RewardSet
 from latentplan.training.objectives.latent_value import LatentRLTrainer, mean_value, value_loss
 from latentplan.training.rollout_batch import Minibatch
-from latentplan.training.trainable_model import LatentSystem
+from latentplan.training.trainable_model import LatentModelForTraining
 
 LOGITS = torch.tensor([[0.0, math.log(3)], [-math.log(3), 9.0]])  # probabilities 1/2, 3/4; 1/4, unused
 MASK = torch.tensor([[1, 1], [1, 0]])
@@ -48,7 +48,7 @@ def make_trainer(make_system, as_loaded, grpo_config, clock_problems, tmp_path):
 @pytest.mark.parametrize("follows", [False, True])
 def test_each_loss_reaches_its_own_weights_only(follows, make_trainer):
     trainer = make_trainer(value_warmup_steps=0 if follows else 1)
-    system: LatentSystem = trainer.model
+    system: LatentModelForTraining = trainer.model
     batch = trainer._roll_out([0, 1, 2, 3], rollout=0)[0]
     batch = Minibatch(batch.trajectories, torch.tensor([1.0] * 8 + [0.0] * 8))
     trainer._loss(system, batch).backward()
@@ -102,7 +102,7 @@ def gradients(value, parameters):
 def test_the_published_gradient_by_an_independent_slow_computation(trains_policy, make_trainer):
     """The policy: of value and cross-entropy, in one pass over fixed latents. The head: of the latter."""
     trainer = make_trainer(**{**PUBLISHED, "value_loss_trains_policy": trains_policy})
-    system: LatentSystem = trainer.model
+    system: LatentModelForTraining = trainer.model
     trajectories = trainer._roll_out([0, 1, 2, 3], rollout=0)[0].trajectories
     assert trajectories.question_mask.sum(dim=1).unique().numel() > 1  # some questions are padded
     labels = torch.tensor([1.0, 0.0, 0.25, 1.0])

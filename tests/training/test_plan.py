@@ -6,7 +6,7 @@ import torch
 from latentplan.encoding.curriculum import Curriculum
 from latentplan.modeling import counter_rng
 from latentplan.training.samplers import Place, PlacedProblems, PlanSampler, StageCollator, shuffled
-from latentplan.training.trainable_model import make_encoder
+from latentplan.training.trainable_model import make_processor
 
 
 def test_positions_map_to_stages_by_effective_batch():
@@ -47,9 +47,9 @@ def test_no_problems_are_refused():
 
 
 def collator_and_places(system, tokenizer, problems, seed):
-    encoder = make_encoder(tokenizer, system.reasoner)
-    collator = StageCollator(encoder, system.method, system.reasoner.config, seed)
-    return collator, PlacedProblems([encoder(problem) for problem in problems])
+    processor = make_processor(tokenizer, system.reasoner)
+    collator = StageCollator(processor, system.method, system.reasoner.config, seed)
+    return collator, PlacedProblems([processor(problem) for problem in problems])
 
 
 def test_rows_are_laid_out_at_the_stage_of_their_place(make_system, clock_tokenizer, mixed_problems):

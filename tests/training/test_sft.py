@@ -17,7 +17,7 @@ from latentplan.problems.training_set import DataArguments, load_training_proble
 from latentplan.training.configs import ModelArguments
 from latentplan.training.model_init import initialise_system
 from latentplan.training.sft_trainer import make_curriculum
-from latentplan.training.trainable_model import make_encoder
+from latentplan.training.trainable_model import make_processor
 
 
 def metrics_of(run):
@@ -152,16 +152,16 @@ def test_a_run_needs_something_to_start_from(model, message, sft_config, tmp_pat
 
 
 def test_long_problems_are_left_out(make_system, clock_tokenizer, mixed_problems):
-    encoder = make_encoder(clock_tokenizer, make_system("cot").reasoner)
+    processor = make_processor(clock_tokenizer, make_system("cot").reasoner)
     # 7 tokens an equation; marker, number and end: steps of 1, 4, 2, 3, 1, 4.
-    encoded, kept = encode_problems(mixed_problems, encoder, DataArguments(max_text_tokens=2 * 7 + 3))
+    encoded, kept = encode_problems(mixed_problems, processor, DataArguments(max_text_tokens=2 * 7 + 3))
     assert [len(problem.steps) for problem in kept] == [1, 2, 1]
     assert len(encoded) == 3
-    longest = max(len(encoder.question(problem.question)) for problem in mixed_problems)
-    _, kept = encode_problems(mixed_problems, encoder, DataArguments(max_question_tokens=longest - 1))
+    longest = max(len(processor.question(problem.question)) for problem in mixed_problems)
+    _, kept = encode_problems(mixed_problems, processor, DataArguments(max_question_tokens=longest - 1))
     assert 0 < len(kept) < 6
     with pytest.raises(ValueError, match="none of 6 problems is short enough"):
-        encode_problems(mixed_problems, encoder, DataArguments(max_text_tokens=1))
+        encode_problems(mixed_problems, processor, DataArguments(max_text_tokens=1))
 
 
 def test_evaluation_questions_are_removed_from_training(tmp_path):

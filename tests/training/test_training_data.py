@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from latentplan.cli.app import app
-from latentplan.encoding.processor import Encoder
+from latentplan.encoding.processor import ProblemProcessor
 from latentplan.encoding.token_store import encode_problems
 from latentplan.problems import training_set as reading
 from latentplan.problems.decontamination import ContaminationError, TrainedQuestions
@@ -36,8 +36,8 @@ def clock_file(tmp_path, clock_problems):
 
 
 @pytest.fixture
-def encoder(clock_tokenizer):
-    return Encoder(clock_tokenizer)
+def processor(clock_tokenizer):
+    return ProblemProcessor(clock_tokenizer)
 
 
 def write(path, problems):
@@ -53,25 +53,25 @@ def entries(folder):
 def tokenised(monkeypatch):
     """How many problems each call has tokenised."""
     calls: list[int] = []
-    encode_all = Encoder.encode_all
+    encode_all = ProblemProcessor.encode_all
 
     def count(self, problems):
         calls.append(len(problems))
         return encode_all(self, problems)
 
-    monkeypatch.setattr(Encoder, "encode_all", count)
+    monkeypatch.setattr(ProblemProcessor, "encode_all", count)
     return calls
 
 
-def test_a_small_set_stays_in_memory(clock_file, clock_problems, encoder, cache_folder):
+def test_a_small_set_stays_in_memory(clock_file, clock_problems, processor, cache_folder):
     problems, removed = load_training_problems(DataArguments(dataset_name=[str(clock_file)]))
     assert (problems, removed) == (clock_problems, 0)
-    assert isinstance(encode_problems(problems, encoder, DataArguments())[0], list)
+    assert isinstance(encode_problems(problems, processor, DataArguments())[0], list)
     assert not cache_folder.exists()
 
 
 def test_a_large_set_goes_to_disk_and_is_read_and_tokenised_once(
-    clock_file, clock_problems, encoder, cache_folder, tokenised, monkeypatch
+    clock_file, clock_problems, processor, cache_folder, tokenised, monkeypatch
 ):
     monkeypatch.setattr(reading, "IN_MEMORY", 100)
     data = DataArguments(dataset_name=[str(clock_file)])
@@ -80,46 +80,46 @@ def test_a_large_set_goes_to_disk_and_is_read_and_tokenised_once(
     assert list(problems) == clock_problems
     assert fingerprint(problems) == fingerprint(clock_problems)
     assert common_modulus(problems) == 11
-    encoded, kept = encode_problems(problems, encoder, data)
+    encoded, kept = encode_problems(problems, processor, data)
     assert list(kept) == clock_problems
     assert sum(tokenised) == 300 + 1  # and the made-up problem of the fingerprint
     assert entries(cache_folder) == ["encoded", "problems"]
     monkeypatch.setattr(reading, "write_problems", None)  # reading again would fail
-    again = encode_problems(load_training_problems(data)[0], encoder, data)
+    again = encode_problems(load_training_problems(data)[0], processor, data)
     assert sum(tokenised) == 300 + 2
-    assert list(again[0]) == list(encoded) == encoder.encode_all(clock_problems)
+    assert list(again[0]) == list(encoded) == processor.encode_all(clock_problems)
 
 
-def test_the_cache_goes_by_content(clock_file, clock_problems, encoder, cache_folder, tokenised):
+def test_the_cache_goes_by_content(clock_file, clock_problems, processor, cache_folder, tokenised):
     data = DataArguments(dataset_name=[str(clock_file)], dataset_streaming=True)
-    encode_problems(load_training_problems(data)[0], encoder, data)
+    encode_problems(load_training_problems(data)[0], processor, data)
     copied = DataArguments(dataset_name=[str(write(clock_file.with_name("copy.jsonl"), clock_problems))])
     copied.dataset_streaming = True
-    encode_problems(load_training_problems(copied)[0], encoder, copied)
+    encode_problems(load_training_problems(copied)[0], processor, copied)
     assert sum(tokenised) == 300 + 2  # the same problems in another file are not tokenised again
     write(clock_file, clock_problems[:-1])
     changed, _ = load_training_problems(data)
     assert list(changed) == clock_problems[:-1]
-    encode_problems(changed, encoder, data)
+    encode_problems(changed, processor, data)
     assert sum(tokenised) == 300 + 299 + 3
-    encode_problems(changed, Encoder(encoder.tokenizer, answer_marker="#### "), data)
+    encode_problems(changed, ProblemProcessor(processor.tokenizer, answer_marker="#### "), data)
     assert sum(tokenised) == 300 + 299 + 299 + 4
 
 
-def test_minigsm_may_be_on_disk_too(encoder, cache_folder):
+def test_minigsm_may_be_on_disk_too(processor, cache_folder):
     streamed = DataArguments(
         dataset_size=30, dataset_streaming=True, dataset_cache_dir=str(cache_folder / "x")
     )
     problems, _ = load_training_problems(streamed)
     assert list(problems) == load_training_problems(DataArguments(dataset_size=30))[0]
-    encode_problems(problems, encoder, streamed)
+    encode_problems(problems, processor, streamed)
     assert list(load_training_problems(streamed)[0]) == list(problems)
     assert entries(cache_folder / "x") == ["encoded", "problems"]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_limits_and_exclusions_select_from_the_store(
-    streaming, clock_file, clock_problems, encoder, tmp_path
+    streaming, clock_file, clock_problems, processor, tmp_path
 ):
     excluded = write(tmp_path / "excluded.jsonl", clock_problems[10:15])
     data = DataArguments(
@@ -130,14 +130,14 @@ def test_limits_and_exclusions_select_from_the_store(
     )
     problems, removed = load_training_problems(data)
     assert removed == 5
-    encoded, kept = encode_problems(problems, encoder, data)
+    encoded, kept = encode_problems(problems, processor, data)
     expected = [each for each in clock_problems[:10] + clock_problems[15:] if len(each.steps) <= 2]
     assert list(kept) == expected
-    assert list(encoded) == encoder.encode_all(expected)
+    assert list(encoded) == processor.encode_all(expected)
     assert isinstance(kept, SelectedProblems if streaming else list)
     assert fingerprint(kept) == fingerprint(expected)
     with pytest.raises(ValueError, match=f"none of {len(problems)} problems is short enough"):
-        encode_problems(problems, encoder, DataArguments(max_text_tokens=1))
+        encode_problems(problems, processor, DataArguments(max_text_tokens=1))
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -183,7 +183,7 @@ def test_a_column_map_serves_training_and_evaluation_sets(tmp_path, clock_proble
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_hub_set_is_trained_on_by_its_name(
-    streaming, tmp_path, monkeypatch, clock_problems, encoder, tokenised
+    streaming, tmp_path, monkeypatch, clock_problems, processor, tokenised
 ):
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub")
@@ -209,30 +209,30 @@ def test_a_hub_set_is_trained_on_by_its_name(
     for _ in range(2):
         problems, _ = load_training_problems(data)
         assert [each.steps for each in problems] == [each.steps for each in clock_problems[:50]]
-        encode_problems(problems, encoder, data)
+        encode_problems(problems, processor, data)
     assert sum(tokenised) == (50 + 2 if streaming else 100)
     with pytest.raises(ContaminationError, match=r"owner/name \(train\):3 "):
         load_training_problems(data, held_out={"validation": [clock_problems[2]]})
 
 
-def peak_of(path, problems, encoder, cache):
+def peak_of(path, problems, processor, cache):
     """Peak of Python's memory while a streamed file becomes token ids, in bytes."""
     write(path, problems)
     data = DataArguments(dataset_name=[str(path)], dataset_streaming=True, dataset_cache_dir=str(cache))
     tracemalloc.start()
-    encoded, _ = encode_problems(load_training_problems(data)[0], encoder, data)
+    encoded, _ = encode_problems(load_training_problems(data)[0], processor, data)
     assert len(encoded) == len(problems)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
 
 
-def test_the_memory_of_a_streamed_set_does_not_grow_with_it(tmp_path, encoder, clock_problems):
+def test_the_memory_of_a_streamed_set_does_not_grow_with_it(tmp_path, processor, clock_problems):
     problems = [
         Problem(f"{each.question} {n}", each.steps, each.answer) for n in range(10) for each in clock_problems
     ]
-    small = peak_of(tmp_path / "small.jsonl", problems[:1500], encoder, tmp_path / "a")
-    large = peak_of(tmp_path / "large.jsonl", problems * 2, encoder, tmp_path / "b")
+    small = peak_of(tmp_path / "small.jsonl", problems[:1500], processor, tmp_path / "a")
+    large = peak_of(tmp_path / "large.jsonl", problems * 2, processor, tmp_path / "b")
     assert large < small + 6000 * 64  # of each further problem a few numbers, and neither text nor ids
 
 

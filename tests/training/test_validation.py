@@ -19,7 +19,7 @@ from latentplan.training.configs import GRPOConfig
 from latentplan.training.grpo_trainer import GRPOTrainer
 from latentplan.training.run_directory import MetricsFile
 from latentplan.training.run_training import train_sft
-from latentplan.training.trainable_model import LatentSystem, make_encoder
+from latentplan.training.trainable_model import LatentModelForTraining, make_processor
 from latentplan.training.validation import (
     ValidationSet,
     load_validation,
@@ -78,11 +78,11 @@ def test_the_batch_size_does_not_change_an_evaluation(evaluated, run_sft, tmp_pa
 
 
 def test_the_loss_is_that_of_the_validation_problems_as_one_batch(evaluated, sft_config, data_arguments):
-    system, loaded = LatentSystem.from_pretrained(evaluated.model_path)
+    system, loaded = LatentModelForTraining.from_pretrained(evaluated.model_path)
     config = sft_config(evaluated.path, **EVALUATES)
-    validation = load_validation(config, data_arguments, loaded.encoder, [])
+    validation = load_validation(config, data_arguments, loaded.processor, [])
     (batch,) = validation_batches(
-        system, loaded.encoder, validation, range(20), stage=3, seed=3, batch_size=20
+        system, loaded.processor, validation, range(20), stage=3, seed=3, batch_size=20
     )
     with torch.no_grad():
         expected = system(**batch)
@@ -117,12 +117,12 @@ def test_at_an_earlier_stage_only_the_latent_steps_are_read(make_system, as_load
 def test_minigsm_is_validated_on_its_own_split(
     sft_config, data_arguments, make_system, clock_tokenizer, tmp_path
 ):
-    encoder = make_encoder(clock_tokenizer, make_system("cot").reasoner)
-    validation = load_validation(sft_config(tmp_path, **EVALUATES), data_arguments, encoder, [])
+    processor = make_processor(clock_tokenizer, make_system("cot").reasoner)
+    validation = load_validation(sft_config(tmp_path, **EVALUATES), data_arguments, processor, [])
     assert validation.problems == list(generate(PRESETS["clock"], split="validation", count=20, seed=0))
     train = list(generate(PRESETS["clock"], split="train", count=300, seed=0))
     assert not find_overlap(train, validation.problems)
-    assert load_validation(sft_config(tmp_path), data_arguments, encoder, []) is None
+    assert load_validation(sft_config(tmp_path), data_arguments, processor, []) is None
 
 
 def test_what_is_trained_on_is_no_validation(
@@ -277,11 +277,11 @@ def test_rl_is_evaluated_too(method, run_grpo, trained, tmp_path):
 def test_problems_that_are_too_long_are_left_out(
     sft_config, data_arguments, make_system, clock_tokenizer, tmp_path
 ):
-    encoder = make_encoder(clock_tokenizer, make_system("cot").reasoner)
+    processor = make_processor(clock_tokenizer, make_system("cot").reasoner)
     short = replace(data_arguments, max_text_tokens=12)
-    validation = load_validation(sft_config(tmp_path, **EVALUATES), short, encoder, [])
+    validation = load_validation(sft_config(tmp_path, **EVALUATES), short, processor, [])
     assert 0 < len(validation) < 20
-    assert encode_problems(validation.problems, encoder, short)[1] == validation.problems
+    assert encode_problems(validation.problems, processor, short)[1] == validation.problems
 
 
 def test_two_processes_take_the_variance_of_rewards_apart_as_one_does(

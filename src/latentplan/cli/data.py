@@ -190,26 +190,28 @@ def _tokens_of(model: str) -> ControlTokenCheck:
 
     from latentplan.cli.load_or_exit import fail
     from latentplan.common.run_files import is_latent_checkpoint
-    from latentplan.encoding.processor import Encoder
+    from latentplan.encoding.processor import ProblemProcessor
     from latentplan.encoding.tokenizers import add_special_tokens
     from latentplan.modeling.configuration import LatentReasonerConfig
-    from latentplan.modeling.loading import encoder_of, find_model, load_tokenizer
+    from latentplan.modeling.loading import find_model, load_tokenizer, processor_of
 
     try:
         folder = Path(model)
         if is_latent_checkpoint(folder) or is_latent_checkpoint(folder / "model"):
             found = find_model(folder)
-            encoder = encoder_of(LatentReasonerConfig.from_pretrained(found), load_tokenizer(found, False))
+            processor = processor_of(
+                LatentReasonerConfig.from_pretrained(found), load_tokenizer(found, False)
+            )
         else:
             tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
             add_special_tokens(tokenizer)
-            encoder = Encoder(tokenizer)
+            processor = ProblemProcessor(tokenizer)
     except (OSError, ValueError) as error:
         fail(error)
 
     def check_problem(problem: Problem) -> tuple[str | None, Sequence[str]]:
         try:
-            encoder(problem)
+            processor(problem)
         except ControlTokenError as error:
             return str(error), ()
         return None, ()

@@ -105,7 +105,7 @@ def refuse_control_tokens(
     """
     for argument, chosen in zip(arguments, problems.values(), strict=True):
         try:
-            model.encoder.encode_all(chosen)
+            model.processor.encode_all(chosen)
         except ControlTokenError as error:
             place = place_in_set(argument, error.problem, split=split, columns=columns)
             fail(f"{place}: {error}")

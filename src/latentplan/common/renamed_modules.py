@@ -153,6 +153,11 @@ training.trainer: training.evaluating
 """
 """A module, and the names that it or its parts had."""
 _MOVED = {
+    "encoding.encoder": {"Encoder": "encoding.processor:ProblemProcessor"},
+    "methods.system": {
+        "LatentSystem": "training.trainable_model:LatentModelForTraining",
+        "make_encoder": "training.trainable_model:make_processor",
+    },
     "modeling.context": {"Context": "modeling.decoding_state:DecodingState"},
     "modeling.loading": {"is_latent_checkpoint": "common.run_files:is_latent_checkpoint"},
     "problems.minigsm.family": {"Family": "problems.minigsm.story_template:StoryTemplate"},

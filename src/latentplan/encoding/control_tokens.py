@@ -8,8 +8,8 @@ the token is named. They are not encoded as text instead, for no tokenizer does 
 vocabulary again), and the model would silently read something else than what was written.
 
 `ControlTokens` judges token ids, not spellings, so that tokenizers which normalise, or which match whole
-words only, are taken as they are. `Encoder` has it judge everything that it encodes; nothing else encodes
-text of others. This module imports neither torch nor transformers.
+words only, are taken as they are. `ProblemProcessor` has it judge everything that it encodes; nothing else
+encodes text of others. This module imports neither torch nor transformers.
 """
 
 from __future__ import annotations

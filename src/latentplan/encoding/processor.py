@@ -57,7 +57,7 @@ class Row:
     decoded_steps: list[list[int]]
 
 
-class Encoder:
+class ProblemProcessor:
     """Turns problems into token ids with a tokenizer that knows the latent tokens.
 
     Text of users and data is refused where it holds a control token, see `control_tokens`; step separator,

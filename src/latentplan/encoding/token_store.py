@@ -18,7 +18,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from latentplan.encoding.control_tokens import ControlTokenError
-from latentplan.encoding.processor import EncodedProblem, Encoder
+from latentplan.encoding.processor import EncodedProblem, ProblemProcessor
 from latentplan.problems.disk_cache import Cache, cache_root
 from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.problem_store import (
@@ -68,7 +68,7 @@ class EncodedStore(ListLike[EncodedProblem]):
 def write_encoded(
     folder: Path,
     problems: Sequence[Problem],
-    encoder: Encoder,
+    processor: ProblemProcessor,
     on_progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:
     """Tokenises problems a thousand at a time, for a cache; returns what goes into the manifest."""
@@ -82,7 +82,7 @@ def write_encoded(
         first.append(0)
         for begin in range(0, len(problems), _AT_A_TIME):
             chunk = problems[begin : begin + _AT_A_TIME]
-            for encoded in encoder.encode_all(chunk):
+            for encoded in processor.encode_all(chunk):
                 parts = [encoded.question, *encoded.steps, encoded.answer]
                 ends = list(accumulate(map(len, parts), initial=tokens))[1:]
                 for part in parts:
@@ -94,16 +94,16 @@ def write_encoded(
     return {"num_problems": len(problems), "num_tokens": tokens}
 
 
-def encoder_fingerprint(encoder: Encoder) -> str:
+def processor_fingerprint(processor: ProblemProcessor) -> str:
     """SHA-256 of everything that decides the token ids of a problem: the tokenizer and the layout.
 
     The layout is told by the ids of a made-up problem, so that no setting can be forgotten. The control
     tokens are part of it: what an older rule about them let through is not taken from a cache.
     """
-    digest = hashlib.sha256(_tokenizer_content(encoder.tokenizer))
-    probe = encoder(_PROBE)
+    digest = hashlib.sha256(_tokenizer_content(processor.tokenizer))
+    probe = processor(_PROBE)
     digest.update(json.dumps([probe.question, probe.steps, probe.answer]).encode())
-    digest.update(json.dumps(sorted(encoder.control_tokens.names.items())).encode())
+    digest.update(json.dumps(sorted(processor.control_tokens.names.items())).encode())
     return digest.hexdigest()
 
 
@@ -122,7 +122,7 @@ def _tokenizer_content(tokenizer: PreTrainedTokenizerBase) -> bytes:
 
 def encode_problems(
     problems: Sequence[Problem],
-    encoder: Encoder,
+    processor: ProblemProcessor,
     data: DataArguments,
     sources: Sequence[DataArguments] | None = None,
 ) -> tuple[Sequence[EncodedProblem], Sequence[Problem]]:
@@ -130,7 +130,7 @@ def encode_problems(
 
     Args:
         problems: of a run.
-        encoder: of its model.
+        processor: of its model.
         data: its settings.
         sources: where the problems were read from; `data` where it is None.
 
@@ -139,7 +139,7 @@ def encode_problems(
         ValueError: nothing is short enough.
     """
     try:
-        return _encode_problems(problems, encoder, data)
+        return _encode_problems(problems, processor, data)
     except ControlTokenError as error:
         places = (_place_of(error.problem, each) for each in sources or [data])
         place = next((place for place in places if place is not None), None)
@@ -153,14 +153,14 @@ def _place_of(problem: Problem | None, data: DataArguments) -> str | None:
 
 
 def _encode_problems(
-    problems: Sequence[Problem], encoder: Encoder, data: DataArguments
+    problems: Sequence[Problem], processor: ProblemProcessor, data: DataArguments
 ) -> tuple[Sequence[EncodedProblem], Sequence[Problem]]:
     encoded: Sequence[EncodedProblem]
     kept: Sequence[Problem]
     if isinstance(problems, ProblemStore | SelectedProblems):
-        encoded, kept = _encode_stored(problems, encoder, data)
+        encoded, kept = _encode_stored(problems, processor, data)
     else:
-        ids = encoder.encode_all(problems)
+        ids = processor.encode_all(problems)
         question = np.array([len(each.question) for each in ids])
         text = np.array([sum(map(len, each.steps)) + len(each.answer) for each in ids])
         places = np.flatnonzero(_short(question, text, data)).tolist()
@@ -173,7 +173,7 @@ def _encode_problems(
 
 
 def _encode_stored(
-    problems: ProblemStore | SelectedProblems, encoder: Encoder, data: DataArguments
+    problems: ProblemStore | SelectedProblems, processor: ProblemProcessor, data: DataArguments
 ) -> tuple[Selected[EncodedProblem], SelectedProblems]:
     """All problems of the store are tokenised, so that what a run leaves out does not change the cache."""
     store, places = (
@@ -181,10 +181,10 @@ def _encode_stored(
         if isinstance(problems, SelectedProblems)
         else (problems, np.arange(len(problems)))
     )
-    key = hashlib.sha256(f"{store.fingerprint} {encoder_fingerprint(encoder)}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(f"{store.fingerprint} {processor_fingerprint(processor)}".encode()).hexdigest()[:32]
     with counting("tokenising", len(store)) as advance:
         folder = Cache(cache_root(data.dataset_cache_dir)).make(
-            f"encoded-{key}", lambda folder: write_encoded(folder, store, encoder, advance)
+            f"encoded-{key}", lambda folder: write_encoded(folder, store, processor, advance)
         )
     encoded = EncodedStore(folder)
     places = places[_short(*encoded.lengths(), data)[places]]

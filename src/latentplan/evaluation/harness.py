@@ -66,7 +66,7 @@ def evaluate(
     Reconstruction, latent use and stop calibration are of the greedy trajectories, whatever `sampling` is.
 
     Args:
-        model: reasoner, step decoder or None, tokenizer, encoder; left in the mode that it is in.
+        model: reasoner, step decoder or None, tokenizer, processor; left in the mode that it is in.
         problems: what to solve.
         benchmark: the set's short name.
         sampling: temperatures and length.

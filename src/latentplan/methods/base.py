@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from latentplan.common.plugins import CodeSource, import_named, modules_of, names_own_code
-from latentplan.encoding.processor import Batch, EncodedProblem, Encoder, Row, collate
+from latentplan.encoding.processor import Batch, EncodedProblem, ProblemProcessor, Row, collate
 from latentplan.methods.losses import OBJECTIVES, ForwardPass, Objective
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.reasoner import LatentReasoner
@@ -63,7 +63,7 @@ class Method:
 
     def batch(
         self,
-        encoder: Encoder,
+        processor: ProblemProcessor,
         problems: Sequence[EncodedProblem],
         stages: Sequence[int],
         config: LatentReasonerConfig,
@@ -72,23 +72,28 @@ class Method:
         """Problems laid out at their stages, which all have equally many slots, as one batch.
 
         Args:
-            encoder: what the problems were encoded with.
+            processor: what the problems were encoded with.
             problems: the rows.
             stages: the curriculum stage of each row.
             config: of the model.
             keys: `[rows]`, what all random choices of a row follow from.
         """
         rows = [
-            self.layout(encoder, problem, stage, config, key)
+            self.layout(processor, problem, stage, config, key)
             for problem, stage, key in zip(problems, stages, keys.tolist(), strict=True)
         ]
         return collate(rows, keys, config.pad_token_id or 0)
 
     def layout(
-        self, encoder: Encoder, encoded: EncodedProblem, stage: int, config: LatentReasonerConfig, key: int
+        self,
+        processor: ProblemProcessor,
+        encoded: EncodedProblem,
+        stage: int,
+        config: LatentReasonerConfig,
+        key: int,
     ) -> Row:
         """A problem's row at a curriculum stage: the slots of the stage, then what is still text."""
-        return encoder.row(
+        return processor.row(
             encoded,
             stage=stage,
             max_latent_steps=config.max_latent_steps,

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 
-from latentplan.encoding.processor import Batch, EncodedProblem, Encoder, pad_right
+from latentplan.encoding.processor import Batch, EncodedProblem, ProblemProcessor, pad_right
 from latentplan.methods.base import Method
 from latentplan.methods.losses import ForwardPass, Objective, TrainableModel, row_count
 from latentplan.modeling.decoding_state import DecodingState
@@ -109,17 +109,17 @@ class CODI(Method):
         """All latents from the start."""
         return [max_latent_steps]
 
-    def batch(self, encoder: Encoder, problems: Sequence[EncodedProblem], *args: object) -> Batch:
+    def batch(self, processor: ProblemProcessor, problems: Sequence[EncodedProblem], *args: object) -> Batch:
         """As of every method, and what the teacher writes.
 
         teacher_ids, teacher_mask: `[batch, teacher]`, steps but the last, answer, eos; right-padded.
         teacher_places: `[tokens]`, where these are in the flattened `[batch · teacher]`.
         text_start, teacher_start: `[batch]`, the token after the answer's marker, in the text of each.
         """
-        batch = super().batch(encoder, problems, *args)  # type: ignore[arg-type]
-        rows = [encoder.written(problem.steps[:-1]) + problem.answer for problem in problems]
+        batch = super().batch(processor, problems, *args)  # type: ignore[arg-type]
+        rows = [processor.written(problem.steps[:-1]) + problem.answer for problem in problems]
         mask = pad_right([[1] * len(row) for row in rows], 0)
-        left = torch.tensor([len(each.answer) - encoder.marker_length(each) for each in problems])
+        left = torch.tensor([len(each.answer) - processor.marker_length(each) for each in problems])
         return {
             **batch,
             "teacher_ids": pad_right(rows, 0),

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
-from latentplan.encoding.processor import Batch, EncodedProblem, Encoder, Row, collate, pad_right
+from latentplan.encoding.processor import Batch, EncodedProblem, ProblemProcessor, Row, collate, pad_right
 from latentplan.methods.base import Method
 from latentplan.methods.losses import ForwardPass, Objective, TrainableModel
 from latentplan.modeling import counter_rng
@@ -155,7 +155,7 @@ class CoLaR(Method):
 
     def batch(
         self,
-        encoder: Encoder,
+        processor: ProblemProcessor,
         problems: Sequence[EncodedProblem],
         stages: Sequence[int],
         config: LatentReasonerConfig,
@@ -170,21 +170,21 @@ class CoLaR(Method):
             raise ValueError("colar has one latent for each group of tokens: set latents_per_step to 1")
         most = config.compression_factor or 1
         parts = [
-            compress(encoder.written(problem.steps), most, config.num_slots, key)
+            compress(processor.written(problem.steps), most, config.num_slots, key)
             for problem, key in zip(problems, keys.tolist(), strict=True)
         ]
         slots = min(config.num_slots, 1 + max(len(part.groups) for part in parts))
         rows = [
             Row(
-                question=problem.question + [encoder.start_latent] * part.factor,
+                question=problem.question + [processor.start_latent] * part.factor,
                 slots=slots,
                 used_slots=len(part.groups),
-                text=[encoder.end_latent, *problem.answer],
+                text=[processor.end_latent, *problem.answer],
                 decoded_steps=[],
             )
             for problem, part in zip(problems, parts, strict=True)
         ]
-        groups = collate_groups(parts, slots, encoder.end_latent)
+        groups = collate_groups(parts, slots, processor.end_latent)
         return {**collate(rows, keys, config.pad_token_id or 0), **groups}
 
     def latents_read(self, forward: ForwardPass) -> torch.Tensor:

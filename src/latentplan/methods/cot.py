@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from latentplan.encoding.processor import EncodedProblem, Encoder, Row
+from latentplan.encoding.processor import EncodedProblem, ProblemProcessor, Row
 from latentplan.methods.base import Method
 from latentplan.modeling.configuration import LatentReasonerConfig
 
@@ -14,7 +14,12 @@ class CoT(Method):
     written_steps = True
 
     def layout(
-        self, encoder: Encoder, encoded: EncodedProblem, stage: int, config: LatentReasonerConfig, key: int
+        self,
+        processor: ProblemProcessor,
+        encoded: EncodedProblem,
+        stage: int,
+        config: LatentReasonerConfig,
+        key: int,
     ) -> Row:
         """Stage 0, whatever the curriculum says."""
-        return encoder.row(encoded, stage=0, max_latent_steps=0, latents_per_step=1, fixed=False)
+        return processor.row(encoded, stage=0, max_latent_steps=0, latents_per_step=1, fixed=False)

@@ -12,7 +12,7 @@ import random
 from dataclasses import replace
 from typing import ClassVar
 
-from latentplan.encoding.processor import EncodedProblem, Encoder, Row
+from latentplan.encoding.processor import EncodedProblem, ProblemProcessor, Row
 from latentplan.methods.base import Method
 from latentplan.modeling.configuration import LatentReasonerConfig
 
@@ -36,10 +36,15 @@ class ICoT(Method):
         return 0
 
     def layout(
-        self, encoder: Encoder, encoded: EncodedProblem, stage: int, config: LatentReasonerConfig, key: int
+        self,
+        processor: ProblemProcessor,
+        encoded: EncodedProblem,
+        stage: int,
+        config: LatentReasonerConfig,
+        key: int,
     ) -> Row:
         """Question, what is left of the steps, answer."""
-        row = encoder.row(encoded, stage=0, max_latent_steps=0, latents_per_step=1, fixed=False)
+        row = processor.row(encoded, stage=0, max_latent_steps=0, latents_per_step=1, fixed=False)
         written = len(row.text) - len(encoded.answer)
         removed = written if stage >= config.max_latent_steps else stage + self.offset(key)
         return replace(row, text=row.text[min(removed, written) :])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from latentplan.encoding.processor import EncodedProblem, Encoder, Row
+from latentplan.encoding.processor import EncodedProblem, ProblemProcessor, Row
 from latentplan.methods.base import Method
 from latentplan.modeling.configuration import LatentReasonerConfig
 
@@ -13,7 +13,12 @@ class NoCoT(Method):
     name = "no_cot"
 
     def layout(
-        self, encoder: Encoder, encoded: EncodedProblem, stage: int, config: LatentReasonerConfig, key: int
+        self,
+        processor: ProblemProcessor,
+        encoded: EncodedProblem,
+        stage: int,
+        config: LatentReasonerConfig,
+        key: int,
     ) -> Row:
         """Question and answer."""
-        return encoder.row_without_steps(encoded)
+        return processor.row_without_steps(encoded)

@@ -14,7 +14,7 @@ from transformers.utils import logging as hf_logging
 from latentplan.common.plugins import CodeSource
 from latentplan.common.run_files import is_latent_checkpoint
 from latentplan.encoding.chat_template import ChatTemplate
-from latentplan.encoding.processor import Encoder
+from latentplan.encoding.processor import ProblemProcessor
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.folders.damage import DamagedModelError, blamed_on, check_regular, read_json
 from latentplan.modeling.folders.model_check import STEP_DECODER, check_sound
@@ -28,12 +28,12 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_m
 
 @dataclass
 class LoadedModel:
-    """A reasoner with its tokenizer, encoder and step decoder (None for methods without one)."""
+    """A reasoner with its tokenizer, processor and step decoder (None for methods without one)."""
 
     reasoner: LatentReasoner
     step_decoder: StepDecoder | None
     tokenizer: PreTrainedTokenizerBase
-    encoder: Encoder
+    processor: ProblemProcessor
 
 
 def find_model(folder: str | os.PathLike) -> Path:
@@ -71,7 +71,7 @@ def refuse_damaged(folder: str | os.PathLike) -> None:
 def load_model(
     folder: str | os.PathLike, trust_remote_code: bool = False, *, sound: bool = True, **options: Any
 ) -> LoadedModel:
-    """Loads what `LatentSystem.save_pretrained` wrote.
+    """Loads what `LatentModelForTraining.save_pretrained` wrote.
 
     Args:
         folder: a run or a model folder.
@@ -99,8 +99,8 @@ def load_model(
         decoder = StepDecoder.from_pretrained(decoder_folder, trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(folder, trust_remote_code)
     with blamed_on(folder, "its tokenizer does not fit the model"):
-        encoder = encoder_of(reasoner.config, tokenizer)
-    model = LoadedModel(reasoner.eval(), decoder.eval() if decoder else None, tokenizer, encoder)
+        processor = processor_of(reasoner.config, tokenizer)
+    model = LoadedModel(reasoner.eval(), decoder.eval() if decoder else None, tokenizer, processor)
     if sound:
         check_sound(model, folder)
     return model
@@ -118,11 +118,11 @@ def load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizer
         raise
 
 
-def encoder_of(config: LatentReasonerConfig, tokenizer: PreTrainedTokenizerBase) -> Encoder:
-    """The encoder that a reasoner's configuration describes.
+def processor_of(config: LatentReasonerConfig, tokenizer: PreTrainedTokenizerBase) -> ProblemProcessor:
+    """The processor that a reasoner's configuration describes.
 
     Raises:
         ValueError: it wants a chat template, and the tokenizer has none.
     """
     chat = ChatTemplate(tokenizer, config.system_prompt) if config.chat_template else None
-    return Encoder(tokenizer, config.step_separator, config.answer_marker, chat)
+    return ProblemProcessor(tokenizer, config.step_separator, config.answer_marker, chat)

@@ -142,5 +142,5 @@ def _as_written(model: LoadedModel, texts: Sequence[str]) -> list[str]:
     """Texts as they come out of the tokenizer, which may drop or add white space."""
     if not texts:
         return []
-    ids = model.encoder.steps(texts)
+    ids = model.processor.steps(texts)
     return [text.strip() for text in model.tokenizer.batch_decode(ids, skip_special_tokens=True)]

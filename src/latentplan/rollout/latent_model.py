@@ -170,7 +170,7 @@ class LatentModel:
     """A trained model, ready to be asked; one string is one question.
 
     Args:
-        loaded: reasoner, step decoder, tokenizer and encoder.
+        loaded: reasoner, step decoder, tokenizer and processor.
     """
 
     def __init__(self, loaded: LoadedModel):
@@ -297,7 +297,7 @@ class LatentModel:
         flat = flat.to(device).float().unsqueeze(0)
         slots = torch.ones(1, flat.shape[1], dtype=torch.long, device=device)
         steps = slots.new_zeros(1, flat.shape[1] // size if config.num_slots else 0)
-        written = torch.tensor([self.loaded.encoder(Problem(question, (), answer)).answer], device=device)
+        written = torch.tensor([self.loaded.processor(Problem(question, (), answer)).answer], device=device)
         trajectories = Trajectories(
             question_ids=ids,
             question_mask=mask,

@@ -58,8 +58,8 @@ class Solution:
 def question_row(model: LoadedModel, question: str) -> list[int]:
     """A question's ids, with what tells a latent model to begin."""
     config = model.reasoner.config
-    frame = [model.encoder.start_latent] * (config.compression_factor or 1) if config.num_slots else []
-    return model.encoder.question(question) + frame
+    frame = [model.processor.start_latent] * (config.compression_factor or 1) if config.num_slots else []
+    return model.processor.question(question) + frame
 
 
 def question_batch(model: LoadedModel, questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -65,7 +65,7 @@ def trace(
     """The steps, then the tokens, of the most probable trajectory.
 
     Args:
-        model: reasoner, tokenizer, encoder.
+        model: reasoner, tokenizer, processor.
         question: in words.
         max_new_tokens: tokens at most.
         given: `[steps, latents_per_step, hidden]`, the first steps' latents, whatever they are. The model

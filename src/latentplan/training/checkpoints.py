@@ -92,7 +92,7 @@ def remove_unfinished(output_dir: str | os.PathLike) -> None:
 
 
 def read_weights(folder: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """All weights that `LatentSystem.save_pretrained` wrote to `folder`, under the system's own names.
+    """Returns all weights that `LatentModelForTraining.save_pretrained` wrote, under the model's own names.
 
     Raises:
         CheckpointMismatchError: there are none.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from latentplan.encoding.processor import Batch, EncodedProblem, Encoder
+from latentplan.encoding.processor import Batch, EncodedProblem, ProblemProcessor
 from latentplan.methods.base import Method
 from latentplan.modeling.counter_rng import Draws, Stream, derive, slots
 from latentplan.modeling.efficiency.linear_layers import is_spread
@@ -15,7 +15,7 @@ from latentplan.modeling.efficiency.prefill import prefill
 from latentplan.modeling.latent_length import LatentLength
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.thinking import Given, LatentChain, read_text, think
-from latentplan.training.trainable_model import LatentSystem
+from latentplan.training.trainable_model import LatentModelForTraining
 
 TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-6}
 """Largest differences, in units of the root mean square of what is compared; `ROUGH` for other dtypes."""
@@ -77,8 +77,8 @@ ROWS = 4
 
 
 def check_training(
-    system: LatentSystem,
-    encoder: Encoder,
+    system: LatentModelForTraining,
+    processor: ProblemProcessor,
     encoded: Sequence[EncodedProblem],
     stages: Sequence[int],
     seed: int,
@@ -94,7 +94,7 @@ def check_training(
         return
     problems = [encoded[index] for index in range(min(ROWS, len(encoded)))]
     keys = derive(seed, Stream.EXAMPLE, torch.arange(len(problems)))
-    batch = system.method.batch(encoder, problems, with_latents[:1] * len(problems), reasoner.config, keys)
+    batch = system.method.batch(processor, problems, with_latents[:1] * len(problems), reasoner.config, keys)
     was_training = system.training
     system.eval()
     try:

@@ -21,7 +21,7 @@ from transformers import Trainer
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from latentplan.modeling.step_decoder import LatentProjection
-from latentplan.training.trainable_model import LatentSystem
+from latentplan.training.trainable_model import LatentModelForTraining
 
 
 def uses_fsdp(accelerator: Accelerator) -> bool:
@@ -45,7 +45,7 @@ def is_sharded(accelerator: Accelerator) -> bool:
     return uses_fsdp(accelerator) or uses_zero3(accelerator)
 
 
-def set_precision(accelerator: Accelerator, system: LatentSystem) -> None:
+def set_precision(accelerator: Accelerator, system: LatentModelForTraining) -> None:
     """Under FSDP2: gradients are summed in float32, and the heads stay in float32 in a unit of their own.
 
     Accelerate would sum gradients in the dtype of the computation and cast the heads to it.
@@ -65,7 +65,7 @@ def set_precision(accelerator: Accelerator, system: LatentSystem) -> None:
         fully_shard(head, mp_policy=MixedPrecisionPolicy(cast_forward_inputs=False))
 
 
-def _float32_parts(system: LatentSystem) -> list[nn.Module]:
+def _float32_parts(system: LatentModelForTraining) -> list[nn.Module]:
     heads = [system.reasoner.latent_head, system.reasoner.stop_head]
     projections = [module for module in system.modules() if isinstance(module, LatentProjection)]
     return [part for part in [*heads, *projections] if part is not None and list(part.parameters())]

@@ -49,7 +49,7 @@ from latentplan.training.rollout_batch import (
     split,
 )
 from latentplan.training.samplers import Indices, QuestionSampler, as_batch, check_batches
-from latentplan.training.trainable_model import LatentSystem
+from latentplan.training.trainable_model import LatentModelForTraining
 from latentplan.training.trainer import LatentTrainer
 from latentplan.training.validation import ValidationSet
 
@@ -58,7 +58,7 @@ class GRPOTrainer(LatentTrainer):
     """Trains a loaded model's latent policy on problems.
 
     Args:
-        model: reasoner, decoder, tokenizer and encoder.
+        model: reasoner, decoder, tokenizer and processor.
         config: the settings.
         problems: the questions, with the columns that rewards need.
         rewards: the reward.
@@ -104,9 +104,9 @@ class GRPOTrainer(LatentTrainer):
             if self.args.gradient_checkpointing:
                 recompute_layers(self.reference.backbone)
 
-    def build_system(self, model: LoadedModel) -> LatentSystem:
+    def build_system(self, model: LoadedModel) -> LatentModelForTraining:
         """What is trained."""
-        return LatentSystem(model.reasoner, model.step_decoder, objectives={})
+        return LatentModelForTraining(model.reasoner, model.step_decoder, objectives={})
 
     def max_new_tokens(self) -> int:
         """As in the rollouts of training."""
@@ -190,7 +190,7 @@ class GRPOTrainer(LatentTrainer):
         if not self.has_ratios or self.args.gradient_accumulation_steps % self._repeats == 0:
             return None
 
-        def compute(system: LatentSystem) -> LogProbs:
+        def compute(system: LatentModelForTraining) -> LogProbs:
             scores, _ = self.policy_loss.scores_of_sampled(system, batch)
             return self.policy_loss.log_probs(system, scores, batch)
 
@@ -315,15 +315,17 @@ class GRPOTrainer(LatentTrainer):
         self.count_flops_of(inputs.trajectories, passes_of_reference * self.reasoner_flops.forward)
         return (loss, {}) if return_outputs else loss
 
-    def _loss(self, system: LatentSystem, batch: Minibatch) -> torch.Tensor:
+    def _loss(self, system: LatentModelForTraining, batch: Minibatch) -> torch.Tensor:
         return torch.stack(list(self.losses(system, batch).values())).sum()
 
-    def losses(self, system: LatentSystem, batch: Minibatch) -> dict[str, torch.Tensor]:
+    def losses(self, system: LatentModelForTraining, batch: Minibatch) -> dict[str, torch.Tensor]:
         """What each kind of action teaches, and `kl` with `beta`: scalars, whose sum is the loss."""
         scores, _ = self.policy_loss.scores_of_sampled(system, batch)
         return self.losses_of(system, scores, batch)
 
-    def losses_of(self, system: LatentSystem, scores: Scores, batch: Minibatch) -> dict[str, torch.Tensor]:
+    def losses_of(
+        self, system: LatentModelForTraining, scores: Scores, batch: Minibatch
+    ) -> dict[str, torch.Tensor]:
         """`losses`, given the scores of the sampled trajectories."""
         losses = self.policy_loss.surrogates(system, scores, batch)
         self.policy_loss.record_scores(scores, batch)

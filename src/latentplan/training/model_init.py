@@ -50,7 +50,7 @@ from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.modeling.thinking import thinking_process
 from latentplan.problems.problem import Problem
 from latentplan.training.configs import ModelArguments, SFTConfig
-from latentplan.training.trainable_model import LatentSystem, make_encoder
+from latentplan.training.trainable_model import LatentModelForTraining, make_processor
 
 logger = logging.getLogger(__name__)
 _NO_MODEL = "it cannot be loaded as a language model"
@@ -60,7 +60,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 def initialise_system(
     model: ModelArguments, config: SFTConfig, problems: Sequence[Problem]
-) -> tuple[LatentSystem, PreTrainedTokenizerBase]:
+) -> tuple[LatentModelForTraining, PreTrainedTokenizerBase]:
     """The system that supervised training starts from, and its tokenizer.
 
     From a latent model its heads and its decoder are taken over too, where the new run has the same parts.
@@ -83,12 +83,12 @@ def initialise_system(
     decoder = None
     if "step_decoder" in objectives:
         decoder = _inherited_decoder(model, config, start)
-        eos = make_encoder(tokenizer, reasoner).eos
+        eos = make_processor(tokenizer, reasoner).eos
         decoder = decoder or _step_decoder(model, config, backbone, tokenizer, eos)
     if start is not None:
         _inherit_heads(reasoner, start.reasoner)
     choose_trained_weights(model, reasoner, decoder)
-    return LatentSystem(reasoner, decoder, objectives), tokenizer
+    return LatentModelForTraining(reasoner, decoder, objectives), tokenizer
 
 
 def choose_trained_weights(

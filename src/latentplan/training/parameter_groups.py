@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import nn
 
-from latentplan.training.trainable_model import LatentSystem
+from latentplan.training.trainable_model import LatentModelForTraining
 
 
 def give_rate(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], rate: float) -> None:
@@ -22,20 +22,20 @@ def give_rate(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Paramete
     optimizer.param_groups = [group for group in optimizer.param_groups if group["params"]]
 
 
-def trained_parts(system: LatentSystem) -> dict[str, nn.Module]:
+def trained_parts(system: LatentModelForTraining) -> dict[str, nn.Module]:
     """The parts of a system that are trained, by name: of `backbone`, the heads and `step_decoder`."""
     parts = _parts(system).items()
     return {name: part for name, part in parts if any(each.requires_grad for each in part.parameters())}
 
 
-def _parts(system: LatentSystem) -> dict[str, nn.Module]:
+def _parts(system: LatentModelForTraining) -> dict[str, nn.Module]:
     reasoner = system.reasoner
     parts = {name: getattr(reasoner, name, None) for name in ("backbone", "latent_head", "stop_head")}
     parts["step_decoder"] = system.step_decoder
     return {name: part for name, part in parts.items() if part is not None}
 
 
-def freeze_parts(system: LatentSystem, factors: Mapping[str, float]) -> None:
+def freeze_parts(system: LatentModelForTraining, factors: Mapping[str, float]) -> None:
     """Takes the parts with factor 0 out of training for good: no gradient of theirs is computed any more.
 
     Raises:
@@ -58,7 +58,10 @@ def freeze_parts(system: LatentSystem, factors: Mapping[str, float]) -> None:
 
 
 def give_factors(
-    optimizer: torch.optim.Optimizer, system: LatentSystem, factors: Mapping[str, float], rate: float
+    optimizer: torch.optim.Optimizer,
+    system: LatentModelForTraining,
+    factors: Mapping[str, float],
+    rate: float,
 ) -> None:
     """Gives each named part of the system that is trained `rate` times its factor."""
     parts = trained_parts(system)

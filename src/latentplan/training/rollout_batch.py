@@ -49,8 +49,8 @@ class KnownAnswers:
 
     @classmethod
     def of_problems(cls, model: LoadedModel, problems: Sequence[Problem]) -> KnownAnswers:
-        """As the model's encoder writes them."""
-        answers = [encoded.answer for encoded in model.encoder.encode_all(problems)]
+        """As the model's processor writes them."""
+        answers = [encoded.answer for encoded in model.processor.encode_all(problems)]
         return cls.of(answers, model.tokenizer.pad_token_id)
 
     def select(self, questions: slice) -> KnownAnswers:

@@ -38,7 +38,7 @@ from latentplan.training.saved_model import (
     trained_outputs,
 )
 from latentplan.training.sft_trainer import SFTTrainer, make_curriculum
-from latentplan.training.trainable_model import LatentSystem, make_encoder, save_finished
+from latentplan.training.trainable_model import LatentModelForTraining, make_processor, save_finished
 from latentplan.training.trainer import LatentTrainer
 from latentplan.training.validation import load_validation
 
@@ -68,8 +68,8 @@ def train_sft(
         return run
     problems, removed = load_training_problems(data)
     system, tokenizer = initialise_system(model, config, problems)
-    encoder = make_encoder(tokenizer, system.reasoner)
-    encoded, kept = encode_problems(problems, encoder, data)
+    processor = make_processor(tokenizer, system.reasoner)
+    encoded, kept = encode_problems(problems, processor, data)
     _record_data(run, problems, kept, removed)
     _record_questions(run, kept, model.model_name_or_path)
     curriculum = make_curriculum(config, len(encoded))
@@ -81,13 +81,13 @@ def train_sft(
         num_decoder_parameters=_count_parameters(system.step_decoder),
         curriculum={"stages": curriculum.stages, "starts": curriculum.starts},
     )
-    validation = load_validation(config, data, encoder, problems)
+    validation = load_validation(config, data, processor, problems)
     parts = system.reasoner.config
     watcher = Watcher(run, SFT_RULES, Situation(parts.num_slots, parts.stop_head, curriculum.stages[-1]))
     callbacks = [MetricsFile(run), watcher]
-    trainer = SFTTrainer(system, config, encoded, encoder, tokenizer, curriculum, callbacks, validation)
+    trainer = SFTTrainer(system, config, encoded, processor, tokenizer, curriculum, callbacks, validation)
     if not is_sharded(trainer.accelerator):
-        check_training(system, encoder, encoded, curriculum.stages, config.seed)
+        check_training(system, processor, encoded, curriculum.stages, config.seed)
     return _train(run, trainer, system, tokenizer)
 
 
@@ -117,7 +117,7 @@ def train_grpo(
         )
     choose_trained_weights(model, loaded.reasoner, decoder=None)
     read, removed = load_training_problems(data)
-    _, problems = encode_problems(read, loaded.encoder, data)
+    _, problems = encode_problems(read, loaded.processor, data)
     _record_data(run, read, problems, removed)
     _record_questions(run, problems, model.model_name_or_path)
     run.update(
@@ -129,7 +129,7 @@ def train_grpo(
     rewards = RewardSet(LABELLED_WEIGHTS)
     if config.reward_funcs is not None:
         rewards = RewardSet(config.reward_funcs, config.reward_weights)
-    validation = load_validation(config, data, loaded.encoder, problems)
+    validation = load_validation(config, data, loaded.processor, problems)
     parts = loaded.reasoner.config
     estimator = ESTIMATORS.get(config.estimator)
     scores_latents = estimator is not None and estimator.chain_actions is slot_actions
@@ -197,7 +197,9 @@ def _record_questions(run: RunDirectory, kept: Sequence[Problem], start: str | N
         (questions if earlier is None else questions | earlier).save(run.path)
 
 
-def _train(run: RunDirectory, trainer: LatentTrainer, system: LatentSystem, tokenizer: Any) -> RunDirectory:
+def _train(
+    run: RunDirectory, trainer: LatentTrainer, system: LatentModelForTraining, tokenizer: Any
+) -> RunDirectory:
     remove_unfinished(run.path)
     if trainer.args.check_saving:
         trainer.add_callback(SaveRehearsal(trainer, run.path / REHEARSAL))
@@ -238,7 +240,7 @@ def _train(run: RunDirectory, trainer: LatentTrainer, system: LatentSystem, toke
 
 def _save(
     folder: Path,
-    system: LatentSystem,
+    system: LatentModelForTraining,
     tokenizer: Any,
     weights: dict[str, torch.Tensor] | None,
     trained: Outputs | None,

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from latentplan.encoding.curriculum import Curriculum
-from latentplan.encoding.processor import Batch, EncodedProblem, Encoder
+from latentplan.encoding.processor import Batch, EncodedProblem, ProblemProcessor
 from latentplan.methods.base import Method
 from latentplan.modeling import counter_rng
 from latentplan.modeling.configuration import LatentReasonerConfig
@@ -80,8 +80,8 @@ class PlacedProblems(Dataset):
 class StageCollator:
     """Problems, each laid out at its stage, to a batch; keys are functions of (seed, index, position)."""
 
-    def __init__(self, encoder: Encoder, method: Method, config: LatentReasonerConfig, seed: int):
-        self.encoder, self.method, self.config, self.seed = encoder, method, config, seed
+    def __init__(self, processor: ProblemProcessor, method: Method, config: LatentReasonerConfig, seed: int):
+        self.processor, self.method, self.config, self.seed = processor, method, config, seed
 
     def __call__(self, items: Sequence[tuple[EncodedProblem, Place]]) -> Batch:
         """The batch of a micro-batch's problems."""
@@ -90,7 +90,7 @@ class StageCollator:
         position = torch.tensor([place.position for place in places])
         keys = counter_rng.derive(self.seed, counter_rng.Stream.EXAMPLE, index, position)
         stages = [place.stage for place in places]
-        return self.method.batch(self.encoder, problems, stages, self.config, keys)
+        return self.method.batch(self.processor, problems, stages, self.config, keys)
 
 
 def check_batches(config: GRPOConfig) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from latentplan.modeling.loading import LoadedModel, load_model
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.training.distributed import full_state_dict, is_sharded
-from latentplan.training.trainable_model import LatentSystem, save_merged
+from latentplan.training.trainable_model import LatentModelForTraining, save_merged
 from latentplan.training.trainer import LatentTrainer
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def trained_outputs(trainer: LatentTrainer) -> Outputs:
             module.training = mode
 
 
-def _outputs_of(system: LatentSystem) -> Outputs:
+def _outputs_of(system: LatentModelForTraining) -> Outputs:
     return outputs(system.reasoner, system.step_decoder)
 
 
@@ -175,7 +175,7 @@ class SaveRehearsal(TrainerCallback):
 
 def rehearse(
     folder: Path,
-    system: LatentSystem,
+    system: LatentModelForTraining,
     tokenizer: PreTrainedTokenizerBase,
     weights: Mapping[str, torch.Tensor] | None,
     expected: Outputs,

@@ -10,12 +10,12 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from latentplan.encoding.curriculum import Curriculum
-from latentplan.encoding.processor import Batch, EncodedProblem, Encoder
+from latentplan.encoding.processor import Batch, EncodedProblem, ProblemProcessor
 from latentplan.methods.base import get_method
 from latentplan.training.configs import SFTConfig
 from latentplan.training.parameter_groups import check_loss, decay
 from latentplan.training.samplers import PlacedProblems, PlanSampler, StageCollator
-from latentplan.training.trainable_model import LatentSystem
+from latentplan.training.trainable_model import LatentModelForTraining
 from latentplan.training.trainer import LatentTrainer
 from latentplan.training.validation import ValidationSet, validation_batches
 
@@ -66,13 +66,13 @@ class ResetOptimizer(TrainerCallback):
 
 
 class SFTTrainer(LatentTrainer):
-    """Trains a `LatentSystem` on encoded problems.
+    """Trains a `LatentModelForTraining` on encoded problems.
 
     Args:
         system: the reasoner, decoder and objectives.
         config: the settings.
         encoded: the training problems.
-        encoder: the encoder that made them.
+        processor: the processor that made them.
         tokenizer: saved with every checkpoint.
         curriculum: stages and durations; it decides the length of the run.
         validation: held-out problems, where the settings ask for evaluations.
@@ -82,23 +82,23 @@ class SFTTrainer(LatentTrainer):
 
     def __init__(
         self,
-        system: LatentSystem,
+        system: LatentModelForTraining,
         config: SFTConfig,
         encoded: Sequence[EncodedProblem],
-        encoder: Encoder,
+        processor: ProblemProcessor,
         tokenizer: PreTrainedTokenizerBase,
         curriculum: Curriculum,
         callbacks: Sequence[TrainerCallback] = (),
         validation: ValidationSet | None = None,
     ):
         config.max_steps = curriculum.total_steps
-        self.curriculum, self.num_problems, self.encoder = curriculum, len(encoded), encoder
+        self.curriculum, self.num_problems, self.processor = curriculum, len(encoded), processor
         resets = [ResetOptimizer(curriculum)] if config.reset_optimizer else []
         super().__init__(
             model=system,
             args=config,
             train_dataset=PlacedProblems(encoded),
-            data_collator=StageCollator(encoder, system.method, system.reasoner.config, config.seed),
+            data_collator=StageCollator(processor, system.method, system.reasoner.config, config.seed),
             processing_class=tokenizer,
             callbacks=[*callbacks, *resets],
             validation=validation,
@@ -166,7 +166,7 @@ class SFTTrainer(LatentTrainer):
         device = self.args.device
         batches = validation_batches(
             self.model,
-            self.encoder,
+            self.processor,
             self.validation,
             places,
             stage=self.current_stage(),

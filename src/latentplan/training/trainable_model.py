@@ -1,4 +1,4 @@
-"""`LatentSystem`: a reasoner, its step decoder and the objectives as one module, which a trainer trains."""
+"""`LatentModelForTraining`: a reasoner, its step decoder and the objectives as one module for a trainer."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS_NAME
 
 from latentplan.encoding.chat_template import saved_template
-from latentplan.encoding.processor import Batch, Encoder
+from latentplan.encoding.processor import Batch, ProblemProcessor
 from latentplan.methods.base import Method, get_method
 from latentplan.modeling.efficiency.gradient_checkpointing import decoder_layers, recompute_layers
 from latentplan.modeling.efficiency.linear_layers import deferred_weight_gradients
 from latentplan.modeling.folders.model_check import STEP_DECODER
 from latentplan.modeling.latent_heads import ValueHead
-from latentplan.modeling.loading import LoadedModel, encoder_of, load_model
+from latentplan.modeling.loading import LoadedModel, load_model, processor_of
 from latentplan.modeling.lora import merge_saved
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.step_decoder import StepDecoder
@@ -28,7 +28,7 @@ from latentplan.modeling.step_decoder import StepDecoder
 STEP_DECODER_FOLDER, VALUE_HEAD_FOLDER = STEP_DECODER, "value_head"
 
 
-class LatentSystem(nn.Module):
+class LatentModelForTraining(nn.Module):
     """The parts of a method put together.
 
     Args:
@@ -88,7 +88,7 @@ class LatentSystem(nn.Module):
     def forward(
         self,
         counts: dict[str, torch.Tensor] | None = None,
-        compute: Callable[[LatentSystem], Any] | None = None,
+        compute: Callable[[LatentModelForTraining], Any] | None = None,
         **batch: torch.Tensor,
     ) -> Any:
         """The loss and each unweighted objective (`loss/text`, …): shares of the effective batch of `counts`.
@@ -109,7 +109,7 @@ class LatentSystem(nn.Module):
         loss = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
         return {"loss": loss, **{f"loss/{name}": value.detach() for name, value in values.items()}}
 
-    def train(self, mode: bool = True) -> LatentSystem:
+    def train(self, mode: bool = True) -> LatentModelForTraining:
         """As for any module; a part of which nothing is trained stays without dropout."""
         super().train(mode)
         for part in (self.reasoner, self.step_decoder):
@@ -137,7 +137,7 @@ class LatentSystem(nn.Module):
             save_file(_part(state_dict, "value_head.") or self.value_head.state_dict(), place / WEIGHTS_NAME)
         if tokenizer is not None:
             template = tokenizer.chat_template
-            tokenizer.chat_template = saved_template(tokenizer, make_encoder(tokenizer, self.reasoner).chat)
+            tokenizer.chat_template = saved_template(tokenizer, make_processor(tokenizer, self.reasoner).chat)
             tokenizer.save_pretrained(folder)
             tokenizer.chat_template = template
 
@@ -172,14 +172,14 @@ class LatentSystem(nn.Module):
         folder: str | os.PathLike,
         objectives: Mapping[str, float] | None = None,
         trust_remote_code: bool = False,
-    ) -> tuple[LatentSystem, LoadedModel]:
-        """A saved system, and its tokenizer and encoder beside it; the arguments as of `load_model`."""
+    ) -> tuple[LatentModelForTraining, LoadedModel]:
+        """A saved system, and its tokenizer and processor beside it; the arguments as of `load_model`."""
         loaded = load_model(folder, trust_remote_code)
         return cls(loaded.reasoner, loaded.step_decoder, objectives), loaded
 
 
 def save_finished(
-    system: LatentSystem,
+    system: LatentModelForTraining,
     folder: str | os.PathLike,
     tokenizer: PreTrainedTokenizerBase,
     state_dict: Mapping[str, torch.Tensor] | None = None,
@@ -204,6 +204,6 @@ def _part(state_dict: Mapping[str, torch.Tensor] | None, prefix: str) -> dict[st
     return {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
 
 
-def make_encoder(tokenizer: PreTrainedTokenizerBase, reasoner: LatentReasoner) -> Encoder:
-    """The encoder that a reasoner's configuration describes."""
-    return encoder_of(reasoner.config, tokenizer)
+def make_processor(tokenizer: PreTrainedTokenizerBase, reasoner: LatentReasoner) -> ProblemProcessor:
+    """The processor that a reasoner's configuration describes."""
+    return processor_of(reasoner.config, tokenizer)

@@ -25,7 +25,7 @@ from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy, rotate_checkpoints
 
-from latentplan.modeling.loading import LoadedModel, encoder_of
+from latentplan.modeling.loading import LoadedModel, processor_of
 from latentplan.rollout.solve import Solution
 from latentplan.training.checkpoints import (
     STAGING,
@@ -42,7 +42,7 @@ from latentplan.training.flops import token_flops
 from latentplan.training.loggers import ProgressDisplay, RunTensorBoard, log_samples
 from latentplan.training.nonfinite import GuardedTrainer
 from latentplan.training.parameter_groups import decay, freeze_parts, give_factors
-from latentplan.training.trainable_model import LatentSystem
+from latentplan.training.trainable_model import LatentModelForTraining
 from latentplan.training.validation import MAX_NEW_TOKENS, Sums, ValidationSet, means_of, rollout_sums
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class EvaluatingTrainer(WatchedTrainer):
         ValueError: `metric_for_best_model` is not among what is measured.
     """
 
-    model: LatentSystem
+    model: LatentModelForTraining
 
     def __init__(self, *args: Any, validation: ValidationSet | None = None, **kwargs: Any):
         self.validation = validation
@@ -110,7 +110,7 @@ class EvaluatingTrainer(WatchedTrainer):
         tokenizer = cast(PreTrainedTokenizerBase, self.processing_class)
         reasoner = self.model.reasoner
         return LoadedModel(
-            reasoner, self.model.step_decoder, tokenizer, encoder_of(reasoner.config, tokenizer)
+            reasoner, self.model.step_decoder, tokenizer, processor_of(reasoner.config, tokenizer)
         )
 
     def objective_means(self, places: range) -> dict[str, float]:
@@ -232,9 +232,9 @@ SCHEDULER_FILE = "scheduler.json"
 
 
 class LatentTrainer(EvaluatingTrainer):
-    """`Trainer` for a `LatentSystem`: checkpoints are whole models, written aside and renamed."""
+    """`Trainer` for a `LatentModelForTraining`: checkpoints are whole models, written aside and renamed."""
 
-    model: LatentSystem
+    model: LatentModelForTraining
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from latentplan.encoding.processor import Batch, EncodedProblem, Encoder
+from latentplan.encoding.processor import Batch, EncodedProblem, ProblemProcessor
 from latentplan.encoding.token_store import encode_problems
 from latentplan.modeling import counter_rng
 from latentplan.modeling.loading import LoadedModel
@@ -25,7 +25,7 @@ from latentplan.rewards.steps import in_sentences
 from latentplan.rollout.decoding_accuracy import teacher_share
 from latentplan.rollout.solve import Solution, solve
 from latentplan.training.configs import RunConfig
-from latentplan.training.trainable_model import LatentSystem
+from latentplan.training.trainable_model import LatentModelForTraining
 
 MAX_NEW_TOKENS = 128
 
@@ -50,7 +50,7 @@ class ValidationSet:
 
 
 def load_validation(
-    config: RunConfig, data: DataArguments, encoder: Encoder, trained_on: Sequence[Problem]
+    config: RunConfig, data: DataArguments, processor: ProblemProcessor, trained_on: Sequence[Problem]
 ) -> ValidationSet | None:
     """The validation problems that a run's settings name; None where it is not to be evaluated.
 
@@ -71,7 +71,7 @@ def load_validation(
     for name, source in zip(names, sources, strict=True):
         problems += _generate(config, data) if name == MINIGSM else load_training_problems(source)[0]
     refuse_overlap(trained_on, {", ".join(names): problems})
-    encoded, kept = encode_problems(problems, encoder, data, sources)
+    encoded, kept = encode_problems(problems, processor, data, sources)
     if len(kept) < config.world_size:
         raise ValueError(f"{config.world_size} processes need as many validation problems, got {len(kept)}")
     return ValidationSet(kept, encoded)
@@ -96,8 +96,8 @@ def _source(name: str, config: RunConfig, data: DataArguments) -> DataArguments:
 
 
 def validation_batches(
-    system: LatentSystem,
-    encoder: Encoder,
+    system: LatentModelForTraining,
+    processor: ProblemProcessor,
     validation: ValidationSet,
     places: range,
     *,
@@ -112,7 +112,7 @@ def validation_batches(
         chosen = places[start : start + batch_size]
         problems = [validation.encoded[place] for place in chosen]
         keys = counter_rng.derive(seed, counter_rng.Stream.VALIDATION, torch.tensor(list(chosen)))
-        batches.append(system.method.batch(encoder, problems, [stage] * len(problems), config, keys))
+        batches.append(system.method.batch(processor, problems, [stage] * len(problems), config, keys))
     return batches
 
 

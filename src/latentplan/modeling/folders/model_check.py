@@ -67,10 +67,10 @@ def _check_tokens(model: LoadedModel, folder: Path) -> None:
             raise DamagedModelError(
                 folder / CONFIG_NAME, f"{name} is {getattr(config, name)}, and the tokenizer says {index}"
             )
-    if model.encoder.eos not in _ends(config):
+    if model.processor.eos not in _ends(config):
         raise DamagedModelError(
             folder / CONFIG_NAME,
-            f"eos_token_id is {config.eos_token_id}, and answers end with {model.encoder.eos}",
+            f"eos_token_id is {config.eos_token_id}, and answers end with {model.processor.eos}",
         )
     _check_rows(config, model.reasoner, last, folder)
 
@@ -121,7 +121,7 @@ def _run(model: LoadedModel, folder: Path) -> None:
     """Two questions, two latents, one token, and two tokens of a decoded step."""
     reasoner, decoder = model.reasoner, model.step_decoder
     with blamed_on(folder, "its tokenizer does not read and write text"):
-        rows = [model.encoder.question(_TEXT), model.encoder.question("1")]
+        rows = [model.processor.question(_TEXT), model.processor.question("1")]
         model.tokenizer.batch_decode(rows)
     ids, mask = (each.to(reasoner.device) for each in pad_left(rows, reasoner.config.pad_token_id or 0))
     context = reasoner.start(ids, mask)

@@ -10,7 +10,7 @@ from typing import Any
 from latentplan.evaluation.latent_table import LatentTable, SolvedProblem
 from latentplan.report.examples import marked_steps
 from latentplan.report.figures.style import BAD, COLOURS, GOOD, INK, SOFT, new_figure
-from latentplan.report.pictures.plan_graph import PlanGraph, StepNode, plan_graph
+from latentplan.report.figures.plan_graph import PlanGraph, StepNode, plan_graph
 
 QUESTIONS = 4
 """Questions of a figure."""

@@ -42,7 +42,7 @@ class Subject:
 
     Attributes:
         name: as the server calls it.
-        model: reasoner, step decoder or None, tokenizer, encoder.
+        model: reasoner, step decoder or None, tokenizer, processor.
         modulus: of the arithmetic in its data; None for ordinary numbers.
         examples: questions that it was not trained on.
         stage: `SFT` or `RL`, as its run says; empty where it does not.

@@ -171,7 +171,7 @@ def _within(pieces: Sequence[Piece], begin: int, end: int) -> list[Piece]:
 
 def _of_answer(subject: Subject, tokens: Sequence[Token]) -> list[Token]:
     """The tokens from the last answer marker on, the end included; all where there is none."""
-    marker = subject.model.encoder.marker
+    marker = subject.model.processor.marker
     ids = [token.id for token in tokens]
     starts = [place for place in range(len(ids)) if marker and ids[place : place + len(marker)] == marker]
     return list(tokens[starts[-1] :]) if starts else list(tokens)

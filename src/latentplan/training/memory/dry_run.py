@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from latentplan.encoding.processor import Batch, EncodedProblem, Encoder
+from latentplan.encoding.processor import Batch, EncodedProblem, ProblemProcessor
 from latentplan.methods.base import get_method
 from latentplan.modeling.efficiency.gradient_checkpointing import recompute_layers
 from latentplan.modeling.efficiency.linear_layers import deferred_weight_gradients
@@ -44,7 +44,7 @@ from latentplan.training.model_init import (
     reasoner_config,
 )
 from latentplan.training.parameter_groups import check_loss
-from latentplan.training.trainable_model import LatentSystem
+from latentplan.training.trainable_model import LatentModelForTraining
 
 
 class AllocationLedger(TorchDispatchMode):
@@ -107,7 +107,7 @@ def build_system(
     backbone: PreTrainedConfig,
     decoder: PreTrainedConfig | None = None,
     spare_rows: int = 0,
-) -> LatentSystem:
+) -> LatentModelForTraining:
     """The system that a recipe trains, from shapes alone, on the meta device.
 
     Args:
@@ -126,7 +126,7 @@ def _build(
     backbone: PreTrainedConfig,
     decoder: PreTrainedConfig,
     spare_rows: int,
-) -> LatentSystem:
+) -> LatentModelForTraining:
     language_model = _language_model(backbone, model, spare_rows)
     tokens = {"start_latent_token_id": 0, "end_latent_token_id": 0, "pad_token_id": 0}
     settings = reasoner_config(config, language_model, tokens, {"eos_token_id": 0})
@@ -137,7 +137,7 @@ def _build(
         other = _language_model(decoder, model, spare_rows)
         step_decoder = StepDecoder(decoder_config(config, other, reasoner.config.hidden_size, 0, 0), other)
     choose_trained_weights(model, reasoner, step_decoder)
-    return LatentSystem(reasoner, step_decoder, objectives)
+    return LatentModelForTraining(reasoner, step_decoder, objectives)
 
 
 def _language_model(shape: PreTrainedConfig, model: ModelArguments, spare_rows: int) -> PreTrainedModel:
@@ -148,7 +148,7 @@ def _language_model(shape: PreTrainedConfig, model: ModelArguments, spare_rows: 
     )
 
 
-def as_if_on_a_device(system: LatentSystem) -> None:
+def as_if_on_a_device(system: LatentModelForTraining) -> None:
     """Puts fake tensors in the place of meta tensors, inside `FakeTensorMode`: code sees a real device."""
     made: dict[int, torch.Tensor] = {}  # tied weights stay tied
     for module in system.modules():
@@ -163,7 +163,7 @@ def as_if_on_a_device(system: LatentSystem) -> None:
                 tensors[name] = made[id(old)]  # type: ignore[assignment]
 
 
-def peak_of_supervised_step(system: LatentSystem, config: SFTConfig, lengths: Lengths) -> int:
+def peak_of_supervised_step(system: LatentModelForTraining, config: SFTConfig, lengths: Lengths) -> int:
     """Bytes that forward and backward pass of one micro-batch need at most, beside weights and gradients.
 
     The batch is one of the curriculum's longest stage, with every slot in use.
@@ -178,7 +178,7 @@ def peak_of_supervised_step(system: LatentSystem, config: SFTConfig, lengths: Le
     return ledger.peak
 
 
-def supervised_batch(system: LatentSystem, rows: int, lengths: Lengths) -> Batch:
+def supervised_batch(system: LatentModelForTraining, rows: int, lengths: Lengths) -> Batch:
     """Zeros in the shapes of a batch of the method's longest stage, in which every slot is in use."""
     method, config = system.method, system.reasoner.config
     problem = EncodedProblem(
@@ -197,7 +197,7 @@ def supervised_batch(system: LatentSystem, rows: int, lengths: Lengths) -> Batch
     return {**batch, "question_mask": _padded_mask(rows, batch["question_ids"].shape[1])}
 
 
-class _NoTokens(Encoder):
+class _NoTokens(ProblemProcessor):
     """Lays out problems whose token ids are all 0."""
 
     def __init__(self) -> None:
@@ -212,14 +212,14 @@ def _padded_mask(rows: int, tokens: int) -> torch.Tensor:
     return mask
 
 
-def supervised_loss(system: LatentSystem, batch: Batch) -> torch.Tensor:
+def supervised_loss(system: LatentModelForTraining, batch: Batch) -> torch.Tensor:
     """The objectives of a batch without their counts, which shapes alone do not tell."""
     passed = system.method.forward(system.reasoner, batch)
     totals = [system.objectives[name].total(system, passed, batch).sum() for name in system.weights]
     return torch.stack(totals).sum()
 
 
-def peak_of_policy_step(system: LatentSystem, config: GRPOConfig, lengths: Lengths) -> int:
+def peak_of_policy_step(system: LatentModelForTraining, config: GRPOConfig, lengths: Lengths) -> int:
     """Like `peak_of_supervised_step`, for a minibatch of trajectories that use every slot and every token."""
     trajectories = zero_trajectories(system, config, lengths)
     sampling = Sampling(config.temperature, config.latent_temperature, config.max_completion_length)
@@ -245,7 +245,7 @@ def _everything(scores: Scores) -> torch.Tensor:
     return scores.latents.sum() + scores.stops.sum() + scores.answers.sum()
 
 
-def zero_trajectories(system: LatentSystem, config: GRPOConfig, lengths: Lengths) -> Trajectories:
+def zero_trajectories(system: LatentModelForTraining, config: GRPOConfig, lengths: Lengths) -> Trajectories:
     """A minibatch of one device: zeros in the shapes of `Trajectories`."""
     shape = system.reasoner.config
     rows = config.per_device_train_batch_size
@@ -279,7 +279,9 @@ class _FullTrajectories(Trajectories):
 
 
 @contextlib.contextmanager
-def _counting(system: LatentSystem, config: RunConfig, inputs: object) -> Iterator[AllocationLedger]:
+def _counting(
+    system: LatentModelForTraining, config: RunConfig, inputs: object
+) -> Iterator[AllocationLedger]:
     """A ledger that leaves out the system's weights, their gradients and the batch."""
     if config.gradient_checkpointing:
         for part in (system.reasoner, system.step_decoder):

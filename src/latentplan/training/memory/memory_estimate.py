@@ -30,7 +30,7 @@ from latentplan.training.memory.dry_run import (
     peak_of_supervised_step,
 )
 from latentplan.training.parameter_groups import freeze_parts
-from latentplan.training.trainable_model import LatentSystem
+from latentplan.training.trainable_model import LatentModelForTraining
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Weights:
     unit: int
 
 
-def weigh(system: LatentSystem) -> Weights:
+def weigh(system: LatentModelForTraining) -> Weights:
     """The parameters of a system as they are set to be trained; works on real and on fake tensors."""
     reasoner = system.reasoner
     heads = [part for part in (reasoner.latent_head, reasoner.stop_head) if part is not None]
@@ -79,7 +79,7 @@ def _without_adapters(module: nn.Module) -> int:
     return _count(value for name, value in module.named_parameters() if "lora_" not in name)
 
 
-def _largest_unit(system: LatentSystem) -> int:
+def _largest_unit(system: LatentModelForTraining) -> int:
     """Two layers (one is fetched ahead) and what lies outside of layers, which stays gathered."""
     parts = [system.reasoner.backbone, *([system.step_decoder.backbone] if system.step_decoder else [])]
     layers = [size_of(layer.parameters()) for part in parts for layer in decoder_layers(part)]
@@ -257,7 +257,7 @@ def _activations(
     return bottom + (top - bottom) / (high - low) * (depth - low)
 
 
-def _freeze(system: LatentSystem, run: RunConfig) -> None:
+def _freeze(system: LatentModelForTraining, run: RunConfig) -> None:
     """What the run does not train: in RL the step decoder, and parts whose learning rate is 0."""
     if isinstance(run, GRPOConfig) and system.step_decoder is not None:
         system.step_decoder.requires_grad_(False)
@@ -272,7 +272,7 @@ def _with_depth(shape: PreTrainedConfig, layers: int) -> PreTrainedConfig:
     return other
 
 
-def _rollout(system: LatentSystem, run: GRPOConfig, lengths: Lengths, gathers: bool) -> Parts:
+def _rollout(system: LatentModelForTraining, run: GRPOConfig, lengths: Lengths, gathers: bool) -> Parts:
     """Keys and values of every trajectory of a rollout on a device, and their logits over the vocabulary.
 
     Where a rollout `gathers` the weights, they are whole and in the dtype of the computation beside the

@@ -25,7 +25,7 @@ from latentplan.training.rl_losses import (
     token_kl,
 )
 from latentplan.training.rollout_batch import Minibatch, apart
-from latentplan.training.trainable_model import LatentSystem
+from latentplan.training.trainable_model import LatentModelForTraining
 
 
 class PolicyLoss:
@@ -48,11 +48,13 @@ class PolicyLoss:
         self.latent_scale = choose("latent_logprob", scales, config.latent_logprob)
         self.sampling = Sampling(config.temperature, config.latent_temperature, config.max_completion_length)
 
-    def scores(self, system: LatentSystem, trajectories: Trajectories) -> Scores:
+    def scores(self, system: LatentModelForTraining, trajectories: Trajectories) -> Scores:
         """The log-probabilities of trajectories, as the estimator takes them."""
         return self.estimator.scores(system.reasoner, trajectories, self.sampling)
 
-    def scores_of_sampled(self, system: LatentSystem, batch: Minibatch) -> tuple[Scores, torch.Tensor | None]:
+    def scores_of_sampled(
+        self, system: LatentModelForTraining, batch: Minibatch
+    ) -> tuple[Scores, torch.Tensor | None]:
         """The scores of what was sampled, and the log-likelihoods of reference answers, `[chains]`.
 
         Both from one pass; None where reference answers are not requested.
@@ -60,7 +62,7 @@ class PolicyLoss:
         scores = self.scores(system, batch.scored)
         return (scores, None) if batch.known is None else apart(scores, sampled=batch.trajectories)
 
-    def log_probs(self, system: LatentSystem, scores: Scores, batch: Minibatch) -> LogProbs:
+    def log_probs(self, system: LatentModelForTraining, scores: Scores, batch: Minibatch) -> LogProbs:
         """Of the actions of a minibatch, plans included, as functions of the latents in `scores`."""
         plans = None
         if batch.plans is not None:
@@ -104,7 +106,9 @@ class PolicyLoss:
         masks = [self.masks(batch) for batch in minibatches]
         return {name: torch.stack([mask[name].sum() for mask in masks]).float().mean() for name in masks[0]}
 
-    def surrogates(self, system: LatentSystem, scores: Scores, batch: Minibatch) -> dict[str, torch.Tensor]:
+    def surrogates(
+        self, system: LatentModelForTraining, scores: Scores, batch: Minibatch
+    ) -> dict[str, torch.Tensor]:
         """The clipped surrogate of each kind of action, scalars."""
         new, masks = self.log_probs(system, scores, batch), self.masks(batch)
         old = new.detach() if batch.old is None else batch.old

@@ -30,7 +30,7 @@ from latentplan.training.grpo_trainer import GRPOTrainer
 from latentplan.training.latent_gradients import replay_own_noise
 from latentplan.training.parameter_groups import give_rate
 from latentplan.training.rollout_batch import Minibatch
-from latentplan.training.trainable_model import LatentSystem
+from latentplan.training.trainable_model import LatentModelForTraining
 
 
 def value_loss(
@@ -114,10 +114,10 @@ class LatentRLTrainer(GRPOTrainer):
         """Whether the KL is corrected: nothing else compares the policy with the one that sampled."""
         return self.args.use_bias_correction_kl
 
-    def build_system(self, model: LoadedModel) -> LatentSystem:
+    def build_system(self, model: LoadedModel) -> LatentModelForTraining:
         """The policy and its value head."""
         head = ValueHead(model.reasoner.config.hidden_size, *self._head_settings).to(model.reasoner.device)
-        return LatentSystem(model.reasoner, model.step_decoder, objectives={}, value_head=head)
+        return LatentModelForTraining(model.reasoner, model.step_decoder, objectives={}, value_head=head)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The value head in a group of its own, with its own learning rate."""
@@ -142,7 +142,7 @@ class LatentRLTrainer(GRPOTrainer):
             scored = batch.has_reward.unflatten(0, by_chain).to(rewards.dtype)
         return (rewards * scored).sum(dim=1) / scored.sum(dim=1).clamp(min=1), scored.any(dim=1)
 
-    def losses(self, system: LatentSystem, batch: Minibatch) -> dict[str, torch.Tensor]:
+    def losses(self, system: LatentModelForTraining, batch: Minibatch) -> dict[str, torch.Tensor]:
         """The value head's loss, and minus what it says of the policy's states; `kl` with `beta`."""
         assert system.value_head is not None
         trajectories, mask = batch.trajectories, batch.trajectories.slot_mask

@@ -45,7 +45,7 @@ from latentplan.training.rollout_batch import (
     check_answers,
     instead_of_samples,
 )
-from latentplan.training.trainable_model import LatentSystem
+from latentplan.training.trainable_model import LatentModelForTraining
 
 Value = Callable[[torch.Tensor], torch.Tensor]
 """From log-likelihoods of answers, `[chains]`, to what is maximised."""
@@ -128,7 +128,7 @@ class LikelihoodTrainer(GRPOTrainer):
     def _advantages(self, rewards: torch.Tensor, finished: torch.Tensor) -> torch.Tensor:
         return rewards
 
-    def losses(self, system: LatentSystem, batch: Minibatch) -> dict[str, torch.Tensor]:
+    def losses(self, system: LatentModelForTraining, batch: Minibatch) -> dict[str, torch.Tensor]:
         """Minus the expected value of the right answer, stops included."""
         trajectories = batch.trajectories
         scores = self.policy_loss.scores(system, trajectories)
@@ -167,7 +167,7 @@ class HybridTrainer(GRPOTrainer):
         known = KnownAnswers.of_problems(self.loaded, problems)
         return replace(super().sample(problems, places, seed), known=known)
 
-    def losses(self, system: LatentSystem, batch: Minibatch) -> dict[str, torch.Tensor]:
+    def losses(self, system: LatentModelForTraining, batch: Minibatch) -> dict[str, torch.Tensor]:
         """As GRPO's, and `likelihood`."""
         scores, likelihoods = self.policy_loss.scores_of_sampled(system, batch)
         assert likelihoods is not None
