@@ -9,8 +9,8 @@ from typing import Any
 
 from latentplan.evaluation.latent_table import LatentTable, SolvedProblem
 from latentplan.report.examples import marked_steps
-from latentplan.report.figures.style import BAD, COLOURS, GOOD, INK, SOFT, new_figure
 from latentplan.report.figures.plan_graph import PlanGraph, StepNode, plan_graph
+from latentplan.report.figures.style import BAD, COLOURS, GOOD, INK, SOFT, new_figure
 
 QUESTIONS = 4
 """Questions of a figure."""
