@@ -11,12 +11,14 @@ import logging
 import os
 import pkgutil
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar, get_args, get_type_hints
 
 logger = logging.getLogger(__name__)
 _named_by_the_user: set[str] = set()
+_Settings = TypeVar("_Settings")
 
 
 class UntrustedCodeError(ValueError):
@@ -108,3 +110,39 @@ def setting(default: Any, help: str) -> Any:
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata={"help": help})
     return field(default=default, metadata={"help": help})
+
+
+def settings_from(kind: type[_Settings], values: Mapping[str, Any] | None, owner: str) -> _Settings:
+    """Returns the settings of a plug-in, an instance of its dataclass, from a mapping.
+
+    Args:
+        kind: the dataclass.
+        values: what is set; the others keep their defaults.
+        owner: the plug-in, in words for the message, such as `reward valid_chains`.
+
+    Raises:
+        ValueError: there is no such setting, or its value is of another type; says what is allowed.
+    """
+    hints = get_type_hints(kind)
+    known = [each.name for each in fields(kind)]  # type: ignore[arg-type]
+    read = {}
+    for name, value in (values or {}).items():
+        if name not in known:
+            allowed = f"its settings are {', '.join(known)}" if known else "it has none"
+            raise ValueError(f"{owner} has no setting {name!r}: {allowed}")
+        read[name] = _of_type(hints[name], value, f"{name} of {owner}")
+    return kind(**read)
+
+
+def _of_type(hint: Any, value: Any, what: str) -> Any:
+    """Returns the value, an integer as a float where that is wanted. Raises ValueError for another type."""
+    choices = [getattr(each, "__origin__", each) for each in (get_args(hint) or (hint,))]
+    if hasattr(hint, "__origin__") and hint.__origin__ in (list, dict, tuple):
+        choices = [hint.__origin__]
+    if float in choices and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    fits = any(isinstance(value, each) for each in choices if isinstance(each, type))
+    if not fits or (isinstance(value, bool) and bool not in choices):
+        names = " or ".join("null" if each is type(None) else each.__name__ for each in choices)
+        raise ValueError(f"{what} must be {names}, got {value!r}")
+    return value
