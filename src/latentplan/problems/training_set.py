@@ -32,7 +32,6 @@ from latentplan.problems.problem_store import Found, ProblemStore, SelectedProbl
 from latentplan.problems.reading import strict
 from latentplan.problems.sources import Reading, Scan, evaluation_set, parse_benchmark_argument
 
-# ruff: noqa: RUF009 (`setting` is `dataclasses.field` with a help text)
 
 
 MINIGSM = "minigsm"

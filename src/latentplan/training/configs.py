@@ -19,7 +19,6 @@ from latentplan.common.secrets import is_secret, masked
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.token_loop import InputRule
 
-# ruff: noqa: RUF009 (`setting` is `dataclasses.field` with a help text)
 
 
 logger = logging.getLogger(__name__)
