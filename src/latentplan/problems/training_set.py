@@ -32,8 +32,6 @@ from latentplan.problems.problem_store import Found, ProblemStore, SelectedProbl
 from latentplan.problems.reading import strict
 from latentplan.problems.sources import Reading, Scan, evaluation_set, parse_benchmark_argument
 
-
-
 MINIGSM = "minigsm"
 IN_MEMORY = 50_000
 """Problems of a run that are held in memory, at most; more are kept on disk."""

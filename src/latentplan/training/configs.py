@@ -19,8 +19,6 @@ from latentplan.common.secrets import is_secret, masked
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.token_loop import InputRule
 
-
-
 logger = logging.getLogger(__name__)
 
 _LOWER_IS_BETTER = ("loss", "tokens", "latents")
