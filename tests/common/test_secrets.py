@@ -184,3 +184,18 @@ def test_secret_flags_of_a_command_are_taken_out():
     rest, found = without_secrets(words, ["hub_token"])
     assert rest == ["--seed", "1", "--api_key", "stays", "--hub_token"]
     assert found == {"hub_token": f"{VALUE}2"}
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["a", "a-", "a_", " ", "=", "a=", "--a", "'", '"', "a='", "--a', ", "a b", "a_b: ", "a\n", "1", "token="],
+)
+def test_a_long_text_of_a_stranger_takes_no_longer_than_its_length(unit):
+    text = "api_key" + unit * (400_000 // len(unit))
+    masked_text(text)  # with a quadratic pattern: hours
+    masked_arguments([text, "{" + text])
+
+
+@pytest.mark.parametrize("text", [f"1hub_token={VALUE}", f"x_1token={VALUE}", f"('--api_key', '{VALUE}')"])
+def test_names_that_begin_with_something_else_are_masked_too(text):
+    assert VALUE not in masked_text(text)

@@ -22,7 +22,7 @@ from transformers import PreTrainedConfig
 
 from latentplan.cli.load_or_exit import fail
 from latentplan.common.plugins import CodeSource
-from latentplan.common.run_files import is_latent_checkpoint
+from latentplan.common.run_files import MODEL_CONFIG, is_latent_checkpoint
 from latentplan.experiments.recipes import parse_recipe, quiet_libraries, recipe_names
 from latentplan.methods.base import get_method
 from latentplan.modeling.configuration import LatentReasonerConfig
@@ -138,7 +138,7 @@ def _ask_for_trust(config: LatentReasonerConfig, source: CodeSource) -> None:
     """
     config.code_source = source
     get_method(config.method, source)
-    with torch.device("meta"):
+    with blamed_on(Path(source.folder) / MODEL_CONFIG, "no model can be made of it"), torch.device("meta"):
         LatentReasoner(copy.deepcopy(config))
 
 
