@@ -223,3 +223,8 @@ def test_what_is_no_benchmark_of_ones_own(own_module, name, reason):
     assert reason in str(error.value)
     with pytest.raises(ValueError, match="no kind of answer 'anagrams:Nothing'"):
         answer_kind_named("anagrams:Nothing")
+
+
+@pytest.mark.parametrize("text", ["answer" + " " * 50_000 + "?", "the answer is: (" + " (" * 50_000 + "?"])
+def test_a_long_text_that_names_no_option_is_told_at_once(text):
+    assert CHOICE.extract(text) is None  # with a cubic pattern: days

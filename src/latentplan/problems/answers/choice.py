@@ -15,8 +15,8 @@ from latentplan.problems.answers.answer_kind import AnswerKind
 from latentplan.problems.answers.extraction import extract_answer
 
 _LETTER = re.compile(
-    r"(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)\s*(?:is\b|:)?\s*)?"
-    r"[\s(\[\"'*]*(?P<letter>[A-Za-z])(?:\s*[)\].:,\"'*].*|\s*)",
+    r"(?:(?:the\s++)?(?:correct\s++)?(?:answer|option|choice)\s*+(?:(?:is\b|:)\s*+)?)?"
+    r"[\s(\[\"'*]*+(?P<letter>[A-Za-z])(?:\s*[)\].:,\"'*].*|\s*)",
     re.IGNORECASE | re.DOTALL,
 )
 

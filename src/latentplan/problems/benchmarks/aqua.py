@@ -16,7 +16,8 @@ from latentplan.problems.problem import DataError, Problem
 
 _OPTION = re.compile(r"([A-Z])\s*\)\s*(.*)", re.DOTALL)
 _NAMES_AN_OPTION = re.compile(
-    r"\W*((so|hence|thus|therefore)\W+)?((the\s+)?(correct\s+)?(ans|answer|option|choice)\W*(is\b)?\W*)*[A-E]\W*",
+    r"\W*+((so|hence|thus|therefore)\W++)?"
+    r"((the\s++)?(correct\s++)?(answer|ans|option|choice)\W*+(is\b\W*+)?)*+[A-E]\W*+",
     re.IGNORECASE,
 )
 
