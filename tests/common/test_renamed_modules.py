@@ -39,3 +39,12 @@ def test_what_was_pickled_under_an_old_name_is_found():
     with pytest.warns(DeprecationWarning, match="latentplan.modeling.sampling now"):
         found = pickle.loads(text)
     assert found.__module__ == "latentplan.modeling.sampling"
+
+
+def test_a_name_that_left_a_module_that_stays_is_found_there():
+    from latentplan.problems import benchmarks, sources
+
+    with pytest.warns(DeprecationWarning, match="problems.sources.load_benchmark now"):
+        assert benchmarks.load_benchmark is sources.load_benchmark
+    with pytest.raises(AttributeError, match="'latentplan.problems.benchmarks' has no attribute 'other'"):
+        benchmarks.other  # noqa: B018

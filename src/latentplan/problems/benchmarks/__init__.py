@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from latentplan.problems.benchmarks.benchmark import (
@@ -19,7 +21,14 @@ __all__ = ["BENCHMARKS", "Benchmark", "benchmark_named", "benchmark_names"]
 
 
 def __getattr__(name: str) -> Any:
-    """What `problems.sources` holds, under the module name that it had before."""
-    from latentplan.problems import sources
-
-    return getattr(sources, name)
+    """Finds what `problems.sources` holds under its old name, with a notice."""
+    try:
+        found = getattr(import_module("latentplan.problems.sources"), name)
+    except AttributeError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    warnings.warn(
+        f"{__name__}.{name} is latentplan.problems.sources.{name} now; the old name goes with the next version",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return found
