@@ -27,7 +27,8 @@ def __getattr__(name: str) -> Any:
     except AttributeError:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
     warnings.warn(
-        f"{__name__}.{name} is latentplan.problems.sources.{name} now; the old name goes with the next version",
+        f"{__name__}.{name} is latentplan.problems.sources.{name} now; the old name goes with "
+        "the next version",
         DeprecationWarning,
         stacklevel=2,
     )
