@@ -11,8 +11,8 @@ from latentplan.problems.answers.answer_kind import AnswerKind
 from latentplan.problems.answers.extraction import normalise_answer
 
 _MATHEMATICS = re.compile(
-    r"(?:\\(?:[dt]?frac|sqrt|pi|cdot|times|div|left|right|pm|infty|circ|[%$,;:! ])(?![A-Za-z])"
-    r"|\\(?:text|mathrm)\{[^{}]*\}|(?:pi|sqrt)(?![A-Za-z])|(?<![A-Za-z])[A-Za-z](?![A-Za-z])"
+    r"(?:\\(?:pi|cdot|times|div|left|right|pm|infty|circ|[%$,;:! ])(?![A-Za-z])"
+    r"|\\[dt]?frac(?=\s*[{\d])|\\sqrt(?=\s*[{[\d])|\\(?:text|mathrm)\{[^{}]*\}|(?:pi|sqrt)(?![A-Za-z])|(?<![A-Za-z])[A-Za-z](?![A-Za-z])"
     r"|(?<!\d)\d{1,20}(?!\d)|[-+*/=^_(){}\[\]<>.,%°π√\s])+",
     re.ASCII,
 )
@@ -59,8 +59,21 @@ def _is_formula(text: str) -> bool:
     text = text.strip().strip("$")
     if not text or len(text) > _MAX_MATHEMATICS_LENGTH or not _MATHEMATICS.fullmatch(text):
         return False
+    if not _is_balanced(text):
+        return False
     powers, brackets = len(_POWER.findall(text)), sum(map(text.count, "([{"))
     return brackets <= _MAX_BRACKETS and powers <= _MAX_POWERS and powers == len(_SMALL_POWER.findall(text))
+
+
+def _is_balanced(text: str) -> bool:
+    """Whether brackets close in their order: of what is malformed math-verify reads a part."""
+    waiting: list[str] = []
+    for symbol in text:
+        if symbol in "([{":
+            waiting.append({"(": ")", "[": "]", "{": "}"}[symbol])
+        elif symbol in ")]}" and (not waiting or waiting.pop() != symbol):
+            return False
+    return not waiting
 
 
 def _same_mathematics(predicted: str, reference: str) -> bool:
@@ -69,7 +82,23 @@ def _same_mathematics(predicted: str, reference: str) -> bool:
     gold, answer = (
         parse(f"${text.strip().strip('$')}$", parsing_timeout=None) for text in (reference, predicted)
     )
-    return bool(verify(gold, answer, timeout_seconds=None))
+    return bool(verify(gold, answer, timeout_seconds=None)) and _are_close(gold, answer)
+
+
+def _are_close(gold: list[Any], answer: list[Any]) -> bool:
+    """Whether two parsed formulas that are numbers are equal: as decimals, to a millionth of their size.
+
+    math-verify rounds to six places after the point, where all small numbers are equal.
+    """
+    from sympy import Float
+
+    numbers = [next((e for e in parsed if getattr(e, "is_number", False)), None) for parsed in (gold, answer)]
+    first, second = numbers
+    if first is None or second is None:
+        return True
+    room = 10**6 if first.has(Float) or second.has(Float) else 10**20
+    size = max(abs(first.evalf(30)), abs(second.evalf(30)))
+    return bool(abs((first - second).evalf(30)) <= size / room)
 
 
 @cache

@@ -24,10 +24,45 @@ _QUANTITY = re.compile(
     r"(?P<unit>.*)",
     re.ASCII | re.DOTALL,
 )
+_LETTER = r"[^\W\d_]"
 _UNIT_WORD = re.compile(
-    rf"(?:[A-Za-z]{{2,}}(?:[-/'’][A-Za-z]+)*\.?|[mgshlLKCF]|°[CF]?|%|{CURRENCY}|€)(?:\^?[23])?", re.ASCII
+    rf"(?:{_LETTER}{{2,}}(?:[-/'’]{_LETTER}+)*\.?|[mgshlLKCF]|(?![A-Za-z]){_LETTER}|°[CF]?|%|{CURRENCY}|€)"
+    r"(?:\^?[23])?"
 )
-_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_SCALES = {
+    word: scale
+    for scale, words in {
+        10**2: "hundred hundreds cien hundert cem сто 百",
+        10**3: "thousand thousands mil mille tausend тысяч тысяча тысячи 千 천",
+        10**4: "万 萬 만",
+        10**5: "lakh lakhs",
+        10**6: "million millions mn millón millon millones milhão milhões millionen milione milioni миллион "
+        "миллиона миллионов 百万 백만",
+        10**7: "crore crores 千万",
+        10**8: "億 亿 억",
+        10**9: "billion billions bn milliard milliards milliarde milliarden miliardi миллиард миллиардов",
+        10**12: "trillion trillions 兆 조",
+    }.items()
+    for word in words.split()
+}
+"""Words that multiply the number before them; in other languages, too, since those are not units either."""
+_LATEX = [
+    (re.compile(pattern), text)
+    for pattern, text in (
+        (r"\\(?:text|textbf|textit|mathrm|mbox|operatorname)\s*\{([^{}]*)\}", r" \1 "),
+        (r"\\[dt]?frac\s*\{\s*(-?[\d.,]+)\s*\}\s*\{\s*([\d.,]+)\s*\}", r"\1/\2"),
+        (r"\\[dt]?frac\s*(\d)\s*(\d)(?![\d{])", r"\1/\2"),
+        (r"\{,\}", ","),
+        (r"\^\s*\{?\\circ\}?", "°"),
+        (r"\\(?:left|right)(?=[()\[\]])", ""),
+        (r"\\(?:[,;:! ]|quad|qquad)|~", " "),
+        (r"\\([$%])", r"\1"),
+    )
+]
+"""What LaTeX writes otherwise in one number; nothing that would have to be computed."""
+_GROUPS = re.compile(r"(?<![\d.,/])(\d{1,3}(?: \d{3})+)(?![\d/])")
+_UNSPACED = sorted((word for word in _SCALES if word[0] >= "\u3000"), key=len, reverse=True)
+"""Those that stand before a unit without a space, `5万円`."""
 _NOT_UNITS = frozenset(
     ["and", "or", "to", "pi", "sqrt", "plus", "minus", "times", "over", "by", "half", "quarter", "third"]
 )
@@ -35,11 +70,12 @@ _MAX_NUMBER_LENGTH, _MAX_UNIT_WORDS = 200, 4
 
 
 def parse_number(text: str) -> Fraction | None:
-    """The exact value of a text that is one number, else None (never raises).
+    r"""Returns the exact value of a text that is one number, else None (never raises).
 
     Understood: thousands commas, a currency before or after, signs (also the Unicode minus), decimals, `1e3`,
-    fractions `3/4`, `1 1/2`, `½`, scale words (`2.5 million`) and a unit of up to four words, which is
-    ignored. A percent sign is such a unit: `25%` is 25, because references write percentages either way.
+    fractions `3/4`, `1 1/2`, `½`, `\frac{3}{4}`, spaces between groups of three digits, words that multiply
+    (`2.5 million`) and a unit of up to four words in any language, which is ignored. A percent sign is such a
+    unit: `25%` is 25, because references write percentages either way. Arithmetic is no number.
     """
     text = _plain(text)
     found = _QUANTITY.fullmatch(text) if len(text) <= _MAX_NUMBER_LENGTH else None
@@ -69,7 +105,11 @@ def _plain(text: str) -> str:
     text = re.sub(rf"(?<=\d)[{_NARROW_SPACES}](?=\d{{3}}(?!\d))", ",", text.translate(_SUPERSCRIPTS))
     text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
     text = unicodedata.normalize("NFKC", text).replace("⁄", "/").translate(_DASHES)
-    text = re.sub(r"\\([$%])", r"\1", text)
+    if any(mark in text for mark in ("\\", "~", "{,}")):
+        text = text.strip(" \t\n$")
+        for pattern, plain in _LATEX:
+            text = pattern.sub(plain, text)
+    text = _GROUPS.sub(lambda found: found[1].replace(" ", ","), text)
     return text.strip(" \t\n\"'`*").rstrip(".,;:! \t\n")
 
 
@@ -99,4 +139,7 @@ def _scale_of_unit(unit: str) -> int | None:
     lowered = [word.lower() for word in words]
     if _NOT_UNITS.intersection(lowered):
         return None
-    return _SCALES.get(lowered[0], 1) if lowered else 1
+    if not lowered:
+        return 1
+    unspaced = (word for word in _UNSPACED if lowered[0].startswith(word))
+    return _SCALES.get(next(unspaced, lowered[0]), 1)
