@@ -6,7 +6,7 @@ from itertools import permutations
 
 import pytest
 
-from latentplan.problems.formats.row_format import Format, format_of_row
+from latentplan.problems.formats.row_format import Format, format_of_sample
 from latentplan.problems.problem import Problem, UnknownFormatError
 from latentplan.problems.reading import FORMATS
 
@@ -78,7 +78,7 @@ def test_there_is_a_row_of_every_format():
 def test_rows_tell_their_format_in_any_order_of_the_formats(name, row):
     formats = list(FORMATS.values())
     for order in (formats, formats[::-1], sorted(formats, key=lambda each: len(each.chains))):
-        assert format_of_row(row, order).name == name
+        assert format_of_sample([row], order).name == name
     for chain in FORMATS[name].chains:
         assert isinstance(FORMATS[name].reader(chain)(row), Problem)
 
@@ -86,8 +86,8 @@ def test_rows_tell_their_format_in_any_order_of_the_formats(name, row):
 def test_the_largest_signature_wins():
     formats = [Format.told_by(name, name.replace("_", " ")) for name in ("a", "a_b", "a_b_c", "d_e")]
     for order in permutations(formats):
-        assert format_of_row({"a": 1, "b": 2, "x": 3}, order).name == "a_b"
-        assert format_of_row(dict.fromkeys("abcde"), order).name == "a_b_c"
+        assert format_of_sample([{"a": 1, "b": 2, "x": 3}], order).name == "a_b"
+        assert format_of_sample([dict.fromkeys("abcde")], order).name == "a_b_c"
 
 
 def test_columns_that_fit_two_formats_equally_are_refused():
@@ -95,4 +95,4 @@ def test_columns_that_fit_two_formats_equally_are_refused():
     with pytest.raises(
         UnknownFormatError, match=r"may be of gsm8k or of multiarith; say which with NAME=FILE"
     ):
-        format_of_row(row, FORMATS.values())
+        format_of_sample([row], FORMATS.values())

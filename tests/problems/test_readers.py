@@ -222,7 +222,11 @@ BROKEN = [
     ("latentplan", {**OWN.to_json(), "plans": "<<8+5=2>>"}, "'plans' must be a list"),
     ("latentplan", {**OWN.to_json(), "plans": [[1]]}, "plans[0]"),
     ("latentplan", {**OWN.to_json(), "modulus": 0}, "'modulus'"),
-    ("latentplan", {**OWN.to_json(), "steps": "<<8+5=2>>"}, "list of texts"),
+    ("latentplan", {**OWN.to_json(), "steps": 7}, "list of texts"),
+    ("latentplan", {**OWN.to_json(), "answer": float("inf")}, "holds Infinity"),
+    ("latentplan", {**OWN.to_json(), "answer": "-Infinity"}, "holds Infinity"),
+    ("latentplan", {**OWN.to_json(), "answer": "NaN"}, "holds NaN"),
+    ("latentplan", {**OWN.to_json(), "modulus": float("nan")}, "integer of 2 or more"),
     ("latentplan", without(OWN.to_json(), "answer"), "'answer' is missing"),
 ]
 

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from latentplan.problems.benchmarks.benchmark import benchmarks
 from latentplan.problems.formats.own_data import OWN, ColumnMap, mapped_reader
-from latentplan.problems.formats.row_format import Format, RowReader, format_of_row
+from latentplan.problems.formats.row_format import Format, RowReader, format_of_sample
 from latentplan.problems.formats.rows import NumberedRow, Row, rows_of_file
 from latentplan.problems.problem import DataError, Problem, UnknownFormatError
 
 FORMATS: Mapping[str, Format] = {OWN.name: OWN, **{name: each.format for name, each in benchmarks().items()}}
 """Every format by name."""
+SAMPLE = 100
+"""Rows by which the format of a file is told."""
 Outcome = tuple[int, Problem | DataError]
 """The line where a row starts (from 1), and its problem or what is wrong with it."""
 
@@ -30,7 +32,7 @@ def read_problems(
 
     Args:
         path: the file; its layout is told by its contents.
-        format: its format, or the name of it, `"svamp"`; by default told by the columns of its first row.
+        format: its format, or the name of it, `"svamp"`; by default told by its first rows.
         chain: what the steps are made of, `"equations"` or `"sentences"`; by default what the format prefers.
         columns: in place of a format, which column holds which field, see `mapped_reader`.
         limit: how many problems to read at most.
@@ -84,19 +86,20 @@ def format_named(name: str) -> Format:
 
 
 def format_of_file(path: Path) -> Format:
-    """The format that the columns of the first readable row tell. Raises DataError if they tell none."""
+    """Returns the format that the first readable rows tell. Raises DataError if they tell none."""
     return format_of_rows(rows_of_file(path), source=str(path))
 
 
 def format_of_rows(rows: Iterable[NumberedRow], *, source: str) -> Format:
     """As `format_of_file`, of numbered rows; `source` is the file to name in errors."""
-    for line, row in rows:
-        if not isinstance(row, DataError):
-            try:
-                return format_of_row(row, FORMATS.values())
-            except UnknownFormatError as error:
-                raise UnknownFormatError(error.reason, file=source, line=line) from None
-    return OWN  # no row can be read: any format reports that
+    readable = ((line, row) for line, row in rows if not isinstance(row, DataError))
+    sample = list(islice(readable, SAMPLE))
+    if not sample:
+        return OWN  # no row can be read: any format reports that
+    try:
+        return format_of_sample([row for _, row in sample], FORMATS.values())
+    except UnknownFormatError as error:
+        raise UnknownFormatError(error.reason, file=source, line=sample[0][0]) from None
 
 
 def strict(outcome: Problem | DataError) -> Problem:

@@ -32,6 +32,7 @@ from latentplan.problems.minigsm import PRESETS, MinigsmConfig, generate
 from latentplan.problems.minigsm.presets import Split
 from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.reading import (
+    SAMPLE,
     Outcome,
     format_of_file,
     format_of_rows,
@@ -285,7 +286,7 @@ def _scan_hub(name: str, config: str | None, reading: Reading) -> Scan:
     if reading.columns:
         read: RowReader = mapped_reader(reading.columns, reading.chain)
         return Scan(source, MAPPED, outcomes_of_rows(numbered, read, source=source), known)
-    opening = list(islice(numbered, 1))
+    opening = list(islice(numbered, SAMPLE))
     named = format_of_rows(opening, source=source)
     outcomes = outcomes_of_rows(concatenate(opening, numbered), named.reader(reading.chain), source=source)
     return Scan(source, named.name, outcomes, known)

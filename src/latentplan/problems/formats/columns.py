@@ -51,9 +51,17 @@ def number_column(row: Row, column: str) -> str:
 def plain_number(text: str, column: str) -> str:
     """A number's text without thousands commas and idle decimals. Raises DataError if it is no number."""
     number = parse_number(text)
+    refuse_not_finite(text, column)
     if number is None:
         raise DataError(f"column {column!r} holds {text.strip()!r}, which is not a number")
     return str(number) if number.denominator == 1 else text.replace(",", "").strip()
+
+
+def refuse_not_finite(text: str, column: str) -> None:
+    """Raises DataError where a text is what programs write for numbers that are none."""
+    found = {"nan": "NaN", "inf": "Infinity", "infinity": "Infinity"}.get(text.strip().lower().lstrip("+-"))
+    if found:
+        raise DataError(f"column {column!r} holds {found}, which is not a number")
 
 
 def fraction_column(row: Row, column: str) -> Fraction:

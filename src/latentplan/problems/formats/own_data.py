@@ -1,6 +1,8 @@
 """The user's own data: latentplan's own format, and rows whose columns have other names.
 
 The own format is one `Problem.to_json` a line: question, steps, answer; perhaps plans, modulus, answer_kind.
+A CSV file has the same columns, with lists as JSON or as pandas writes them. Without steps it is data for RL
+and evaluation.
 Other names are told by a map from `question`, `steps` and `answer` to the columns:
 
     mapped_reader({"question": "problem", "steps": "solution", "answer": "final"})
@@ -12,14 +14,19 @@ what stands behind `####` is the answer and no step, so that one column may hold
 
 from __future__ import annotations
 
+import json
 import re
+from ast import literal_eval
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from latentplan.problems.answers import answer_kinds, last_boxed
 from latentplan.problems.formats.columns import (
     equation_chain,
     number_column,
+    refuse_not_finite,
     sentence_chain,
     text_column,
     texts_column,
@@ -32,6 +39,9 @@ from latentplan.problems.problem import Chain, DataError, Problem
 FIELDS = ("question", "steps", "answer", "plans", "modulus", "answer_kind")
 CHAINS = ("equations", "sentences")
 _MARKER = "####"
+_MAX_LIST_LENGTH = 100_000
+_SEPARATED_BY_COMMAS = re.compile(r"""['"],\s*['"]""")
+_BETWEEN_TEXTS = re.compile(r"""(['"])\s+(?=['"])""")
 _GROUPED_NUMBER = re.compile(r"[-+]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?")
 
 ColumnMap = Mapping[str, str]
@@ -41,13 +51,35 @@ ColumnMap = Mapping[str, str]
 def own_problem(row: Row) -> Problem:
     """A row of latentplan's own format, text kept to the letter. Raises DataError on a broken row."""
     text_column(row, "question")
-    texts_column(row, "steps")
-    _check_answer(row)
-    _check_plans(row.get("plans"))
-    _check_modulus(row.get("modulus"))
-    problem = Problem.from_json(row)
+    answer = row.get("answer")
+    is_number = isinstance(answer, int | float) and not isinstance(answer, bool)
+    plans, modulus = _plans(row.get("plans")), _modulus(row.get("modulus"))
+    problem = Problem(
+        question=row["question"],
+        steps=_own_steps(row),
+        answer=number_column(row, "answer") if is_number else _own_text(row, "answer"),
+        plans=plans,
+        modulus=modulus,
+        answer_kind=row.get("answer_kind") or None,
+    )
     _check_answer_kind(problem)
     return problem
+
+
+def _own_text(row: Row, column: str) -> str:
+    refuse_not_finite(text_column(row, column), column)
+    return str(row[column])
+
+
+def _own_steps(row: Row) -> Chain:
+    """The steps: a list of texts, or one text, as a CSV file has it; none where there is no such column."""
+    value = _unpacked(row.get("steps"))
+    if value is None or value == "":
+        return ()
+    if isinstance(value, str):
+        return _chain(value, None)
+    texts_column({"steps": value}, "steps")
+    return tuple(value)
 
 
 def mapped_reader(columns: ColumnMap, chain: str | None = None) -> RowReader:
@@ -81,15 +113,13 @@ def mapped_problem(row: Row, columns: ColumnMap, chain: str | None = None) -> Pr
     plans, modulus, answer_kind = (
         row[columns[each]] if each in columns else None for each in ("plans", "modulus", "answer_kind")
     )
-    _check_plans(plans)
-    _check_modulus(modulus)
     problem = Problem(
         question=question,
         steps=_rationale(row, steps, chain) if steps == answer else _steps(row, steps, chain),
         answer=_answer(row, answer),
-        plans=None if plans is None else tuple(map(tuple, plans)),
-        modulus=modulus,
-        answer_kind=answer_kind,
+        plans=_plans(plans),
+        modulus=_modulus(modulus),
+        answer_kind=answer_kind or None,
     )
     _check_answer_kind(problem)
     return problem
@@ -118,11 +148,11 @@ def _rationale(row: Row, column: str, chain: str | None) -> Chain:
 
 
 def _steps(row: Row, column: str, chain: str | None) -> Chain:
-    value = row[column]
+    value = _unpacked(row[column])
     if value is None or value == "":
         return ()
     if not isinstance(value, str):
-        listed = texts_column(row, column)
+        listed = texts_column({column: value}, column)
         return listed if chain is None else _chain("\n".join(listed), chain)
     text = text_column(row, column).rsplit(_MARKER, 1)[0]
     return _chain(text, chain)
@@ -133,25 +163,46 @@ def _chain(text: str, chain: str | None) -> Chain:
     return equations if equations or chain == "equations" else sentence_chain(text)
 
 
-def _check_answer(row: Row) -> None:
-    if not isinstance(row.get("answer"), int | float) or isinstance(row["answer"], bool):
-        text_column(row, "answer")
+def _unpacked(value: object) -> object:
+    """Returns the list that a text stands for: JSON, or what pandas writes of lists and arrays into a CSV."""
+    if not isinstance(value, str) or not (value.startswith("[") and value.endswith("]")):
+        return value
+    if len(value) > _MAX_LIST_LENGTH:
+        return value
+    for read in (json.loads, _array_as_numpy_writes_it, literal_eval):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            found = read(value)
+            if isinstance(found, list):
+                return found
+    return value
 
 
-def _check_plans(plans: object) -> None:
-    """Raises DataError where plans are given that are no list of chains."""
-    if plans is None:
-        return
+def _array_as_numpy_writes_it(text: str) -> object:
+    """Reads `['a' 'b']` with commas between, which Python would join to one text."""
+    if _SEPARATED_BY_COMMAS.search(text):
+        raise ValueError("a list of Python's")
+    return literal_eval(_BETWEEN_TEXTS.sub(r"\1, ", text))
+
+
+def _plans(plans: object) -> tuple[Chain, ...] | None:
+    """Returns plans, where there are any. Raises DataError where they are no list of chains."""
+    plans = _unpacked(plans)
+    if plans is None or plans == "":
+        return None
     if not isinstance(plans, list):
         raise DataError(f"column 'plans' must be a list of chains, not {type(plans).__name__}")
-    for index, plan in enumerate(plans):
-        texts_column({f"plans[{index}]": plan}, f"plans[{index}]")
+    return tuple(texts_column({f"plans[{at}]": plan}, f"plans[{at}]") for at, plan in enumerate(plans))
 
 
-def _check_modulus(modulus: object) -> None:
-    """Raises DataError where a modulus is given that is no integer of 2 or more."""
-    if modulus is not None and (not isinstance(modulus, int) or isinstance(modulus, bool) or modulus < 2):
+def _modulus(modulus: object) -> int | None:
+    """Returns the modulus, where there is one. Raises DataError where it is no integer of 2 or more."""
+    if modulus is None or modulus == "":
+        return None
+    if isinstance(modulus, str) and modulus.strip().isdecimal() and len(modulus) < 10:
+        modulus = int(modulus)
+    if not isinstance(modulus, int) or isinstance(modulus, bool) or modulus < 2:
         raise DataError(f"column 'modulus' must be an integer of 2 or more, not {modulus!r}")
+    return modulus
 
 
 def _check_answer_kind(problem: Problem) -> None:
@@ -171,5 +222,13 @@ def _check_answer_kind(problem: Problem) -> None:
         raise DataError(f"the answer {problem.answer!r} is not of the kind {name!r} (column 'answer_kind')")
 
 
-OWN = Format.told_by("latentplan", "question steps answer", equations=own_problem, sentences=own_problem)
+OWN = replace(
+    Format.told_by(
+        "latentplan",
+        "question steps answer|question answer",
+        equations=own_problem,
+        sentences=own_problem,
+    ),
+    general=True,
+)
 """latentplan's own format."""

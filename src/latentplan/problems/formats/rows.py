@@ -22,6 +22,19 @@ NumberedRow = tuple[int, Row | DataError]
 _PARQUET_MAGIC = b"PAR1"
 _ROWS_AT_A_TIME = 1024
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_UNPACK, _SAVE = "unpack it first", "save it as UTF-8"
+_OTHER_ENCODINGS = {
+    b"\x1f\x8b": ("compressed (gzip)", _UNPACK),
+    b"BZh": ("compressed (bzip2)", _UNPACK),
+    b"\xfd7zXZ": ("compressed (xz)", _UNPACK),
+    b"\x28\xb5\x2f\xfd": ("compressed (zstd)", _UNPACK),
+    b"PK\x03\x04": ("a zip archive (or a spreadsheet)", f"{_UNPACK}, or save it as CSV"),
+    b"\xff\xfe": ("text in UTF-16", _SAVE),
+    b"\xfe\xff": ("text in UTF-16", _SAVE),
+    b"ARROW1": ("an Arrow file", "save it as Parquet or as JSON lines"),
+}
+"""How files begin that are not read, and what to do."""
+_DELIMITERS = ",;\t|"
 _BETWEEN_ITEMS = re.compile(r"\s*")
 _WINDOW = 1 << 16
 
@@ -29,8 +42,8 @@ _WINDOW = 1 << 16
 def rows_of_file(path: Path) -> Iterator[NumberedRow]:
     """Every row of a data file, whichever layout it has.
 
-    `.csv`, `.txt` and `.parquet` files are what they say; any other is Parquet or a JSON list if it opens as
-    one, else JSON lines. A row of text is `{"text": line}`.
+    `.csv`, `.tsv`, `.txt` and `.parquet` files are what they say; any other is Parquet or a JSON list if it
+    opens as one, else JSON lines. A row of text is `{"text": line}`.
 
     Raises:
         DataError: there is no such file.
@@ -41,14 +54,24 @@ def rows_of_file(path: Path) -> Iterator[NumberedRow]:
 
 
 def _layout_of(path: Path) -> Callable[[Path], Iterator[NumberedRow]]:
-    by_suffix = {".csv": _csv_rows, ".txt": _text_rows, ".parquet": _parquet_rows}.get(path.suffix.lower())
+    with path.open("rb") as file:
+        opening = file.read(4096)
+    _refuse_other_encodings(opening, path)
+    tables = dict.fromkeys((".csv", ".tsv", ".tab"), _csv_rows)
+    by_suffix = {**tables, ".txt": _text_rows, ".parquet": _parquet_rows}.get(path.suffix.lower())
     if by_suffix is not None:
         return by_suffix
-    with path.open("rb") as file:
-        opening = file.read(4096).removeprefix(_BYTE_ORDER_MARK).lstrip()
+    opening = opening.removeprefix(_BYTE_ORDER_MARK).lstrip()
     if opening.startswith(_PARQUET_MAGIC):
         return _parquet_rows
     return _json_list_rows if opening.startswith(b"[") else _json_lines_rows
+
+
+def _refuse_other_encodings(opening: bytes, path: Path) -> None:
+    """Raises DataError where a file is compressed, or is text in another encoding than UTF-8."""
+    for magic, (name, remedy) in _OTHER_ENCODINGS.items():
+        if opening.startswith(magic):
+            raise DataError(f"it is {name}: {remedy}", file=str(path))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str | DataError, bool]]:
@@ -165,8 +188,10 @@ def _csv_rows(path: Path) -> Iterator[NumberedRow]:
     header: list[str] | None = None
     line = 1
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
         try:
+            opening = file.readline(_WINDOW)
+            file.seek(0)
+            reader = csv.reader(file, strict=True, delimiter=_delimiter(opening))
             for values in reader:
                 if values and header is None:
                     header = values
@@ -177,6 +202,12 @@ def _csv_rows(path: Path) -> Iterator[NumberedRow]:
             yield line, DataError(f"not valid CSV: {error}")
         except UnicodeDecodeError:
             yield _first_that_is_not_utf8(path)
+
+
+def _delimiter(header: str) -> str:
+    """Returns what stands most often between the names of the columns; of equals the first of `,;\\t|`."""
+    unquoted = re.sub(r'"[^"]*"', "", header)
+    return max(_DELIMITERS, key=unquoted.count)
 
 
 def _csv_row(header: list[str], values: list[str]) -> Row | DataError:
