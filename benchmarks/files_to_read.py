@@ -82,7 +82,7 @@ from fastapi.testclient import TestClient
 from latentplan.modeling.loading import load_model
 create_app = importlib.import_module("latentplan.serving.app").create_app
 threading.setprofile(profile)
-with TestClient(create_app({"tiny": load_model("sft/model")})) as client:
+with TestClient(create_app({"tiny": load_model("sft/model")}), base_url="http://localhost") as client:
     body = {"model": "tiny", "messages": [{"role": "user", "content": "it starts at 7 ."}], "max_tokens": 4}
     client.post("/v1/chat/completions", json=body)
     everything = True

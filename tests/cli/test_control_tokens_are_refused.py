@@ -153,7 +153,9 @@ def test_the_server_and_its_inspector(case):
         "/inspect/sample": {"question": case.question, "count": 2},
         "/inspect/intervene": {"question": "3 pens", "edits": [edit]},
     }
-    with TestClient(create_app({"mine": case.loaded}, ServeSettings())) as client:
+    with TestClient(
+        create_app({"mine": case.loaded}, ServeSettings()), base_url="http://localhost"
+    ) as client:
         for path, body in requests.items():
             answer = client.post(path, json={"model": "mine", **body})
             error = answer.json()["error"]

@@ -63,7 +63,7 @@ def test_sigterm_finishes_what_is_running_and_refuses_the_rest(process):
     long = {"prompt": "where is it ?", "max_tokens": 200, "temperature": 1, "n": 2, "seed": 0}
     connection = http.client.HTTPConnection(host, port, timeout=60)
     _wait_for_health(host, port)
-    connection.request("POST", "/v1/completions", json.dumps(long))
+    connection.request("POST", "/v1/completions", json.dumps(long), {"Content-Type": "application/json"})
     answers = []
     reader = threading.Thread(target=lambda: answers.append(json.load(connection.getresponse())))
     reader.start()

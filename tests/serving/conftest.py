@@ -13,8 +13,8 @@ from typing import Any
 
 import openai
 import pytest
-import uvicorn
 
+from latentplan.serving.connections import make_server
 from latentplan.serving.server import create_app
 from latentplan.serving.settings import ServeSettings
 
@@ -44,7 +44,9 @@ class Running:
     def send(self, path, body=None, headers=None):
         """Status, headers and JSON of a GET, or of a POST where there is a body."""
         data = json.dumps(body).encode() if isinstance(body, dict | list) else body
-        request = urllib.request.Request(self.url + path, data=data, headers=headers or {})
+        json_body = {} if data is None else {"Content-Type": "application/json"}
+        sent = {**json_body, **(headers or {})}
+        request = urllib.request.Request(self.url + path, data=data, headers=sent)
         try:
             with urllib.request.urlopen(request, timeout=20) as answer:
                 return answer.status, answer.headers, json.load(answer)
@@ -66,7 +68,7 @@ def open_server():
     def run(models, folders=None, **settings):
         app = create_app(models, ServeSettings(**settings), folders)
         listening = socket.create_server(("127.0.0.1", 0), backlog=128)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=10))
+        server = make_server(app, 10)
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"

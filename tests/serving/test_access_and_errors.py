@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+
 import openai
 import pytest
 
@@ -34,6 +36,82 @@ def test_with_the_key_the_client_is_let_in(locked):
     stranger = openai.OpenAI(base_url=f"{locked.url}/v1", api_key="other", max_retries=0)
     with pytest.raises(openai.AuthenticationError, match="the API key is wrong"):
         stranger.models.list()
+
+
+@pytest.mark.parametrize("sent", ["bearer sesame", "BEARER sesame", "Bearer  sesame"])
+def test_the_scheme_of_the_key_is_read_in_any_case(locked, sent):
+    assert locked.send("/v1/models", headers={"Authorization": sent})[0] == 200
+
+
+@pytest.mark.parametrize("sent", ["Basic sesame", "Bearer sesame2", "Bearer", "Bearersesame", "Bearer sés"])
+def test_other_schemes_and_keys_are_refused(locked, sent):
+    assert locked.send("/v1/models", headers={"Authorization": sent.encode()})[0] == 401
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/metrics", "/v1/models", "/"])
+def test_head_says_what_get_would(server, path):
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
+    connection.request("HEAD", path)
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()) == (200, b"")
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:99", "127.0.0.1:1", "[::1]:8000", "[::1]"])
+def test_a_server_of_this_machine_is_called_by_its_names(server, host):
+    assert server.send("/v1/models", headers={"Host": host})[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example:80", "127.0.0.1.evil.example", "2130706433", ""]
+)
+def test_other_names_are_refused(server, host):
+    """A page could have its own name resolved to this machine, and read what it says."""
+    for path in ("/v1/models", "/health", "/"):
+        status, _, body = server.send(path, headers={"Host": host})
+        assert (status, body["error"]["code"]) == (400, "invalid_host")
+        assert "--allowed_hosts" in body["error"]["message"]
+
+
+def test_pages_of_other_addresses_are_refused(server):
+    own = server.url.removeprefix("http://")
+    assert server.send(CHAT, ASKED, {"Origin": server.url})[0] == 200
+    for origin in ("https://evil.example", "null", f"http://evil.example/{own}", "http://localhost:1"):
+        status, _, body = server.send(CHAT, ASKED, {"Origin": origin})
+        assert (status, body["error"]["code"]) == (403, "invalid_origin")
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=a", ""]
+)
+def test_what_a_form_could_send_is_refused(server, kind):
+    for path in (CHAT, "/v1/completions", "/inspect/ask"):
+        status, _, body = server.send(path, ASKED, {"Content-Type": kind})
+        assert (status, body["error"]["code"]) == (415, "unsupported_media_type")
+    assert server.send(CHAT, ASKED, {"Content-Type": "Application/JSON; charset=utf-8"})[0] == 200
+
+
+def test_pages_that_were_named_may_ask_with_a_preflight(open_server, tiny_models):
+    page = "https://page.example"
+    with open_server(tiny_models, api_key="sesame", allowed_origins=(page,), allowed_hosts=("*",)) as running:
+        connection = http.client.HTTPConnection(running.url.removeprefix("http://"), timeout=20)
+        preflight = {
+            "Origin": page,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization,content-type",
+        }
+        connection.request("OPTIONS", CHAT, headers=preflight)
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200
+        assert answer.headers["Access-Control-Allow-Origin"] == page
+        assert "authorization" in answer.headers["Access-Control-Allow-Headers"].lower()
+        connection.request("OPTIONS", CHAT, headers={**preflight, "Origin": "https://other.example"})
+        answer = connection.getresponse()
+        assert answer.status == 403
+        key = {"Authorization": "Bearer sesame"}
+        status, headers, _ = running.send(CHAT, ASKED, {"Origin": page, "Host": "any.example", **key})
+        assert (status, headers["Access-Control-Allow-Origin"]) == (200, page)
+        assert running.send(CHAT, ASKED, {"Origin": page})[0] == 401
 
 
 def test_unknown_address_and_method(server):

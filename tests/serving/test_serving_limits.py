@@ -76,7 +76,7 @@ def test_a_client_that_goes_away_frees_its_place(server, questions, stream):
         host, _, port = server.url.removeprefix("http://").partition(":")
         connection = http.client.HTTPConnection(host, int(port), timeout=10)
         body = json.dumps(asking(questions[0], n=4, temperature=1, stream=stream))
-        connection.request("POST", CHAT, body)
+        connection.request("POST", CHAT, body, {"Content-Type": "application/json"})
         wait_until(lambda: len(server.served()._waiting) == 4)
         connection.sock.close()
         connection.close()

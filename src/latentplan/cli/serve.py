@@ -6,7 +6,6 @@ latentplan serve runs/sft runs/rl --name before --name after --port 8080 --api_k
 
 from __future__ import annotations
 
-import math
 import signal
 import socket
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from rich.text import Text
 from latentplan.cli.load_or_exit import fail, open_model
 from latentplan.cli.options import Device, InputRuleName, InputRuleSettings, TorchThreads, TrustRemoteCode
 from latentplan.modeling.loading import LoadedModel
-from latentplan.serving.settings import ServeSettings
+from latentplan.serving.settings import LOCALHOST, ServeSettings
 
 _EXTRA = ("fastapi", "starlette", "uvicorn", "prometheus_client")
 
@@ -67,6 +66,22 @@ LastMessageOnly = Annotated[
         help="Take the last message of a conversation and drop the rest, instead of refusing it.",
     ),
 ]
+AllowedHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allowed_hosts",
+        help="Names by which clients may call this server, or *; if absent, localhost where --host is that, "
+        "else all. May be repeated.",
+    ),
+]
+AllowedOrigins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allowed_origins",
+        help="Web pages of other addresses that may ask, https://example.org, or *; none if absent. May be "
+        "repeated.",
+    ),
+]
 
 
 def serve(
@@ -84,6 +99,8 @@ def serve(
     temperature: Temperature = ServeSettings.temperature,
     request_timeout: RequestTimeout = ServeSettings.request_timeout,
     last_message_only: LastMessageOnly = False,
+    allowed_hosts: AllowedHosts = None,
+    allowed_origins: AllowedOrigins = None,
     input_rule: InputRuleName = None,
     input_rule_settings: InputRuleSettings = None,
     device: Device = None,
@@ -104,12 +121,14 @@ def serve(
             temperature=temperature,
             request_timeout=request_timeout,
             last_message_only=last_message_only,
+            allowed_hosts=tuple(allowed_hosts or hosts_of(host)),
+            allowed_origins=tuple(allowed_origins or ()),
         )
         names = model_names(models, name or [])
     except ValueError as error:
         fail(error)
     # What may fail at once comes before the models, which may take long to open.
-    create_app, uvicorn = _server_parts()
+    create_app, make_server = _server_parts()
     listening = _bound(host, port)
     opened = [
         open_model(
@@ -124,13 +143,17 @@ def serve(
     ]
     named = dict(zip(names, opened, strict=True))
     app = create_app(named, settings, dict(zip(names, models, strict=True)))
-    patience = math.ceil(settings.request_timeout) + 1
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=patience))
+    server = make_server(app, settings.request_timeout)
     _announce(named, listening, settings)
-    # uvicorn finishes what is running, then raises the signal again; by then there is nothing left to do.
+    # The server finishes what is running, then raises the signal again; by then there is nothing left to do.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     server.run([listening])
+
+
+def hosts_of(host: str) -> tuple[str, ...]:
+    """Returns the names by which clients may call a server at this address: all where others can reach it."""
+    return LOCALHOST if host in LOCALHOST or host.startswith("127.") else ("*",)
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -169,14 +192,15 @@ def _own_name(folder: Path) -> str:
 
 def _server_parts() -> tuple[Any, Any]:
     try:
-        import uvicorn
+        import uvicorn  # noqa: F401
 
+        from latentplan.serving.connections import make_server
         from latentplan.serving.server import create_app
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         fail(f"serving needs {error.name}: pip install -c constraints.txt -e '.[serve]'")
-    return create_app, uvicorn
+    return create_app, make_server
 
 
 def _announce(models: dict[str, LoadedModel], listening: socket.socket, settings: ServeSettings) -> None:

@@ -1,11 +1,9 @@
-"""The web application: models by name, and what is asked of them over HTTP.
-
-The API key: who may ask.
-"""
+"""The web application: models by name, who may ask them, and the routes."""
 
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Response
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from latentplan import __version__
@@ -27,8 +26,53 @@ from latentplan.serving.settings import ServeSettings
 
 OPEN_PATHS = frozenset(["/", "/health", "/health/live", "/health/ready"])
 """Paths that need no key: they show nothing that a model said."""
+_READ = ["GET", "HEAD"]
 OPEN_FOLDER = "/inspect/page/"
 """The files of the inspector's page, which asks for the key."""
+
+
+class CheckOrigin:
+    """Refuses requests that other web pages have a browser send.
+
+    A browser names in `Origin` the page that asks, and in `Host` the name that it called; neither can be
+    changed by the page. What a form could send without asking, a body that is not JSON, is refused, too.
+
+    Args:
+        app: what is behind it.
+        settings: which hosts and origins may ask.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServeSettings):
+        self.app = app
+        self._hosts = {host.strip("[]").lower() for host in settings.allowed_hosts}
+        self._origins = {origin.lower() for origin in settings.allowed_origins}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, or answers it with 400, 403 or 415."""
+        error = self._refused(scope["method"], Headers(scope=scope)) if scope["type"] == "http" else None
+        app = self.app if error is None else error.response()
+        await app(scope, receive, send)
+
+    def _refused(self, method: str, headers: Headers) -> ApiError | None:
+        called, origin = headers.get("host", "").lower(), headers.get("origin", "").lower()
+        host = re.sub(r":\d*$", "", called).strip("[]")
+        if "*" not in self._hosts and host not in self._hosts:
+            return ApiError(
+                400, f"this server is not called {called!r}: --allowed_hosts adds a name", code="invalid_host"
+            )
+        same = origin.partition("://")[2] == called
+        if origin and not same and not self._origins & {"*", origin}:
+            return ApiError(
+                403, f"pages of {origin} may not ask: --allowed_origins adds one", code="invalid_origin"
+            )
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if method == "POST" and kind != "application/json":
+            return ApiError(
+                415,
+                f"the body must be JSON, sent with Content-Type: application/json, not {kind or 'none'!r}",
+                code="unsupported_media_type",
+            )
+        return None
 
 
 class RequireKey:
@@ -41,7 +85,7 @@ class RequireKey:
 
     def __init__(self, app: ASGIApp, api_key: str):
         self.app = app
-        self._expected = f"Bearer {api_key}".encode()
+        self._expected = api_key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or answers it with 401."""
@@ -49,7 +93,8 @@ class RequireKey:
         if is_open or scope["path"].startswith(OPEN_FOLDER):
             return await self.app(scope, receive, send)
         sent = Headers(scope=scope).get("authorization", "")
-        if hmac.compare_digest(sent.encode(), self._expected):
+        scheme, _, key = sent.partition(" ")
+        if hmac.compare_digest(key.strip().encode(), self._expected) and scheme.lower() == "bearer":
             return await self.app(scope, receive, send)
         wrong = "the API key is wrong" if sent else "an API key is needed, as Authorization: Bearer KEY"
         error = ApiError(401, wrong, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
@@ -91,6 +136,15 @@ def create_app(
     add_error_handlers(app)
     if settings.api_key is not None:
         app.add_middleware(RequireKey, api_key=settings.api_key)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["*"],
+            max_age=600,
+        )
+    app.add_middleware(CheckOrigin, settings=settings)
     app.add_middleware(CountRequests, metrics=metrics)
     _add_answers(app, Completions(served, settings))
     _add_models(app, served)
@@ -111,11 +165,11 @@ def _add_answers(app: FastAPI, completions: Completions) -> None:
 
 
 def _add_models(app: FastAPI, served: Mapping[str, ServedModel]) -> None:
-    @app.get("/v1/models")
+    @app.api_route("/v1/models", methods=_READ)
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [_described(each) for each in served.values()]}
 
-    @app.get("/v1/models/{name:path}")
+    @app.api_route("/v1/models/{name:path}", methods=_READ)
     async def model(name: str) -> dict[str, Any]:
         return _described(find_model(served, name))
 
@@ -136,18 +190,18 @@ def _described(served: ServedModel) -> dict[str, Any]:
 
 
 def _add_health(app: FastAPI, served: Mapping[str, ServedModel], metrics: Metrics) -> None:
-    @app.get("/health")
-    @app.get("/health/ready")
+    @app.api_route("/health", methods=_READ)
+    @app.api_route("/health/ready", methods=_READ)
     async def ready(response: Response) -> dict[str, str]:
         if all(each.ready for each in served.values()):
             return {"status": "ok"}
         response.status_code = 503
         return {"status": "closing"}
 
-    @app.get("/health/live")
+    @app.api_route("/health/live", methods=_READ)
     async def live() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/metrics")
+    @app.api_route("/metrics", methods=_READ)
     async def measured() -> Response:
         return metrics.response()

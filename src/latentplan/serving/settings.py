@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+
+LOCALHOST = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,9 @@ class ServeSettings:
         request_timeout: seconds that a request may take, waiting included.
         last_message_only: whether the last message of a conversation is taken as the question and the rest
             dropped; otherwise a conversation is refused.
+        allowed_hosts: what `Host` may say, without the port; `*` for anything. Otherwise a page that has its
+            name resolved to this machine could read everything.
+        allowed_origins: the pages of other addresses that may ask (CORS); `*` for all.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -35,6 +41,8 @@ class ServeSettings:
     temperature: float = 0.0
     request_timeout: float = 60.0
     last_message_only: bool = False
+    allowed_hosts: tuple[str, ...] = LOCALHOST
+    allowed_origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("max_batch_size", "max_queue", "max_question_tokens", "max_samples", "max_new_tokens"):
@@ -50,6 +58,12 @@ class ServeSettings:
                 f"max_samples is {self.max_samples}, but only {self.max_queue} trajectories may wait "
                 "(max_queue): such a request would never be taken"
             )
+        for origin in self.allowed_origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ValueError(f"allowed_origins must be such as https://example.org, or *, got {origin!r}")
+        for host in self.allowed_hosts:
+            if not re.fullmatch(r"\*|[\w.-]+|\[?[0-9a-fA-F:]+\]?", host):
+                raise ValueError(f"allowed_hosts must be names without a port, or *, got {host!r}")
         if self.api_key is not None and not self.api_key.strip():
             raise ValueError("the API key is empty")
         if self.api_key is not None and not all("!" <= sign <= "~" for sign in self.api_key):

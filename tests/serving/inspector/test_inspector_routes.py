@@ -24,7 +24,7 @@ def models(learnt, make_subject):
 @pytest.fixture(scope="module")
 def client(models):
     app = create_app(models, ServeSettings(max_question_tokens=40, max_samples=32, default_new_tokens=24))
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://localhost") as client:
         yield client
 
 
@@ -132,7 +132,9 @@ def test_text_that_is_no_json_is_refused(client):
     answer = client.post("/inspect/ask", content="{", headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
     assert "Invalid JSON" in answer.json()["error"]["message"]
-    large = client.post("/inspect/ask", content=b" " * (2**20 + 1))
+    large = client.post(
+        "/inspect/ask", content=b" " * (2**20 + 1), headers={"Content-Type": "application/json"}
+    )
     assert large.status_code == 413
 
 
@@ -149,7 +151,9 @@ def test_fault_while_streaming_is_the_last_line(client, question, monkeypatch):
 
 
 def test_with_an_api_key_the_page_is_open_and_the_models_are_not(models, question):
-    with TestClient(create_app(models, ServeSettings(api_key="sesame"))) as locked:
+    with TestClient(
+        create_app(models, ServeSettings(api_key="sesame")), base_url="http://localhost"
+    ) as locked:
         assert locked.get("/").status_code == 200
         assert locked.get("/inspect/page/page.js").status_code == 200
         assert locked.get("/inspect/setup").status_code == 401
@@ -161,7 +165,9 @@ def test_with_an_api_key_the_page_is_open_and_the_models_are_not(models, questio
 
 
 def test_slow_question_ends_with_words(models, question):
-    with TestClient(create_app(models, ServeSettings(request_timeout=1e-6))) as slow:
+    with TestClient(
+        create_app(models, ServeSettings(request_timeout=1e-6)), base_url="http://localhost"
+    ) as slow:
         body = {"model": "learnt", "question": question}
         (event,) = lines_of(slow.post("/inspect/ask", json=body))
         assert (event["status"], event["event"]) == (504, "error")
@@ -188,7 +194,9 @@ def test_many_at_once_each_get_their_own_answer(running_server, models, learnt_p
 
     def answer(url, kind, problem):
         body = {"model": "learnt", "question": problem.question, **kinds[kind]}
-        request = urllib.request.Request(f"{url}/inspect/{kind}", json.dumps(body).encode())
+        request = urllib.request.Request(
+            f"{url}/inspect/{kind}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
         with urllib.request.urlopen(request, timeout=60) as response:
             told = json.loads(response.read().splitlines()[-1])
         return (told.get("intact") or told.get("answers", [told])[0])["answer"]

@@ -78,8 +78,8 @@ def _own_steps(row: Row) -> Chain:
         return ()
     if isinstance(value, str):
         return _chain(value, None)
-    texts_column({"steps": value}, "steps")
-    return tuple(value)
+    texts_column({"steps": value}, "steps")  # which strips; here texts are kept to the letter
+    return tuple(value)  # type: ignore[arg-type]
 
 
 def mapped_reader(columns: ColumnMap, chain: str | None = None) -> RowReader:

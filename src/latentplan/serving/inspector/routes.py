@@ -52,7 +52,7 @@ def add_inspector(app: FastAPI, subjects: Mapping[str, Subject], served: Mapping
     desk = Desk(app.state.settings, subjects, served)
     app.mount("/inspect/page", _Files(directory=PAGE))
 
-    @app.get("/")
+    @app.api_route("/", methods=["GET", "HEAD"])
     async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html", headers=_HEADERS)
 
