@@ -278,5 +278,5 @@ def test_a_killed_run_of_two_processes_is_resumed_by_any_number(
     else:
         run_sft(folder, **settings, per_device_train_batch_size=4)
     whole = run_sft(tmp_path / "whole", **settings, per_device_train_batch_size=8).path
-    assert_same_weights(whole, folder, tolerance=1e-5)
+    assert_same_weights(whole, folder, tolerance=2e-5)
     assert_same_curves(whole, folder, ["loss"])
