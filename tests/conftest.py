@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -209,9 +210,10 @@ def make_system(make_backbone, clock_tokenizer):
             "thinking": method.thinking,
             "max_latent_steps": 3,
             "initial_log_variance": -1.0,
-            "compression_factor": method.compression_factor,
+            "method_settings": asdict(method.settings),
+            "tokens_per_latent": method.tokens_per_latent,
         }
-        if method.compression_factor is not None:
+        if method.tokens_per_latent is not None:
             settings |= {"latents_per_step": 1, "max_latent_steps": 12, "initial_latent_scale": 0.2}
         config = LatentReasonerConfig(
             backbone_config=model.config,

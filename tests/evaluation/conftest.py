@@ -58,7 +58,7 @@ def tiny_model(problems):
             latent_head=method.latent_head,
             stop_head=method.stop_head,
             written_steps=method.written_steps,
-            compression_factor=method.compression_factor,
+            tokens_per_latent=method.tokens_per_latent,
             max_latent_steps=MAX_LATENT_STEPS,
             start_latent_token_id=tokenizer.convert_tokens_to_ids(START_LATENT),
             end_latent_token_id=tokenizer.convert_tokens_to_ids(END_LATENT),

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from latentplan.cli.load_or_exit import choose_compression
 from latentplan.methods.colar import collate_groups, compress
 from latentplan.modeling import counter_rng
 from latentplan.modeling.sampling import Sampling
@@ -53,7 +52,9 @@ def one_row(system, tokenizer, problem, key):
     reasoner, config = system.reasoner, system.reasoner.config
     processor = make_processor(tokenizer, reasoner)
     encoded = processor(problem)
-    part = compress(processor.written(encoded.steps), config.compression_factor, config.num_slots, key)
+    part = compress(
+        processor.written(encoded.steps), system.method.settings.compression_factor, config.num_slots, key
+    )
     table = reasoner.get_input_embeddings().weight.detach()
     end = processor.end_latent
     compressed = [table[group].sum(dim=0) / math.sqrt(len(group)) for group in part.groups]
@@ -103,7 +104,8 @@ def test_a_batch_learned_by_heart_is_answered_at_every_factor(
     make_system, make_batch, mixed_problems, as_loaded
 ):
     problems = [mixed_problems[0], mixed_problems[2]]  # 1 and 2 steps
-    system = make_system("colar", compression_factor=2, max_latent_steps=40, initial_log_variance=-2.0)
+    settings = {"method_settings": {"compression_factor": 2}, "tokens_per_latent": 2}
+    system = make_system("colar", **settings, max_latent_steps=40, initial_log_variance=-2.0)
     optimizer = torch.optim.Adam(system.parameters(), lr=0.005)
     for step in range(350):
         optimizer.param_groups[0]["lr"] = 0.005 * (1 - step / 350)
@@ -114,7 +116,7 @@ def test_a_batch_learned_by_heart_is_answered_at_every_factor(
     loaded = as_loaded(system)
     used = []
     for factor in (1, 2):
-        loaded.reasoner.config.compression_factor = factor
+        loaded.reasoner.config.set_tokens_per_latent(factor)
         solved = solve(loaded, [problem.question for problem in problems], Sampling.greedy(8))
         for problem, (solution,) in zip(problems, solved, strict=True):
             assert solution.completion.startswith(f"### {problem.answer}")
@@ -124,7 +126,7 @@ def test_a_batch_learned_by_heart_is_answered_at_every_factor(
 
 def test_the_factor_is_told_by_start_tokens(make_system, as_loaded, clock_tokenizer):
     loaded = as_loaded(make_system("colar"))
-    loaded.reasoner.config.compression_factor = 3
+    loaded.reasoner.config.set_tokens_per_latent(3)
     ids, _ = question_batch(loaded, ["( 1 + 2 )"])
     assert ids[0, -3:].tolist() == [loaded.processor.start_latent] * 3
     assert ids[0, -4] != loaded.processor.start_latent
@@ -138,7 +140,7 @@ def test_a_latent_of_several_slots_is_refused(make_system, make_batch, mixed_pro
 
 def test_only_latents_that_stand_for_tokens_have_a_factor(make_system, as_loaded):
     loaded = as_loaded(make_system("colar"))
-    choose_compression(loaded, 2)
-    assert loaded.reasoner.config.compression_factor == 2
+    loaded.reasoner.config.set_tokens_per_latent(2)
+    assert loaded.reasoner.config.tokens_per_latent == 2
     with pytest.raises(ValueError, match="the latents of coconut stand for steps"):
-        choose_compression(as_loaded(make_system("coconut")), 2)
+        make_system("coconut").reasoner.config.set_tokens_per_latent(2)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from latentplan.methods.pccot import Jacobi
+from latentplan.methods.pccot import Jacobi, JacobiSettings
 from latentplan.modeling.counter_rng import Draws, slots
 from latentplan.modeling.decoding_state import DecodingState
 from latentplan.modeling.efficiency import cuda_graphs as captured
@@ -202,7 +202,7 @@ def test_training_and_rollouts_agree_and_a_forward_pass_of_its_own_does_not(
     batch = make_batch(system, mixed_problems[:3])
     found = check_method(system.reasoner, system.method, batch)
     assert max(found.values()) < 1e-3
-    system.reasoner.thinking = Jacobi(iterations=1)
+    system.reasoner.thinking = Jacobi(JacobiSettings(iterations=1))
     trained = system.method.forward(system.reasoner, batch)
     system.reasoner.thinking = Jacobi(iterations=3)
     monkeypatch.setattr(type(system.method), "forward", lambda self, reasoner, batch: trained)
@@ -219,7 +219,7 @@ def test_its_settings_are_saved_and_checked(make_system, tmp_path):
     system = make_system("pccot", thinking_settings={"iterations": 2, "block": "step"})
     system.reasoner.save_pretrained(tmp_path)
     loaded = type(system.reasoner).from_pretrained(tmp_path)
-    assert (loaded.thinking.iterations, loaded.thinking.block) == (2, "step")
+    assert (loaded.thinking.settings.iterations, loaded.thinking.settings.block) == (2, "step")
     for wrong in ({"iterations": 0}, {"block": "row"}, {"speed": 3}):
         with pytest.raises(ValueError, match=r"thinking_settings of latentplan\.methods\.pccot:Jacobi"):
             make_system("pccot", thinking_settings=wrong)

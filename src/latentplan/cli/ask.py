@@ -13,7 +13,6 @@ from rich.text import Text
 
 from latentplan.cli.load_or_exit import check_samples, fail, open_model
 from latentplan.cli.options import (
-    CompressionFactor,
     Device,
     InputRuleName,
     InputRuleSettings,
@@ -23,6 +22,7 @@ from latentplan.cli.options import (
     NumGenerations,
     Seed,
     Temperature,
+    TokensPerLatent,
     TorchThreads,
     TrustRemoteCode,
 )
@@ -40,7 +40,7 @@ def ask(
     latent_temperature: LatentTemperature = None,
     num_generations: NumGenerations = 1,
     max_new_tokens: MaxNewTokens = 128,
-    compression_factor: CompressionFactor = None,
+    tokens_per_latent: TokensPerLatent = None,
     input_rule: InputRuleName = None,
     input_rule_settings: InputRuleSettings = None,
     seed: Seed = 0,
@@ -55,7 +55,7 @@ def ask(
     sampling = Sampling(temperature, latents, max_new_tokens)
     check_samples(sampling, num_generations)
     loaded = open_model(
-        model, device, torch_threads, compression_factor, trust_remote_code, input_rule, input_rule_settings
+        model, device, torch_threads, tokens_per_latent, trust_remote_code, input_rule, input_rule_settings
     )
     try:
         (solutions,) = solve(loaded, [question], sampling, seed=seed, num_generations=num_generations)

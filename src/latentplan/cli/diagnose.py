@@ -19,13 +19,13 @@ from latentplan.cli.load_or_exit import fail, open_model, refuse_control_tokens
 from latentplan.cli.options import (
     BatchSize,
     Columns,
-    CompressionFactor,
     Device,
     MaxNewTokens,
     ModelFolder,
     NumProblems,
     Seed,
     Split,
+    TokensPerLatent,
     TorchThreads,
     TrustRemoteCode,
     column_map,
@@ -78,7 +78,7 @@ def diagnose(
     dataset_columns: Columns = None,
     num_generations: NumGenerations = 8,
     max_new_tokens: MaxNewTokens = 128,
-    compression_factor: CompressionFactor = None,
+    tokens_per_latent: TokensPerLatent = None,
     batch_size: BatchSize = 128,
     seed: Seed = 0,
     output: Output = None,
@@ -98,7 +98,7 @@ def diagnose(
         problems = load_benchmarks(arguments, num_problems, split=split, columns=columns)
     except (ValueError, FileNotFoundError) as error:
         fail(error)
-    loaded = open_model(model, device, torch_threads, compression_factor, trust_remote_code)
+    loaded = open_model(model, device, torch_threads, tokens_per_latent, trust_remote_code)
     refuse_control_tokens(loaded, arguments, problems, split=split, columns=columns)
     folder = output or evaluation_folder(model).with_name("diagnosis")
     console = Console(highlight=False)

@@ -20,7 +20,6 @@ from latentplan.cli.load_or_exit import check_samples, fail, open_model, refuse_
 from latentplan.cli.options import (
     BatchSize,
     Columns,
-    CompressionFactor,
     Device,
     InputRuleName,
     InputRuleSettings,
@@ -31,6 +30,7 @@ from latentplan.cli.options import (
     Seed,
     Split,
     Temperature,
+    TokensPerLatent,
     TorchThreads,
     TrustRemoteCode,
     column_map,
@@ -115,7 +115,7 @@ def evaluate(
     latent_temperature: LatentTemperature = None,
     num_generations: NumGenerations = 1,
     max_new_tokens: MaxNewTokens = 128,
-    compression_factor: CompressionFactor = None,
+    tokens_per_latent: TokensPerLatent = None,
     input_rule: InputRuleName = None,
     input_rule_settings: InputRuleSettings = None,
     batch_size: BatchSize = 128,
@@ -135,7 +135,7 @@ def evaluate(
     except ValueError as error:
         fail(error)
     loaded = open_model(
-        model, device, torch_threads, compression_factor, trust_remote_code, input_rule, input_rule_settings
+        model, device, torch_threads, tokens_per_latent, trust_remote_code, input_rule, input_rule_settings
     )
     refuse_control_tokens(loaded, benchmark, problems, split=split, columns=column_map(dataset_columns))
     folder = output or evaluation_folder(model)
@@ -148,7 +148,7 @@ def evaluate(
         latent_use,
         folder,
         TrainedQuestions.load(model),
-        compression_factor,
+        tokens_per_latent,
     )
     console = Console(highlight=False)
     console.print(results_table([_evaluate_one(run, label, problems[label], console) for label in problems]))

@@ -29,14 +29,6 @@ def fail(message: object) -> NoReturn:
     raise typer.Exit(2)
 
 
-def choose_compression(model: LoadedModel, factor: int) -> None:
-    """Has a latent stand for `factor` tokens from now on. Raises ValueError where it stands for a step."""
-    config = model.reasoner.config
-    if config.compression_factor is None:
-        raise ValueError(f"--compression_factor: the latents of {config.method} stand for steps")
-    config.compression_factor = factor
-
-
 def check_samples(sampling: Sampling, num_generations: int) -> None:
     """Ends the command if it asks for several trajectories that would all be the same."""
     if num_generations > 1 and sampling.temperature == sampling.latent_temperature == 0:
@@ -45,11 +37,18 @@ def check_samples(sampling: Sampling, num_generations: int) -> None:
         )
 
 
+def _choose_tokens_per_latent(model: LoadedModel, tokens: int) -> None:
+    try:
+        model.reasoner.config.set_tokens_per_latent(tokens)
+    except ValueError as error:
+        raise ValueError(f"--compression_factor: {error}") from error
+
+
 def open_model(
     folder: Path,
     device: str | None = None,
     torch_threads: int | None = None,
-    compression_factor: int | None = None,
+    tokens_per_latent: int | None = None,
     trust_remote_code: bool = False,
     input_rule: str | None = None,
     input_rule_settings: str | None = None,
@@ -60,7 +59,8 @@ def open_model(
         folder: the run or model folder.
         device: such as cuda:1.
         torch_threads: CPU threads of PyTorch; None leaves them.
-        compression_factor: tokens of the chain that a latent stands for (CoLaR); None as the model says.
+        tokens_per_latent: tokens of the chain of thought that a latent stands for, where it stands for no step
+            (CoLaR); None as the model says.
         trust_remote_code: whether code may run that the folder names.
         input_rule, input_rule_settings: what is read after each token, and its settings as YAML; None as the
             model says.
@@ -69,8 +69,8 @@ def open_model(
         torch.set_num_threads(torch_threads)
     try:
         model = load_model(folder, trust_remote_code)
-        if compression_factor is not None:
-            choose_compression(model, compression_factor)
+        if tokens_per_latent is not None:
+            _choose_tokens_per_latent(model, tokens_per_latent)
         if input_rule is not None or input_rule_settings is not None:
             settings = None
             if input_rule_settings is not None:

@@ -25,7 +25,7 @@ NumGenerations = Annotated[
 MaxNewTokens = Annotated[
     int, typer.Option("--max_new_tokens", min=1, help="Text tokens of a trajectory at most.")
 ]
-CompressionFactor = Annotated[
+TokensPerLatent = Annotated[
     int | None,
     typer.Option(
         "--compression_factor",

@@ -110,7 +110,7 @@ def visualize(
     left_out: list[LeftOut] = []
     for title, folder in zip(titles, models, strict=True):
         loaded = open_model(folder, device, torch_threads, trust_remote_code=trust_remote_code)
-        if not loaded.reasoner.config.num_slots:
+        if not loaded.reasoner.config.has_latents:
             left_out.append(LeftOut(title, f"{loaded.reasoner.config.method} has no latents"))
             continue
         refuse_control_tokens(loaded, arguments, problems, split=split, columns=columns)

@@ -137,11 +137,11 @@ def _difference(points: np.ndarray) -> Estimate:
 
 def _check(before: LoadedModel, after: LoadedModel) -> None:
     one, other = before.reasoner.config, after.reasoner.config
-    if not one.num_slots or not other.num_slots:
+    if not one.has_latents or not other.has_latents:
         raise ValueError("a model without latents has none to exchange: give two latent models")
     if before.tokenizer.get_vocab() != after.tokenizer.get_vocab():
         raise ValueError("latents cannot be exchanged: the two models have different tokens")
-    for name in ("method", "hidden_size", "num_slots", "latents_per_step", "compression_factor"):
+    for name in ("method", "hidden_size", "num_slots", "latents_per_step", "tokens_per_latent"):
         if getattr(one, name) != getattr(other, name):
             raise ValueError(
                 f"latents cannot be exchanged: {name} is {getattr(one, name)} in the one model and "

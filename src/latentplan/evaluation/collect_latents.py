@@ -40,7 +40,7 @@ def collect_latents(
     Raises:
         ValueError: the model has no latents, or there are no problems.
     """
-    if not model.reasoner.config.num_slots:
+    if not model.reasoner.config.has_latents:
         raise ValueError(f"{model.reasoner.config.method} has no latents")
     if not problems:
         raise ValueError("there are no problems")
@@ -114,7 +114,7 @@ class _Collector:
     def _labelled(self, problem: Problem) -> Plan:
         """What each latent step stands for by the labels; nothing where latents stand for tokens."""
         config = self.model.reasoner.config
-        if config.compression_factor is not None:
+        if not config.latents_are_steps:
             return []
         return latent_steps(problem.steps, config.max_latent_steps, config.step_separator)
 

@@ -180,7 +180,7 @@ def _solve(
 def _chains(
     model: LoadedModel, problems: Sequence[Problem], solved: _Solved, settings: _Settings
 ) -> GreedyChains | None:
-    if not model.reasoner.config.num_slots:
+    if not model.reasoner.config.has_latents:
         return None
     if settings.greedy:
         return GreedyChains.join(solved.chains)

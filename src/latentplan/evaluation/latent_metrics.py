@@ -155,7 +155,7 @@ def stop_calibration(
     config = model.reasoner.config
     steps = torch.tensor([len(problems[place].steps) for place in chains.places])
     labelled = steps > 0
-    counts_steps = model.reasoner.stop_head is not None and config.compression_factor is None
+    counts_steps = model.reasoner.stop_head is not None and config.latents_are_steps
     if not counts_steps or not bool(labelled.any()):
         return None
     needed = steps[labelled].clamp(max=config.max_latent_steps)

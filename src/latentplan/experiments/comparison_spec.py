@@ -22,8 +22,16 @@ from typing import Any
 import typer
 import yaml
 
+from latentplan.common.plugin_settings import plugins_of
 from latentplan.common.secrets import moved_to_environment
-from latentplan.experiments.recipes import EXPERIMENTS, read_recipe, recipe_names, trainer_of, with_settings
+from latentplan.experiments.recipes import (
+    EXPERIMENTS,
+    read_recipe,
+    recipe_names,
+    setting_names,
+    trainer_of,
+    with_settings,
+)
 from latentplan.report.wording import run_title
 
 
@@ -118,11 +126,10 @@ def row_names(items: Sequence[Item]) -> list[str]:
 
 
 def _entry(name: str, item: Item, common: Mapping[str, Any], listed: bool = True) -> Entry:
-    plain = read_recipe(item.recipe)
+    plain, changed = read_recipe(item.recipe), moved_to_environment(item.settings)
     _, classes = trainer_of(plain)
-    known = {each.name for kind in classes for each in fields(kind)}
+    known = setting_names(classes, plugins_of(classes, {**plain, **common, **changed}))
     shared = {key: value for key, value in common.items() if key in known}
-    changed = moved_to_environment(item.settings)
     settings = moved_to_environment(with_settings(with_settings(plain, shared), changed))
     trainer_of(settings)
     return Entry(name, item.title or run_title(name), item.recipe, settings, changed, listed)

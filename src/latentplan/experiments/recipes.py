@@ -19,6 +19,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from latentplan.common.files import read_mapping
+from latentplan.common.plugin_settings import Plugin, kinds_of, owner_of, plugins_of
 from latentplan.common.secrets import from_environment, is_masked, is_secret
 
 EXPERIMENTS = "experiments"
@@ -32,31 +33,91 @@ INSTEAD_OF = {
 
 
 def parse_recipe(classes: Sequence[type], arguments: list[str]) -> tuple[Any, ...]:
-    """Settings from `--config RECIPE` and flags, as one instance of each class.
+    """Reads settings from `--config RECIPE` and flags, as one instance of each class.
 
     RECIPE is a YAML file, or the name of a recipe that comes with latentplan, such as `quickstart/cot`. A
-    secret may also come from the environment, which goes before the recipe.
+    secret may also come from the environment, which goes before the recipe. The own settings of the plug-ins
+    that are chosen, such as the method's, are read by their names and kept as one mapping, `method_settings`.
 
     Raises:
-        typer.BadParameter: the recipe does not exist or names a setting that does not.
+        typer.BadParameter: the recipe does not exist, or a setting does not.
+        ValueError: a plug-in or a flag does not exist, or a value is wrong.
     """
     arguments, recipe = _split_config(arguments)
-    parser = HfArgumentParser(list(classes), allow_abbrev=False)  # type: ignore[arg-type]
-    parser.error = _refuse  # type: ignore[assignment]  # argparse would print hundreds of lines of usage
-    for action in parser._actions:
-        if action.type is dict:
-            action.type = _mapping
+    flags, settings = _flags(arguments), {} if recipe is None else read_recipe(recipe)
+    plugins = plugins_of(classes, {**settings, **flags})
+    foreign = [found for name in flags if (found := _foreign(name, classes, plugins))]
+    if foreign:
+        raise typer.BadParameter("; ".join(foreign))
     if recipe is not None:
-        settings = _read_settings(find_recipe(recipe), classes)
-        flags = {argument.removeprefix("--").split("=")[0] for argument in arguments}
-        for name in flags & set(INSTEAD_OF):
-            settings.pop(INSTEAD_OF[name], None)
-        parser.set_defaults(**settings)
-    parser.set_defaults(**from_environment(secret_settings(classes)))
+        _check_names(find_recipe(recipe), settings, classes, plugins)
+    for name in flags.keys() & set(INSTEAD_OF):
+        settings.pop(INSTEAD_OF[name], None)
+    own = [plugin.settings for plugin in plugins]
+    parser = _parser(classes, plugins, "--help" in arguments)
+    parser.set_defaults(**_in_lists(settings, [*classes, *own]))
+    for plugin in plugins:
+        parser.set_defaults(**_own_defaults(plugin, settings, flags))
+    parser.set_defaults(**from_environment(secret_settings([*classes, *own])))
     parsed = parser.parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
     for each in parsed:
         _forget_masked(each)
-    return parsed
+    for plugin, values in zip(plugins, parsed[len(classes) :], strict=True):
+        if plugin.names:
+            holder = next(each for each in parsed if hasattr(each, plugin.stored_in))
+            setattr(holder, plugin.stored_in, plugin.read(vars(values)))
+    return parsed[: len(classes)]
+
+
+def _parser(classes: Sequence[type], plugins: Sequence[Plugin], all_plugins: bool) -> HfArgumentParser:
+    """Makes the parser of the classes and the plug-ins' own settings; for the help text, of all plug-ins'."""
+    shown = [*plugins]
+    if all_plugins:
+        taken = setting_names(classes, plugins)
+        for plugin in (each for kind in kinds_of(classes) for each in kind.all_shipped()):
+            if not taken & set(plugin.names):
+                shown.append(plugin)
+                taken |= set(plugin.names)
+    wanted: list[Any] = [*classes, *(each.settings for each in shown)]
+    parser = HfArgumentParser(wanted, allow_abbrev=False)
+    parser.error = _refuse  # type: ignore[assignment]  # argparse would print hundreds of lines of usage
+    owners = {name: plugin.owner for plugin in shown for name in plugin.names}
+    for action in parser._actions:
+        if action.type is dict:
+            action.type = _mapping
+        if action.dest in owners:
+            action.help = f"{owners[action.dest]}: {action.help}"
+    return parser
+
+
+def _flags(arguments: Sequence[str]) -> dict[str, str]:
+    """Returns the value of each flag, the last one where it is repeated."""
+    found = {}
+    for argument, following in pairwise([*arguments, ""]):
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if argument.startswith("--"):
+            found[name.replace("-", "_")] = value if equals else following
+    return found
+
+
+def _own_defaults(plugin: Plugin, settings: Mapping[str, Any], flags: Mapping[str, str]) -> dict[str, Any]:
+    """Returns what a recipe says of a plug-in's own settings, by their names or as one mapping.
+
+    Raises:
+        ValueError: there is no such setting, or a value is wrong.
+    """
+    if not plugin.names:
+        return {}
+    mapping = settings.get(plugin.stored_in) or {}
+    named = {
+        name: settings[name]
+        for name in plugin.names
+        if name in settings and (settings[name] is not None or plugin.admits_none(name))
+    }
+    flag = _mapping(flags[plugin.stored_in]) if plugin.stored_in in flags else {}
+    given = {**mapping, **named, **flag}
+    plugin.read(given)
+    return given
 
 
 def secret_settings(classes: Sequence[type]) -> list[str]:
@@ -137,35 +198,72 @@ def with_settings(settings: dict[str, Any], changed: dict[str, Any]) -> dict[str
     return {**{name: value for name, value in settings.items() if name not in replaced}, **changed}
 
 
+def setting_names(classes: Sequence[type], plugins: Sequence[Plugin]) -> set[str]:
+    """Returns the names of all settings of the classes and of the plug-ins that a run has chosen."""
+    names = {item.name for each in classes for item in fields(each)}
+    return names.union(*(plugin.names for plugin in plugins))
+
+
+def _foreign(name: str, classes: Sequence[type], plugins: Sequence[Plugin]) -> str | None:
+    """Says which plug-in that this run does not have owns a setting; None where none does."""
+    if name in setting_names(classes, plugins):
+        return None
+    return owner_of(name, kinds_of(classes), plugins)
+
+
+def _unknown(settings: Mapping[str, Any], classes: Sequence[type], plugins: Sequence[Plugin]) -> list[str]:
+    """Lists the names that are no settings of a run; null ones of other plug-ins do no harm."""
+    known = setting_names(classes, plugins)
+    return sorted(
+        name
+        for name, value in settings.items()
+        if name not in known and (value is not None or _foreign(name, classes, plugins) is None)
+    )
+
+
+def _check_names(
+    path: Path, settings: dict[str, Any], classes: Sequence[type], plugins: Sequence[Plugin]
+) -> None:
+    """Raises typer.BadParameter where a recipe names a setting that this run does not have."""
+    unknown = _unknown(settings, classes, plugins)
+    foreign = [found for name in unknown if (found := _foreign(name, classes, plugins))]
+    if unknown:
+        raise typer.BadParameter(
+            f"{path}: {'; '.join(foreign) or 'there is no setting called ' + ', '.join(unknown)}"
+        )
+
+
 def trainer_of(settings: dict[str, Any]) -> tuple[str, tuple[type, ...]]:
-    """The command that trains a recipe, and its classes of settings: the first that knows all settings.
+    """Finds the command that trains a recipe, and its classes of settings: the first that knows all settings.
 
     Raises:
-        typer.BadParameter: none does; names the settings that are wrong.
+        typer.BadParameter: none does, or a plug-in does not exist; names the settings that are wrong.
     """
     from latentplan.problems.training_set import DataArguments
     from latentplan.training.configs import GRPOConfig, ModelArguments, SFTConfig
 
-    unknown: list[list[str]] = []
+    wrong: list[list[str]] = []
     for command, config in (("sft", SFTConfig), ("grpo", GRPOConfig)):
         classes = (ModelArguments, DataArguments, config)
-        unknown.append(sorted(set(settings) - {item.name for each in classes for item in fields(each)}))
-        if not unknown[-1]:
+        try:
+            plugins = plugins_of(classes, settings)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        unknown = _unknown(settings, classes, plugins)
+        if not unknown:
             return command, classes
-    fewest = min(len(names) for names in unknown)
-    wrong = ", ".join(next(names for names in unknown if len(names) == fewest))
-    raise typer.BadParameter(f"no command that trains has all of these settings: {wrong}")
+        wrong.append([_foreign(name, classes, plugins) or name for name in unknown])
+    fewest = min(wrong, key=len)
+    raise typer.BadParameter(f"no command that trains has all of these settings: {', '.join(fewest)}")
 
 
-def _read_settings(path: Path, classes: Sequence[type]) -> dict[str, Any]:
-    settings = read_recipe(str(path))
-    known = {item.name: str(item.type) for each in classes for item in fields(each)}
-    unknown = sorted(set(settings) - set(known))
-    if unknown:
-        raise typer.BadParameter(f"{path}: there is no setting called {', '.join(unknown)}")
+def _in_lists(settings: Mapping[str, Any], classes: Sequence[type]) -> dict[str, Any]:
+    """Returns the settings that the classes have, with single values of lists as lists of one."""
+    types = {item.name: str(item.type) for each in classes for item in fields(each)}
     return {
-        name: [value] if known[name].startswith("list") and not isinstance(value, list | None) else value
+        name: [value] if types[name].startswith("list") and not isinstance(value, list | None) else value
         for name, value in settings.items()
+        if name in types
     }
 
 

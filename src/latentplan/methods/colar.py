@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
+from latentplan.common.plugins import setting
 from latentplan.encoding.processor import Batch, EncodedProblem, ProblemProcessor, Row, collate, pad_right
 from latentplan.methods.base import Method
 from latentplan.methods.losses import ForwardPass, Objective, TrainableModel
@@ -127,13 +128,37 @@ def decided_count(batch: Batch) -> torch.Tensor:
     return batch["decided"].sum()[None]
 
 
+MOST_COMPRESSION = 1024
+
+
+@dataclass(frozen=True)
+class CoLaRSettings:
+    """The settings of CoLaR.
+
+    Raises:
+        ValueError: `compression_factor` is out of range.
+    """
+
+    compression_factor: int = setting(
+        5, "tokens of the chain of thought that one latent stands for at most, and after training"
+    )
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.compression_factor <= MOST_COMPRESSION:
+            raise ValueError(
+                f"compression_factor must be a whole number from 1 to {MOST_COMPRESSION}, got "
+                f"{self.compression_factor!r}"
+            )
+
+
 class CoLaR(Method):
     """A Gaussian over the next compressed embedding; a stop head reads where the chain ends."""
 
     name = "colar"
+    settings_class = CoLaRSettings
+    settings: CoLaRSettings
     latent_head = "embedding"
     stop_head = True
-    compression_factor = 5
     objectives: ClassVar[dict[str, float]] = {"text": 1.0, "tokens": 1.0, "embedding": 1.0, "end": 1.0}
     own_objectives: ClassVar[dict[str, Objective]] = {
         "tokens": Objective(
@@ -142,6 +167,11 @@ class CoLaR(Method):
         "embedding": Objective(embedding_total, decided_count, needs="gaussian latent_head"),
         "end": Objective(end_total, decided_count, needs="stop_head"),
     }
+
+    @property
+    def tokens_per_latent(self) -> int:
+        """r, the most that is drawn in training."""
+        return self.settings.compression_factor
 
     def stages(self, max_latent_steps: int) -> list[int]:
         """No curriculum: the whole chain is latent from the start."""
@@ -168,9 +198,10 @@ class CoLaR(Method):
         """
         if config.latents_per_step != 1:
             raise ValueError("colar has one latent for each group of tokens: set latents_per_step to 1")
-        most = config.compression_factor or 1
         parts = [
-            compress(processor.written(problem.steps), most, config.num_slots, key)
+            compress(
+                processor.written(problem.steps), self.settings.compression_factor, config.num_slots, key
+            )
             for problem, key in zip(problems, keys.tolist(), strict=True)
         ]
         slots = min(config.num_slots, 1 + max(len(part.groups) for part in parts))

@@ -9,23 +9,37 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import replace
-from typing import ClassVar
+from dataclasses import dataclass, replace
 
+from latentplan.common.plugins import setting
 from latentplan.encoding.processor import EncodedProblem, ProblemProcessor, Row
 from latentplan.methods.base import Method
 from latentplan.modeling.configuration import LatentReasonerConfig
 
 
-class ICoT(Method):
-    """Cross-entropy on the tokens of the steps that are left, and on the answer.
+@dataclass(frozen=True)
+class ICoTSettings:
+    """The settings of iCoT.
 
-    Attributes:
-        smoothing: λ; o more tokens are left out with probability (1 − e^−λ)·e^−λo.
+    Raises:
+        ValueError: `removal_smoothing` is not above 0.
     """
 
+    removal_smoothing: float = setting(
+        4.0, "λ of the removal smoothing: o more tokens are left out with probability (1 - e^-λ) e^-λo"
+    )
+
+    def __post_init__(self) -> None:
+        if not self.removal_smoothing > 0:
+            raise ValueError(f"removal_smoothing must be above 0, got {self.removal_smoothing!r}")
+
+
+class ICoT(Method):
+    """Cross-entropy on the tokens of the chain of thought that are left, and on the answer."""
+
     name = "icot"
-    smoothing: ClassVar[float] = 4.0
+    settings_class = ICoTSettings
+    settings: ICoTSettings
 
     def stages(self, max_latent_steps: int) -> list[int]:
         """All steps written, then one token fewer at each stage."""
@@ -51,4 +65,4 @@ class ICoT(Method):
 
     def offset(self, key: int) -> int:
         """How many more tokens this row loses; geometric, a function of the row's key alone."""
-        return math.floor(-math.log(1.0 - random.Random(key).random()) / self.smoothing)
+        return math.floor(-math.log(1.0 - random.Random(key).random()) / self.settings.removal_smoothing)

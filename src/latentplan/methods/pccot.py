@@ -7,9 +7,12 @@ sequential process.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from latentplan.common.plugins import setting
 from latentplan.methods.codi import CODI
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.decoding_state import Lookahead
@@ -21,42 +24,56 @@ BLOCKS = ("chain", "step")
 MOST_ITERATIONS = 4096
 
 
+@dataclass(frozen=True)
+class JacobiSettings:
+    """The settings of `Jacobi`.
+
+    Raises:
+        ValueError: one is out of range.
+    """
+
+    iterations: int = setting(3, "T, passes that refine the latents of a block, from 1 to 4096")
+    block: str = setting(
+        "chain",
+        "latents that are refined together: chain for all slots, as in the paper, or step for those of a step, "
+        "with a stop decision before each",
+    )
+    placeholder: int | None = setting(
+        None, "id of the token in every slot of the first iteration; absent: <|start-latent|>"
+    )
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.iterations <= MOST_ITERATIONS:
+            raise ValueError(
+                f"iterations must be a whole number from 1 to {MOST_ITERATIONS}, got {self.iterations!r}"
+            )
+        if self.placeholder is not None and self.placeholder < 0:
+            raise ValueError(f"placeholder must be a token's id, got {self.placeholder!r}")
+        if self.block not in BLOCKS:
+            raise ValueError(f"block must be one of {', '.join(BLOCKS)}, got {self.block!r}")
+
+
 class Jacobi(ThinkingProcess):
     """Refines the latents of a block together.
 
     All iterations but the last take the means, so the latents of a Gaussian head are independent given the
     question (`chain`), or given the steps before theirs (`step`), and their density is exact.
-
-    Args:
-        iterations: T, from 1 to 4096.
-        block: latents that are refined together: 'chain' for all slots, as in the paper, or 'step' for those
-            of a step, with a stop decision before each.
-        placeholder: id of the token in every slot of the first iteration; `<|start-latent|>` by default.
-
-    Raises:
-        ValueError: a setting is out of range.
     """
 
-    def __init__(self, iterations: int = 3, block: str = "chain", placeholder: int | None = None):
+    settings_class = JacobiSettings
+
+    def __init__(self, settings: JacobiSettings):
         super().__init__()
-        if type(iterations) is not int or not 1 <= iterations <= MOST_ITERATIONS:
-            raise ValueError(
-                f"iterations must be a whole number from 1 to {MOST_ITERATIONS}, got {iterations!r}"
-            )
-        if placeholder is not None and (type(placeholder) is not int or placeholder < 0):
-            raise ValueError(f"placeholder must be a token's id, got {placeholder!r}")
-        if block not in BLOCKS:
-            raise ValueError(f"block must be one of {', '.join(BLOCKS)}, got {block!r}")
-        self.iterations, self.block, self.placeholder = iterations, block, placeholder
+        self.settings = settings
 
     def block_size(self, config: LatentReasonerConfig) -> int:
         """All slots, or those of a step."""
-        return config.num_slots if self.block == "chain" else config.latents_per_step
+        return config.num_slots if self.settings.block == "chain" else config.latents_per_step
 
     def draft_columns(self, slots: int, latents_per_step: int) -> int:
         """T drafts of all latents of a block but the last."""
-        size = min(slots, slots if self.block == "chain" else latents_per_step)
-        return self.iterations * (slots - -(-slots // size)) if size else 0
+        size = min(slots, slots if self.settings.block == "chain" else latents_per_step)
+        return self.settings.iterations * (slots - -(-slots // size)) if size else 0
 
     def next_block(
         self,
@@ -68,13 +85,14 @@ class Jacobi(ThinkingProcess):
         given: Given | None,
     ) -> Block:
         """Draws a block of latents; clamped ones stand in their slots in every iteration."""
-        token = model.config.start_latent_token_id if self.placeholder is None else self.placeholder
+        token = self.settings.placeholder
+        token = model.config.start_latent_token_id if token is None else token
         ids = torch.full((1, 1), token or 0, device=model.device)
         latents = model.embed(ids).float().expand(state.rows, size, -1)
         clamped = None if given is None else given.in_drafts()
         if clamped is not None:
             latents = clamped.put(latents)
-        for _ in range(self.iterations - 1):
+        for _ in range(self.settings.iterations - 1):
             latents = self.draw(model, state.hidden_before(latents[:, :-1]), None, 0.0, clamped).latents
         return self.draw(model, state.hidden_before(latents[:, :-1]), noise, temperature, given)
 

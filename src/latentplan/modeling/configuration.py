@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -33,6 +35,19 @@ _SHARED_RULES: dict[str, Rule] = {
 }
 
 
+_COMPRESSION_FACTOR = "compression_factor of a model's configuration is now tokens_per_latent"
+
+
+def current_names(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of a saved `LatentReasonerConfig`, those of earlier versions under today's names."""
+    values = dict(saved)
+    factor = values.pop("compression_factor", None)
+    if factor is not None:
+        values["tokens_per_latent"] = factor
+        values["method_settings"] = {"compression_factor": factor, **(values.get("method_settings") or {})}
+    return values
+
+
 def _as_config(value: dict[str, Any] | PreTrainedConfig | None) -> PreTrainedConfig:
     if isinstance(value, PreTrainedConfig):
         return value
@@ -46,12 +61,13 @@ class LatentReasonerConfig(SavedConfig):
     Args:
         backbone_config: configuration of the causal language model.
         method: name of the training method, for the record and for reports.
+        method_settings: the method's own settings, with which the model is trained further.
         latent_head: where latents come from: a name in `heads.LATENT_HEADS`, or None without latents.
         stop_head: whether a stop head ends the latent chain; without it all `num_slots` are always used.
         latents_per_step: latent tokens for one reasoning step (`c` in the paper).
         max_latent_steps: latent steps at most (`K` in the paper).
-        compression_factor: where a latent stands for some of the chain's tokens and not for a step (CoLaR):
-            how many; told to the model by as many `<|start-latent|>`. It may be changed after training.
+        tokens_per_latent: how many tokens of the chain of thought a latent stands for, where it stands for no
+            step (CoLaR); told to the model by as many `<|start-latent|>`. It may be changed after training.
         initial_latent_scale: root mean square of the latents' means when training starts.
         initial_log_variance: bias of the Gaussian head's log σ² when training starts.
         thinking: how latents follow from hidden states: a name in `thinking.THINKING_PROCESSES`, or
@@ -80,10 +96,11 @@ class LatentReasonerConfig(SavedConfig):
     rules: ClassVar[dict[str, Rule]] = {
         **_SHARED_RULES,
         "method": text(1),
+        "method_settings": optional(SETTINGS),
         "latent_head": optional(text(1)),
         "stop_head": FLAG,
         "max_latent_steps": whole(0, 4096),
-        "compression_factor": optional(whole(1, 1024)),
+        "tokens_per_latent": optional(whole(1, 1024)),
         "initial_latent_scale": number(0, 1e6),
         "initial_log_variance": number(-100, 100),
         "thinking": text(1),
@@ -102,11 +119,12 @@ class LatentReasonerConfig(SavedConfig):
 
     backbone_config: dict[str, Any] | PreTrainedConfig | None = None
     method: str = "atp_latent"
+    method_settings: dict[str, Any] | None = None
     latent_head: str | None = "gaussian"
     stop_head: bool = True
     latents_per_step: int = 2
     max_latent_steps: int = 10
-    compression_factor: int | None = None
+    tokens_per_latent: int | None = None
     initial_latent_scale: float = 1.0
     initial_log_variance: float = -4.0
     thinking: str = "sequential"
@@ -127,14 +145,61 @@ class LatentReasonerConfig(SavedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.backbone_config = _as_config(self.backbone_config)
+        if "compression_factor" in kwargs:
+            warnings.warn(_COMPRESSION_FACTOR, FutureWarning, stacklevel=2)
+            own = {"tokens_per_latent": self.tokens_per_latent, "method_settings": self.method_settings}
+            renamed = current_names({**own, "compression_factor": kwargs.pop("compression_factor")})
+            self.tokens_per_latent = renamed["tokens_per_latent"]
+            self.method_settings = renamed["method_settings"]
         # transformers resets the implementation of every sub-configuration here; without one, masks are lost.
         kwargs.setdefault("attn_implementation", self.backbone_config._attn_implementation)
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Reads what was saved, also by earlier versions; as the base class.
+
+        Raises:
+            InvalidConfigError: a setting has the wrong type or is out of range; names it.
+        """
+        return super().from_dict(current_names(config_dict), **kwargs)
+
+    @property
+    def compression_factor(self) -> int | None:
+        """Returns `tokens_per_latent`, which it was called in earlier versions."""
+        warnings.warn(_COMPRESSION_FACTOR, FutureWarning, stacklevel=2)
+        return self.tokens_per_latent
+
+    @compression_factor.setter
+    def compression_factor(self, tokens: int | None) -> None:
+        warnings.warn(_COMPRESSION_FACTOR, FutureWarning, stacklevel=2)
+        self.tokens_per_latent = tokens
 
     @property
     def num_slots(self) -> int:
         """Latent slots at most, T = c·K; 0 for a model without latents."""
         return 0 if self.latent_head is None else self.latents_per_step * self.max_latent_steps
+
+    @property
+    def has_latents(self) -> bool:
+        """Whether the model reasons in latents."""
+        return self.num_slots > 0
+
+    @property
+    def latents_are_steps(self) -> bool:
+        """Whether `latents_per_step` latents stand for a reasoning step; false without latents."""
+        return self.has_latents and self.tokens_per_latent is None
+
+    @property
+    def num_start_tokens(self) -> int:
+        """How many `<|start-latent|>` stand before the latents; 0 without latents."""
+        return (self.tokens_per_latent or 1) if self.has_latents else 0
+
+    def set_tokens_per_latent(self, tokens: int) -> None:
+        """Changes how many tokens a latent stands for. Raises ValueError where it stands for a step."""
+        if self.tokens_per_latent is None:
+            raise ValueError(f"the latents of {self.method} stand for steps, and not for a number of tokens")
+        self.tokens_per_latent = tokens
 
     @property
     def hidden_size(self) -> int:

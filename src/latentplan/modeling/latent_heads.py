@@ -135,6 +135,8 @@ class NormalisedHead(nn.Module):
 class GaussianHead(nn.Module):
     """ATP-Latent's head: `Linear → GELU → Linear → LayerNorm`, then one linear map each for μ and log σ²."""
 
+    is_gaussian = True
+
     def __init__(self, hidden_size: int, initial_scale: float, initial_log_variance: float):
         super().__init__()
         self.trunk = _trunk(hidden_size)
@@ -255,6 +257,21 @@ def latent_head_class(name: str, source: CodeSource | None = None) -> type[nn.Mo
             f"'package.module:Class', got {name!r}"
         )
     return found
+
+
+def is_gaussian(head: nn.Module, hidden_size: int) -> bool:
+    """Says whether a latent head maps hidden states to Gaussians, and not to points.
+
+    A head of the user's that has no attribute `is_gaussian` is called once, on a hidden state of zeros.
+    """
+    declared = getattr(head, "is_gaussian", None)
+    if declared is None:
+        parameter = next(head.parameters(), None)
+        hidden = torch.zeros(1, hidden_size, device=None if parameter is None else parameter.device)
+        with torch.no_grad():
+            declared = head(hidden).log_variance is not None
+        vars(head)["is_gaussian"] = declared
+    return bool(declared)
 
 
 _LOG_TWO_PI = math.log(2 * math.pi)

@@ -111,9 +111,9 @@ class LatentReasoner(SavedModel):
         self.config.input_rule, self.config.input_rule_settings = name, settings
 
     @property
-    def draws_latents(self) -> bool:
-        """Whether latents are drawn from Gaussians, and not deterministic."""
-        return self.config.num_slots > 0 and self.thinking.draws(self)
+    def is_gaussian(self) -> bool:
+        """Whether latents are drawn from Gaussians, and not deterministic; the thinking process decides."""
+        return self.thinking.draws(self)
 
     def end_latent(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The embedding of `<|end-latent|>`, `[rows, 1, hidden]`, and its mask."""

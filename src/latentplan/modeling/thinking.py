@@ -8,18 +8,19 @@ batching. A model's configuration names its process, so that what is trained is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from latentplan.common.plugins import CodeSource, import_named, names_own_code
+from latentplan.common.plugin_settings import NoSettings
+from latentplan.common.plugins import CodeSource, import_named, names_own_code, settings_from
 from latentplan.modeling.counter_rng import Draws, columns, slots
 from latentplan.modeling.decoding_state import DecodingState, Lookahead
 from latentplan.modeling.efficiency.batch_compaction import ActiveRows, laid_out
-from latentplan.modeling.latent_heads import LatentDistribution, gaussian_log_prob
+from latentplan.modeling.latent_heads import LatentDistribution, gaussian_log_prob, is_gaussian
 from latentplan.modeling.latent_length import LatentLength, StopDecision
 from latentplan.modeling.sampling import Temperature
 
@@ -96,10 +97,13 @@ class ThinkingProcess(nn.Module):
     """Base class; a process may have parameters, which are saved and trained as `reasoner.thinking`.
 
     Attributes:
+        settings_class: the dataclass of its settings, an instance of which `__init__` gets. A process without
+            one gets its settings as keyword arguments.
         one_pass: whether given latents can all be read in one pass, because a latent depends on nothing
             but the sequence before it.
     """
 
+    settings_class: ClassVar[type] = NoSettings
     one_pass = False
 
     def block_size(self, config: LatentReasonerConfig) -> int:
@@ -138,7 +142,7 @@ class ThinkingProcess(nn.Module):
 
     def draws(self, model: LatentReasoner) -> bool:
         """Whether latents are drawn from Gaussians, and not deterministic; as the latent head says."""
-        return model.latent_head is not None and getattr(model.latent_head, "is_gaussian", True)
+        return model.latent_head is not None and is_gaussian(model.latent_head, model.config.hidden_size)
 
     def draw(
         self,
@@ -214,19 +218,16 @@ class Sequential(ThinkingProcess):
 THINKING_PROCESSES: dict[str, type[ThinkingProcess]] = {"sequential": Sequential}
 
 
-def thinking_process(
-    name: str, settings: dict[str, Any] | None = None, source: CodeSource | None = None
-) -> ThinkingProcess:
-    """Makes a process by name: one of `THINKING_PROCESSES`, or the user's own as `package.module:Class`.
+def process_class(name: str, source: CodeSource | None = None) -> type[ThinkingProcess]:
+    """Finds a process by name: one of `THINKING_PROCESSES`, or the user's own as `package.module:Class`.
 
     Args:
         name: of the process.
-        settings: its keyword arguments.
         source: the checkpoint that names it; None where the user does.
 
     Raises:
         UntrustedCodeError: a checkpoint names code, and is not trusted.
-        ValueError: there is no such process, or it has no such settings.
+        ValueError: there is no such process.
     """
     found = THINKING_PROCESSES.get(name)
     if found is None and names_own_code(name):
@@ -236,8 +237,28 @@ def thinking_process(
             f"thinking must be one of {', '.join(sorted(THINKING_PROCESSES))}, or a ThinkingProcess as "
             f"'package.module:Class' (latentplan.methods.pccot:Jacobi, or one of yours), got {name!r}"
         )
+    return found
+
+
+def thinking_process(
+    name: str, settings: Mapping[str, Any] | None = None, source: CodeSource | None = None
+) -> ThinkingProcess:
+    """Makes a process by name.
+
+    Args:
+        name: of the process.
+        settings: its own settings; those that are absent have their defaults.
+        source: the checkpoint that names it; None where the user does.
+
+    Raises:
+        UntrustedCodeError: a checkpoint names code, and is not trusted.
+        ValueError: there is no such process, or it has no such settings.
+    """
+    found: Any = process_class(name, source)
     try:
-        return found(**(settings or {}))
+        if found.settings_class is NoSettings:
+            return found(**(settings or {}))
+        return found(settings_from(found.settings_class, settings, f"thinking {name}"))
     except (TypeError, ValueError) as error:
         raise ValueError(f"thinking_settings of {name}: {error}") from error
 
@@ -391,7 +412,7 @@ def unroll(
         noise_keys: `[batch]`, what the noise of the latents follows from; None uses the means.
     """
     draws = Draws()
-    if noise_keys is not None and slot_mask.shape[1] and model.draws_latents:
+    if noise_keys is not None and slot_mask.shape[1] and model.is_gaussian:
         draws = Draws(latents=slots(noise_keys, slot_mask.shape[1], model.config.hidden_size))
     return think(model, state, LatentLength(slot_mask), draws)
 

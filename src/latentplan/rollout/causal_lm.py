@@ -94,9 +94,9 @@ class LatentReasonerForCausalLM(LatentReasoner, GenerationMixin):
     def _frame(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Adds what starts the latents unless the model has none or every question ends with it."""
         start = cast(int, self.config.start_latent_token_id)
-        if not self.config.num_slots or bool(torch.eq(ids[:, -1], start).all()):
+        if not self.config.has_latents or bool(torch.eq(ids[:, -1], start).all()):
             return ids, mask
-        columns = torch.full_like(ids[:, :1], start).expand(-1, self.config.compression_factor or 1)
+        columns = torch.full_like(ids[:, :1], start).expand(-1, self.config.num_start_tokens)
         return torch.cat([ids, columns], dim=1), torch.cat([mask, torch.ones_like(columns)], dim=1)
 
 

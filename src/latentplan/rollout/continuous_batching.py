@@ -106,7 +106,7 @@ class ContinuousBatch:
     def admit(self, rows: Sequence[Row]) -> None:
         """Reads the questions of new rows, in one pass, and takes each row's first decision."""
         for row in rows:
-            row.closed = not self.model.config.num_slots
+            row.closed = not self.model.config.has_latents
         questions = {tuple(row.question_ids): None for row in rows}
         indices = {question: index for index, question in enumerate(questions)}
         ids, mask = pad_left(list(questions), cast(int, self.model.config.pad_token_id))
@@ -219,7 +219,7 @@ class ContinuousBatch:
         """Draws the next block of latents of some rows, from the slots `start` `[rows]` on."""
         size, scales = self._block, [row.sampling.latent_temperature for row in rows]
         epsilon = None
-        if self.model.draws_latents and any(scales):
+        if self.model.is_gaussian and any(scales):
             slot = start.unsqueeze(1) + torch.arange(size, device=start.device)
             keys = counter_rng.derive(self._keys(rows).unsqueeze(1), Stream.LATENT, slot)
             epsilon = counter_rng.gaussian(keys, self.model.config.hidden_size)

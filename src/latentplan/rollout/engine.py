@@ -161,11 +161,11 @@ def _roll_out(
     prefill(state)
     state = captured(state.repeat(draws), model.config.num_slots + 1 + sampling.max_new_tokens)
     chain_draws = counter_rng.thinking_draws(
-        model.config, chain_keys, again, latents=model.draws_latents and sampling.latent_temperature > 0
+        model.config, chain_keys, again, latents=model.is_gaussian and sampling.latent_temperature > 0
     )
     length = LatentLength(temperature=sampling.temperature, keys=chain_draws.stops)
     chain = think(model, state, length, chain_draws, sampling.latent_temperature)
-    if model.config.num_slots:
+    if model.config.has_latents:
         state.append(*model.end_latent(state.rows))
         state.read()
     answer = torch.arange(answers, device=keys.device).repeat(len(chain_keys))

@@ -296,7 +296,7 @@ class LatentModel:
         flat = torch.zeros(0, config.hidden_size) if latents is None else latents.flatten(0, 1)
         flat = flat.to(device).float().unsqueeze(0)
         slots = torch.ones(1, flat.shape[1], dtype=torch.long, device=device)
-        steps = slots.new_zeros(1, flat.shape[1] // size if config.num_slots else 0)
+        steps = slots.new_zeros(1, flat.shape[1] // size if config.has_latents else 0)
         written = torch.tensor([self.loaded.processor(Problem(question, (), answer)).answer], device=device)
         trajectories = Trajectories(
             question_ids=ids,

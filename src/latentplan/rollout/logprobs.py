@@ -89,7 +89,7 @@ def _scores(
 
 def _before_answers(model: LatentReasoner, state: DecodingState, trajectories: Trajectories) -> torch.Tensor:
     """Reads the answers; the hidden state before each token, `[chains · answers, tokens, hidden]`."""
-    if model.config.num_slots:
+    if model.config.has_latents:
         state.append(*model.end_latent(state.rows))
     if trajectories.answers > 1:
         state.hidden_before()
@@ -115,7 +115,7 @@ def _score_answers(
 def _score_stops(
     model: LatentReasoner, chain: LatentChain, trajectories: Trajectories, sampling: Sampling
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    if model.stop_head is None or not model.config.num_slots:
+    if model.stop_head is None or not model.config.has_latents:
         return trajectories.stop_log_probs, None
     logits = model.stop_head(chain.latents[:, :: model.config.latents_per_step])
     log_probs = log_softmax(logits, sampling.temperature)

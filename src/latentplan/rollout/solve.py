@@ -57,8 +57,7 @@ class Solution:
 
 def question_row(model: LoadedModel, question: str) -> list[int]:
     """A question's ids, with what tells a latent model to begin."""
-    config = model.reasoner.config
-    frame = [model.processor.start_latent] * (config.compression_factor or 1) if config.num_slots else []
+    frame = [model.processor.start_latent] * model.reasoner.config.num_start_tokens
     return model.processor.question(question) + frame
 
 

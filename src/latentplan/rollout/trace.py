@@ -73,7 +73,7 @@ def trace(
     """
     reasoner = model.reasoner
     state = reasoner.start(*question_batch(model, [question]))
-    if reasoner.config.num_slots:
+    if reasoner.config.has_latents:
         yield from _steps(reasoner, state, given)
         state.append(*reasoner.end_latent(1))
     for step in write_tokens(reasoner, state, max_new_tokens, rule=reasoner.input_rule):

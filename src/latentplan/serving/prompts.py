@@ -72,7 +72,7 @@ class Questions:
         config = model.reasoner.config
         text_config = config.backbone_config.get_text_config(decoder=True)  # type: ignore[union-attr]
         self._positions: int | None = getattr(text_config, "max_position_embeddings", None)
-        self._reserved = config.num_slots + 1 if config.num_slots else 0
+        self._reserved = config.num_slots + 1 if config.has_latents else 0
         tokenizer = model.tokenizer
         self._unknown = tokenizer.unk_token_id
 

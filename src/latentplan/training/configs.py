@@ -9,13 +9,16 @@ Settings of RL that do not go together, or that an estimator would not read, are
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, fields
-from typing import Any
+import warnings
+from dataclasses import InitVar, dataclass, fields
+from typing import Any, ClassVar
 
 from transformers import TrainingArguments
 
+from latentplan.common.plugin_settings import PluginKind, plugins_of
 from latentplan.common.plugins import setting
 from latentplan.common.secrets import is_secret, masked
+from latentplan.methods.base import METHOD, THINKING
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.token_loop import InputRule
 
@@ -67,7 +70,13 @@ class ModelArguments:
 
 @dataclass(repr=False)  # that of TrainingArguments masks secrets
 class RunConfig(TrainingArguments):
-    """What every kind of run has in addition to transformers' `TrainingArguments`."""
+    """What every kind of run has in addition to transformers' `TrainingArguments`.
+
+    Attributes:
+        plugin_kinds: the settings that name plug-ins with settings of their own.
+    """
+
+    plugin_kinds: ClassVar[tuple[PluginKind, ...]] = ()
 
     output_dir: str | None = setting("runs/run", "the run directory")
     logging_steps: float = setting(20, "optimisation steps between two lines of metrics")
@@ -127,6 +136,18 @@ class RunConfig(TrainingArguments):
         values = super().to_dict()
         return masked({name: getattr(self, name) if is_secret(name) else values[name] for name in values})
 
+    def flat(self) -> dict[str, Any]:
+        """Returns `to_dict` with the own settings of the chosen plug-ins by their names, defaults included.
+
+        Raises:
+            ValueError: a plug-in does not exist, or its settings are wrong.
+        """
+        values = self.to_dict()
+        for plugin in plugins_of([type(self)], vars(self)):
+            if plugin.names:
+                values |= plugin.read(values.pop(plugin.stored_in) or {})
+        return masked(values)
+
     @property
     def n_gpu(self) -> int:
         """GPUs of this process, one at most.
@@ -140,9 +161,14 @@ class RunConfig(TrainingArguments):
 class SFTConfig(RunConfig):
     """The supervised stage."""
 
+    plugin_kinds: ClassVar[tuple[PluginKind, ...]] = (METHOD, THINKING)
+
     method: str = setting(
         "atp_latent",
         "method to train: a name in docs/methods.md, or a class of yours, package.module:Class",
+    )
+    method_settings: dict | None = setting(
+        None, "the method's own settings as one mapping; in recipes and flags each is a setting of its own"
     )
     objectives: dict | None = setting(None, "weight of each objective; absent: the method's own")
     latent_head: str | None = setting(
@@ -155,13 +181,10 @@ class SFTConfig(RunConfig):
         "absent: the method's own",
     )
     thinking_settings: dict | None = setting(
-        None, "the process's own settings, such as {iterations: 3} of pccot"
+        None, "the process's own settings as one mapping, such as {iterations: 3} of pccot"
     )
     latents_per_step: int = setting(2, "latent tokens for one reasoning step (c)")
     max_latent_steps: int = setting(10, "latent steps at most (K); icot: tokens at which no step is left")
-    compression_factor: int | None = setting(
-        None, "colar: tokens that one latent stands for at most, and after training; absent: 5"
-    )
     initial_latent_scale: float = setting(
         1.0, "root mean square of μ when training starts; colar: in units of the embeddings"
     )
@@ -184,6 +207,17 @@ class SFTConfig(RunConfig):
         1, "the learning rate decays, as lr_scheduler_type says, over this many last stages"
     )
     lr_scheduler_type: str = setting("cosine", "shape of the decay: constant, linear or cosine")
+    compression_factor: InitVar[int | None] = None  # before it became a setting of its method
+
+    def __post_init__(self, compression_factor: int | None) -> None:  # type: ignore[override]
+        if compression_factor is not None:
+            warnings.warn(
+                "SFTConfig(compression_factor=...) is now method_settings={'compression_factor': ...}",
+                FutureWarning,
+                stacklevel=3,
+            )
+            self.method_settings = {"compression_factor": compression_factor, **(self.method_settings or {})}
+        super().__post_init__()
 
 
 @dataclass(repr=False)
@@ -302,11 +336,14 @@ def _accumulation(config: RunConfig, effective_batch: int) -> int:
 
 
 def flatten_recipe(arguments: tuple[Any, ...]) -> dict[str, Any]:
-    """The resolved settings of parsed dataclasses as one flat, YAML-friendly mapping, with secrets masked."""
+    """Returns the resolved settings of parsed dataclasses as one flat, YAML-friendly mapping, secrets masked.
+
+    Raises:
+        ValueError: a plug-in does not exist, or its own settings are wrong.
+    """
     resolved: dict[str, Any] = {}
     for argument in arguments:
-        values = argument.to_dict() if isinstance(argument, TrainingArguments) else vars(argument)
-        resolved.update(masked(values))
+        resolved.update(argument.flat() if isinstance(argument, RunConfig) else masked(vars(argument)))
     return resolved
 
 

@@ -90,7 +90,7 @@ def check_training(
     """
     with_latents = [stage for stage in stages if stage]
     reasoner = system.reasoner
-    if not reasoner.config.num_slots or not with_latents or is_spread(reasoner.backbone):
+    if not reasoner.config.has_latents or not with_latents or is_spread(reasoner.backbone):
         return
     problems = [encoded[index] for index in range(min(ROWS, len(encoded)))]
     keys = derive(seed, Stream.EXAMPLE, torch.arange(len(problems)))

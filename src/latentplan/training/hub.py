@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from latentplan.common.files import write_atomically
+from latentplan.modeling.configuration import current_names
 from latentplan.modeling.folders.damage import blamed_on, read_json, read_yaml
 
 CARD = "README.md"
 _SETTINGS = """
-objectives latent_head stop_head latents_per_step max_latent_steps compression_factor curriculum_stages
+objectives latent_head stop_head latents_per_step max_latent_steps curriculum_stages
 curriculum_steps curriculum_epochs effective_batch_size max_steps learning_rate
 learning_rate_factors lr_scheduler_type
 per_device_train_batch_size gradient_accumulation_steps num_generations answers_per_latent estimator
@@ -66,7 +68,7 @@ def write_model_card(run: Path, name: str | None = None) -> Path:
         DamagedModelError: the run has no model or no record, or one of them is damaged.
     """
     record, settings = read_json(run / "run.json"), _settings(run)
-    model = read_json(run / "model" / "config.json")
+    model = current_names(read_json(run / "model" / "config.json"))
     with blamed_on(run, "its record does not describe a run"):
         card = _card(run, name, record, settings, model)
     return write_atomically(run / "model" / CARD, card)
@@ -83,7 +85,7 @@ def _card(
         "## Use",
         _LOADING.format(name=name or run.name, question="How many pens are 3 pens and 4 pens?"),
         "## Training",
-        _training(record, settings),
+        _training(record, settings, [*_SETTINGS.split(), *(model.get("method_settings") or {})]),
         "## Evaluation",
         evaluation_table(run / "evaluation"),
     ]
@@ -171,7 +173,7 @@ def _summary(model: dict[str, Any], base: str | None) -> str:
         f"{backbone['model_type']}, {origin}."
     )
     if model.get("latent_head"):
-        factor = model.get("compression_factor")
+        factor = model.get("tokens_per_latent")
         each = f"{model['latents_per_step']} for a reasoning step"
         each = each if factor is None else f"one for {factor} tokens of the reasoning"
         text += (
@@ -183,7 +185,7 @@ def _summary(model: dict[str, Any], base: str | None) -> str:
     return text
 
 
-def _training(record: dict[str, Any], settings: dict[str, Any]) -> str:
+def _training(record: dict[str, Any], settings: dict[str, Any], shown: Sequence[str]) -> str:
     data = record.get("data") or {}
     lines = [
         f"- data: {', '.join(map(str, settings.get('dataset_name') or []))}; {data.get('num_problems', '?')} "
@@ -197,7 +199,7 @@ def _training(record: dict[str, Any], settings: dict[str, Any]) -> str:
     )
     rows = [
         f"| `{name}` | `{settings[name]}` |"
-        for name in _SETTINGS.split()
+        for name in shown
         if settings.get(name) not in (None, False, -1, "", [], {})
     ]
     return "\n".join([*lines, "", "| setting | value |", "| --- | --- |", *rows])

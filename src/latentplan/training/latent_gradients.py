@@ -135,7 +135,7 @@ def no_actions(
 def replay_own_noise(model: LatentReasoner, trajectories: Trajectories, sampling: Sampling) -> Scores:
     """The latents computed again from the noise that the rollout used."""
     noise = trajectories.latents
-    if model.config.num_slots:
+    if model.config.has_latents:
         noise = chain_noise(model, trajectories.chain_keys)
     return replay(model, trajectories, noise, sampling)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,7 @@ def load_start(model: ModelArguments) -> LoadedModel | None:
         return None
     start = load_model(path, model.trust_remote_code, **_attention(model))
     start.reasoner.backbone.to(dtype=as_dtype(model.dtype))  # type: ignore[call-arg]
-    if start.reasoner.latent_head is None:
+    if not start.reasoner.config.has_latents:
         initialise_special_tokens(start.reasoner.backbone, start.tokenizer)
     return start
 
@@ -295,17 +295,18 @@ def reasoner_config(
         tokens: ids of the latent tokens and of padding.
         layout: how questions are written, and what ends answers.
     """
-    method = get_method(config.method)
+    method = get_method(config.method, settings=config.method_settings)
     return LatentReasonerConfig(
         backbone_config=backbone.config,
         method=config.method,
+        method_settings=asdict(method.settings) or None,
         latent_head=config.latent_head or method.latent_head,
         stop_head=method.stop_head if config.stop_head is None else config.stop_head,
         thinking=config.thinking or method.thinking,
         thinking_settings=config.thinking_settings,
         latents_per_step=config.latents_per_step,
         max_latent_steps=config.max_latent_steps,
-        compression_factor=_compression_factor(config),
+        tokens_per_latent=method.tokens_per_latent,
         initial_latent_scale=method.latent_scale(config.initial_latent_scale, backbone),
         initial_log_variance=config.initial_log_variance,
         written_steps=method.written_steps,
@@ -314,14 +315,6 @@ def reasoner_config(
         **tokens,
         **layout,
     )
-
-
-def _compression_factor(config: SFTConfig) -> int | None:
-    """As the settings or the method say. Raises ValueError where a method's latents stand for steps."""
-    own = get_method(config.method).compression_factor
-    if own is None and config.compression_factor is not None:
-        raise ValueError(f"compression_factor: the latents of {config.method} stand for steps")
-    return config.compression_factor or own
 
 
 def _step_decoder(

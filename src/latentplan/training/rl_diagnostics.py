@@ -135,7 +135,7 @@ VARIANCE_PROBLEMS = 64
 def measure_signal(trainer: GRPOTrainer) -> dict[str, float]:
     """All instruments on the first validation problems, by metric; nothing for models without latents."""
     assert trainer.validation is not None
-    if not trainer.loaded.reasoner.config.num_slots:
+    if not trainer.loaded.reasoner.config.has_latents:
         return {}
     agreed = gradient_agreement(trainer, trainer.validation.problems)
     moved = None if trainer.drift is None else trainer.drift.measure(trainer.loaded)
@@ -271,7 +271,7 @@ class SignalProbe(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Asks, on all processes, unless training goes on from a checkpoint."""
-        if state.global_step or not self.trainer.loaded.reasoner.config.num_slots:
+        if state.global_step or not self.trainer.loaded.reasoner.config.has_latents:
             return
         with _asking(self.trainer):
             split = reward_variance(self.trainer, scattered(self.problems, VARIANCE_PROBLEMS))

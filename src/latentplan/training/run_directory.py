@@ -47,6 +47,8 @@ _FREE_SETTINGS = {
     "check_saving",
     "trust_remote_code",
 }
+_ONCE_NULL = {"compression_factor"}
+"""Settings of a method whose default earlier versions recorded as null."""
 LOCK = ".lock"
 _SPREAD = {"per_device_train_batch_size", "gradient_accumulation_steps"}
 
@@ -88,6 +90,7 @@ def differing_settings(path: Path, settings: dict[str, Any], also_free: Sequence
         f"{name}: {earlier[name]!r} there, {settings[name]!r} now"
         for name in sorted(settings.keys() & earlier.keys())  # newer versions know more settings
         if name not in free and not is_secret(name) and earlier[name] != settings[name]
+        if not (name in _ONCE_NULL and earlier[name] is None)
     ]
 
 

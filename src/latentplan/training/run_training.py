@@ -133,7 +133,7 @@ def train_grpo(
     parts = loaded.reasoner.config
     estimator = ESTIMATORS.get(config.estimator)
     scores_latents = estimator is not None and estimator.chain_actions is slot_actions
-    scores_latents = scores_latents and getattr(loaded.reasoner.latent_head, "log_variance", None) is not None
+    scores_latents = scores_latents and loaded.reasoner.is_gaussian
     situation = Situation(parts.num_slots, parts.stop_head, scores_latents=scores_latents)
     watcher = Watcher(run, RL_RULES, situation)
     trainer = _trainer_class(config)(

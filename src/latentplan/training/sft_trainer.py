@@ -29,7 +29,7 @@ def make_curriculum(config: SFTConfig, num_problems: int | None = None) -> Curri
     method, stages = get_method(config.method), config.curriculum_stages
     if stages is None:
         stages = method.stages(config.max_latent_steps)
-    if method.latent_head is not None and max(stages, default=0) > config.max_latent_steps:
+    if method.has_latents and max(stages, default=0) > config.max_latent_steps:
         raise ValueError(
             f"curriculum_stages {stages} go beyond max_latent_steps={config.max_latent_steps}, "
             "the most latent steps that the model has"

@@ -53,7 +53,9 @@ class LatentModelForTraining(nn.Module):
         self.reasoner = reasoner
         self.step_decoder = step_decoder
         self.value_head = value_head
-        self.method: Method = get_method(reasoner.config.method, reasoner.config.code_source)
+        self.method: Method = get_method(
+            reasoner.config.method, reasoner.config.code_source, reasoner.config.method_settings
+        )
         self.objectives = self.method.all_objectives
         self.weights = dict(self.method.objectives if objectives is None else objectives)
         self._check()
@@ -62,7 +64,7 @@ class LatentModelForTraining(nn.Module):
         parts = {
             "step_decoder": self.step_decoder,
             "stop_head": self.reasoner.stop_head,
-            "gaussian latent_head": getattr(self.reasoner.latent_head, "log_variance", None),
+            "gaussian latent_head": self.reasoner.is_gaussian or None,
         }
         for name in self.weights:
             if name not in self.objectives:
@@ -70,10 +72,11 @@ class LatentModelForTraining(nn.Module):
             needs = self.objectives[name].needs
             if needs is not None and parts[needs] is None:
                 raise ValueError(f"the objective {name!r} needs a {needs}, which this model does not have")
-            if self.objectives[name].by_step and self.reasoner.config.compression_factor is not None:
+            config = self.reasoner.config
+            if self.objectives[name].by_step and config.has_latents and not config.latents_are_steps:
                 raise ValueError(
                     f"the objective {name!r} divides by the latent steps of a stage, and the latents of "
-                    f"{self.reasoner.config.method} stand for tokens: leave it out"
+                    f"{config.method} stand for tokens: leave it out"
                 )
         if self.step_decoder and self.step_decoder.config.latent_size != self.reasoner.config.hidden_size:
             raise ValueError(

@@ -161,12 +161,12 @@ def rollout_sums(
     }
     config = model.reasoner.config
     labelled = [problem for problem in problems if problem.steps]
-    if config.num_slots:
+    if config.has_latents:
         sums["latents"] = sum_of([solution.num_latents for solution in solutions])
-    if config.num_slots and config.compression_factor is None:
+    if config.latents_are_steps:
         steps = [min(len(problem.steps), config.max_latent_steps) for problem in labelled]
         sums["latents_needed"] = sum_of([config.latents_per_step * needed for needed in steps])
-    if config.num_slots and model.step_decoder is not None and labelled and stage != 0:
+    if config.has_latents and model.step_decoder is not None and labelled and stage != 0:
         sums["reconstruction"] = teacher_share(model, labelled, batch_size=batch_size, stage=stage)
     return sums, solutions
 

@@ -70,12 +70,12 @@ class Subject:
     @property
     def has_latents(self) -> bool:
         """Whether the model reasons in latents at all."""
-        return self.model.reasoner.config.num_slots > 0
+        return self.model.reasoner.config.has_latents
 
     @property
-    def counts_steps(self) -> bool:
-        """Whether a latent stands for a part of a step, and not for so many tokens."""
-        return self.has_latents and self.model.reasoner.config.compression_factor is None
+    def latents_are_steps(self) -> bool:
+        """Whether latents stand for steps, and not for a number of tokens."""
+        return self.model.reasoner.config.latents_are_steps
 
     @cached_property
     def greedy(self) -> Greedy:

@@ -155,7 +155,7 @@ def edited_steps(
             mine, theirs = own.plans[row] or (), foreign.plans[row] or ()
         equal = torch.equal(own.slot_mask[row], foreign.slot_mask[row]) and len(mine) == len(theirs)
         differing = [step for step, pair in enumerate(zip(mine, theirs, strict=False)) if pair[0] != pair[1]]
-        known = subject.counts_steps and equal and differing
+        known = subject.latents_are_steps and equal and differing
         edited.append(min(differing[0], final) if known else None)
         last.append(min(len(mine) - 1, final))
     return edited, last

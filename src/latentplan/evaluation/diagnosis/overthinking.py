@@ -42,7 +42,7 @@ def overthinking(subject: Subject) -> Finding:
         return Finding(NAME, NOTED, text, figures=[figures.mean("latents a question", latents.tolist())])
     together = np.stack([difficulty, latents], axis=1)
     follows = figures.resampled("correlation of latents with labelled steps", figures.correlation, together)
-    excess = _excess(subject, rows) if subject.counts_steps else None
+    excess = _excess(subject, rows) if subject.latents_are_steps else None
     length = at_least(follows, thresholds.LENGTH_CORRELATION)
     surplus = SOUND if excess is None else at_most(excess, thresholds.EXCESS_STEPS)
     return Finding(

@@ -29,7 +29,7 @@ def stop_calibration(subject: Subject) -> Finding:
     if subject.model.reasoner.stop_head is None:
         return not_applicable(NAME, f"{config.method} has no stop head")
     rows = [row for row, problem in enumerate(subject.asked) if problem.steps]
-    if not rows or not subject.counts_steps:
+    if not rows or not subject.latents_are_steps:
         return not_applicable(NAME, "how many latents are needed is not known here")
     needed = {row: min(len(subject.asked[row].steps), config.max_latent_steps) for row in rows}
     fits = figures.share("stops where a valid chain ends", [_fits(subject, row) for row in rows])

@@ -171,7 +171,7 @@ class Desk:
         found = {}
         for name in dict.fromkeys(edit.model for edit in body.edits if edit.model):
             other, _ = self._read(name, body.question)
-            if not other.model.reasoner.config.num_slots:
+            if not other.model.reasoner.config.has_latents:
                 raise ApiError(400, f"{name} has no latents to move towards", "edits.model")
             (found[name],) = await self._answer(other, partial(greedy_chains, other.model, [body.question]))
         return found

@@ -213,7 +213,7 @@ def intervene(
     Raises:
         ValueError: the model has no latents, or an edit does not fit its chain.
     """
-    if not subject.model.reasoner.config.num_slots:
+    if not subject.model.reasoner.config.has_latents:
         raise ValueError(f"{subject.name} has no latents that could be changed: it writes its steps, or none")
     questions = list(dict.fromkeys([question, *(edit.question for edit in edits if edit.question)]))
     chains = dict(zip(questions, greedy_chains(subject.model, questions), strict=True))

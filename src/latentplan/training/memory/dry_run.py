@@ -182,7 +182,7 @@ def supervised_batch(system: LatentModelForTraining, rows: int, lengths: Lengths
     """Zeros in the shapes of a batch of the method's longest stage, in which every slot is in use."""
     method, config = system.method, system.reasoner.config
     problem = EncodedProblem(
-        question=[0] * (lengths.question - (1 if config.num_slots else 0)),
+        question=[0] * (lengths.question - (1 if config.has_latents else 0)),
         steps=[[0] * lengths.step] * min(lengths.steps, config.max_latent_steps or lengths.steps),
         answer=[0] * lengths.answer,
     )
