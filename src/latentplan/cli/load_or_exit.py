@@ -59,8 +59,8 @@ def open_model(
         folder: the run or model folder.
         device: such as cuda:1.
         torch_threads: CPU threads of PyTorch; None leaves them.
-        tokens_per_latent: tokens of the chain of thought that a latent stands for, where it stands for no step
-            (CoLaR); None as the model says.
+        tokens_per_latent: tokens of the chain of thought that a latent stands for, where it stands for no
+            step (CoLaR); None as the model says.
         trust_remote_code: whether code may run that the folder names.
         input_rule, input_rule_settings: what is read after each token, and its settings as YAML; None as the
             model says.

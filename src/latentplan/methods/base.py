@@ -39,8 +39,8 @@ class Method:
 
     Attributes:
         name: what a recipe calls it.
-        settings_class: the dataclass of its own settings, with fields made by `common.plugins.setting`. Recipes
-            and flags name each by itself, and the model's configuration saves them.
+        settings_class: the dataclass of its own settings, with fields made by `common.plugins.setting`.
+            Recipes and flags name each by itself, and the model's configuration saves them.
         latent_head: a name in `modeling.latent_heads.LATENT_HEADS`, or None without latents.
         thinking: how latents follow from hidden states: a name in `modeling.thinking.THINKING_PROCESSES`, or
             `package.module:Class`.

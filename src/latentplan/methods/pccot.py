@@ -35,8 +35,8 @@ class JacobiSettings:
     iterations: int = setting(3, "T, passes that refine the latents of a block, from 1 to 4096")
     block: str = setting(
         "chain",
-        "latents that are refined together: chain for all slots, as in the paper, or step for those of a step, "
-        "with a stop decision before each",
+        "latents that are refined together: chain for all slots, as in the paper, or step for those of a "
+        "step, with a stop decision before each",
     )
     placeholder: int | None = setting(
         None, "id of the token in every slot of the first iteration; absent: <|start-latent|>"
