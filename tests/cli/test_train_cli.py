@@ -8,6 +8,7 @@ import yaml
 from typer.testing import CliRunner
 
 from latentplan.cli.app import app
+from latentplan.common.plugin_settings import plugins_of
 from latentplan.experiments.recipes import find_recipe, parse_recipe, recipe_names
 from latentplan.modeling.loading import load_model
 from latentplan.problems.training_set import DataArguments
@@ -206,9 +207,14 @@ def test_every_recipe_that_comes_along_can_be_read(name):
     settings = yaml.safe_load(find_recipe(name).read_text())
     classes = SFT if "method" in settings else GRPO
     parsed = parse_recipe(classes, ["--config", name, "--use_cpu", "true"])
+    resolved = {key: value for part in parsed for key, value in vars(part).items()}
+    for plugin in plugins_of(classes, settings):
+        resolved |= (
+            resolved[plugin.stored_in] or {}
+        )  # the own settings of a method stand in recipes by their names
+        settings |= settings.pop(plugin.stored_in, {})
     for setting, value in settings.items():
-        (holder,) = [part for part in parsed if hasattr(part, setting) and setting in vars(part)][:1]
-        read = getattr(holder, setting)
+        read = resolved[setting]
         if isinstance(read, list) and not isinstance(value, list):
             value = [value]
         assert read == type(read)(value) if not isinstance(value, dict | list) else read == value, setting

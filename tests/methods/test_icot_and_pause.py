@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from latentplan.encoding.processor import IGNORE
-from latentplan.methods.icot import ICoT
+from latentplan.methods.icot import ICoT, ICoTSettings
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.thinking import unroll
@@ -46,6 +46,9 @@ def test_the_smoothing_is_geometric():
         expected = (1 - math.exp(-4)) * math.exp(-4 * offset)
         assert offsets.count(offset) / len(offsets) == pytest.approx(expected, abs=0.003)
     assert max(offsets) <= 4
+    # With λ = 0.5 a share of 1 − e^−0.5 = 0.393 of the rows loses no further token.
+    smoother = ICoT(ICoTSettings(removal_smoothing=0.5))
+    assert [smoother.offset(key) for key in KEYS].count(0) / len(KEYS) == pytest.approx(0.393, abs=0.01)
 
 
 def test_a_problem_shorter_than_the_stage_keeps_its_answer(make_system, make_batch, mixed_problems):
