@@ -88,7 +88,7 @@ def test_the_teacher_learns_from_its_text_alone(make_system, make_batch, two_row
     passed = system.method.forward(system.reasoner, batch)
     passed.teacher_states.retain_grad()
     passed.student_states.retain_grad()
-    count = system.counts(batch)["distillation"]
+    count = system.num_items(batch)["distillation"]
     system.objectives["distillation"].value(system, passed, batch, count).backward()
     assert passed.teacher_states.grad is None
     assert bool(passed.student_states.grad.abs().sum() > 0)

@@ -41,9 +41,9 @@ def test_a_batch_of_groups_by_hand():
     long, short = compress([5, 6, 7], 5, 12, key), compress([8], 5, 12, key)
     batch = collate_groups([long, short], 3, end=99)
     assert batch["group_ids"].tolist() == [5, 6, 7, 99, 8, 99]
-    assert batch["group_places"].tolist() == [0, 0, 1, 2, 3, 4]
+    assert batch["group_slots"].tolist() == [0, 0, 1, 2, 3, 4]
     assert batch["drawn_tokens"].tolist() == [*long.drawn, 99, 8, 99]
-    assert batch["drawn_places"].tolist() == [0, 1, 2, 3, 4]
+    assert batch["drawn_slots"].tolist() == [0, 1, 2, 3, 4]
     assert batch["decided"].tolist() == [[1, 1, 1], [1, 1, 0]]
 
 

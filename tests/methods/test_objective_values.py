@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from latentplan.methods.base import methods
+from latentplan.methods.losses import Objective
 from latentplan.modeling.thinking import unroll
 
 SIZE = 2  # latents_per_step
 ELSEWHERE = ("codi", "pccot", "colar")  # have objectives of their own, tested in files of their own
 
 
-# Rows by their places in `mixed_problems`, whose numbers of steps are 1, 4, 2, 3, 1, 4.
+# Rows by their indices in `mixed_problems`, whose numbers of steps are 1, 4, 2, 3, 1, 4.
 DRAWN = {"1 and 3 steps": (0, 3), "1 step each": (0, 4), "2 steps": (2,), "1 and 2 steps": (0, 2, 4)}
 
 
@@ -140,8 +141,8 @@ def test_a_text_method_learns_steps_and_no_cot_only_the_answer(make_system, make
     """The number of learned tokens, counted in words: steps, line breaks, marker, answer, end."""
     cot, no_cot = make_system("cot"), make_system("no_cot")
     steps = sum(8 * len(problem.steps) for problem in two_rows)  # 7 tokens and a line break
-    assert int(cot.counts(make_batch(cot, two_rows))["text"]) == steps + 2 * 3
-    assert int(no_cot.counts(make_batch(no_cot, two_rows))["text"]) == 2 * 3
+    assert int(cot.num_items(make_batch(cot, two_rows))["text"]) == steps + 2 * 3
+    assert int(no_cot.num_items(make_batch(no_cot, two_rows))["text"]) == 2 * 3
 
 
 @pytest.mark.parametrize("drawn", [(0, 4), (0, 2), (3,), (0, 1, 2, 3)])
@@ -164,7 +165,7 @@ def test_the_step_decoder_s_loss_by_hand_where_every_token_costs_log_v(
     assert system(**batch)["loss"].item() == pytest.approx(expected, rel=1e-5)
 
 
-# Micro-batches by places in `mixed_problems`; in the last three no row has all three steps of the stage.
+# Micro-batches by indices in `mixed_problems`; in the last three no row has all three steps of the stage.
 SPLITS = [
     ((0,), (1,)),
     ((0, 1), (2, 3, 4, 5)),
@@ -177,26 +178,26 @@ SPLITS = [
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("method", ["cot", "coconut", "sim_cot", "atp_latent"])
-def test_micro_batches_with_summed_counts_give_the_loss_of_the_joint_batch(
+def test_micro_batches_with_summed_numbers_of_items_give_the_loss_of_the_joint_batch(
     method, split, make_system, make_batch, mixed_problems
 ):
     system = make_system(method)
     first, second = ([mixed_problems[index] for index in part] for part in split)
     joint = system(**make_batch(system, first + second, keys=split[0] + split[1]))
     parts = [make_batch(system, first, keys=split[0]), make_batch(system, second, keys=split[1])]
-    counts = {name: sum(system.counts(part)[name] for part in parts) for name in system.counts(parts[0])}
-    shares = [system(counts=counts, **part) for part in parts]
+    num_items = {name: sum(system.num_items(part)[name] for part in parts) for name in system.num_items(parts[0])}
+    shares = [system(num_items=num_items, **part) for part in parts]
     for name, value in joint.items():
         torch.testing.assert_close(sum(share[name] for share in shares), value, rtol=1e-5, atol=1e-6)
 
 
-def test_counts_of_a_batch_by_hand(make_system, make_batch, two_rows):
+def test_numbers_of_items_of_a_batch_by_hand(make_system, make_batch, two_rows):
     system = make_system("atp_latent")
-    counts = system.counts(make_batch(system, two_rows))  # 1 and 3 steps, all latent
-    assert counts["step_decoder"][:3].tolist() == [2, 1, 1]
-    assert counts["stop"].tolist() == [2]
-    assert counts["kl"].tolist() == [2 + 6]
-    assert counts["text"].tolist() == [2 * 3]  # ###, number, end
+    num_items = system.num_items(make_batch(system, two_rows))  # 1 and 3 steps, all latent
+    assert num_items["step_decoder"][:3].tolist() == [2, 1, 1]
+    assert num_items["stop"].tolist() == [2]
+    assert num_items["kl"].tolist() == [2 + 6]
+    assert num_items["text"].tolist() == [2 * 3]  # ###, number, end
 
 
 def test_a_stage_without_latents_trains_on_text_alone(make_system, make_batch, two_rows):
@@ -218,3 +219,15 @@ def test_problems_without_any_step_can_be_in_a_batch(make_system, make_batch, tw
         outputs = system(**make_batch(system, bare))
         assert torch.isfinite(outputs["loss"])
         outputs["loss"].backward()
+
+
+def test_an_objective_by_its_old_names_is_accepted_with_a_notice():
+    def seven(model, forward, batch):
+        return torch.tensor([7.0])
+
+    with pytest.warns(FutureWarning, match=r"Objective\(total=..., count=...\) is now Objective\(loss_sum"):
+        old = Objective(total=seven, count=lambda batch: torch.tensor([2]))
+    assert old.value(None, None, {}, old.num_items({})).item() == 3.5
+    assert replace(old, needs="stop_head").loss_sum is seven
+    with pytest.raises(TypeError, match="needs loss_sum and num_items"):
+        Objective(seven)

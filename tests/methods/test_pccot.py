@@ -204,7 +204,7 @@ def test_training_and_rollouts_agree_and_a_forward_pass_of_its_own_does_not(
     assert max(found.values()) < 1e-3
     system.reasoner.thinking = Jacobi(JacobiSettings(iterations=1))
     trained = system.method.forward(system.reasoner, batch)
-    system.reasoner.thinking = Jacobi(iterations=3)
+    system.reasoner.thinking = Jacobi(JacobiSettings(iterations=3))
     monkeypatch.setattr(type(system.method), "forward", lambda self, reasoner, batch: trained)
     with pytest.raises(InconsistentMethodError, match="different latents from the same noise: at index"):
         check_method(system.reasoner, system.method, batch)

@@ -89,13 +89,13 @@ def assert_neighbours_do_not_matter(system, make_batch, problems):
     """Losses of single rows add up to that of the batch, and rollouts are those of single rows."""
     system.eval()
     batch = make_batch(system, problems, keys=range(10, 10 + len(problems)))
-    counts = system.counts(batch)
+    num_items = system.num_items(batch)
     together = roll(system, batch, range(len(problems)))
     with torch.no_grad():
-        whole, shares = system(counts=counts, **batch), []
+        whole, shares = system(num_items=num_items, **batch), []
         for row, problem in enumerate(problems):
             single = make_batch(system, [problem], keys=[10 + row])
-            shares.append(system(counts=counts, **single))
+            shares.append(system(num_items=num_items, **single))
             alone, beside = roll(system, single, [row]), together.select(slice(row, row + 1))
             alone = alone.select(slice(0, 1))
             assert torch.equal(alone.slot_mask, beside.slot_mask)

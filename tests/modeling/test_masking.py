@@ -21,9 +21,9 @@ def family(request):
     return request.param
 
 
-def loss_and_gradients(system, batch, counts=None):
+def loss_and_gradients(system, batch, num_items=None):
     system.zero_grad()
-    outputs = system(counts=counts, **batch)
+    outputs = system(num_items=num_items, **batch)
     outputs["loss"].backward()
     gradients = {
         name: weight.grad.clone() for name, weight in system.named_parameters() if weight.grad is not None
@@ -35,16 +35,16 @@ def loss_and_gradients(system, batch, counts=None):
 def test_a_batch_s_loss_and_gradients_are_the_sum_of_its_rows(
     method, family, stage, make_system, make_batch, mixed_problems
 ):
-    """With the counts of the batch, each row alone gives its share: nothing leaks between rows."""
+    """With the numbers of items of the batch, each row alone gives its share: nothing leaks between rows."""
     # Smaller weights than elsewhere: six chained passes would amplify float32's rounding beyond 1e-5.
     system = make_system(method, family=family, backbone={"initializer_range": 0.1})
     batch = make_batch(system, mixed_problems, stage, keys=range(10, 16))
-    counts = system.counts(batch)
+    num_items = system.num_items(batch)
     expected, gradients = loss_and_gradients(system, batch)
     shares, parts = [], []
     for row, problem in enumerate(mixed_problems):
         outputs, grads = loss_and_gradients(
-            system, make_batch(system, [problem], stage, keys=[10 + row]), counts
+            system, make_batch(system, [problem], stage, keys=[10 + row]), num_items
         )
         shares.append(outputs)
         parts.append(grads)

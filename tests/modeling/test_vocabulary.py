@@ -5,9 +5,9 @@ import torch
 
 from latentplan.modeling.efficiency import chunked_logits as vocabulary
 from latentplan.modeling.efficiency.chunked_logits import (
-    at_places,
-    from_places,
-    places,
+    at_indices,
+    from_indices,
+    mask_indices,
     token_log_probs,
     token_log_probs_and_entropy,
 )
@@ -66,12 +66,12 @@ def test_only_a_part_of_the_logits_is_alive_at_a_time(reasoner, monkeypatch):
 
 def test_places_take_out_and_put_back():
     mask = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0]])
-    where = places(mask)
+    where = mask_indices(mask)
     assert where.tolist() == [0, 2, 7]
     values = torch.arange(9.0).view(3, 3)
-    assert at_places(values, where).tolist() == [0, 2, 7]
-    assert at_places(values.unsqueeze(2).expand(-1, -1, 2), where).tolist() == [[0, 0], [2, 2], [7, 7]]
-    assert torch.equal(from_places(at_places(values, where), where, mask), values * mask)
+    assert at_indices(values, where).tolist() == [0, 2, 7]
+    assert at_indices(values.unsqueeze(2).expand(-1, -1, 2), where).tolist() == [[0, 0], [2, 2], [7, 7]]
+    assert torch.equal(from_indices(at_indices(values, where), where, mask), values * mask)
 
 
 def test_a_layer_that_devices_gather_together_runs_once(reasoner, monkeypatch):

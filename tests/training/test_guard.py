@@ -31,11 +31,11 @@ def spoil(monkeypatch):
         seen = [0]
 
         def spoiled(system, forward, batch):
-            total = objectives.text_total(system, forward, batch)
+            total = objectives.text_loss_sum(system, forward, batch)
             seen[0] += 1
             return how(total) if seen[0] in calls else total
 
-        monkeypatch.setitem(OBJECTIVES, "text", replace(OBJECTIVES["text"], total=spoiled))
+        monkeypatch.setitem(OBJECTIVES, "text", replace(OBJECTIVES["text"], loss_sum=spoiled))
 
     return arrange
 

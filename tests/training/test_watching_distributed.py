@@ -15,14 +15,14 @@ from latentplan.methods import losses as objectives
 from latentplan.training import trainer as evaluating
 
 evaluating.MAX_NEW_TOKENS = 8
-whole, calls = objectives.text_total, [0]
+whole, calls = objectives.text_loss_sum, [0]
 
 def spoiled(system, forward, batch):
     calls[0] += system.training
     bad = os.environ["RANK"] == "1" and calls[0] == 3 and system.training
     return whole(system, forward, batch) * (math.nan if bad else 1.0)
 
-objectives.OBJECTIVES["text"] = replace(objectives.OBJECTIVES["text"], total=spoiled)
+objectives.OBJECTIVES["text"] = replace(objectives.OBJECTIVES["text"], loss_sum=spoiled)
 main()
 """
 

@@ -154,12 +154,27 @@ training.trainer: training.evaluating
 """A module, and the names that it or its parts had."""
 _MOVED = {
     "encoding.encoder": {"Encoder": "encoding.processor:ProblemProcessor"},
+    "methods.objectives": {
+        "kl_total": "methods.losses:kl_loss_sum",
+        "row_count": "methods.losses:num_rows",
+        "step_decoder_count": "methods.losses:num_rows_with_step",
+        "step_decoder_total": "methods.losses:step_decoder_loss_sum",
+        "stop_total": "methods.losses:stop_loss_sum",
+        "text_count": "methods.losses:num_labelled_tokens",
+        "text_total": "methods.losses:text_loss_sum",
+        "used_slot_count": "methods.losses:num_used_slots",
+    },
     "methods.system": {
         "LatentSystem": "training.trainable_model:LatentModelForTraining",
         "make_encoder": "training.trainable_model:make_processor",
     },
     "modeling.context": {"Context": "modeling.decoding_state:DecodingState"},
     "modeling.loading": {"is_latent_checkpoint": "common.run_files:is_latent_checkpoint"},
+    "modeling.vocabulary": {
+        "at_places": "modeling.efficiency.chunked_logits:at_indices",
+        "from_places": "modeling.efficiency.chunked_logits:from_indices",
+        "places": "modeling.efficiency.chunked_logits:mask_indices",
+    },
     "problems.minigsm.family": {"Family": "problems.minigsm.story_template:StoryTemplate"},
     "problems.readers": {
         "ColumnMap": "problems.formats.own_data:ColumnMap",

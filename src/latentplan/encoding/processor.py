@@ -236,9 +236,9 @@ def collate(rows: Sequence[Row], noise_keys: Sequence[int] | torch.Tensor, pad_t
         slot_mask: `[batch, slots]`, 1 where a slot is in use.
         text_ids, text_mask: `[batch, text]`, right-padded, what follows the slots, with `<|end-latent|>`.
         labels: `[batch, text]`, `text_ids` where a token is to be learned, else -100.
-        label_places: `[labelled]`, where these are, counted through all rows.
+        label_indices: `[labelled]`, their indices in the flattened `[batch · text]`.
         step_ids, step_labels: `[pairs, step]`, each existing (row, step) pair's text with eos, right-padded.
-        step_places: `[step tokens]`, where `step_labels` holds tokens, counted through all pairs.
+        step_label_indices: `[step tokens]`, the indices of tokens in the flattened `[pairs · step]`.
         step_row, step_index: `[pairs]`, which row and which latent step a pair is.
         noise_keys: `[batch]`, the counter-based generator's key of each row.
 
@@ -266,10 +266,10 @@ def collate(rows: Sequence[Row], noise_keys: Sequence[int] | torch.Tensor, pad_t
         "text_ids": pad_right([row.text for row in rows], pad_token_id),
         "text_mask": pad_right([[1] * len(row.text) for row in rows], 0),
         "labels": labels,
-        "label_places": _labelled(labels),
+        "label_indices": _labelled(labels),
         "step_ids": pad_right(step_texts, pad_token_id),
         "step_labels": step_labels,
-        "step_places": _labelled(step_labels),
+        "step_label_indices": _labelled(step_labels),
         "step_row": torch.tensor([index for index, _, _ in pairs], dtype=torch.long),
         "step_index": torch.tensor([step for _, step, _ in pairs], dtype=torch.long),
         "noise_keys": torch.as_tensor(noise_keys, dtype=torch.long),

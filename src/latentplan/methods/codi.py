@@ -21,9 +21,9 @@ from transformers import PreTrainedModel
 
 from latentplan.encoding.processor import Batch, EncodedProblem, ProblemProcessor, pad_right
 from latentplan.methods.base import Method
-from latentplan.methods.losses import ForwardPass, Objective, TrainableModel, row_count
+from latentplan.methods.losses import ForwardPass, Objective, TrainableModel, num_rows
 from latentplan.modeling.decoding_state import DecodingState
-from latentplan.modeling.efficiency.chunked_logits import at_places, places, token_log_probs
+from latentplan.modeling.efficiency.chunked_logits import at_indices, mask_indices, token_log_probs
 from latentplan.modeling.efficiency.gradient_checkpointing import decoder_layers
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.thinking import read_text, unroll
@@ -70,20 +70,20 @@ class TaughtPass(ForwardPass):
     teacher_states: torch.Tensor
 
 
-def teacher_total(system: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+def teacher_loss_sum(model: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
     """Summed cross-entropy of the teacher's steps and answer."""
     assert isinstance(forward, TaughtPass)
-    where = batch["teacher_places"]
-    hidden, labels = at_places(forward.teacher_hidden, where), at_places(batch["teacher_ids"], where)
-    return -token_log_probs(system.reasoner, hidden, labels).sum()[None]
+    where = batch["teacher_indices"]
+    hidden, labels = at_indices(forward.teacher_hidden, where), at_indices(batch["teacher_ids"], where)
+    return -token_log_probs(model.reasoner, hidden, labels).sum()[None]
 
 
-def teacher_count(batch: Batch) -> torch.Tensor:
+def num_teacher_tokens(batch: Batch) -> torch.Tensor:
     """Tokens that the teacher writes."""
     return batch["teacher_mask"].sum()[None]
 
 
-def distillation_total(system: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+def distillation_loss_sum(model: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
     """Smooth L1 between student and detached teacher, the mean over layers and dimensions, summed over rows.
 
     Each layer's difference is divided by the deviation of the teacher's state over its dimensions.
@@ -101,8 +101,8 @@ class CODI(Method):
     latent_head = "projected_norm"
     objectives: ClassVar[dict[str, float]] = {"text": 1.0, "teacher": 1.0, "distillation": 1.0}
     own_objectives: ClassVar[dict[str, Objective]] = {
-        "teacher": Objective(teacher_total, teacher_count),
-        "distillation": Objective(distillation_total, row_count),
+        "teacher": Objective(teacher_loss_sum, num_teacher_tokens),
+        "distillation": Objective(distillation_loss_sum, num_rows),
     }
 
     def stages(self, max_latent_steps: int) -> list[int]:
@@ -113,7 +113,7 @@ class CODI(Method):
         """As of every method, and what the teacher writes.
 
         teacher_ids, teacher_mask: `[batch, teacher]`, steps but the last, answer, eos; right-padded.
-        teacher_places: `[tokens]`, where these are in the flattened `[batch · teacher]`.
+        teacher_indices: `[tokens]`, where these are in the flattened `[batch · teacher]`.
         text_start, teacher_start: `[batch]`, the token after the answer's marker, in the text of each.
         """
         batch = super().batch(processor, problems, *args)  # type: ignore[arg-type]
@@ -124,7 +124,7 @@ class CODI(Method):
             **batch,
             "teacher_ids": pad_right(rows, 0),
             "teacher_mask": mask,
-            "teacher_places": places(mask),
+            "teacher_indices": mask_indices(mask),
             "text_start": batch["text_mask"].sum(dim=1) - left,
             "teacher_start": mask.sum(dim=1) - left,
         }

@@ -26,7 +26,7 @@ from latentplan.methods.base import Method
 from latentplan.methods.losses import ForwardPass, Objective, TrainableModel
 from latentplan.modeling import counter_rng
 from latentplan.modeling.configuration import LatentReasonerConfig
-from latentplan.modeling.efficiency.chunked_logits import at_places, token_log_probs
+from latentplan.modeling.efficiency.chunked_logits import at_indices, token_log_probs
 from latentplan.modeling.latent_heads import gaussian_log_prob
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.thinking import LatentChain
@@ -58,8 +58,8 @@ def collate_groups(rows: Sequence[Compressed], slots: int, end: int) -> Batch:
     """The groups of a batch; the slot after a row's last, where there is one, stands for the token `end`.
 
     Returns:
-        group_ids, group_places: `[tokens]`, and the slot of each in the flattened `[batch · slots]`.
-        drawn_tokens, drawn_places: `[groups]`, the token drawn of each group, and its slot.
+        group_ids, group_slots: `[tokens]`, and the slot of each in the flattened `[batch · slots]`.
+        drawn_tokens, drawn_slots: `[groups]`, the token drawn of each group, and its slot.
         decided: `[batch, slots]`, 1 for slots that stand for something.
     """
     grouped = [
@@ -73,14 +73,14 @@ def collate_groups(rows: Sequence[Compressed], slots: int, end: int) -> Batch:
         for row, each in enumerate(rows)
         for slot, token in enumerate([*each.drawn, end][:slots])
     ]
-    group_places, group_ids = torch.tensor(grouped).unbind(dim=1)
-    drawn_places, drawn_tokens = torch.tensor(drawn).unbind(dim=1)
+    group_slots, group_ids = torch.tensor(grouped).unbind(dim=1)
+    drawn_slots, drawn_tokens = torch.tensor(drawn).unbind(dim=1)
     decided = pad_right([[1] * min(slots, len(each.groups) + 1) for each in rows], 0)
     return {
         "group_ids": group_ids,
-        "group_places": group_places,
+        "group_slots": group_slots,
         "drawn_tokens": drawn_tokens,
-        "drawn_places": drawn_places,
+        "drawn_slots": drawn_slots,
         "decided": F.pad(decided, (0, slots - decided.shape[1])),
     }
 
@@ -98,32 +98,32 @@ class CompressedPass(ForwardPass):
     compressed: torch.Tensor
 
 
-def tokens_total(system: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+def tokens_loss_sum(model: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
     """Summed cross-entropy, before each slot, of one token of its group drawn at random."""
     assert isinstance(forward, CompressedPass)
-    hidden = at_places(forward.slot_hidden, batch["drawn_places"])
-    return -token_log_probs(system.reasoner, hidden, batch["drawn_tokens"]).sum()[None]
+    hidden = at_indices(forward.slot_hidden, batch["drawn_slots"])
+    return -token_log_probs(model.reasoner, hidden, batch["drawn_tokens"]).sum()[None]
 
 
-def embedding_total(system: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+def embedding_loss_sum(model: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
     """−log N(compressed; μ, σ²), the mean over dimensions, in units of the embeddings' deviation."""
     assert isinstance(forward, CompressedPass)
     chain = forward.chain
     assert chain.log_variance is not None
     log_prob = gaussian_log_prob(forward.compressed.detach(), chain.mean, chain.log_variance)
-    unit = math.log(getattr(system.reasoner.latent_head, "output_scale", 1.0))
+    unit = math.log(getattr(model.reasoner.latent_head, "output_scale", 1.0))
     return -((log_prob / chain.mean.shape[-1] + unit) * batch["decided"]).sum()[None]
 
 
-def end_total(system: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+def end_loss_sum(model: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
     """Summed cross-entropy of the stop head at each slot in use and at the one after the last."""
-    assert system.reasoner.stop_head is not None
-    logits = system.reasoner.stop_head(forward.chain.latents).transpose(1, 2)
+    assert model.reasoner.stop_head is not None
+    logits = model.reasoner.stop_head(forward.chain.latents).transpose(1, 2)
     losses = F.cross_entropy(logits, 1 - batch["slot_mask"], reduction="none")
     return (losses * batch["decided"]).sum()[None]
 
 
-def decided_count(batch: Batch) -> torch.Tensor:
+def num_decided_slots(batch: Batch) -> torch.Tensor:
     """Slots in use, and the one after the last of each row, where there is one."""
     return batch["decided"].sum()[None]
 
@@ -162,10 +162,10 @@ class CoLaR(Method):
     objectives: ClassVar[dict[str, float]] = {"text": 1.0, "tokens": 1.0, "embedding": 1.0, "end": 1.0}
     own_objectives: ClassVar[dict[str, Objective]] = {
         "tokens": Objective(
-            tokens_total, lambda batch: batch["drawn_places"].new_tensor([len(batch["drawn_places"])])
+            tokens_loss_sum, lambda batch: batch["drawn_slots"].new_tensor([len(batch["drawn_slots"])])
         ),
-        "embedding": Objective(embedding_total, decided_count, needs="gaussian latent_head"),
-        "end": Objective(end_total, decided_count, needs="stop_head"),
+        "embedding": Objective(embedding_loss_sum, num_decided_slots, needs="gaussian latent_head"),
+        "end": Objective(end_loss_sum, num_decided_slots, needs="stop_head"),
     }
 
     @property
@@ -243,7 +243,7 @@ class CoLaR(Method):
 def _compressed(reasoner: LatentReasoner, batch: Batch) -> torch.Tensor:
     """Σ embeddings / √n of each slot's n tokens, `[batch, slots, hidden]`: as spread as one embedding."""
     rows, slots = batch["slot_mask"].shape
-    embeds, places = reasoner.embed(batch["group_ids"]), batch["group_places"]
+    embeds, places = reasoner.embed(batch["group_ids"]), batch["group_slots"]
     total = embeds.new_zeros(rows * slots, embeds.shape[-1]).index_add(0, places, embeds)
     count = torch.zeros_like(total[:, :1]).index_add(0, places, torch.ones_like(embeds[:, :1]))
     return (total / count.clamp(min=1).sqrt()).unflatten(0, (rows, slots))

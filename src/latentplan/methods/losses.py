@@ -1,20 +1,25 @@
-"""The supervised objectives, each a sum over the batch and the count that it is divided by.
+"""The supervised objectives: for each, a loss sum over the batch and the number of items that divides it.
 
-Sum and count are kept apart so that accumulated micro-batches and several devices can divide by the count of
-the whole effective batch: the result then depends on the effective batch alone.
+Sum and number are kept apart, so that accumulated micro-batches and several devices divide by the number of
+items of the whole effective batch: the loss does not depend on how that batch is split.
+
+ATP-Latent (arXiv:2601.21598, section 3) is trained by L = L_enc + L_dec + L_stop + β·L_KL, which are `text`,
+`step_decoder`, `stop` and `kl` here. In the shapes below, `slots` are the latent slots of the stage, c is
+`latents_per_step`, and S = slots / c are the latent steps of the stage.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 
 from latentplan.encoding.processor import Batch
-from latentplan.modeling.efficiency.chunked_logits import at_places, token_log_probs
+from latentplan.modeling.efficiency.chunked_logits import at_indices, token_log_probs
 from latentplan.modeling.latent_heads import standard_normal_kl
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.step_decoder import StepDecoder
@@ -46,92 +51,133 @@ class ForwardPass:
     text_hidden: torch.Tensor
 
 
+LossSum = Callable[[TrainableModel, ForwardPass, Batch], torch.Tensor]
+NumItems = Callable[[Batch], torch.Tensor]
+
+
+def _missing(*args: object) -> torch.Tensor:
+    raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Objective:
-    """One part of the loss: the mean over the entries of total / count; an entry that nothing counts is 0.
+    """One part of the loss: (1/E) Σ_e loss_sum_e / num_items_e; an entry e without items is 0.
 
-    The number of entries is a property of the curriculum stage (1, or S for what is summed by latent step),
+    The number of entries E is a property of the curriculum stage (1, or S for what is summed by latent step),
     never of the problems that were drawn: the weight of an objective does not depend on them.
 
     Attributes:
-        total: (system, forward pass, batch) to the batch's sums, a vector of as many entries.
-        count: batch to the vector of counts, known before the forward pass.
-        needs: the part it cannot do without: 'stop_head', 'step_decoder', 'gaussian latent_head', or None.
+        loss_sum: (model, forward pass, batch) to the loss sums of the batch, `[E]`.
+        num_items: batch to the numbers of items `[E]`, or more of which the first E are used; known before
+            the forward pass.
+        needs: the part that it cannot do without: 'stop_head', 'step_decoder', 'gaussian latent_head', or
+            None.
         by_step: whether it divides by S, so that latents have to stand for the steps of a stage.
+
+    Raises:
+        TypeError: `loss_sum` or `num_items` is missing.
     """
 
-    total: Callable[[TrainableModel, ForwardPass, Batch], torch.Tensor]
-    count: Callable[[Batch], torch.Tensor]
+    loss_sum: LossSum = _missing
+    num_items: NumItems = _missing
     needs: str | None = None
     by_step: bool = False
+    total: InitVar[LossSum | None] = None  # their names in earlier versions
+    count: InitVar[NumItems | None] = None
+
+    def __post_init__(self, total: LossSum | None, count: NumItems | None) -> None:
+        if total is not None or count is not None:
+            warnings.warn(
+                "Objective(total=..., count=...) is now Objective(loss_sum=..., num_items=...)",
+                FutureWarning,
+                stacklevel=3,
+            )
+            object.__setattr__(self, "loss_sum", total or self.loss_sum)
+            object.__setattr__(self, "num_items", count or self.num_items)
+        if _missing in (self.loss_sum, self.num_items):
+            raise TypeError("an Objective needs loss_sum and num_items")
 
     def value(
-        self, system: TrainableModel, forward: ForwardPass, batch: Batch, count: torch.Tensor
+        self, model: TrainableModel, forward: ForwardPass, batch: Batch, num_items: torch.Tensor
     ) -> torch.Tensor:
-        """This batch's share of the objective, given the counts of the whole effective batch."""
-        total = self.total(system, forward, batch)
-        return (total / count[: total.shape[0]].clamp(min=1)).sum() / max(1, total.shape[0])
+        """Computes this batch's share of the objective, a scalar.
+
+        Args:
+            model: the model that is trained.
+            forward: its pass over the batch.
+            batch: the batch, or a part of the effective batch.
+            num_items: `[E]` or more, of the whole effective batch.
+        """
+        loss_sum = self.loss_sum(model, forward, batch)
+        return (loss_sum / num_items[: loss_sum.shape[0]].clamp(min=1)).sum() / max(1, loss_sum.shape[0])
 
 
-def text_total(system: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
-    """Summed cross-entropy of the text after the latents (L_enc), logits only where there are labels."""
-    where = batch["label_places"]
-    hidden, labels = at_places(forward.text_hidden, where), at_places(batch["labels"], where)
-    return -token_log_probs(system.reasoner, hidden, labels).sum()[None]
+def text_loss_sum(model: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+    """Sums L_enc = -Σ log p(token | question, latents, text before it) over the labelled tokens: `[1]`.
 
-
-def text_count(batch: Batch) -> torch.Tensor:
-    """Labelled tokens."""
-    return torch.tensor([len(batch["label_places"])], device=batch["labels"].device)
-
-
-def step_decoder_total(system: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
-    """For each of the stage's S latent steps, its text's cross-entropy over the rows that have it (L_dec).
-
-    `[S]`. L_dec is the mean over all S, as in ATP-Latent (arXiv:2601.21598, section 3): a step that no row of
-    the effective batch has adds nothing, and does not make the others weigh more.
+    Logits are computed for labelled tokens alone.
     """
-    decoder = system.step_decoder
+    indices = batch["label_indices"]
+    hidden, labels = at_indices(forward.text_hidden, indices), at_indices(batch["labels"], indices)
+    return -token_log_probs(model.reasoner, hidden, labels).sum()[None]
+
+
+def num_labelled_tokens(batch: Batch) -> torch.Tensor:
+    """Counts the labelled tokens: `[1]`."""
+    return torch.tensor([len(batch["label_indices"])], device=batch["labels"].device)
+
+
+def step_decoder_loss_sum(model: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+    """Sums L_dec for each latent step s over the rows that have it: `[S]`.
+
+    The entry of step s is -Σ log p_φ(token | z_{c(s-1)+1} … z_{cs}, earlier tokens of step s). L_dec is the
+    mean over all S (arXiv:2601.21598, section 3): a step that no row of the effective batch has adds
+    nothing, and does not make the others weigh more.
+    """
+    decoder = model.step_decoder
     assert decoder is not None
-    size = system.reasoner.config.latents_per_step
+    size = model.reasoner.config.latents_per_step
     num_steps = batch["slot_mask"].shape[1] // size
     if num_steps == 0:
         return forward.chain.latents.new_zeros(0)
-    by_step = forward.chain.latents.unflatten(1, (num_steps, size))
+    by_step = forward.chain.latents.unflatten(1, (num_steps, size))  # [batch, S, c, hidden]
     if batch["step_row"].numel() == 0:
-        # Problems without steps: where the decoder is spread over devices, all of them must run it.
+        # Problems without steps: where the decoder is sharded, all devices must run it.
         unread = decoder(by_step[:1, 0], batch["step_ids"].new_zeros(1, 1))
         return 0.0 * unread.sum() + by_step.new_zeros(num_steps)
-    where = batch["step_places"]
+    indices = batch["step_label_indices"]
     hidden = decoder.hidden_states(by_step[batch["step_row"], batch["step_index"]], batch["step_ids"])
-    labels = at_places(batch["step_labels"], where)
-    losses = -token_log_probs(decoder, at_places(hidden, where), labels)
-    step = at_places(batch["step_index"].unsqueeze(1).expand_as(batch["step_ids"]), where)
+    labels = at_indices(batch["step_labels"], indices)
+    losses = -token_log_probs(decoder, at_indices(hidden, indices), labels)
+    step = at_indices(batch["step_index"].unsqueeze(1).expand_as(batch["step_ids"]), indices)
     return losses.new_zeros(num_steps).index_add(0, step, losses)
 
 
-def step_decoder_count(batch: Batch) -> torch.Tensor:
-    """For each latent step, the rows that have it; `[slots]`, of which the first `slots / c` count."""
+def num_rows_with_step(batch: Batch) -> torch.Tensor:
+    """Counts the rows that have each latent step: `[slots]`, of which the first S are used."""
     return torch.bincount(batch["step_index"], minlength=max(1, batch["slot_mask"].shape[1]))
 
 
-def stop_total(system: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
-    """Cross-entropy of the stop head against 'this slot is unused', summed over slots, per step (L_stop)."""
-    stop_head = system.reasoner.stop_head
+def stop_loss_sum(model: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+    """Sums L_stop = -(1/S) Σ_t log p_stop(y_t | z_t) over the rows, y_t being 'slot t is unused': `[1]`."""
+    stop_head = model.reasoner.stop_head
     assert stop_head is not None
-    num_steps = max(1, batch["slot_mask"].shape[1] // system.reasoner.config.latents_per_step)
+    num_steps = max(1, batch["slot_mask"].shape[1] // model.reasoner.config.latents_per_step)
     logits = stop_head(forward.chain.latents).flatten(0, 1)
     unused = (1 - batch["slot_mask"]).flatten()
     return F.cross_entropy(logits, unused, reduction="sum")[None] / num_steps
 
 
-def row_count(batch: Batch) -> torch.Tensor:
-    """Rows."""
+def num_rows(batch: Batch) -> torch.Tensor:
+    """Counts the rows: `[1]`."""
     return torch.tensor([batch["slot_mask"].shape[0]], device=batch["slot_mask"].device)
 
 
-def kl_total(system: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
-    """½(μ² + σ² − 1 − log σ²), mean over dimensions, summed over the slots in use (L_KL)."""
+def kl_loss_sum(model: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
+    """Sums L_KL = ½(μ² + σ² - 1 - log σ²), the mean over dimensions, over the slots in use: `[1]`.
+
+    The paper sums over the d dimensions with β = 1e-3/d; the mean has the weight 1e-3.
+    """
     chain = forward.chain
     if chain.log_variance is None:  # a stage without latents
         return chain.mean.new_zeros(1)
@@ -139,14 +185,15 @@ def kl_total(system: TrainableModel, forward: ForwardPass, batch: Batch) -> torc
     return (divergence.mean(dim=-1) * batch["slot_mask"]).sum()[None]
 
 
-def used_slot_count(batch: Batch) -> torch.Tensor:
-    """Slots in use."""
+def num_used_slots(batch: Batch) -> torch.Tensor:
+    """Counts the slots in use: `[1]`."""
     return batch["slot_mask"].sum()[None]
 
 
 OBJECTIVES: dict[str, Objective] = {
-    "text": Objective(text_total, text_count),
-    "step_decoder": Objective(step_decoder_total, step_decoder_count, needs="step_decoder", by_step=True),
-    "stop": Objective(stop_total, row_count, needs="stop_head", by_step=True),
-    "kl": Objective(kl_total, used_slot_count, needs="gaussian latent_head"),
+    "text": Objective(text_loss_sum, num_labelled_tokens),
+    "step_decoder": Objective(step_decoder_loss_sum, num_rows_with_step, needs="step_decoder", by_step=True),
+    "stop": Objective(stop_loss_sum, num_rows, needs="stop_head", by_step=True),
+    "kl": Objective(kl_loss_sum, num_used_slots, needs="gaussian latent_head"),
 }
+"""The objectives that every method can be trained by, by name."""

@@ -13,7 +13,11 @@ import torch
 
 from latentplan.modeling.counter_rng import Draws
 from latentplan.modeling.decoding_state import DecodingState
-from latentplan.modeling.efficiency.chunked_logits import at_places, from_places, token_log_probs_and_entropy
+from latentplan.modeling.efficiency.chunked_logits import (
+    at_indices,
+    from_indices,
+    token_log_probs_and_entropy,
+)
 from latentplan.modeling.latent_length import LatentLength
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling, log_softmax
@@ -105,11 +109,11 @@ def _score_answers(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     mask = trajectories.answer_mask
     where = trajectories.answer_places
-    ids = at_places(trajectories.answer_ids, where)
+    ids = at_indices(trajectories.answer_ids, where)
     log_probs, entropy = token_log_probs_and_entropy(
-        model, at_places(hidden, where), ids, sampling.temperature or 1.0
+        model, at_indices(hidden, where), ids, sampling.temperature or 1.0
     )
-    return from_places(log_probs, where, mask), from_places(entropy, where, mask)
+    return from_indices(log_probs, where, mask), from_indices(entropy, where, mask)
 
 
 def _score_stops(

@@ -17,7 +17,12 @@ from transformers import PreTrainedTokenizerBase
 
 from latentplan.modeling import counter_rng
 from latentplan.modeling.counter_rng import Draws, Stream
-from latentplan.modeling.efficiency.chunked_logits import at_places, from_places, places, token_log_probs
+from latentplan.modeling.efficiency.chunked_logits import (
+    at_indices,
+    from_indices,
+    mask_indices,
+    token_log_probs,
+)
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.modeling.token_loop import write
 from latentplan.rollout.trajectories import Trajectories
@@ -171,9 +176,9 @@ def score_plans(
         unread = decoder(by_step[:1, 0], tokens.ids.new_zeros(1, 1))
         return 0.0 * unread.sum() + latents.new_zeros(tokens.ids.shape, dtype=torch.float32)
     ids, mask = tokens.ids[row, step], tokens.mask[row, step]
-    where = places(mask)
+    where = mask_indices(mask)
     hidden = decoder.hidden_states(by_step[row, step], ids)
-    chosen = token_log_probs(decoder, at_places(hidden, where), at_places(ids, where), temperature)
+    chosen = token_log_probs(decoder, at_indices(hidden, where), at_indices(ids, where), temperature)
     return latents.new_zeros(tokens.ids.shape, dtype=torch.float32).index_put(
-        (row, step), from_places(chosen, where, mask)
+        (row, step), from_indices(chosen, where, mask)
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from latentplan.modeling.efficiency.chunked_logits import places
+from latentplan.modeling.efficiency.chunked_logits import mask_indices
 
 _INPUTS = ("input_ids", "input_weights")
 
@@ -73,7 +73,7 @@ class Trajectories:
     @property
     def answer_places(self) -> torch.Tensor:
         """Where `answer_mask` is set, `[n]`, counted through all rows."""
-        return places(self.answer_mask)
+        return mask_indices(self.answer_mask)
 
     def select(self, questions: slice) -> Trajectories:
         """The trajectories of a range of questions, with columns that none of them uses cut off."""

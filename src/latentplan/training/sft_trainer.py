@@ -111,25 +111,25 @@ class SFTTrainer(LatentTrainer):
     def get_batch_samples(  # type: ignore[override]
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, dict[str, torch.Tensor] | None]:
-        """The micro-batches of one optimisation step, and the objectives' counts over all devices."""
+        """Returns the micro-batches of an optimisation step, and the numbers of items on all devices."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counts: dict[str, torch.Tensor] = {}
+        num_items: dict[str, torch.Tensor] = {}
         for batch in batches:
-            for name, count in self.model.counts(batch).items():
-                counts[name] = counts[name] + count if name in counts else count
+            for name, number in self.model.num_items(batch).items():
+                num_items[name] = num_items[name] + number if name in num_items else number
         if self.args.world_size > 1:
-            counts = {
-                name: self.accelerator.reduce(count.to(device), reduction="sum")
-                for name, count in counts.items()
+            num_items = {
+                name: self.accelerator.reduce(number.to(device), reduction="sum")
+                for name, number in num_items.items()
             }
-        return batches, counts or None
+        return batches, num_items or None
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The batch's share of the loss of the effective batch."""
         self._count(inputs)
-        outputs = model(counts=num_items_in_batch, **inputs)
+        outputs = model(num_items=num_items_in_batch, **inputs)
         loss = outputs.pop("loss")
         passes = self.current_gradient_accumulation_steps
         self.record(
@@ -150,7 +150,7 @@ class SFTTrainer(LatentTrainer):
         self.count_flops((self.model.method.tokens_read(batch) + drafts) * self.reasoner_flops.training)
         if "step_decoder" in self.model.weights:
             latents = len(batch["step_row"]) * (self.model.reasoner.config.latents_per_step - 1)
-            self.count_flops((latents + len(batch["step_places"])) * self.decoder_flops.training)
+            self.count_flops((latents + len(batch["step_label_indices"])) * self.decoder_flops.training)
 
     def current_stage(self) -> int:
         """The stage of the last optimisation step."""
@@ -173,10 +173,10 @@ class SFTTrainer(LatentTrainer):
             seed=self.args.seed,
             batch_size=self.args.per_device_eval_batch_size,
         )
-        counts = self._add_up([self.model.counts(batch) for batch in batches])
+        num_items = self._add_up([self.model.num_items(batch) for batch in batches])
         shares = self._add_up(
             [
-                self.model(counts=counts, **{name: value.to(device) for name, value in batch.items()})
+                self.model(num_items=num_items, **{name: value.to(device) for name, value in batch.items()})
                 for batch in batches
             ]
         )

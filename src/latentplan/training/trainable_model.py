@@ -84,29 +84,34 @@ class LatentModelForTraining(nn.Module):
                 f"reasoner's have {self.reasoner.config.hidden_size}"
             )
 
-    def counts(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Each objective's count vector for a batch; counts of micro-batches add up."""
-        return {name: self.objectives[name].count(batch) for name in self.weights}
+    def num_items(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Counts the items of each objective in a batch, `[entries]` each; those of micro-batches add up."""
+        return {name: self.objectives[name].num_items(batch) for name in self.weights}
 
     def forward(
         self,
-        counts: dict[str, torch.Tensor] | None = None,
+        num_items: dict[str, torch.Tensor] | None = None,
         compute: Callable[[LatentModelForTraining], Any] | None = None,
         **batch: torch.Tensor,
     ) -> Any:
-        """The loss and each unweighted objective (`loss/text`, …): shares of the effective batch of `counts`.
+        """Computes the loss and each unweighted objective (`loss/text`, …), scalars.
 
-        With `compute`, whatever that function of the system returns instead: distributed wrappers only see
-        gradients of what runs inside `forward`.
+        Args:
+            num_items: of each objective, over the effective batch of which this batch is a share; None
+                where it is all of it.
+            compute: what is called with this model and returned instead of the losses. Distributed wrappers
+                only see gradients of what runs inside `forward`.
+            batch: as `collate` and the method lay it out.
         """
         with deferred_weight_gradients(self):
-            return self._losses(counts, batch) if compute is None else compute(self)
+            return self._losses(num_items, batch) if compute is None else compute(self)
 
-    def _losses(self, counts: dict[str, torch.Tensor] | None, batch: Batch) -> dict[str, torch.Tensor]:
-        counts = counts or self.counts(batch)
+    def _losses(self, num_items: dict[str, torch.Tensor] | None, batch: Batch) -> dict[str, torch.Tensor]:
+        num_items = num_items or self.num_items(batch)
         passed = self.method.forward(self.reasoner, batch)
+        device = passed.text_hidden.device
         values = {
-            name: self.objectives[name].value(self, passed, batch, counts[name].to(passed.text_hidden.device))
+            name: self.objectives[name].value(self, passed, batch, num_items[name].to(device))
             for name in self.weights
         }
         loss = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()

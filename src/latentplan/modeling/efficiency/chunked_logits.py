@@ -38,19 +38,19 @@ def ends(ids: torch.Tensor, eos_token_id: int | list[int] | None) -> torch.Tenso
     return ended
 
 
-def places(mask: torch.Tensor) -> torch.Tensor:
-    """Where a mask `[rows, columns]` is set, `[n]`, counted through all rows."""
+def mask_indices(mask: torch.Tensor) -> torch.Tensor:
+    """Returns the flat indices `[n]` at which a mask `[rows, columns]` is set."""
     return mask.flatten().nonzero()[:, 0]
 
 
-def at_places(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """The entries `[n, ...]` of `values` `[rows, columns, ...]` at `places`."""
-    return values.flatten(0, 1).index_select(0, where)
+def at_indices(values: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """Returns the entries `[n, ...]` of `values` `[rows, columns, ...]` at flat indices `[n]`."""
+    return values.flatten(0, 1).index_select(0, indices)
 
 
-def from_places(values: torch.Tensor, where: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """`[rows, columns]` with `values` `[n]` at `places` of a tensor of that shape, and 0 elsewhere."""
-    return values.new_zeros(like.numel()).index_put((where,), values).view(like.shape)
+def from_indices(values: torch.Tensor, indices: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Returns `[rows, columns]`, as `like`, with `values` `[n]` at flat indices `[n]` and 0 elsewhere."""
+    return values.new_zeros(like.numel()).index_put((indices,), values).view(like.shape)
 
 
 def token_log_probs(

@@ -213,10 +213,10 @@ def _padded_mask(rows: int, tokens: int) -> torch.Tensor:
 
 
 def supervised_loss(system: LatentModelForTraining, batch: Batch) -> torch.Tensor:
-    """The objectives of a batch without their counts, which shapes alone do not tell."""
+    """Adds up the loss sums of all objectives; shapes alone do not tell the numbers of items."""
     passed = system.method.forward(system.reasoner, batch)
-    totals = [system.objectives[name].total(system, passed, batch).sum() for name in system.weights]
-    return torch.stack(totals).sum()
+    sums = [system.objectives[name].loss_sum(system, passed, batch).sum() for name in system.weights]
+    return torch.stack(sums).sum()
 
 
 def peak_of_policy_step(system: LatentModelForTraining, config: GRPOConfig, lengths: Lengths) -> int:
