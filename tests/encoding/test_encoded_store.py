@@ -19,7 +19,8 @@ from latentplan.encoding.tokenizers import (
 )
 from latentplan.problems.problem import Problem
 
-texts = st.text(min_size=1, max_size=15)
+# hypothesis draws string constants of our code too, among them control tokens.
+texts = st.text(min_size=1, max_size=15).filter(lambda text: "<|" not in text)
 any_problems = st.lists(
     st.builds(Problem, texts, st.lists(texts, max_size=4).map(tuple), texts), min_size=1, max_size=5
 )

@@ -185,7 +185,8 @@ def test_micro_batches_with_summed_numbers_of_items_give_the_loss_of_the_joint_b
     first, second = ([mixed_problems[index] for index in part] for part in split)
     joint = system(**make_batch(system, first + second, keys=split[0] + split[1]))
     parts = [make_batch(system, first, keys=split[0]), make_batch(system, second, keys=split[1])]
-    num_items = {name: sum(system.num_items(part)[name] for part in parts) for name in system.num_items(parts[0])}
+    each = [system.num_items(part) for part in parts]
+    num_items = {name: sum(part[name] for part in each) for name in each[0]}
     shares = [system(num_items=num_items, **part) for part in parts]
     for name, value in joint.items():
         torch.testing.assert_close(sum(share[name] for share in shares), value, rtol=1e-5, atol=1e-6)

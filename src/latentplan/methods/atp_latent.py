@@ -1,8 +1,8 @@
-"""ATP-Latent, supervised stage (arXiv:2601.21598, section 3): Gaussian latents as a conditional VAE.
+"""ATP-Latent, the supervised stage (arXiv:2601.21598, section 3): Gaussian latents as a conditional VAE.
 
-L = L_enc + L_dec + L_stop + β·L_KL, with β = 1e-3 on the mean over dimensions (the paper's β = 1e-3/d on the
-sum). The ablations are recipes: `latent_head: projected` without the objective `kl` (no VAE), `stop_head:
-false` without `stop`, and no `step_decoder` objective.
+L = L_enc + L_dec + L_stop + β·L_KL, with β = 1e-3 on the mean over dimensions (the paper has β = 1e-3/d on
+the sum). The ablations are settings: `latent_head: projected` without the objective `kl` (no VAE),
+`stop_head: false` without `stop`, and `objectives` without `step_decoder`.
 """
 
 from __future__ import annotations

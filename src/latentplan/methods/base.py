@@ -42,8 +42,8 @@ class Method:
         settings_class: the dataclass of its own settings, with fields made by `common.plugins.setting`.
             Recipes and flags name each by itself, and the model's configuration saves them.
         latent_head: a name in `modeling.latent_heads.LATENT_HEADS`, or None without latents.
-        thinking: how latents follow from hidden states: a name in `modeling.thinking.THINKING_PROCESSES`, or
-            `package.module:Class`.
+        thinking: the process that turns hidden states into latents: a name in
+            `modeling.thinking.THINKING_PROCESSES`, or `package.module:Class`.
         stop_head: whether a stop head ends the chain of latents.
         written_steps: whether the model writes an explicit chain of thought before the answer.
         objectives: the default weight of each objective.
@@ -83,15 +83,15 @@ class Method:
         return {**OBJECTIVES, **self.own_objectives}
 
     def stages(self, max_latent_steps: int) -> list[int]:
-        """The stages of its curriculum where a recipe lists none: 1 to K with latents, else text alone."""
+        """Returns the curriculum's stages where a recipe lists none: 1 to K with latents, else 0."""
         return list(range(1, max_latent_steps + 1)) if self.has_latents else [0]
 
     def longest_stage(self, max_latent_steps: int) -> int:
-        """The stage that takes the most memory: the last, in which every slot is in use."""
+        """Returns the stage that takes the most memory: the last, in which every slot is in use."""
         return self.stages(max_latent_steps)[-1]
 
     def latent_scale(self, initial_latent_scale: float, backbone: PreTrainedModel) -> float:
-        """The size that latents start with in a new model on `backbone`: as the recipe says."""
+        """Returns the root mean square of latents in a new model on `backbone`: as the recipe says."""
         return initial_latent_scale
 
     def batch(
@@ -102,14 +102,17 @@ class Method:
         config: LatentReasonerConfig,
         keys: torch.Tensor,
     ) -> Batch:
-        """Problems laid out at their stages, which all have equally many slots, as one batch.
+        """Lays problems out at their stages, which all have equally many slots, and collates them.
 
         Args:
-            processor: what the problems were encoded with.
-            problems: the rows.
+            processor: that encoded the problems.
+            problems: one for each row.
             stages: the curriculum stage of each row.
             config: of the model.
-            keys: `[rows]`, what all random choices of a row follow from.
+            keys: `[rows]`, from which all random choices of a row are derived.
+
+        Returns:
+            The tensors of `encoding.processor.collate`.
         """
         rows = [
             self.layout(processor, problem, stage, config, key)
@@ -125,7 +128,15 @@ class Method:
         config: LatentReasonerConfig,
         key: int,
     ) -> Row:
-        """A problem's row at a curriculum stage: the slots of the stage, then what is still text."""
+        """Lays a problem out at a curriculum stage: the latent slots, then the steps that are still text.
+
+        Args:
+            processor: that encoded the problem.
+            encoded: the problem.
+            stage: of the curriculum.
+            config: of the model.
+            key: from which all random choices are derived.
+        """
         return processor.row(
             encoded,
             stage=stage,
@@ -135,15 +146,15 @@ class Method:
         )
 
     def tokens_read(self, batch: Batch) -> int:
-        """Positions that the reasoner reads in a training pass over `batch`, padding left out."""
+        """Counts the positions that the reasoner reads in a training pass over `batch`, without padding."""
         return sum(int(value.sum()) for name, value in batch.items() if name.endswith("_mask"))
 
     def latents_read(self, forward: ForwardPass) -> torch.Tensor | None:
-        """Returns the latents `[batch, slots, hidden]` that training read; None: the chain's own."""
+        """Returns the latents `[batch, slots, hidden]` that training read; None means those of the chain."""
         return None
 
     def forward(self, reasoner: LatentReasoner, batch: Batch) -> ForwardPass:
-        """Question, slots one after another, then the text after them in parallel."""
+        """Reads the question, draws the latents by the thinking process, and reads the text in one pass."""
         state = reasoner.start(batch["question_ids"], batch["question_mask"])
         chain = unroll(reasoner, state, batch["slot_mask"], batch["noise_keys"])
         hidden = read_text(state, reasoner.embed(batch["text_ids"]), batch["text_mask"])
@@ -151,7 +162,7 @@ class Method:
 
 
 def _convert_compression_factor(method: type[Method]) -> None:
-    """Makes a setting of the class attribute `compression_factor`, as methods once had."""
+    """Turns the class attribute `compression_factor` of a method, as in earlier versions, into a setting."""
     warnings.warn(
         f"{method.__name__}: the class attribute compression_factor is now a setting in settings_class, and "
         "the property tokens_per_latent says that latents stand for tokens",

@@ -1,10 +1,10 @@
-"""CODI (arXiv:2502.21074): one model writes the chain as its own teacher and skips it as its student.
+"""CODI (arXiv:2502.21074): self-distillation of an explicit chain of thought into latents.
 
-The student reads question, latents, answer; the teacher question, written steps, answer. Where the answer is
-about to be written, after the marker, every layer of the student is drawn to the same layer of the teacher.
-As in the paper the teacher's last step is left out: its result is the answer, which would only be copied.
-
-What every layer of a backbone knows at one position of each row (CODI distils it).
+One model is teacher and student. The teacher reads question, explicit chain and answer; the student reads
+question, latents and answer. At the last token before the answer proper, the end of the answer marker, the
+hidden states of every layer of the student are regressed on those of the teacher. As in the paper, the
+teacher's chain lacks its last step, because that step's result is the answer, which the teacher would only
+copy.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from latentplan.modeling.thinking import read_text, unroll
 
 @contextmanager
 def layer_inputs(backbone: PreTrainedModel, columns: torch.Tensor) -> Iterator[list[torch.Tensor]]:
-    """Inside, a pass appends the input of each layer at one column of each row, `[batch, hidden]`.
+    """Collects the input of each layer at one column of each row, `[batch, hidden]`, in a list.
 
-    The first entry is the embedding, every other the output of the layer before it; what comes out of the
-    last layer, after the final norm, is what the pass returns. Gradients flow through.
+    The first entry is the embedding, each other one the output of the layer before it. The output of the last
+    layer, after the final norm, is what the pass itself returns. Gradients flow through all of them.
 
     Args:
-        backbone: which reads once inside the block.
-        columns: `[batch]`, counted from the first column that is read.
+        backbone: that makes one pass within the context.
+        columns: `[batch]`, counted from the first column of that pass.
     """
     rows = torch.arange(columns.shape[0], device=columns.device)
     found: list[torch.Tensor] = []
@@ -58,11 +58,12 @@ def layer_inputs(backbone: PreTrainedModel, columns: torch.Tensor) -> Iterator[l
 
 @dataclass
 class TaughtPass(ForwardPass):
-    """A student's pass beside its teacher's.
+    """The student's pass and the teacher's.
 
     Attributes:
         teacher_hidden: the hidden state before each of the teacher's tokens, `[batch, teacher, hidden]`.
-        student_states, teacher_states: before the answer, `[batch, layers + 1, hidden]`.
+        student_states, teacher_states: the hidden states of all layers before the answer,
+            `[batch, layers + 1, hidden]`.
     """
 
     teacher_hidden: torch.Tensor
@@ -71,22 +72,23 @@ class TaughtPass(ForwardPass):
 
 
 def teacher_loss_sum(model: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
-    """Summed cross-entropy of the teacher's steps and answer."""
+    """Sums the cross-entropy of the teacher's chain and answer over their tokens: `[1]`."""
     assert isinstance(forward, TaughtPass)
-    where = batch["teacher_indices"]
-    hidden, labels = at_indices(forward.teacher_hidden, where), at_indices(batch["teacher_ids"], where)
+    indices = batch["teacher_indices"]
+    hidden, labels = at_indices(forward.teacher_hidden, indices), at_indices(batch["teacher_ids"], indices)
     return -token_log_probs(model.reasoner, hidden, labels).sum()[None]
 
 
 def num_teacher_tokens(batch: Batch) -> torch.Tensor:
-    """Tokens that the teacher writes."""
+    """Counts the tokens of the teacher's chains and answers: `[1]`."""
     return batch["teacher_mask"].sum()[None]
 
 
 def distillation_loss_sum(model: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
-    """Smooth L1 between student and detached teacher, the mean over layers and dimensions, summed over rows.
+    """Sums the distillation loss over the rows: `[1]`.
 
-    Each layer's difference is divided by the deviation of the teacher's state over its dimensions.
+    Of a row it is smooth L1 between student and detached teacher, the mean over layers and dimensions. Each
+    layer's value is divided by the standard deviation of the teacher's state over its dimensions.
     """
     assert isinstance(forward, TaughtPass)
     student, teacher = forward.student_states.float(), forward.teacher_states.detach().float()
@@ -95,7 +97,7 @@ def distillation_loss_sum(model: TrainableModel, forward: ForwardPass, batch: Ba
 
 
 class CODI(Method):
-    """Projected hidden states as latents, distilled from a written chain; no curriculum."""
+    """Projected hidden states as latents, distilled from an explicit chain of thought, without curriculum."""
 
     name = "codi"
     latent_head = "projected_norm"
@@ -106,48 +108,60 @@ class CODI(Method):
     }
 
     def stages(self, max_latent_steps: int) -> list[int]:
-        """All latents from the start."""
+        """Returns stage K alone: all steps are latent from the start."""
         return [max_latent_steps]
 
     def batch(self, processor: ProblemProcessor, problems: Sequence[EncodedProblem], *args: object) -> Batch:
-        """As of every method, and what the teacher writes.
+        """Lays problems out as every method does, and adds the teacher's text.
 
-        teacher_ids, teacher_mask: `[batch, teacher]`, steps but the last, answer, eos; right-padded.
-        teacher_indices: `[tokens]`, where these are in the flattened `[batch · teacher]`.
-        text_start, teacher_start: `[batch]`, the token after the answer's marker, in the text of each.
+        Returns:
+            teacher_ids, teacher_mask: `[batch, teacher]`, steps but the last, answer, eos; right-padded.
+            teacher_indices: `[tokens]`, indices of these in the flattened `[batch · teacher]`.
+            text_start, teacher_start: `[batch]`, the column of the token after the answer marker, in the
+                text of the student and of the teacher.
         """
         batch = super().batch(processor, problems, *args)  # type: ignore[arg-type]
         rows = [processor.written(problem.steps[:-1]) + problem.answer for problem in problems]
         mask = pad_right([[1] * len(row) for row in rows], 0)
-        left = torch.tensor([len(each.answer) - processor.marker_length(each) for each in problems])
+        rest = torch.tensor([len(each.answer) - processor.marker_length(each) for each in problems])
         return {
             **batch,
             "teacher_ids": pad_right(rows, 0),
             "teacher_mask": mask,
             "teacher_indices": mask_indices(mask),
-            "text_start": batch["text_mask"].sum(dim=1) - left,
-            "teacher_start": mask.sum(dim=1) - left,
+            "text_start": batch["text_mask"].sum(dim=1) - rest,
+            "teacher_start": mask.sum(dim=1) - rest,
         }
 
     def tokens_read(self, batch: Batch) -> int:
-        """The teacher reads the question again."""
+        """Counts the student's and the teacher's positions; the teacher reads the question again."""
         return super().tokens_read(batch) + int(batch["question_mask"].sum())
 
     def forward(self, reasoner: LatentReasoner, batch: Batch) -> TaughtPass:
-        """The student's passes, then the teacher's one."""
+        """Runs the student's passes, then the teacher's one."""
         state = reasoner.start(batch["question_ids"], batch["question_mask"])
         chain = unroll(reasoner, state, batch["slot_mask"], batch["noise_keys"])
         text, student = _read(reasoner, state, "text", batch)
         end = batch["question_ids"].shape[1] - min(1, batch["slot_mask"].shape[1])  # without <|start-latent|>
         question = reasoner.start(batch["question_ids"][:, :end], batch["question_mask"][:, :end])
-        written, teacher = _read(reasoner, question, "teacher", batch)
-        return TaughtPass(chain, text, written, student, teacher)
+        teacher_text, teacher = _read(reasoner, question, "teacher", batch)
+        return TaughtPass(chain, text, teacher_text, student, teacher)
 
 
 def _read(
     reasoner: LatentReasoner, state: DecodingState, who: str, batch: Batch
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hidden states before each token of a text, and those of every layer before its answer."""
+    """Returns the hidden states before each token of a text, and those of every layer before its answer.
+
+    Args:
+        reasoner: the model.
+        state: in which the question, and the latents of the student, are read or pending.
+        who: 'text' for the student's text, 'teacher' for the teacher's.
+        batch: that holds it.
+
+    Returns:
+        `[batch, tokens, hidden]` and `[batch, layers + 1, hidden]`.
+    """
     start, embeds = batch[f"{who}_start"], reasoner.embed(batch[f"{who}_ids"])
     with layer_inputs(reasoner.backbone, state.pending.shape[1] - 1 + start) as states:
         hidden = read_text(state, embeds, batch[f"{who}_mask"])

@@ -1,10 +1,9 @@
-"""CoLaR (arXiv:2505.16552): a latent stands for the next r tokens of the chain, not for a step.
+"""CoLaR (arXiv:2505.16552): a latent stands for the next r tokens of the chain of thought, not for a step.
 
-In training the compressed embeddings of the tokens themselves are read, so that all slots take one pass; the
-head learns the distribution of the next of them. r is drawn for each row from 1 to the model's
-`compression_factor`, and told to the model by as many <|start-latent|>; at inference it is chosen.
-
-Chains of tokens in groups, of which each is to become one latent (CoLaR, arXiv:2505.16552).
+The tokens of a chain are cut into groups of r, and each group is compressed to one embedding. In training the
+model reads these compressed embeddings, so that all slots take one pass, and the latent head learns the
+distribution of the next one. r is drawn for each row from 1 to `compression_factor`, and the model is told
+r by as many <|start-latent|>; at inference the user chooses it.
 """
 
 from __future__ import annotations
@@ -34,7 +33,13 @@ from latentplan.modeling.thinking import LatentChain
 
 @dataclass(frozen=True)
 class Compressed:
-    """A chain in groups of `factor` tokens, and a token drawn of each group."""
+    """A chain of thought in groups of tokens.
+
+    Attributes:
+        factor: r, tokens of a group; the last group may have another number.
+        groups: token ids of each group.
+        drawn: a token id drawn from each group.
+    """
 
     factor: int
     groups: list[list[int]]
@@ -42,9 +47,13 @@ class Compressed:
 
 
 def compress(tokens: Sequence[int], max_factor: int, max_groups: int, key: int) -> Compressed:
-    """Groups of r tokens, r uniform from 1 to `max_factor`; what is too much for `max_groups` is in the last.
+    """Cuts a chain into groups of r tokens, r being uniform from 1 to `max_factor`.
 
-    r and the tokens drawn are functions of `key` alone.
+    Args:
+        tokens: the chain.
+        max_factor: the largest r.
+        max_groups: groups at most; the last one takes all tokens that are left.
+        key: from which r and the drawn tokens are derived.
     """
     draw = random.Random(key)
     factor = 1 + math.floor(draw.random() * max_factor)
@@ -55,12 +64,18 @@ def compress(tokens: Sequence[int], max_factor: int, max_groups: int, key: int) 
 
 
 def collate_groups(rows: Sequence[Compressed], slots: int, end: int) -> Batch:
-    """The groups of a batch; the slot after a row's last, where there is one, stands for the token `end`.
+    """Collates the groups of a batch.
+
+    Args:
+        rows: the chain of each row.
+        slots: of the batch.
+        end: the token that the slot after a row's last group stands for, where there is such a slot.
 
     Returns:
-        group_ids, group_slots: `[tokens]`, and the slot of each in the flattened `[batch · slots]`.
-        drawn_tokens, drawn_slots: `[groups]`, the token drawn of each group, and its slot.
-        decided: `[batch, slots]`, 1 for slots that stand for something.
+        group_ids, group_slots: `[tokens]`, token ids, and the index of each one's slot in the flattened
+            `[batch · slots]`.
+        drawn_tokens, drawn_slots: `[groups]`, the token drawn from each group, and the index of its slot.
+        decided: `[batch, slots]`, 1 for slots that stand for a group or for `end`.
     """
     grouped = [
         (row * slots + slot, token)
@@ -91,7 +106,8 @@ class CompressedPass(ForwardPass):
 
     Attributes:
         slot_hidden: the hidden state before each slot.
-        compressed: what each slot stands for; at the slot after the last, the embedding of <|end-latent|>.
+        compressed: the compressed embedding of each slot; at the slot after the last group, the embedding of
+            <|end-latent|>.
     """
 
     slot_hidden: torch.Tensor
@@ -99,14 +115,17 @@ class CompressedPass(ForwardPass):
 
 
 def tokens_loss_sum(model: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
-    """Summed cross-entropy, before each slot, of one token of its group drawn at random."""
+    """Sums the cross-entropy, before each slot, of the token drawn from its group: `[1]`."""
     assert isinstance(forward, CompressedPass)
     hidden = at_indices(forward.slot_hidden, batch["drawn_slots"])
     return -token_log_probs(model.reasoner, hidden, batch["drawn_tokens"]).sum()[None]
 
 
 def embedding_loss_sum(model: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
-    """−log N(compressed; μ, σ²), the mean over dimensions, in units of the embeddings' deviation."""
+    """Sums −log N(e / s; μ, σ²), the mean over dimensions, over the decided slots: `[1]`.
+
+    e is the compressed embedding of a slot, and s the standard deviation of the token embeddings.
+    """
     assert isinstance(forward, CompressedPass)
     chain = forward.chain
     assert chain.log_variance is not None
@@ -116,7 +135,7 @@ def embedding_loss_sum(model: TrainableModel, forward: ForwardPass, batch: Batch
 
 
 def end_loss_sum(model: TrainableModel, forward: ForwardPass, batch: Batch) -> torch.Tensor:
-    """Summed cross-entropy of the stop head at each slot in use and at the one after the last."""
+    """Sums the cross-entropy of the stop head over the slots in use and the one after the last: `[1]`."""
     assert model.reasoner.stop_head is not None
     logits = model.reasoner.stop_head(forward.chain.latents).transpose(1, 2)
     losses = F.cross_entropy(logits, 1 - batch["slot_mask"], reduction="none")
@@ -124,7 +143,7 @@ def end_loss_sum(model: TrainableModel, forward: ForwardPass, batch: Batch) -> t
 
 
 def num_decided_slots(batch: Batch) -> torch.Tensor:
-    """Slots in use, and the one after the last of each row, where there is one."""
+    """Counts the slots in use, and the one after the last of each row, where there is one: `[1]`."""
     return batch["decided"].sum()[None]
 
 
@@ -152,7 +171,7 @@ class CoLaRSettings:
 
 
 class CoLaR(Method):
-    """A Gaussian over the next compressed embedding; a stop head reads where the chain ends."""
+    """A Gaussian over the next compressed embedding, and a stop head that decides where the chain ends."""
 
     name = "colar"
     settings_class = CoLaRSettings
@@ -170,15 +189,15 @@ class CoLaR(Method):
 
     @property
     def tokens_per_latent(self) -> int:
-        """r, the most that is drawn in training."""
+        """The largest r of training, with which the model is used unless another is chosen."""
         return self.settings.compression_factor
 
     def stages(self, max_latent_steps: int) -> list[int]:
-        """No curriculum: the whole chain is latent from the start."""
+        """Returns stage K alone: the whole chain is latent from the start."""
         return [max_latent_steps]
 
     def latent_scale(self, initial_latent_scale: float, backbone: PreTrainedModel) -> float:
-        """In units of the deviation of the token embeddings, which latents are like."""
+        """Returns the scale times the standard deviation of the token embeddings, which latents resemble."""
         weight = cast(torch.Tensor, backbone.get_input_embeddings().weight).detach()
         known = not weight.is_meta and weight.numel() > 1
         return initial_latent_scale * (float(weight.float().std()) if known else 1.0)
@@ -191,7 +210,7 @@ class CoLaR(Method):
         config: LatentReasonerConfig,
         keys: torch.Tensor,
     ) -> Batch:
-        """As of every method, with as many slots as the longest row needs, and `collate_groups`.
+        """Lays problems out with as many slots as the longest row needs, and adds `collate_groups`.
 
         Raises:
             ValueError: `latents_per_step` is not 1.
@@ -224,7 +243,7 @@ class CoLaR(Method):
         return forward.compressed
 
     def forward(self, reasoner: LatentReasoner, batch: Batch) -> CompressedPass:
-        """Question, compressed chain and text in one pass; the latents are drawn, but not read."""
+        """Reads question, compressed chain and text in one pass; draws latents, which are not read."""
         compressed = _compressed(reasoner, batch)
         state = reasoner.start(batch["question_ids"], batch["question_mask"])
         state.append(compressed, batch["slot_mask"])
@@ -241,9 +260,12 @@ class CoLaR(Method):
 
 
 def _compressed(reasoner: LatentReasoner, batch: Batch) -> torch.Tensor:
-    """Σ embeddings / √n of each slot's n tokens, `[batch, slots, hidden]`: as spread as one embedding."""
+    """Computes Σ embeddings / √n over each slot's n tokens, `[batch, slots, hidden]`.
+
+    The standard deviation of the result is that of one embedding.
+    """
     rows, slots = batch["slot_mask"].shape
-    embeds, places = reasoner.embed(batch["group_ids"]), batch["group_slots"]
-    total = embeds.new_zeros(rows * slots, embeds.shape[-1]).index_add(0, places, embeds)
-    count = torch.zeros_like(total[:, :1]).index_add(0, places, torch.ones_like(embeds[:, :1]))
-    return (total / count.clamp(min=1).sqrt()).unflatten(0, (rows, slots))
+    embeds, indices = reasoner.embed(batch["group_ids"]), batch["group_slots"]
+    total = embeds.new_zeros(rows * slots, embeds.shape[-1]).index_add(0, indices, embeds)
+    num_tokens = torch.zeros_like(total[:, :1]).index_add(0, indices, torch.ones_like(embeds[:, :1]))
+    return (total / num_tokens.clamp(min=1).sqrt()).unflatten(0, (rows, slots))

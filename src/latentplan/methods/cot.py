@@ -1,4 +1,4 @@
-"""Written chain of thought: the model writes every step, then the answer."""
+"""Explicit chain of thought: the model writes every step as text, then the answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from latentplan.modeling.configuration import LatentReasonerConfig
 
 
 class CoT(Method):
-    """Cross-entropy on steps and answer; no latents."""
+    """Cross-entropy on the steps and the answer, without latents."""
 
     name = "cot"
     written_steps = True
@@ -21,5 +21,5 @@ class CoT(Method):
         config: LatentReasonerConfig,
         key: int,
     ) -> Row:
-        """Stage 0, whatever the curriculum says."""
+        """Lays a problem out as question, steps and answer, whatever the stage."""
         return processor.row(encoded, stage=0, max_latent_steps=0, latents_per_step=1, fixed=False)

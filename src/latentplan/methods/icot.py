@@ -1,8 +1,8 @@
-"""iCoT (arXiv:2405.14838): written steps that disappear from the left, token by token; no latents.
+"""iCoT (arXiv:2405.14838): an explicit chain of thought that is removed from the left, token by token.
 
-Stage k leaves out the first k tokens of the written steps, and from stage K on all of them (the paper's
-threshold; `max_latent_steps` in a recipe). A few more are left out of some rows, so that the next stage is
-no surprise ('removal smoothing', section 3).
+There are no latents. Stage k leaves out the first k tokens of the chain, and from stage K on all of them (the
+paper's threshold; `max_latent_steps` in a recipe). Some rows lose a few more tokens, which prepares the
+model for the next stage ('removal smoothing', section 3).
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class ICoT(Method):
     settings: ICoTSettings
 
     def stages(self, max_latent_steps: int) -> list[int]:
-        """All steps written, then one token fewer at each stage."""
+        """Returns stages 0 to K: the whole chain, then one token fewer at each stage."""
         return list(range(max_latent_steps + 1))
 
     def longest_stage(self, max_latent_steps: int) -> int:
-        """The first, in which every step is written."""
+        """Returns stage 0, in which the whole chain is text."""
         return 0
 
     def layout(
@@ -57,12 +57,12 @@ class ICoT(Method):
         config: LatentReasonerConfig,
         key: int,
     ) -> Row:
-        """Question, what is left of the steps, answer."""
+        """Lays a problem out as question, what is left of the chain, and answer."""
         row = processor.row(encoded, stage=0, max_latent_steps=0, latents_per_step=1, fixed=False)
-        written = len(row.text) - len(encoded.answer)
-        removed = written if stage >= config.max_latent_steps else stage + self.offset(key)
-        return replace(row, text=row.text[min(removed, written) :])
+        length = len(row.text) - len(encoded.answer)
+        removed = length if stage >= config.max_latent_steps else stage + self.offset(key)
+        return replace(row, text=row.text[min(removed, length) :])
 
     def offset(self, key: int) -> int:
-        """How many more tokens this row loses; geometric, a function of the row's key alone."""
+        """Draws how many more tokens a row loses, from a geometric distribution; `key` alone decides."""
         return math.floor(-math.log(1.0 - random.Random(key).random()) / self.settings.removal_smoothing)

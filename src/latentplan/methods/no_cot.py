@@ -1,4 +1,4 @@
-"""No-CoT: question and answer only, the lower end of every comparison."""
+"""No-CoT: the answer directly after the question, the lower baseline of every comparison."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from latentplan.modeling.configuration import LatentReasonerConfig
 
 
 class NoCoT(Method):
-    """Cross-entropy on the answer; neither steps nor latents."""
+    """Cross-entropy on the answer, with neither steps nor latents."""
 
     name = "no_cot"
 
@@ -20,5 +20,5 @@ class NoCoT(Method):
         config: LatentReasonerConfig,
         key: int,
     ) -> Row:
-        """Question and answer."""
+        """Lays a problem out as question and answer."""
         return processor.row_without_steps(encoded)

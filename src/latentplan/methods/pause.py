@@ -1,7 +1,7 @@
-"""Pause tokens (arXiv:2310.02226): a fixed number of learned embeddings before the answer, all of them alike.
+"""Pause tokens (arXiv:2310.02226): a fixed number of copies of one learned embedding before the answer.
 
-They add computation and carry nothing from one slot to the next, which is what latent reasoning is compared
-with: whatever Coconut does better, it does through what its latents say.
+They add computation, and carry no information from one slot to the next. This makes them the baseline of
+latent reasoning: where Coconut is better, the content of its latents makes the difference.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from latentplan.modeling.thinking import LatentChain, read_text
 
 
 class Pause(Method):
-    """c·K pauses for every problem, supervised by the answer alone."""
+    """c·K pause tokens for every problem, supervised by the answer alone."""
 
     name = "pause"
     latent_head = "pause"
 
     def stages(self, max_latent_steps: int) -> list[int]:
-        """No curriculum: all pauses and no written step from the start."""
+        """Returns stage K alone: all pause tokens from the start, and no explicit chain of thought."""
         return [max_latent_steps]
 
     def forward(self, reasoner: LatentReasoner, batch: Batch) -> ForwardPass:
-        """Question, pauses and text in one pass, since no pause depends on what was read before it."""
+        """Reads question, pause tokens and text in one pass; no pause token depends on what precedes it."""
         rows, slots = batch["slot_mask"].shape
         assert reasoner.latent_head is not None
         anything = torch.zeros(rows, slots, reasoner.config.hidden_size, device=batch["slot_mask"].device)

@@ -1,8 +1,8 @@
-"""PCCoT (arXiv:2506.18582): c latents refined together in T Jacobi iterations, trained by CODI's objectives.
+"""PCCoT (arXiv:2506.18582): latents refined in parallel by Jacobi iterations, trained by CODI's objectives.
 
 At first every slot holds a placeholder. Each iteration reads all latents in one pass, and the hidden states
-before them give the latents of the next. With as many iterations as latents the result is that of the
-sequential process.
+before them give the latents of the next iteration. With as many iterations as latents the result is that of
+the sequential process.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ class Jacobi(ThinkingProcess):
         self.settings = settings
 
     def block_size(self, config: LatentReasonerConfig) -> int:
-        """All slots, or those of a step."""
+        """Returns the number of all slots, or of the slots of a step."""
         return config.num_slots if self.settings.block == "chain" else config.latents_per_step
 
     def draft_columns(self, slots: int, latents_per_step: int) -> int:
-        """T drafts of all latents of a block but the last."""
+        """Counts T drafts of all latents of a block but the last."""
         size = min(slots, slots if self.settings.block == "chain" else latents_per_step)
         return self.settings.iterations * (slots - -(-slots // size)) if size else 0
 
@@ -84,7 +84,7 @@ class Jacobi(ThinkingProcess):
         temperature: Temperature,
         given: Given | None,
     ) -> Block:
-        """Draws a block of latents; clamped ones stand in their slots in every iteration."""
+        """Draws a block of latents; clamped ones are in their slots in every iteration."""
         token = self.settings.placeholder
         token = model.config.start_latent_token_id if token is None else token
         ids = torch.full((1, 1), token or 0, device=model.device)

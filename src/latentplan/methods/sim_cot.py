@@ -1,4 +1,4 @@
-"""SIM-CoT (arXiv:2509.20317): Coconut's latents, also supervised by decoding each step from its own."""
+"""SIM-CoT (arXiv:2509.20317): Coconut's latents, from which a decoder also reconstructs each step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from latentplan.methods.base import Method
 
 
 class SimCoT(Method):
-    """Coconut with a step decoder; problems with fewer steps than slots leave the later latents undecoded."""
+    """Coconut with a step decoder. Latents beyond a problem's last step are not decoded."""
 
     name = "sim_cot"
     latent_head = "hidden_state"
