@@ -6,7 +6,7 @@ import torch
 from latentplan.methods.pccot import Jacobi, JacobiSettings
 from latentplan.modeling.counter_rng import Draws, slots
 from latentplan.modeling.decoding_state import DecodingState
-from latentplan.modeling.efficiency import cuda_graphs as captured
+from latentplan.modeling.efficiency import cuda_graphs
 from latentplan.modeling.latent_length import LatentLength
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.thinking import Given, think, unroll
@@ -245,7 +245,7 @@ def test_captured_passes_forget_their_drafts(block, make_system, make_batch, mix
         )
 
     plain = roll_out()
-    monkeypatch.setattr(captured, "DEVICES", ("cpu",))
+    monkeypatch.setattr(cuda_graphs, "DEVICES", ("cpu",))
     monkeypatch.setenv("LATENTPLAN_CUDA_GRAPHS", "1")
     roll_out()
     again = roll_out()

@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-from latentplan.modeling.efficiency import cuda_graphs as captured
+from latentplan.modeling.efficiency import cuda_graphs
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout import engine
 from latentplan.rollout.engine import generate
@@ -14,7 +14,7 @@ from latentplan.rollout.engine import generate
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(captured, "DEVICES", ("cpu",))
+    monkeypatch.setattr(cuda_graphs, "DEVICES", ("cpu",))
     monkeypatch.setenv("LATENTPLAN_CUDA_GRAPHS", "1")
 
 
@@ -34,14 +34,14 @@ def roll_out(system, batch, answers=1, seed=0):
 @pytest.fixture
 def contexts(monkeypatch):
     """The kinds of context that rollouts used."""
-    kinds, real = [], engine.captured
+    kinds, real = [], engine.with_cuda_graphs
 
     def watched(context, columns):
         found = real(context, columns)
         kinds.append(type(found).__name__)
         return found
 
-    monkeypatch.setattr(engine, "captured", watched)
+    monkeypatch.setattr(engine, "with_cuda_graphs", watched)
     return kinds
 
 
@@ -61,7 +61,7 @@ def test_trajectories_are_the_same(
         used = wanted.slot_mask.bool()
         torch.testing.assert_close(found.latents[used], wanted.latents[used], atol=1e-4, rtol=1e-4)
     # A size is captured when it comes for the second time.
-    assert contexts == ["DecodingState"] * 4 + ["CapturedState"] * 2
+    assert contexts == ["DecodingState"] * 4 + ["GraphedState"] * 2
 
 
 def test_weights_may_change_between_rollouts(make_system, make_batch, mixed_problems, as_on_a_gpu, contexts):
@@ -72,8 +72,8 @@ def test_weights_may_change_between_rollouts(make_system, make_batch, mixed_prob
         for weight in system.reasoner.parameters():
             weight.mul_(1.1)
     after = roll_out(system, batch)
-    assert contexts[-1] == "CapturedState"
-    captured._captured.clear()
+    assert contexts[-1] == "GraphedState"
+    cuda_graphs._graphs.clear()
     assert not torch.equal(before.answer_ids, after.answer_ids)
     assert torch.equal(roll_out(system, batch).answer_ids, after.answer_ids)
 
@@ -86,8 +86,8 @@ def test_weights_may_move_between_rollouts(make_system, make_batch, mixed_proble
         roll_out(system, batch)
     system.reasoner.backbone.to(torch.float64)
     moved = roll_out(system, batch)
-    assert contexts[-1] == "CapturedState"
-    captured._captured.clear()
+    assert contexts[-1] == "GraphedState"
+    cuda_graphs._graphs.clear()
     assert torch.equal(roll_out(system, batch).answer_ids, moved.answer_ids)
 
 
@@ -107,7 +107,7 @@ def test_a_model_that_nothing_else_needs_goes(make_system, make_batch, mixed_pro
     batch = make_batch(system, mixed_problems)
     for _ in range(2):
         roll_out(system, batch)
-    assert contexts[-1] == "CapturedState"
+    assert contexts[-1] == "GraphedState"
     backbone = weakref.ref(system.reasoner.backbone)
     del system
     gc.collect()
@@ -119,7 +119,7 @@ def test_few_sizes_are_kept(make_system, make_batch, mixed_problems, as_on_a_gpu
     for count in (1, 2, 3, 4, 5, 6):
         for _ in range(2):
             roll_out(system, make_batch(system, mixed_problems[:count]))
-    kept = captured._captured[system.reasoner.backbone]
+    kept = cuda_graphs._graphs[system.reasoner.backbone]
     assert [rows for (rows, _), passes in kept.items() if passes is not None] == [9, 12, 15, 18]
 
 
@@ -145,7 +145,7 @@ def test_autocast_is_not_captured(make_system, make_batch, mixed_problems, as_on
 
 
 def test_it_is_off_by_default(make_system, make_batch, mixed_problems, monkeypatch, contexts):
-    monkeypatch.setattr(captured, "DEVICES", ("cpu",))
+    monkeypatch.setattr(cuda_graphs, "DEVICES", ("cpu",))
     monkeypatch.delenv("LATENTPLAN_CUDA_GRAPHS", raising=False)
     system = make_system("atp_latent")
     batch = make_batch(system, mixed_problems)

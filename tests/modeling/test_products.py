@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from latentplan.modeling.efficiency import matmul as products
 from latentplan.modeling.efficiency.linear_layers import LinearMap, install, linear
-from latentplan.modeling.efficiency.matmul import add_product, by_onednn, product
+from latentplan.modeling.efficiency.matmul import add_matmul, matmul, uses_onednn
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 has_onednn = pytest.mark.skipif(
@@ -31,8 +31,8 @@ def test_product(shape, bias, onednn):
     torch.manual_seed(0)
     inputs, weight = torch.randn(shape), torch.randn(5, 6)
     added = torch.randn(5) if bias else None
-    assert by_onednn(inputs, weight)
-    torch.testing.assert_close(product(inputs, weight, added), F.linear(inputs, weight, added), **CLOSE)
+    assert uses_onednn(inputs, weight)
+    torch.testing.assert_close(matmul(inputs, weight, added), F.linear(inputs, weight, added), **CLOSE)
 
 
 @has_onednn
@@ -40,7 +40,7 @@ def test_operands_that_are_views(onednn):
     torch.manual_seed(0)
     hidden, weight = torch.randn(4, 7, 6), torch.randn(6, 5)
     for inputs in (hidden[:, -1], hidden[:, 1:3], hidden.transpose(0, 1)):
-        torch.testing.assert_close(product(inputs, weight.t()), inputs @ weight, **CLOSE)
+        torch.testing.assert_close(matmul(inputs, weight.t()), inputs @ weight, **CLOSE)
 
 
 @has_onednn
@@ -49,7 +49,7 @@ def test_sums_of_products(onednn):
     left, right = torch.randn(2, 4, 3), torch.randn(2, 4, 5)
     total = None
     for one, other in zip(left, right, strict=True):
-        total = add_product(total, one, other)
+        total = add_matmul(total, one, other)
     torch.testing.assert_close(total, torch.einsum("bkm,bkn->mn", left, right), **CLOSE)
 
 
@@ -92,11 +92,11 @@ def test_a_whole_system_trains_to_the_same_gradients(monkeypatch, make_system, m
 
 def test_only_float32_on_a_cpu_outside_of_autocast(onednn):
     inputs, weight = torch.randn(2, 3), torch.randn(4, 3)
-    assert not by_onednn(inputs.double(), weight.double())
-    assert not by_onednn(inputs.bfloat16(), weight.bfloat16())
-    assert not by_onednn(inputs.to("meta"), weight.to("meta"))
+    assert not uses_onednn(inputs.double(), weight.double())
+    assert not uses_onednn(inputs.bfloat16(), weight.bfloat16())
+    assert not uses_onednn(inputs.to("meta"), weight.to("meta"))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not by_onednn(inputs, weight)
+        assert not uses_onednn(inputs, weight)
         assert linear(inputs, weight, None).dtype == torch.bfloat16
 
 
@@ -116,7 +116,7 @@ def test_which_processors_it_serves(asked, amd, given, monkeypatch):
 
 def test_small_products_stay_with_pytorch(monkeypatch):
     monkeypatch.setattr(products, "_onednn_is_faster", lambda: True)
-    assert not by_onednn(torch.randn(64, 128), torch.randn(128, 128))
+    assert not uses_onednn(torch.randn(64, 128), torch.randn(128, 128))
 
 
 @has_onednn
@@ -124,10 +124,10 @@ def test_a_bias_that_does_not_lie_in_one_piece(onednn):
     torch.manual_seed(0)
     inputs, weight = torch.randn(8, 6), torch.randn(5, 6)
     for bias in (torch.randn(10)[::2], torch.randn(1).expand(5)):
-        torch.testing.assert_close(product(inputs, weight, bias), F.linear(inputs, weight, bias), **CLOSE)
+        torch.testing.assert_close(matmul(inputs, weight, bias), F.linear(inputs, weight, bias), **CLOSE)
 
 
 def test_few_rows_with_a_transposed_weight_stay_with_pytorch(onednn):
     weight = torch.randn(6, 5).t()
-    assert not by_onednn(torch.randn(3, 6), weight)
-    assert by_onednn(torch.randn(4, 6), weight)
+    assert not uses_onednn(torch.randn(3, 6), weight)
+    assert uses_onednn(torch.randn(4, 6), weight)

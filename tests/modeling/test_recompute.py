@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from latentplan.modeling.efficiency.gradient_checkpointing import decoder_layers, recompute_layers
+from latentplan.modeling.efficiency.gradient_checkpointing import checkpoint_layers, decoder_layers
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
 from latentplan.rollout.logprobs import replay, score
@@ -22,7 +22,7 @@ def systems(make_system, family):
         plain, other = (make_system(method, family=family, seed=1, **settings) for _ in range(2))
         for part in (other.reasoner, other.step_decoder):
             if part is not None:
-                recompute_layers(part.backbone)
+                checkpoint_layers(part.backbone)
         return plain, other
 
     return build
@@ -113,8 +113,8 @@ def test_less_memory_is_kept_for_the_backward_pass(systems, make_batch, mixed_pr
 
 def test_layers_are_wrapped_once(make_backbone):
     backbone = make_backbone()
-    recompute_layers(backbone)
+    checkpoint_layers(backbone)
     forwards = [layer.forward for layer in decoder_layers(backbone)]
     assert len(forwards) == 2
-    recompute_layers(backbone)
+    checkpoint_layers(backbone)
     assert forwards == [layer.forward for layer in decoder_layers(backbone)]

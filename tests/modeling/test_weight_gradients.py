@@ -14,8 +14,12 @@ from torch.utils.checkpoint import checkpoint
 
 from latentplan.methods.base import methods
 from latentplan.modeling.efficiency import linear_layers as weight_gradients
-from latentplan.modeling.efficiency.gradient_checkpointing import recompute_layers
-from latentplan.modeling.efficiency.linear_layers import deferred_weight_gradients, install, is_spread
+from latentplan.modeling.efficiency.gradient_checkpointing import checkpoint_layers
+from latentplan.modeling.efficiency.linear_layers import (
+    deferred_weight_gradients,
+    has_sharded_weights,
+    install,
+)
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
 from latentplan.training.latent_gradients import ESTIMATORS
@@ -78,7 +82,7 @@ def test_small_parts_tied_weights_and_layers_that_run_again(
     monkeypatch.setattr("latentplan.modeling.efficiency.chunked_logits.LOGITS_AT_ONCE", 200)
     system = make_system("atp_latent", family=family, backbone={"tie_word_embeddings": tied})
     if recomputed:
-        recompute_layers(system.reasoner.backbone)
+        checkpoint_layers(system.reasoner.backbone)
     batch = make_batch(system, mixed_problems)
     assert_equal(*both_ways(defer, system, lambda: system(**batch)["loss"]))
 
@@ -233,9 +237,9 @@ def test_it_ends_where_the_block_ends(layers):
 
 def test_weights_that_are_spread_are_left_to_their_engine(layers):
     layer, _ = layers
-    assert not is_spread(layer)
+    assert not has_sharded_weights(layer)
     layer.weight.ds_id = 3
-    assert is_spread(layer)
+    assert has_sharded_weights(layer)
     with deferred_weight_gradients(layer):
         assert "Linear" not in type(layer(torch.randn(4, 5)).grad_fn).__name__
 

@@ -22,7 +22,7 @@ SAMPLING = Sampling(max_new_tokens=5)
 @pytest.fixture
 def without_values(monkeypatch):
     """What looks at values on purpose looks away: how many rows go on, and how long the answers are."""
-    monkeypatch.setattr(active_rows.ActiveRows, "remaining", lambda *given: None)
+    monkeypatch.setattr(active_rows.UnfinishedRows, "rows_to_keep", lambda *given: None)
     monkeypatch.setattr(engine, "int", lambda value: SAMPLING.max_new_tokens, raising=False)
     monkeypatch.setattr(engine.Trajectories, "answer_places", torch.arange(5, device="meta"))
     monkeypatch.setattr(prefill, "TOKEN_COSTS_ELSEWHERE", 0)  # short questions leave the last layer too

@@ -49,7 +49,7 @@ def test_rows_that_have_ended_leave_the_batch(family, make_system, make_batch, m
     smaller = roll_out(system, batch)
     assert len(sizes) >= 2
     assert all(after <= before // 2 for before, after in sizes)
-    monkeypatch.setattr(active_rows, "WORTH_LEAVING", 10**9)
+    monkeypatch.setattr(active_rows, "MIN_ROWS", 10**9)
     sizes.clear()
     whole = roll_out(system, batch)
     assert sizes == []
@@ -62,7 +62,7 @@ def test_looking_rarely_changes_nothing(method, make_system, make_batch, mixed_p
     system = make_system(method)
     batch = make_batch(system, mixed_problems)
     often = roll_out(system, batch)
-    monkeypatch.setattr(active_rows, "LOOKS_EVERY", {"cpu": 4})
+    monkeypatch.setattr(active_rows, "CHECK_EVERY", {"cpu": 4})
     assert_same(often, roll_out(system, batch))
 
 

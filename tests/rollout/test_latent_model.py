@@ -139,5 +139,5 @@ def test_a_trace_ends_with_its_answer_on_devices_that_look_rarely(
     often = tokens()
     assert often[0][-1] == end
     assert len(often[0]) <= 3
-    monkeypatch.setattr(active_rows, "LOOKS_EVERY", {"cpu": 4})
+    monkeypatch.setattr(active_rows, "CHECK_EVERY", {"cpu": 4})
     assert tokens() == often

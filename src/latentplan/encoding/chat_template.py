@@ -1,7 +1,7 @@
-"""Questions in a chat template, and the template that a saved tokenizer gets.
+"""Questions in a chat template, and the template of a saved tokenizer.
 
-An instruct backbone is asked as it was taught to be: the question is a user's turn, latents and answer are
-the assistant's, which ends with the token that the template ends turns with.
+With an instruct backbone the question is the user's turn, and latents and answer are the assistant's turn,
+which ends with the template's end-of-turn token.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PLAIN_TEMPLATE = (
     "{%- endif -%}"
     "{{- bos_token or '' -}}{{- messages[0]['content'] | trim + '\\n' -}}"
 )
-# Some templates write today's date into the prompt. A question has to read the same tomorrow.
+# Some templates write today's date into the prompt, which would change the question every day.
 _DATE = "26 Jul 2024"
 _FIXED_DATE = "{%- macro strftime_now(format) -%}" + _DATE + "{%- endmacro -%}"
 
@@ -49,7 +49,7 @@ class ChatTemplate:
         self.end_of_turn = self._end_of_turn()
 
     def question(self, question: str) -> str:
-        """A question as the template writes it, up to where the assistant begins."""
+        """Formats a question by the template, up to the start of the assistant's turn."""
         return self._render([{"role": "user", "content": question.strip()}], True)
 
     def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
@@ -69,9 +69,9 @@ class ChatTemplate:
         return rendered
 
     def _end_of_turn(self) -> int:
-        written = "42"
-        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": written}]
-        rest = self._render(turns, False).rpartition(written)[2]
+        answer = "42"
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
+        rest = self._render(turns, False).rpartition(answer)[2]
         tokenizer = self.tokenizer
         special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
         for index in tokenizer.encode(rest, add_special_tokens=False):
@@ -83,9 +83,9 @@ class ChatTemplate:
 
 
 def saved_template(tokenizer: PreTrainedTokenizerBase, chat: ChatTemplate | None) -> str | dict[str, str]:
-    """The template with which `apply_chat_template` lays a question out as the model was trained on it.
+    """Returns the template with which `apply_chat_template` formats a question as in training.
 
-    That is our plain layout, or the chat template with the system prompt and a date that stands still.
+    It is our plain layout, or the chat template with the system prompt and a fixed date.
     """
     template = tokenizer.chat_template
     if chat is None:
@@ -101,6 +101,6 @@ def saved_template(tokenizer: PreTrainedTokenizerBase, chat: ChatTemplate | None
 
 
 def _quoted(text: str) -> str:
-    """A string literal of Jinja."""
+    """Returns a string literal of Jinja."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
     return f"'{escaped}'"

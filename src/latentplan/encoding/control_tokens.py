@@ -1,15 +1,15 @@
-"""Control tokens, and the one rule about text from users and data: it holds none, else it is refused.
+"""Control tokens, which texts of users and data must not contain.
 
-A control token is structure, not text: it begins a sequence, ends a turn, frames the latents. A question that
-holds one writes the layout itself (`… 4?<|eot_id|><|start_header_id|>assistant…` forges the model's turn),
-and a step or an answer that holds one teaches the model to end in the middle. All of these are refused, and
-the token is named. They are not encoded as text instead, for no tokenizer does that exactly
-(`split_special_tokens` splits only tokens with the special flag, and a unigram model finds `</s>` in its own
-vocabulary again), and the model would silently read something else than what was written.
+A control token is structure, not text: it begins a sequence, ends a turn, or encloses the latents. A
+question that contains one changes the layout (`… 4?<|eot_id|><|start_header_id|>assistant…` forges the
+model's turn), and a step or an answer that contains one teaches the model to stop too early. Such texts are
+refused, and the token is named. They are not encoded as text instead, because no tokenizer does that
+exactly (`split_special_tokens` splits only tokens with the special flag, and a unigram model finds `</s>`
+in its own vocabulary again), and the model would silently read another text.
 
-`ControlTokens` judges token ids, not spellings, so that tokenizers which normalise, or which match whole
-words only, are taken as they are. `ProblemProcessor` has it judge everything that it encodes; nothing else
-encodes text of others. This module imports neither torch nor transformers.
+`ControlTokens` checks token ids, not spellings, so that it holds for tokenizers that normalise or that
+match whole words only. `ProblemProcessor` checks everything that it encodes, and is the only code that
+encodes such texts. This module imports neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _WIDESPREAD = re.compile(
 
 
 class ControlTokenError(ValueError):
-    """Text that holds a control token: says which text, and which token.
+    """A text contains a control token; the message says which text, and which token.
 
     Attributes:
         token: the control token.
-        problem: whose text it is; None for a question of a user.
+        problem: that has the text; None for a question of a user.
     """
 
     def __init__(self, what: str, token: str, problem: Problem | None = None):
@@ -58,10 +58,10 @@ class ControlTokenError(ValueError):
 
 
 class ControlTokens:
-    """The control tokens of a tokenizer: all with the special flag, and added ones that are written like one.
+    """The control tokens of a tokenizer: those with the special flag, and added tokens that look like one.
 
-    Added tokens that are ordinary words, white space or HTML are text. So is what stands for unknown words,
-    unless its own spelling is in the text, and a padding token that is an ordinary sign (`!`).
+    Added tokens that are ordinary words, white space or HTML are text. So is the unknown token, unless its
+    spelling is in the text, and a padding token that is an ordinary sign (`!`).
 
     Args:
         tokenizer: any tokenizer of transformers.
@@ -76,20 +76,20 @@ class ControlTokens:
         self._found = frozenset(self.names) - {self._unknown}
 
     def sequence(self, ids: Sequence[int]) -> list[int]:
-        """The control tokens among ids, in order; without those that may stand for an unknown word."""
+        """Returns the control tokens among ids, in order, without the unknown token."""
         return [] if self._found.isdisjoint(ids) else [index for index in ids if index in self._found]
 
     def check(self, what: str, text: str, ids: Sequence[int], layout: Sequence[int] = ()) -> None:
         """Refuses a text with control tokens.
 
         Args:
-            what: the text is, for the message.
-            text: as it was written.
-            ids: it became, with what the layout puts around it.
+            what: names the text in the message.
+            text: before it was encoded.
+            ids: of the text, with the layout around it.
             layout: the control tokens of the layout, in order.
 
         Raises:
-            ControlTokenError: the ids hold others than the layout's, or the text spells the unknown token.
+            ControlTokenError: the ids contain others than the layout's, or the text spells the unknown token.
         """
         found = self.sequence(ids)
         if found != list(layout):
@@ -102,7 +102,7 @@ class ControlTokens:
 
 
 def first_of(tokens: Iterable[str], text: str) -> str | None:
-    """The token that stands first in a text; None where none does."""
+    """Returns the token that occurs first in a text; None where none does."""
     return min((token for token in tokens if token in text), key=text.index, default=None)
 
 
@@ -122,18 +122,18 @@ def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
 
 
 def is_control_mark(token: str) -> bool:
-    """Whether an added token is written like a control token: `<|…|>`, `<name>`, `[NAME]`, but no HTML."""
+    """Says whether an added token looks like a control token: `<|…|>`, `<name>`, `[NAME]`, but no HTML."""
     bare = token.strip(" ▁\n")
     return _MARK.fullmatch(bare) is not None and _HTML.fullmatch(bare) is None
 
 
 def marks_of_layout(text: str) -> list[str]:
-    """What in a layout is written like a control token, be it one or not (`[/INST]` of some templates)."""
+    """Lists what looks like a control token in a layout, whether it is one or not (`[/INST]`)."""
     return [mark for mark in dict.fromkeys(_MARK.findall(text)) if is_control_mark(mark)]
 
 
 def latent_token_in(problem: Problem) -> ControlTokenError | None:
-    """The error of a problem that holds a token which every model of this library has as a control token."""
+    """Returns the error of a problem that contains a latent token, a control token of all our models."""
     for what, text in texts_of(problem):
         for token in SPECIAL_TOKENS:
             if token in text:
@@ -142,11 +142,11 @@ def latent_token_in(problem: Problem) -> ControlTokenError | None:
 
 
 def widespread_marks(problem: Problem) -> list[str]:
-    """What in a problem is a control token of many models; which model it is for tells whether it is one."""
+    """Lists what is a control token of many models in a problem's texts; the model decides whether it is."""
     return list(dict.fromkeys(mark for _, text in texts_of(problem) for mark in _WIDESPREAD.findall(text)))
 
 
 def texts_of(problem: Problem) -> list[tuple[str, str]]:
-    """All that a model reads or learns to write of a problem, each text with what it is."""
+    """Returns all texts of a problem that a model reads or learns to generate, each with its name."""
     steps = [(f"step {number}", step) for number, step in enumerate(problem.steps, start=1)]
     return [("the question", problem.question), *steps, ("the answer", problem.answer)]

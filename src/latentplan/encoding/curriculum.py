@@ -1,4 +1,4 @@
-"""The curriculum: which steps of a chain are latent at which stage, and the stage of an optimisation step."""
+"""The curriculum: which steps of a chain are latent at a stage, and the stage of an optimisation step."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from dataclasses import dataclass
 def split_chain(num_steps: int, stage: int, max_latent_steps: int) -> tuple[list[range], range]:
     """Splits a chain of `num_steps` steps at curriculum stage `stage` (0: nothing is latent).
 
-    Returns the latent steps, each as the range of chain steps that it stands for, and the range of steps that
-    stay text. The first `stage` steps are latent. From stage `max_latent_steps` on every step is latent, and
-    a longer chain puts its rest into the last latent step (ATP-Latent, arXiv:2601.21598, section 3).
+    The first `stage` steps are latent. From stage `max_latent_steps` on every step is latent, and the last
+    latent step stands for the rest of a longer chain (ATP-Latent, arXiv:2601.21598, section 3).
+
+    Returns:
+        The latent steps, each as the range of chain steps that it stands for, and the range of steps that
+        stay text.
     """
     num_latent = min(stage, max_latent_steps, num_steps)
     groups = [range(step, step + 1) for step in range(num_latent)]
@@ -25,7 +28,8 @@ def split_chain(num_steps: int, stage: int, max_latent_steps: int) -> tuple[list
 class Curriculum:
     """The stages of a run: stage `stages[i]` lasts `steps[i]` optimisation steps.
 
-    Raises ValueError when the two lists differ in length or a duration is not positive.
+    Raises:
+        ValueError: the two lists differ in length, or a duration is not positive.
     """
 
     stages: tuple[int, ...]
@@ -42,12 +46,12 @@ class Curriculum:
 
     @classmethod
     def constant(cls, stage: int, steps: int) -> Curriculum:
-        """One stage for the whole run."""
+        """Returns a curriculum of one stage."""
         return cls((stage,), (steps,))
 
     @property
     def total_steps(self) -> int:
-        """Optimisation steps of the whole run."""
+        """The number of optimisation steps of the whole run."""
         return sum(self.steps)
 
     @property
@@ -56,9 +60,9 @@ class Curriculum:
         return [sum(self.steps[:index]) for index in range(len(self.steps))]
 
     def phase(self, step: int) -> int:
-        """The index into `stages` of optimisation step `step` (from 0); the last one beyond the end."""
+        """Returns the index into `stages` of optimisation step `step` (from 0); beyond the end, the last."""
         return bisect_right(self.starts, step) - 1
 
     def stage(self, step: int) -> int:
-        """The curriculum stage of optimisation step `step`."""
+        """Returns the curriculum stage of optimisation step `step`."""
         return self.stages[self.phase(step)]

@@ -1,11 +1,11 @@
-"""Problem to token ids, and token ids at a curriculum stage to the rows and batches that the model takes.
+"""`ProblemProcessor` encodes problems as token ids; `collate` makes batches of rows at a curriculum stage.
 
 The layout of a row:
 
     [left pad] question \\n <|start-latent|> z_1 … z_T <|end-latent|> remaining steps, answer, eos [right pad]
 
 A method without latents has neither the slots nor the two tokens around them. With a chat template the
-question is as the template writes it, without the line break, and eos is what the template ends turns with.
+question is formatted by the template, without the line break, and eos is the template's end-of-turn token.
 """
 
 from __future__ import annotations
@@ -36,7 +36,13 @@ _ANY_QUESTION = "?"
 
 @dataclass(frozen=True)
 class EncodedProblem:
-    """Token ids: the question with its line break, each step, and the answer with its marker and eos."""
+    """The token ids of a problem.
+
+    Attributes:
+        question: with its line break.
+        steps: of the chain of thought.
+        answer: with its marker and eos.
+    """
 
     question: list[int]
     steps: list[list[int]]
@@ -45,9 +51,14 @@ class EncodedProblem:
 
 @dataclass(frozen=True)
 class Row:
-    """One training row: `slots` are latent slots of the stage, of which the first `used_slots` are in use.
+    """A training row.
 
-    `decoded_steps` holds, for each latent step in use, the ids of the text that it stands for, with eos.
+    Attributes:
+        question: token ids before the latents.
+        slots: latent slots of the stage.
+        used_slots: how many of them, the first ones, are in use.
+        text: token ids after the latents.
+        decoded_steps: for each latent step in use, the token ids of the text that it stands for, with eos.
     """
 
     question: list[int]
@@ -60,14 +71,14 @@ class Row:
 class ProblemProcessor:
     """Turns problems into token ids with a tokenizer that knows the latent tokens.
 
-    Text of users and data is refused where it holds a control token, see `control_tokens`; step separator,
-    answer marker and chat template are the layout's own and may.
+    Texts of users and data that contain a control token are refused, see `control_tokens`; step separator,
+    answer marker and chat template may contain them.
 
     Args:
         tokenizer: a tokenizer with the three special tokens and an eos token.
-        step_separator: text between written steps, and between them and the answer.
+        step_separator: text between the steps of an explicit chain of thought, and before the answer.
         answer_marker: text before the answer.
-        chat: how questions are written, and with what an answer ends; None for the plain layout.
+        chat: the chat template of questions and its end-of-turn token; None for the plain layout.
 
     Raises:
         ControlTokenError: the chat template's system prompt holds a control token.
@@ -105,10 +116,10 @@ class ProblemProcessor:
         return self.tokenizer.encode(text, add_special_tokens=False) if text else []
 
     def question(self, question: str) -> list[int]:
-        """The question's ids, with the beginning-of-sequence token where the tokenizer has one.
+        """Encodes a question, with the beginning-of-sequence token where the tokenizer has one.
 
         Raises:
-            ControlTokenError: the question holds a control token.
+            ControlTokenError: the question contains a control token.
         """
         ids = self._ids(self._question_text(question))
         self._check_question(question, ids)
@@ -121,10 +132,10 @@ class ProblemProcessor:
         self.control_tokens.check("the question", question, ids, self._question_control)
 
     def steps(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text of one or several steps, with the separator between them.
+        """Encodes texts of one or several steps each, with the separator between them.
 
         Raises:
-            ControlTokenError: a text holds a control token which is not the separator's.
+            ControlTokenError: a text contains a control token that is not the separator's.
         """
         rows, own = self._encoded(texts), set(self.separator)
         for text in texts:
@@ -135,20 +146,20 @@ class ProblemProcessor:
         return question.strip() + "\n" if self.chat is None else self.chat.question(question)
 
     def __call__(self, problem: Problem) -> EncodedProblem:
-        """All ids of a problem. Raises ControlTokenError where one of its texts holds a control token."""
+        """Encodes a problem. Raises ControlTokenError where one of its texts contains a control token."""
         return self.encode_all([problem])[0]
 
     def encode_all(self, problems: Sequence[Problem]) -> list[EncodedProblem]:
-        """All ids of many problems; each different text is tokenised once, all in one call.
+        """Encodes many problems; each different text is tokenised once, all in one call.
 
         Raises:
-            ControlTokenError: a question, step or answer holds a control token; bears the problem.
+            ControlTokenError: a question, step or answer contains a control token; has the problem.
         """
         ids = self._encoded([text for problem in problems for text in self._texts(problem)])
         return [self._assemble(problem, [ids[text] for text in self._texts(problem)]) for problem in problems]
 
     def _encoded(self, texts: Iterable[str]) -> dict[str, list[int]]:
-        """The ids of each different text."""
+        """Encodes each different text, by text."""
         different = list(dict.fromkeys(texts))
         if not different:
             return {}
@@ -179,7 +190,15 @@ class ProblemProcessor:
         latents_per_step: int,
         fixed: bool,
     ) -> Row:
-        """Lays a problem out at a curriculum stage; `fixed` uses every slot of the stage."""
+        """Lays a problem out at a curriculum stage.
+
+        Args:
+            encoded: the problem.
+            stage: of the curriculum; the first `stage` steps are latent.
+            max_latent_steps: latent steps at most, K.
+            latents_per_step: latents of a step, c.
+            fixed: whether every slot of the stage is in use.
+        """
         groups, rest = split_chain(len(encoded.steps), stage, max_latent_steps)
         slots = latents_per_step * min(stage, max_latent_steps)
         frame = [self.start_latent] if slots else []
@@ -193,15 +212,15 @@ class ProblemProcessor:
         )
 
     def row_without_steps(self, encoded: EncodedProblem) -> Row:
-        """Question and answer only (No-CoT)."""
+        """Lays a problem out as question and answer only (No-CoT)."""
         return Row(encoded.question, 0, 0, encoded.answer, [])
 
     def written(self, steps: Iterable[list[int]]) -> list[int]:
-        """Steps as they stand before an answer."""
+        """Joins the steps of an explicit chain of thought, each followed by the separator."""
         return [token for step in steps for token in step + self.separator]
 
     def marker_length(self, encoded: EncodedProblem) -> int:
-        """Tokens of the answer that are its marker, and no part of what is answered."""
+        """Counts the tokens of the marker at the beginning of the answer."""
         pairs = zip(self.marker, encoded.answer, strict=False)
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
@@ -213,7 +232,7 @@ class ProblemProcessor:
 
 
 def pad_left(rows: Sequence[Sequence[int]], value: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of ids to `[batch, longest]` ids and mask, padded on the left."""
+    """Pads rows of ids on the left; returns ids and mask, `[batch, longest]`."""
     width = max(map(len, rows))
     ids = torch.tensor([[value] * (width - len(row)) + list(row) for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
@@ -221,7 +240,7 @@ def pad_left(rows: Sequence[Sequence[int]], value: int) -> tuple[torch.Tensor, t
 
 
 def pad_right(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
-    """Rows of ids to `[batch, longest]`, padded on the right."""
+    """Pads rows of ids on the right; returns `[batch, longest]`."""
     width = max(map(len, rows), default=0)
     return torch.tensor([list(row) + [value] * (width - len(row)) for row in rows], dtype=torch.long).reshape(
         len(rows), width
@@ -229,18 +248,23 @@ def pad_right(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
 
 
 def collate(rows: Sequence[Row], noise_keys: Sequence[int] | torch.Tensor, pad_token_id: int) -> Batch:
-    """Rows of one stage to a batch.
+    """Collates rows of one curriculum stage to a batch.
+
+    Args:
+        rows: of the batch.
+        noise_keys: one for each row.
+        pad_token_id: the padding.
 
     Returns:
         question_ids, question_mask: `[batch, question]`, left-padded; `<|start-latent|>` where slots follow.
         slot_mask: `[batch, slots]`, 1 where a slot is in use.
-        text_ids, text_mask: `[batch, text]`, right-padded, what follows the slots, with `<|end-latent|>`.
-        labels: `[batch, text]`, `text_ids` where a token is to be learned, else -100.
+        text_ids, text_mask: `[batch, text]`, right-padded, the text after the slots, with `<|end-latent|>`.
+        labels: `[batch, text]`, `text_ids` where a token is learned, else -100.
         label_indices: `[labelled]`, their indices in the flattened `[batch · text]`.
         step_ids, step_labels: `[pairs, step]`, each existing (row, step) pair's text with eos, right-padded.
         step_label_indices: `[step tokens]`, the indices of tokens in the flattened `[pairs · step]`.
-        step_row, step_index: `[pairs]`, which row and which latent step a pair is.
-        noise_keys: `[batch]`, the counter-based generator's key of each row.
+        step_row, step_index: `[pairs]`, the indices of a pair's row and latent step.
+        noise_keys: `[batch]`, each row's key of the counter-based random generator.
 
     Raises:
         ValueError: the rows are of different stages.

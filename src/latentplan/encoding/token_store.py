@@ -1,7 +1,7 @@
-"""Token ids on disk, indexed like a list: tokenised once, read memory-mapped.
+"""Token ids on disk, indexed like a list: tokenised once, and memory-mapped.
 
-A store is a folder of flat files: the ids of all texts one after another (uint32), where each text starts,
-and which text is the first of each problem: its question, its steps, its answer.
+A store is a folder of flat files: the ids of all texts one after another (uint32), the start of each text,
+and the index of the first text of each problem (its question; steps and answer follow).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class EncodedStore(ListLike[EncodedProblem]):
         return len(self._first) - 1
 
     def at(self, index: int) -> EncodedProblem:
-        """The token ids of the problem at a place."""
+        """Returns the token ids of the problem at an index."""
         first, end = self._first[index], self._first[index + 1]
         starts = self._starts[first : end + 1].tolist()
         ids = self._ids[starts[0] : starts[-1]].tolist()
@@ -56,7 +56,7 @@ class EncodedStore(ListLike[EncodedProblem]):
         return EncodedProblem(question=texts[0], steps=texts[1:-1], answer=texts[-1])
 
     def lengths(self) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens of each question, and of its steps and answer together, int64 `[problems]` each."""
+        """Counts the tokens of each question, and of its steps and answer; int64 `[problems]` each."""
         starts, first = self._starts, self._first
         text_start = starts[first[:-1] + 1]
         return text_start - starts[first[:-1]], starts[first[1:]] - text_start
@@ -71,7 +71,7 @@ def write_encoded(
     processor: ProblemProcessor,
     on_progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:
-    """Tokenises problems a thousand at a time, for a cache; returns what goes into the manifest."""
+    """Tokenises problems, a thousand at a time, into a cache folder; returns its part of the manifest."""
     texts = tokens = 0
     with (
         ColumnWriter(folder / "ids.u32", np.uint32) as ids,
@@ -95,10 +95,11 @@ def write_encoded(
 
 
 def processor_fingerprint(processor: ProblemProcessor) -> str:
-    """SHA-256 of everything that decides the token ids of a problem: the tokenizer and the layout.
+    """Computes the SHA-256 of everything that decides the token ids of a problem: tokenizer and layout.
 
-    The layout is told by the ids of a made-up problem, so that no setting can be forgotten. The control
-    tokens are part of it: what an older rule about them let through is not taken from a cache.
+    The layout enters through the ids of an example problem, so that no setting can be forgotten. The
+    control tokens
+    enter, too: a cache that was made under another rule about them is not used.
     """
     digest = hashlib.sha256(_tokenizer_content(processor.tokenizer))
     probe = processor(_PROBE)
@@ -111,7 +112,7 @@ def _tokenizer_content(tokenizer: PreTrainedTokenizerBase) -> bytes:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         content = json.loads(backend.to_str())
-        for state in ("truncation", "padding"):  # what the last call asked for, not what the tokenizer is
+        for state in ("truncation", "padding"):  # state of the last call, and no property of the tokenizer
             content.pop(state, None)
         return json.dumps(content, sort_keys=True).encode()
     with tempfile.TemporaryDirectory() as folder:
@@ -126,28 +127,28 @@ def encode_problems(
     data: DataArguments,
     sources: Sequence[DataArguments] | None = None,
 ) -> tuple[Sequence[EncodedProblem], Sequence[Problem]]:
-    """Token ids of each problem, and the problems kept: those longer than the limits are left out.
+    """Encodes the problems that are within the length limits; returns their token ids, and these problems.
 
     Args:
         problems: of a run.
         processor: of its model.
         data: its settings.
-        sources: where the problems were read from; `data` where it is None.
+        sources: from which the problems were read; `data` where it is None.
 
     Raises:
-        DataError: a problem holds a control token of the model; with file and line.
-        ValueError: nothing is short enough.
+        DataError: a problem contains a control token of the model; with file and line.
+        ValueError: no problem is short enough.
     """
     try:
         return _encode_problems(problems, processor, data)
     except ControlTokenError as error:
-        places = (_place_of(error.problem, each) for each in sources or [data])
-        place = next((place for place in places if place is not None), None)
-        raise DataError(str(error), file=place) from error
+        locations = (_location_of(error.problem, each) for each in sources or [data])
+        location = next((each for each in locations if each is not None), None)
+        raise DataError(str(error), file=location) from error
 
 
-def _place_of(problem: Problem | None, data: DataArguments) -> str | None:
-    """File and line of a problem, for an error: the data are read again. None where it is not among them."""
+def _location_of(problem: Problem | None, data: DataArguments) -> str | None:
+    """Finds file and line of a problem, for an error, by reading the data again; None if not found."""
     read = read_all(data)
     return next((read.place_of(at) for at, other in enumerate(read.problems) if other == problem), None)
 
@@ -163,8 +164,8 @@ def _encode_problems(
         ids = processor.encode_all(problems)
         question = np.array([len(each.question) for each in ids])
         text = np.array([sum(map(len, each.steps)) + len(each.answer) for each in ids])
-        places = np.flatnonzero(_short(question, text, data)).tolist()
-        encoded, kept = [ids[place] for place in places], [problems[place] for place in places]
+        indices = np.flatnonzero(_short(question, text, data)).tolist()
+        encoded, kept = [ids[index] for index in indices], [problems[index] for index in indices]
     if not kept:
         raise ValueError(
             f"none of {len(problems)} problems is short enough: raise max_question_tokens or max_text_tokens"
@@ -175,8 +176,8 @@ def _encode_problems(
 def _encode_stored(
     problems: ProblemStore | SelectedProblems, processor: ProblemProcessor, data: DataArguments
 ) -> tuple[Selected[EncodedProblem], SelectedProblems]:
-    """All problems of the store are tokenised, so that what a run leaves out does not change the cache."""
-    store, places = (
+    """Encodes all problems of the store, so that the cache does not depend on what a run leaves out."""
+    store, indices = (
         (problems.items, problems.places)
         if isinstance(problems, SelectedProblems)
         else (problems, np.arange(len(problems)))
@@ -187,12 +188,12 @@ def _encode_stored(
             f"encoded-{key}", lambda folder: write_encoded(folder, store, processor, advance)
         )
     encoded = EncodedStore(folder)
-    places = places[_short(*encoded.lengths(), data)[places]]
-    return Selected(encoded, places), SelectedProblems(store, places)
+    indices = indices[_short(*encoded.lengths(), data)[indices]]
+    return Selected(encoded, indices), SelectedProblems(store, indices)
 
 
 def _short(question: np.ndarray, text: np.ndarray, data: DataArguments) -> np.ndarray:
-    """Which problems are within the limits, by the tokens of their question and of their text."""
+    """Says which problems are within the limits, by the tokens of their question and of their text."""
     short = np.ones(len(question), dtype=bool)
     if data.max_question_tokens is not None:
         short &= question <= data.max_question_tokens

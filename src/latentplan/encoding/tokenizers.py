@@ -1,9 +1,9 @@
-"""Small tokenizers trained from scratch on the training text, for backbones that are trained from scratch.
+"""Tokenizers trained from scratch, and the three tokens of latent reasoning in a tokenizer and its
+embeddings.
 
-`word_level` keeps every word, number and sign as one token (the clock world has about 60 of them);
-`byte_level_bpe` takes any text, with digits kept apart. Both are saved as ordinary fast tokenizers.
-
-The three tokens that frame latent reasoning, and how they enter a tokenizer and an embedding table.
+Backbones that are trained from scratch get a tokenizer that is trained on the training text: `word_level`
+has one token for each word, number and sign (about 60 in the clock domain), and `byte_level_bpe` encodes
+any text, with one token for each digit. Both are saved as ordinary fast tokenizers.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _WORDS = r"\d+|[A-Za-z]+|<<|>>|###|\n|[^\sA-Za-z\d]"
 
 
 def train_word_level(texts: Iterable[str], vocab_size: int = 4096) -> PreTrainedTokenizerFast:
-    """Words, whole numbers and single signs as tokens; white space is dropped, except line breaks.
+    """Trains a tokenizer of words, whole numbers and single signs; drops white space, except line breaks.
 
-    Decoding puts a space before words only, so that equations and answers read as they were written.
+    Decoding inserts a space before words only, so that equations and answers are restored exactly.
     """
     tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -50,7 +50,7 @@ def train_word_level(texts: Iterable[str], vocab_size: int = 4096) -> PreTrained
 
 
 def train_byte_level_bpe(texts: Iterable[str], vocab_size: int = 4096) -> PreTrainedTokenizerFast:
-    """Byte-level BPE: no text is unknown to it. Every digit is a token, so that arithmetic has one form."""
+    """Trains byte-level BPE, which encodes any text; each digit is a token, so numbers have one encoding."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -73,7 +73,7 @@ TOKENIZERS: dict[str, Callable[..., PreTrainedTokenizerFast]] = {
 
 
 def problem_texts(problems: Iterable[Problem]) -> Iterator[str]:
-    """Everything of a problem that a model reads or writes: question, steps, answer."""
+    """Yields all texts of each problem that a model reads or generates: question, steps, answer."""
     for problem in problems:
         yield f"{problem.question}\n"
         yield from problem.steps
@@ -121,7 +121,7 @@ def add_special_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def no_end_token(tokenizer: PreTrainedTokenizerBase) -> ValueError:
-    """The error that a tokenizer does not say how an answer ends, for the caller to raise."""
+    """Returns the error of a tokenizer that has no end token, for the caller to raise."""
     return ValueError(
         f"{_name(tokenizer)} has no end token (eos_token), and an answer ends with it: name one of its "
         'tokens in tokenizer_config.json, such as "eos_token": "</s>"'
@@ -133,15 +133,15 @@ def _name(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def num_rows(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Rows that an embedding table needs for every token: the largest id and one.
+    """Returns the number of rows that an embedding table needs: the largest id plus one.
 
-    `len(tokenizer)` is the number of tokens, which is less where ids have been left out.
+    `len(tokenizer)` is the number of tokens, which is smaller where ids are unused.
     """
     return max(tokenizer.get_vocab().values()) + 1
 
 
 def grow_embeddings(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Gives the backbone's embeddings a row for each of the tokenizer's ids; never takes one away."""
+    """Grows the backbone's embeddings to one row for each of the tokenizer's ids; never removes rows."""
     if num_rows(tokenizer) > _embedding_tables(backbone)[0].shape[0]:
         backbone.resize_token_embeddings(num_rows(tokenizer), mean_resizing=False)
 
@@ -156,9 +156,9 @@ def resize_embeddings(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerB
 def initialise_special_tokens(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Sets the embeddings of the latent tokens, which a text model has never learned.
 
-    They copy the embedding of `<<` where that is one token, so that the first latent starts from what the
-    model knows when it begins to write a step (Coconut, arXiv:2412.06769), else the mean of all other
-    embeddings.
+    They copy the embedding of `<<` where that is one token, so that the first latent starts from the
+    model's state at the beginning of a step (Coconut, arXiv:2412.06769); else they get the mean of all
+    other embeddings.
     """
     special = torch.tensor(tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)))
     marker = tokenizer.encode("<<", add_special_tokens=False)
@@ -169,7 +169,7 @@ def initialise_special_tokens(backbone: PreTrainedModel, tokenizer: PreTrainedTo
 
 
 def _embedding_tables(backbone: PreTrainedModel) -> list[torch.Tensor]:
-    """The input and output embeddings, once where they are tied."""
+    """Returns the input and output embeddings, one table where they are tied."""
     modules: list[Any] = [backbone.get_input_embeddings(), backbone.get_output_embeddings()]
     tables = {id(module.weight): module.weight for module in modules if module is not None}
     return list(tables.values())

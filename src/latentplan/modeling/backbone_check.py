@@ -1,4 +1,4 @@
-"""`probe`: a few tokens through a loaded backbone, to see that it does what a backbone has to do."""
+"""`probe`: a test of a loaded backbone on a few tokens."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ _TOKENS = 6
 
 @torch.no_grad()
 def probe(backbone: PreTrainedModel) -> None:
-    """Checks a loaded backbone on two rows of six tokens; a handful of short forward passes.
+    """Checks a loaded backbone on two rows of six tokens, in a few short forward passes.
 
-    Weights on the meta device or split over devices are left alone: probe before you shard.
+    Weights on the meta device and sharded weights are not checked: probe before sharding.
 
     Raises:
-        UnsupportedBackboneError: its embeddings have another width than its hidden states, it does not read
-            embeddings, its cache does not grow with what is read, reading in two parts differs from reading
-            at once, masked columns change something, or its logits are not those that we compute.
+        UnsupportedBackboneError: its embeddings and hidden states differ in width, it takes no embeddings,
+            its cache does not grow with the columns, reading in two parts differs from reading at once,
+            masked columns change its result, or its logits differ from those computed here.
     """
     if any(weight.is_meta or weight.numel() == 0 for weight in backbone.parameters()):
-        logger.info("%s is not probed: its weights are not here as a whole", backbone.config.model_type)
+        logger.info(
+            "%s is not probed: its full parameters are not on this device", backbone.config.model_type
+        )
         return
     training = backbone.training
     backbone.eval()
@@ -69,7 +71,7 @@ def _probe(backbone: PreTrainedModel) -> None:
 
 
 def _read(backbone: PreTrainedModel, parts: list[torch.Tensor], mask: torch.Tensor) -> tuple:
-    """Hidden states `[batch, tokens, hidden]` of what is read part by part, and the columns in the cache."""
+    """Reads inputs part by part; returns hidden states `[batch, tokens, hidden]` and the cache's length."""
     state = DecodingState(backbone, parts[0], mask[:, : parts[0].shape[1]])
     hidden, start = [state.read()], parts[0].shape[1]
     for part in parts[1:]:
@@ -80,7 +82,7 @@ def _read(backbone: PreTrainedModel, parts: list[torch.Tensor], mask: torch.Tens
 
 
 def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """On average, within what the dtype's rounding can do."""
+    """Says whether two results are equal up to rounding of their dtype, on average."""
     tolerance = 1e-3 if one.dtype == torch.float32 and other.dtype == torch.float32 else 0.1
     difference = (one.float() - other.float()).abs().mean()
     return bool(difference <= tolerance * other.float().abs().mean().clamp(min=1e-6))

@@ -1,8 +1,8 @@
-"""What a language model has to be to serve as a backbone, and how its parts are reached in every family.
+"""The requirements of a backbone, and access to its parts in every family of language models.
 
-`check_config` judges a configuration before any weight is fetched, `modeling.backbone_check` the loaded
-model. A backbone reads embeddings, attends to the past in every layer, and keeps it in a key-value cache:
-latent slots are masked columns of that cache, and the samples of a question share it.
+`check_config` checks a configuration before weights are downloaded, `modeling.backbone_check` the loaded
+model. A backbone takes embeddings as inputs, attends to the past in every layer, and has a key-value cache:
+latents are columns of that cache, and the samples of a question share it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ADVICE = (
 
 
 class UnsupportedBackboneError(ValueError):
-    """A language model that cannot be a backbone; the message names it and says why."""
+    """A language model cannot be a backbone; the message names it and says why."""
 
     def __init__(self, config: PreTrainedConfig, reason: str):
         name = config.name_or_path or "this model"
@@ -46,7 +46,7 @@ OUR_MODEL_TYPES = ("latent_reasoner", "latent_step_decoder")
 
 
 def check_config(config: PreTrainedConfig) -> None:
-    """Refuses what cannot be a backbone, by its configuration alone.
+    """Refuses a language model that cannot be a backbone, by its configuration alone.
 
     Raises:
         UnsupportedBackboneError: encoder-decoders, models with a recurrent state, without a key-value cache,
@@ -58,7 +58,7 @@ def check_config(config: PreTrainedConfig) -> None:
 
 
 def _refusal(config: PreTrainedConfig) -> str | None:
-    # One that is built inside another would pass for the user's own, with all the code that it names.
+    # Inside another model it would count as the user's own, with all the code that it names.
     if any(each.model_type in OUR_MODEL_TYPES for each in with_parts(config)):
         return "a latentplan model stands inside of it, where only a language model may"
     if config.is_encoder_decoder:
@@ -92,7 +92,7 @@ def _refusal(config: PreTrainedConfig) -> str | None:
 
 
 def text_model(backbone: PreTrainedModel) -> PreTrainedModel:
-    """The causal language model inside one that also sees or hears; `backbone` itself where it only reads.
+    """Returns the causal language model inside a multimodal one; `backbone` itself where it is text-only.
 
     Raises:
         UnsupportedBackboneError: its text model cannot be taken out.
@@ -114,13 +114,13 @@ def text_model(backbone: PreTrainedModel) -> PreTrainedModel:
 
 
 def body(backbone: PreTrainedModel) -> nn.Module:
-    """The layers below the output embeddings: what gives the last hidden states."""
+    """Returns the layers below the output embeddings, which compute the last hidden states."""
     base = backbone.base_model
     return base if base is not backbone else cast(nn.Module, backbone.model)  # Llama 4
 
 
 def takes_positions(model: nn.Module) -> bool:
-    """Whether a model takes `position_ids`."""
+    """Says whether a model takes `position_ids`."""
     return "position_ids" in _arguments(cast(Any, type(model)))
 
 
@@ -130,13 +130,13 @@ def _arguments(model_class: Any) -> frozenset[str]:
 
 
 def finish_logits(config: PreTrainedConfig, logits: torch.Tensor) -> torch.Tensor:
-    """What families do to the output layer's `[..., vocabulary]`, in float32.
+    """Applies a family's scaling and capping to the output layer's logits `[..., vocabulary]`, in float32.
 
-    Cohere multiplies, Granite divides (HyperCLOVA X multiplies), Gemma 2 and others cap. The probe finds a
-    family that does something else.
+    Cohere multiplies, Granite divides (HyperCLOVA X multiplies), Gemma 2 and others cap. `backbone_check`
+    finds families that do something else.
     """
     text, logits = config.get_text_config(decoder=True), logits.float()
-    # Nothing is multiplied by 1: over a large vocabulary that would be a copy.
+    # A multiplication by 1 would copy all logits.
     if scale := getattr(text, "logit_scale", None):
         logits = logits * scale
     if scaling := getattr(text, "logits_scaling", None):

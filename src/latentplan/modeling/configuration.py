@@ -56,34 +56,33 @@ def _as_config(value: dict[str, Any] | PreTrainedConfig | None) -> PreTrainedCon
 
 
 class LatentReasonerConfig(SavedConfig):
-    """Everything that is needed to rebuild and to use a `LatentReasoner`.
+    """The settings that are needed to rebuild and to use a `LatentReasoner`.
 
     Args:
         backbone_config: configuration of the causal language model.
         method: name of the training method, for the record and for reports.
         method_settings: the method's own settings, with which the model is trained further.
-        latent_head: where latents come from: a name in `heads.LATENT_HEADS`, or None without latents.
-        stop_head: whether a stop head ends the latent chain; without it all `num_slots` are always used.
+        latent_head: a name in `latent_heads.LATENT_HEADS`, or `package.module:Class`; None without latents.
+        stop_head: whether a stop head ends the chain of latents; without it all `num_slots` are used.
         latents_per_step: latent tokens for one reasoning step (`c` in the paper).
         max_latent_steps: latent steps at most (`K` in the paper).
         tokens_per_latent: how many tokens of the chain of thought a latent stands for, where it stands for no
             step (CoLaR); told to the model by as many `<|start-latent|>`. It may be changed after training.
         initial_latent_scale: root mean square of the latents' means when training starts.
         initial_log_variance: bias of the Gaussian head's log σ² when training starts.
-        thinking: how latents follow from hidden states: a name in `thinking.THINKING_PROCESSES`, or
-            `package.module:Class`.
+        thinking: the thinking process: a name in `thinking.THINKING_PROCESSES`, or `package.module:Class`.
         thinking_settings: the process's own settings.
-        input_rule: what is read after each token of text: a name in `modeling.input_rules`, or
+        input_rule: the rule for the input after each token: a name in `modeling.input_rules`, or
             `package.module:Class`.
         input_rule_settings: the rule's own settings.
-        written_steps: whether the model writes its reasoning steps as text before the answer (CoT).
-        step_separator: text between written steps.
+        written_steps: whether the model generates an explicit chain of thought before the answer.
+        step_separator: text between the steps of an explicit chain.
         answer_marker: text before the answer.
-        chat_template: whether questions are laid out by the tokenizer's chat template.
+        chat_template: whether questions are formatted by the tokenizer's chat template.
         system_prompt: the system message of that template, or None.
         start_latent_token_id, end_latent_token_id: ids of the tokens around the latents.
-        eos_token_id: what ends an answer; any of them where it is a list.
-        lora: settings of the LoRA adapters in the backbone (`adapters.add_lora`); None without them, also
+        eos_token_id: ends an answer; any of them where it is a list.
+        lora: settings of the LoRA adapters in the backbone (`lora.add_lora`); None without adapters, also
             after they have been merged into the weights.
     """
 
@@ -212,8 +211,8 @@ class StepDecoderConfig(SavedConfig):
 
     Args:
         backbone_config: configuration of the causal language model.
-        latents_per_step: latent tokens that stand for one step.
-        latent_size: width of a latent token; None where it is the language model's own.
+        latents_per_step: latents of a step.
+        latent_size: width of a latent; None where it is the language model's.
         lora: settings of the LoRA adapters in the language model, as in `LatentReasonerConfig`.
     """
 

@@ -1,8 +1,9 @@
-"""Counter-based noise: every random number is a function of (key, counter), never of the batch around it.
+"""A counter-based random generator: each number is a function of (key, counter), never of the batch around
+it.
 
-A *key* follows from a seed, or from another key, by `derive`: a stream, which says what the numbers are for,
-and the indices that the stream has. The same key gives the same numbers whatever the batch size, the order of
-rows or the number of devices. The mixer is SplitMix64 (Steele, Lea & Flood 2014), in wrapping 64-bit integer
+`derive` makes a *key* from a seed or another key, a stream, which says what the numbers are for, and the
+indices of that stream. The same key gives the same numbers whatever the batch size, the order of rows or
+the number of devices. The mixer is SplitMix64 (Steele, Lea & Flood 2014), in wrapping 64-bit integer
 arithmetic on the tensor's own device.
 """
 
@@ -46,12 +47,12 @@ class Stream(IntEnum):
 
 
 def mix(values: torch.Tensor) -> torch.Tensor:
-    """SplitMix64's finaliser on an int64 tensor of any shape."""
+    """Applies SplitMix64's finaliser to an int64 tensor of any shape."""
     return _mix_(values.clone())
 
 
 def _mix_(values: torch.Tensor) -> torch.Tensor:
-    """`mix` in place."""
+    """Applies `mix` in place."""
     values.bitwise_xor_(_shift_right_(values.clone(), 30)).mul_(_MIX_1)
     values.bitwise_xor_(_shift_right_(values.clone(), 27)).mul_(_MIX_2)
     return values.bitwise_xor_(_shift_right_(values.clone(), 31))
@@ -93,14 +94,14 @@ def derive(
 
 
 def uniform(keys: torch.Tensor, *shape: int) -> torch.Tensor:
-    """Uniform numbers in (0, 1), float64, `[*keys.shape, *shape]`."""
+    """Draws uniform numbers in (0, 1), float64, `[*keys.shape, *shape]`."""
     counters = torch.arange(1, 1 + math.prod(shape), device=keys.device, dtype=torch.long) * _GOLDEN
     bits = mix(keys.unsqueeze(-1) + counters)
     return ((_shift_right_(bits, 12).double() + 0.5) * 2.0**-52).reshape(*keys.shape, *shape)
 
 
 def gaussian(keys: torch.Tensor, *shape: int) -> torch.Tensor:
-    """Standard normal numbers, float32, `[*keys.shape, *shape]`, by Box and Muller's transform."""
+    """Draws standard normal numbers, float32, `[*keys.shape, *shape]`, by the Box-Muller transform."""
     count = math.prod(shape)
     half = (count + 1) // 2
     pairs = uniform(keys, 2 * half)
@@ -111,33 +112,34 @@ def gaussian(keys: torch.Tensor, *shape: int) -> torch.Tensor:
 
 
 def gumbel(keys: torch.Tensor, count: int, first: int = 0) -> torch.Tensor:
-    """Standard Gumbel numbers of keys `[rows]`, those from the index `first` on: `[rows, count]`, float32.
+    """Draws standard Gumbel numbers of keys `[rows]`, from the index `first` on: `[rows, count]`, float32.
 
-    A number is -log(E), and E = -log(1 - w) is exponential for a uniform w. Large numbers come from w near 0,
-    where float32 is as precise as elsewhere; -log(-log(u)) would take them from u near 1, where it is coarse.
+    A number is -log(E), where E = -log(1 - w) is exponential for a uniform w. Large numbers come from w near
+    0, where float32 is precise; -log(-log(u)) would take them from u near 1, where float32 is coarse.
     """
     counters = torch.arange(first + 1, first + 1 + count, device=keys.device, dtype=torch.long) * _GOLDEN
     bits = _shift_right_(_mix_(keys.unsqueeze(-1) + counters), 11)
-    # At most 1 - 2**-24, the largest float32 below 1. In place, since each token needs a vocabulary's noise.
+    # At most 1 - 2**-24, the largest float32 below 1. In place: the noise of a token is as large as
+    # the vocabulary.
     uniform = bits.float().mul_(2.0**-53).add_(2.0**-54).clamp_(max=1 - 2.0**-24)
     return uniform.neg_().log1p_().neg_().log_().neg_()
 
 
 def slots(keys: torch.Tensor, num_slots: int, hidden_size: int) -> torch.Tensor:
-    """Standard normal noise of latent slots, `[rows, slots, hidden]`, a function of (key, slot) alone."""
+    """Draws the standard normal noise of latent slots, `[rows, slots, hidden]`; keys are `[rows]`."""
     slot = torch.arange(num_slots, device=keys.device)
     return gaussian(derive(keys.unsqueeze(1), Stream.LATENT, slot), hidden_size)
 
 
 @dataclass
 class Draws:
-    """What is random in each row's trajectory, as tables with rows first; None where nothing is.
+    """The random numbers, or the keys of them, of each row's trajectory; None where nothing is random.
 
     Attributes:
         latents: `[rows, slots, hidden]` float32, standard normal noise.
         stops: `[rows, steps]` int64, the keys of the stop decisions.
         tokens: `[rows, tokens]` int64, the keys of the answer tokens.
-        inputs: `[rows, tokens]` int64, the keys of what an input rule draws after each token.
+        inputs: `[rows, tokens]` int64, the keys of an input rule's draws after each token.
     """
 
     latents: torch.Tensor | None = None
@@ -149,12 +151,12 @@ class Draws:
 def thinking_draws(
     config: LatentReasonerConfig, keys: torch.Tensor, again: torch.Tensor | int = 0, latents: bool = True
 ) -> Draws:
-    """Makes what is random in chains of latents.
+    """Makes the random numbers of chains of latents.
 
     Args:
         config: of the reasoner.
         keys: `[rows]`, of the trajectories.
-        again: `[rows]` or one number, which repetition of the chain's stop decisions each row is.
+        again: `[rows]` or one number, the index of each row's repetition of the chain's stop decisions.
         latents: whether the latents are drawn.
     """
     steps = torch.arange(config.num_slots // config.latents_per_step, device=keys.device)
@@ -174,8 +176,8 @@ def token_draws(
     Args:
         keys: `[rows]`, of the trajectories.
         tokens: of each answer.
-        again, answer: `[rows]` or one number each, which repetition of the stop decisions, and which answer
-            of the chain, each row is.
+        again, answer: `[rows]` or one number each, the index of each row's repetition of the stop decisions,
+            and of its answer to the chain.
     """
     position = torch.arange(tokens, device=keys.device)
     again, answer = (
@@ -188,7 +190,7 @@ def token_draws(
 
 
 def columns(values: torch.Tensor, start: int | torch.Tensor, size: int) -> torch.Tensor:
-    """Takes `size` columns of `[rows, n, ...]` from `start` on, which is one for all rows or `[rows]`."""
+    """Returns `size` columns of `[rows, n, ...]` from `start` on, a number for all rows or `[rows]`."""
     if not isinstance(start, torch.Tensor):
         return values[:, start : start + size]
     at = start.unsqueeze(1) + torch.arange(size, device=values.device)
@@ -196,11 +198,11 @@ def columns(values: torch.Tensor, start: int | torch.Tensor, size: int) -> torch
 
 
 def of_same_norm(keys: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-    """Gaussian noise `[rows, slots, hidden]`, each slot with the norm of the latent there; keys `[rows]`."""
+    """Draws Gaussian noise `[rows, slots, hidden]` with the norm of each slot's latent; keys `[rows]`."""
     drawn = gaussian(keys, *latents.shape[1:])
     return drawn * (latents.norm(dim=-1, keepdim=True) / drawn.norm(dim=-1, keepdim=True))
 
 
 def _shift_right_(values: torch.Tensor, bits: int) -> torch.Tensor:
-    """Shifts in zeros, in place: torch's own shifts in the sign bit."""
+    """Shifts right in place and fills with zeros, where torch's own shift repeats the sign bit."""
     return values.bitwise_right_shift_(bits).bitwise_and_((1 << (64 - bits)) - 1)

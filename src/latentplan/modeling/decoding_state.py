@@ -1,8 +1,8 @@
-"""`DecodingState`: what a batch has read so far, its KV cache, and the inputs that are pending.
+"""`DecodingState`: the KV cache of a batch, its mask, and the inputs that are pending.
 
-Inputs are appended first and read together later, so the last latent and the text after it (or a question
-without latents and its text) go through the backbone in one pass. Masked columns are invisible to everything
-after them and have no position, so a row never depends on the rows beside it.
+Inputs are appended first and read together later, so that the last latent and the text after it (or a
+question without latents and its text) take one pass. Masked columns are invisible to all later ones and
+have no position, so a row never depends on the rows beside it.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from latentplan.modeling.backbones import body, takes_positions
-from latentplan.modeling.efficiency.gradient_checkpointing import RecomputableCache, recomputes
+from latentplan.modeling.efficiency.gradient_checkpointing import CheckpointedCache, is_checkpointed
 from latentplan.modeling.efficiency.kv_cache import GrowingLayer, Windows
 
 
 class Lookahead(Protocol):
-    """What a thinking process may ask of the sequence so far; it cannot change it."""
+    """The read-only view that a thinking process has of the sequence so far."""
 
     @property
     def rows(self) -> int:
-        """Rows of the batch."""
+        """The number of rows of the batch."""
 
     def hidden_before(self, drafts: torch.Tensor | None = None) -> torch.Tensor:
-        """Returns the last hidden states before each of the n + 1 next positions, `[rows, 1 + n, hidden]`.
+        """Computes the last hidden states before each of the n + 1 next positions, `[rows, 1 + n, hidden]`.
 
-        `drafts` `[rows, n, hidden]` stand at the first n of these positions, and are forgotten afterwards.
+        Args:
+            drafts: `[rows, n, hidden]`, inputs at the first n of these positions, which are forgotten
+                afterwards; None for n = 0.
         """
 
 
@@ -37,21 +39,22 @@ class DecodingState:
     """A growing batch of sequences.
 
     Args:
-        backbone: the causal language model that reads.
+        backbone: the causal language model.
         embeds: `[batch, n, hidden]` inputs that are pending.
         mask: `[batch, n]`, 1 where a column is visible.
 
     Attributes:
+        can_compact: whether finished rows can be dropped from the batch.
         last_hidden: `[batch, hidden]`, the last hidden state at the last column that was read, or None.
     """
 
-    can_shrink = True
+    can_compact = True
     last_hidden: torch.Tensor | None = None
 
     def __init__(self, backbone: PreTrainedModel, embeds: torch.Tensor, mask: torch.Tensor):
         self.backbone = backbone
         self.windows = Windows(backbone.config)
-        self.cache: Cache = RecomputableCache() if recomputes(backbone) else self.windows.new_cache()
+        self.cache: Cache = CheckpointedCache() if is_checkpointed(backbone) else self.windows.new_cache()
         self.mask = mask[:, :0]
         self.length = mask.new_zeros(mask.shape[0], 1)
         self.pending, self.pending_mask = embeds, mask
@@ -59,17 +62,17 @@ class DecodingState:
 
     @property
     def rows(self) -> int:
-        """Rows of the batch."""
+        """The number of rows of the batch."""
         return self.mask.shape[0]
 
     def append(self, embeds: torch.Tensor, mask: torch.Tensor | None = None) -> None:
-        """Appends inputs `[batch, n, hidden]` with their mask `[batch, n]` to what is pending.
+        """Appends inputs `[batch, n, hidden]` with their mask `[batch, n]` to the pending ones.
 
-        All columns are visible where there is no mask.
+        All columns are visible where `mask` is None.
         """
         if mask is None:
             mask = embeds.new_ones(embeds.shape[:2], dtype=torch.long)
-        # A node of its own: the gradients of a pass are summed before they meet those of other uses.
+        # A node of its own: the gradients of a pass are summed before those of other uses are added.
         embeds = embeds.view_as(embeds)
         if self.pending.shape[1] == 0:
             self.pending, self.pending_mask = embeds, mask
@@ -89,12 +92,12 @@ class DecodingState:
         """Reads pending and given inputs in one pass; see `Lookahead`.
 
         Args:
-            inputs: `[batch, n, hidden]`.
-            mask: `[batch, n]`; all are visible where it is None.
-            keep: whether the inputs stay read, instead of being forgotten.
+            inputs: `[batch, n, hidden]`; None for n = 0.
+            mask: `[batch, n]`; all columns are visible where it is None.
+            keep: whether the inputs stay in the sequence; else they are forgotten afterwards.
 
         Returns:
-            the last hidden states before each input and behind the last, `[batch, 1 + n, hidden]`.
+            The last hidden states before each input and after the last one, `[batch, 1 + n, hidden]`.
         """
         pending, count = self.pending.shape[1], 0 if inputs is None else inputs.shape[1]
         first = None if pending else self.last_hidden
@@ -111,10 +114,10 @@ class DecodingState:
         return hidden[:, -1 - count :]
 
     def truncate(self, columns: int) -> None:
-        """Forgets the last columns that were read; nothing may be pending."""
+        """Drops the last columns that were read; nothing may be pending."""
         self.length = self.length - self.mask[:, -columns:].sum(dim=1, keepdim=True)
         self.mask = self.mask[:, :-columns]
-        if isinstance(self.cache, RecomputableCache):
+        if isinstance(self.cache, CheckpointedCache):
             self.cache = self.cache.truncated(columns)
             return
         for layer in self.cache.layers:
@@ -122,7 +125,7 @@ class DecodingState:
 
     def _pass(self) -> torch.Tensor:
         embeds, _, positions = self.take_pending()
-        # Without them a model derives the same positions from the mask (BLOOM).
+        # A model that takes no positions derives the same ones from the mask (BLOOM).
         given = {"position_ids": positions} if self._takes_positions else {}
         hidden = body(self.backbone)(
             inputs_embeds=embeds.to(self._dtype),
@@ -131,23 +134,23 @@ class DecodingState:
             use_cache=True,
             **given,
         ).last_hidden_state
-        if isinstance(self.cache, RecomputableCache):
+        if isinstance(self.cache, CheckpointedCache):
             self.cache = self.cache.next_pass()
         return hidden
 
     def take_pending(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Takes what is pending, as read from now on: inputs, mask, and positions from 0 on, `[batch, n]`."""
+        """Returns pending inputs, their mask and positions (from 0), `[batch, n]`, and marks them as read."""
         embeds, mask = self.pending, self.pending_mask
-        counted = self.length + (mask.cumsum(dim=1) if mask.shape[1] > 1 else mask)
+        lengths = self.length + (mask.cumsum(dim=1) if mask.shape[1] > 1 else mask)
         self.mask = torch.cat([self.mask, mask], dim=1)
-        self.length = counted[:, -1:]
+        self.length = lengths[:, -1:]
         self.pending, self.pending_mask = embeds[:, :0], mask[:, :0]
-        return embeds, mask, (counted - 1).clamp(min=0)
+        return embeds, mask, (lengths - 1).clamp(min=0)
 
     def repeat(self, times: int) -> DecodingState:
-        """Returns a state with every row `times` over, row by row, for the samples of a group.
+        """Returns a state in which each row is repeated `times` times in a row, for the samples of a group.
 
-        It shares nothing that changes with this one; where `times` is 1, it is this one.
+        It shares no memory that changes with this state; where `times` is 1, it is this state.
         """
         if times == 1:
             return self
@@ -162,7 +165,7 @@ class DecodingState:
         return other
 
     def selected(self, rows: torch.Tensor) -> DecodingState:
-        """Returns a copy of some rows; for rollouts, which keep no gradients."""
+        """Returns a copy of some rows, `[n]` indices; for rollouts, which keep no gradients."""
         other = copy.copy(self)
         other.cache = copy.copy(self.cache)
         other.cache.layers = [_rows_of(layer, rows) for layer in self.cache.layers]
@@ -172,27 +175,27 @@ class DecodingState:
         return other
 
     def put_back(self, rows: torch.Tensor, other: DecodingState) -> None:
-        """Takes over what `other`, once `selected` from these rows, has read since and has pending.
+        """Adds the columns that `other`, a copy of these rows by `selected`, has read since, or has pending.
 
-        All other rows have masked columns there.
+        All other rows get masked columns there.
         """
         for layer, newer in zip(self.cache.layers, other.cache.layers, strict=True):
             _put_back(layer, rows, newer)
-        self.mask = _spread(other.mask, rows, self.mask)
+        self.mask = _scattered(other.mask, rows, self.mask)
         self.length[rows] = other.length
-        self.pending = _spread(other.pending, rows, self.pending[:, :0])
-        self.pending_mask = _spread(other.pending_mask, rows, self.pending_mask[:, :0])
+        self.pending = _scattered(other.pending, rows, self.pending[:, :0])
+        self.pending_mask = _scattered(other.pending_mask, rows, self.pending_mask[:, :0])
         if self.last_hidden is not None and other.last_hidden is not None:
             self.last_hidden = self.last_hidden.index_put((rows,), other.last_hidden)
 
     def view(self, rows: torch.Tensor) -> RowsView:
-        """Looks ahead from some rows only; nothing may be pending."""
+        """Returns a `Lookahead` of some rows, `[n]` indices; nothing may be pending."""
         return RowsView(self, rows)
 
     def pack(self) -> None:
-        """Moves each row's visible columns together at the end, and drops columns that no row needs.
+        """Moves each row's visible columns to the end, and drops columns that no row uses; for rollouts only.
 
-        Positions are counted from the mask, so a key may lie in any column; for rollouts only.
+        Positions are computed from the mask, so a key may be in any column.
         """
         order = self.mask.argsort(dim=1, stable=True)
         self.mask = self.mask.gather(1, order)
@@ -203,11 +206,11 @@ class DecodingState:
 
 
 class RowsView:
-    """A `Lookahead` from some rows: free where nothing is drafted, else their keys and values are copied.
+    """A `Lookahead` of some rows. Their keys and values are copied only where there are drafts.
 
     Args:
-        state: the whole batch, which has read everything.
-        index: `[rows]`, which of its rows.
+        state: of the whole batch, without pending inputs.
+        index: `[rows]`, indices of its rows.
     """
 
     def __init__(self, state: DecodingState, index: torch.Tensor):
@@ -216,11 +219,11 @@ class RowsView:
 
     @property
     def rows(self) -> int:
-        """Rows of the view."""
+        """The number of rows of the view."""
         return len(self.index)
 
     def hidden_before(self, drafts: torch.Tensor | None = None) -> torch.Tensor:
-        """As of `Lookahead`."""
+        """Computes hidden states as `Lookahead` says."""
         if drafts is None or not drafts.shape[1]:
             assert self.state.last_hidden is not None
             return self.state.last_hidden[self.index].unsqueeze(1)
@@ -235,8 +238,8 @@ def _truncate(layer: Any, columns: int) -> None:
         layer.keys, layer.values = layer.keys[..., :-columns, :], layer.values[..., :-columns, :]
 
 
-def _spread(part: torch.Tensor, rows: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
-    """`old` `[batch, n, ...]` with the columns of `part` after the n-th in `rows`, and zeros elsewhere."""
+def _scattered(part: torch.Tensor, rows: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+    """Appends the columns of `part` from the n-th on to `old` `[batch, n, ...]` in `rows`, else zeros."""
     new = part[:, old.shape[1] :]
     wide = new.new_zeros(old.shape[0], *new.shape[1:])
     wide[rows] = new
@@ -256,13 +259,13 @@ def _put_back(layer: Any, rows: torch.Tensor, newer: Any) -> None:
         layer.put_back(rows, newer)
     else:
         layer.keys, layer.values = (
-            _spread(new.transpose(1, 2), rows, old.transpose(1, 2)).transpose(1, 2)
+            _scattered(new.transpose(1, 2), rows, old.transpose(1, 2)).transpose(1, 2)
             for new, old in ((newer.keys, layer.keys), (newer.values, layer.values))
         )
 
 
 def _repeated(cache: Cache, times: int) -> Cache:
-    if isinstance(cache, RecomputableCache):
+    if isinstance(cache, CheckpointedCache):
         return cache.repeated(times)
     other = copy.copy(cache)
     other.layers = [_repeated_layer(layer, times) for layer in cache.layers]

@@ -1,10 +1,9 @@
-"""Where a latent token comes from, and where the chain of latents ends (arXiv:2601.21598, section 3).
+"""Latent heads, the stop head and the value head; densities and KL divergences of diagonal Gaussians.
 
-A latent head turns the backbone's last hidden state before a slot into a distribution over that slot's
-latent. Its linear maps on the way to the mean start orthogonal: three random square maps in a row would all
-but lose some directions of the hidden state, and the later stages then learn several times slower.
-
-Diagonal Gaussians over latent tokens: densities and divergences, in float32 whatever comes in.
+A latent head maps the backbone's last hidden state before a slot to the distribution of that slot's latent
+(arXiv:2601.21598, section 3). Its linear layers up to the mean are initialised orthogonal: three random
+square matrices in a row would almost lose some directions of the hidden state, and later stages would then
+learn several times slower. All heads, densities and divergences are computed in float32.
 """
 
 from __future__ import annotations
@@ -37,7 +36,12 @@ class LatentDistribution:
     log_variance: torch.Tensor | None = None
 
     def sample(self, noise: torch.Tensor | None, temperature: float | torch.Tensor = 1.0) -> torch.Tensor:
-        """Draws μ + temperature·σ·noise; a tensor of temperatures broadcasts. The mean without noise."""
+        """Computes μ + temperature·σ·noise, `[..., hidden]`, or μ where `noise` is None.
+
+        Args:
+            noise: standard normal numbers of the shape of `mean`, or None.
+            temperature: a number, or a tensor that broadcasts.
+        """
         cold = not isinstance(temperature, torch.Tensor) and temperature == 0
         if self.log_variance is None or noise is None or cold:
             return self.mean
@@ -45,7 +49,7 @@ class LatentDistribution:
 
 
 def full_precision(forward: Callable[[Any, torch.Tensor], Any]) -> Callable[[Any, torch.Tensor], Any]:
-    """A module's `forward` in float32, whatever the input's dtype is and whatever autocast says."""
+    """Makes a module's `forward` compute in float32, whatever the input's dtype and autocast."""
 
     @wraps(forward)
     def run(self: Any, inputs: torch.Tensor) -> Any:
@@ -56,10 +60,10 @@ def full_precision(forward: Callable[[Any, torch.Tensor], Any]) -> Callable[[Any
 
 
 class Linear(nn.Linear):
-    """A linear map in float32, also where an engine has cast its weights (DeepSpeed's bf16)."""
+    """A linear layer in float32, also where an engine has cast its weights (DeepSpeed's bf16)."""
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Float32 inputs `[..., in]` to `[..., out]`."""
+        """Maps float32 inputs `[..., in]` to `[..., out]`."""
         return linear(inputs, self.weight.float(), None if self.bias is None else self.bias.float())
 
 
@@ -67,7 +71,7 @@ class LayerNorm(nn.LayerNorm):
     """A layer norm in float32, also where an engine has cast its weights."""
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Float32 inputs `[..., hidden]` to the same shape."""
+        """Normalises float32 inputs `[..., hidden]`; the shape stays."""
         return F.layer_norm(inputs, self.normalized_shape, self.weight.float(), self.bias.float(), self.eps)
 
 
@@ -81,12 +85,12 @@ class HiddenStateHead(nn.Module):
 
     @full_precision
     def forward(self, hidden: torch.Tensor) -> LatentDistribution:
-        """Hidden states `[..., hidden]` to a point each."""
+        """Maps hidden states `[..., hidden]` to a point each."""
         return LatentDistribution(hidden)
 
 
 class PauseHead(nn.Module):
-    """Pause tokens (arXiv:2310.02226): one learned embedding, whatever was read before."""
+    """Pause tokens (arXiv:2310.02226): one learned embedding, whatever precedes it."""
 
     is_gaussian = False
 
@@ -96,7 +100,7 @@ class PauseHead(nn.Module):
 
     @full_precision
     def forward(self, hidden: torch.Tensor) -> LatentDistribution:
-        """Hidden states `[..., hidden]`, of which only the shape matters, to the same point each."""
+        """Returns the same point for each hidden state `[..., hidden]`, of which only the shape matters."""
         return LatentDistribution(self.embedding.float().expand_as(hidden))
 
 
@@ -112,7 +116,7 @@ class ProjectedHead(nn.Module):
 
     @full_precision
     def forward(self, hidden: torch.Tensor) -> LatentDistribution:
-        """Hidden states `[..., hidden]` to a point each."""
+        """Maps hidden states `[..., hidden]` to a point each."""
         return LatentDistribution(self.mean(self.trunk(hidden)))
 
 
@@ -128,12 +132,12 @@ class NormalisedHead(nn.Module):
 
     @full_precision
     def forward(self, hidden: torch.Tensor) -> LatentDistribution:
-        """Hidden states `[..., hidden]` to a point each."""
+        """Maps hidden states `[..., hidden]` to a point each."""
         return LatentDistribution(self.trunk(hidden))
 
 
 class GaussianHead(nn.Module):
-    """ATP-Latent's head: `Linear → GELU → Linear → LayerNorm`, then one linear map each for μ and log σ²."""
+    """ATP-Latent's head: `Linear → GELU → Linear → LayerNorm`, then a linear layer each for μ and log σ²."""
 
     is_gaussian = True
 
@@ -146,15 +150,15 @@ class GaussianHead(nn.Module):
 
     @full_precision
     def forward(self, hidden: torch.Tensor) -> LatentDistribution:
-        """Hidden states `[..., hidden]` to a Gaussian each."""
+        """Maps hidden states `[..., hidden]` to a Gaussian each."""
         features = self.trunk(hidden)
         return LatentDistribution(self.mean(features), self.log_variance(features))
 
 
 class EmbeddingHead(GaussianHead):
-    """CoLaR's head (arXiv:2505.16552): a Gaussian over latents as small as token embeddings.
+    """CoLaR's head (arXiv:2505.16552): a Gaussian over latents of the size of token embeddings.
 
-    It computes in units of `initial_scale`, the deviation of the embeddings.
+    It computes in units of `initial_scale`, the standard deviation of the embeddings.
     """
 
     def __init__(self, hidden_size: int, initial_scale: float, initial_log_variance: float):
@@ -163,16 +167,18 @@ class EmbeddingHead(GaussianHead):
 
     @full_precision
     def forward(self, hidden: torch.Tensor) -> LatentDistribution:
-        """Hidden states `[..., hidden]` to a Gaussian each."""
+        """Maps hidden states `[..., hidden]` to a Gaussian each."""
         features = self.trunk(hidden)
         log_variance = self.log_variance(features) + 2 * math.log(self.output_scale)
         return LatentDistribution(self.output_scale * self.mean(features), log_variance)
 
 
 class StopHead(nn.Module):
-    """Reads a latent token and says whether its slot is unused: logits `[..., 2]`, class 1 is 'stop'.
+    """A classifier of latents: is this slot unused? Class 1 is 'stop' (arXiv:2601.21598, section 3).
 
-    `latent_scale` is the size that latents have; they are divided by it.
+    Args:
+        hidden_size: width of the latents.
+        latent_scale: root mean square of the latents, which are divided by it.
     """
 
     def __init__(self, hidden_size: int, latent_scale: float = 1.0):
@@ -182,17 +188,17 @@ class StopHead(nn.Module):
 
     @full_precision
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents `[..., hidden]` to logits `[..., 2]`."""
+        """Maps latents `[..., hidden]` to logits `[..., 2]`."""
         return self.layers(latents / self.latent_scale)
 
 
 class ValueHead(nn.Module):
-    """Latent RL's judge (arXiv:2512.11816): how likely the answer after a latent is right, as a logit.
+    """Latent RL's value head (arXiv:2512.11816): the logit of a correct answer after a latent.
 
     Args:
-        hidden_size: width of what it reads.
+        hidden_size: width of its inputs.
         sizes: widths of its hidden layers; one of `hidden_size` by default. Published: 128, 32, 8.
-        activation: a name in `VALUE_HEAD_ACTIVATIONS`, behind each hidden layer. Published: relu.
+        activation: a name in `VALUE_HEAD_ACTIVATIONS`, after each hidden layer. Published: relu.
     """
 
     def __init__(self, hidden_size: int, sizes: Sequence[int] | None = None, activation: str = "gelu"):
@@ -205,7 +211,7 @@ class ValueHead(nn.Module):
 
     @full_precision
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """Latents or hidden states `[..., hidden]` to logits `[...]`."""
+        """Maps latents or hidden states `[..., hidden]` to logits `[...]`."""
         return self.layers(states).squeeze(-1)
 
 
@@ -238,7 +244,7 @@ LATENT_HEADS: dict[str, type[nn.Module]] = {
 
 
 def latent_head_class(name: str, source: CodeSource | None = None) -> type[nn.Module]:
-    """The head with this name: one of `LATENT_HEADS`, or somebody's own as `package.module:Class`.
+    """Finds the head with this name: one of `LATENT_HEADS`, or the user's own as `package.module:Class`.
 
     Args:
         name: of the head.
@@ -278,18 +284,21 @@ _LOG_TWO_PI = math.log(2 * math.pi)
 
 
 def gaussian_log_prob(z: Tensor, mean: Tensor, log_variance: Tensor, mask: Tensor | None = None) -> Tensor:
-    """log N(z; μ, diag σ²), the sum over dimensions, as in ATP-Latent: `[..., hidden]` to `[...]`, in nats.
+    """Computes log N(z; μ, diag σ²), the sum over dimensions, in nats: `[..., hidden]` to `[...]`.
 
-    `mask`, of the result's shape, sets unused slots to 0. For a score function `z` has to be detached.
+    Args:
+        z: `[..., hidden]`; detached for a score-function gradient.
+        mean, log_variance: `[..., hidden]`, μ and log σ².
+        mask: `[...]`; the result is 0 where it is 0.
     """
     return _masked(_gaussian_log_density(z, mean, log_variance).sum(dim=-1), mask)
 
 
 def gaussian_kl(mean_p: Tensor, log_variance_p: Tensor, mean_q: Tensor, log_variance_q: Tensor) -> Tensor:
-    """KL(p‖q) of diagonal Gaussians, per dimension: ½(log σ_q² − log σ_p² + (σ_p² + (μ_p − μ_q)²)/σ_q² − 1).
+    """Computes KL(p‖q) of diagonal Gaussians for each dimension, in nats; all are `[..., hidden]`.
 
-    `[..., hidden]` to the same shape, in nats. The KL to the reference policy is exact for latents, no
-    estimate.
+    It is ½(log σ_q² − log σ_p² + (σ_p² + (μ_p − μ_q)²)/σ_q² − 1). The KL of latents to the reference policy
+    is therefore exact, and not an estimate.
     """
     mean_p, log_variance_p = mean_p.float(), log_variance_p.float()
     mean_q, log_variance_q = mean_q.float(), log_variance_q.float()
@@ -299,9 +308,9 @@ def gaussian_kl(mean_p: Tensor, log_variance_p: Tensor, mean_q: Tensor, log_vari
 
 
 def standard_normal_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(μ, σ²)‖N(0, 1)) = ½(μ² + σ² − 1 − log σ²) per dimension: the VAE term of ATP-Latent.
+    """Computes KL(N(μ, σ²)‖N(0, 1)) = ½(μ² + σ² − 1 − log σ²) for each dimension, in nats.
 
-    `[..., hidden]` to the same shape, in nats.
+    It is the VAE term of ATP-Latent (L_KL); `[..., hidden]` to the same shape.
     """
     mean, log_variance = mean.float(), log_variance.float()
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)

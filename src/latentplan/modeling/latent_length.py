@@ -1,4 +1,4 @@
-"""How many latents a row has: given beforehand, or decided by the stop head at the first latent of a step."""
+"""The number of latents of a row: given, or decided by the stop head at the first latent of each step."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class StopDecision:
-    """What the stop head decided at the steps of a block, `[rows, steps]`; `[rows, steps, 2]` for logits.
+    """The decisions of the stop head at the steps of a block.
 
     Attributes:
-        stop: 1 where it stops.
-        mask: 1 where there was a decision: the row was unfinished, and nothing else decided.
-        log_prob: of the decision taken, 0 where there was none.
-        logits: of continue and stop.
+        stop: `[rows, steps]`, 1 where it stops.
+        mask: `[rows, steps]`, 1 where it decided: the row was unfinished, and its length was not given.
+        log_prob: `[rows, steps]`, log-probability of the decision; 0 where there was none.
+        logits: `[rows, steps, 2]`, of continue and stop.
     """
 
     names: ClassVar[tuple[str, ...]] = ("stop", "mask", "log_prob", "logits")
@@ -38,11 +38,11 @@ class LatentLength:
     """The length rule of a batch.
 
     Attributes:
-        mask: `[rows, slots]`, 1 for slots in use where lengths are known (training, replay, forced K); None
-            asks the stop head, or uses every slot where the model has none.
-        temperature: of the decisions; 0 stops where stopping is the more probable.
-        keys: `[rows, steps]` int64, of decisions that are drawn; None draws nothing.
-        at_least: `[rows]` steps at which nothing stops the row (after an edit), or None.
+        mask: `[rows, slots]`, 1 for slots in use where lengths are known (training, scoring, forced K); None
+            leaves them to the stop head, or uses every slot where the model has none.
+        temperature: of the decisions; 0 stops where stopping is more probable.
+        keys: `[rows, steps]` int64, of sampled decisions; None samples nothing.
+        at_least: `[rows]`, the number of steps before which the row does not stop (after an edit), or None.
     """
 
     mask: torch.Tensor | None = None
@@ -51,11 +51,11 @@ class LatentLength:
     at_least: torch.Tensor | None = None
 
     def slots(self, config: LatentReasonerConfig) -> int:
-        """Slots that are computed."""
+        """Returns the number of slots that are computed."""
         return config.num_slots if self.mask is None else self.mask.shape[1]
 
     def rows(self, index: torch.Tensor | slice) -> LatentLength:
-        """The rule of some rows."""
+        """Returns the rule of some rows."""
         if isinstance(index, slice):
             return self
         chosen: dict[str, Any] = {
@@ -71,11 +71,11 @@ class LatentLength:
         Args:
             model: the reasoner.
             latents: `[rows, size, hidden]`.
-            start: the block's first slot, one or `[rows]`.
+            start: the block's first slot, a number or `[rows]`.
             alive: `[rows]`, 1 for unfinished rows.
 
         Returns:
-            1 for slots in use, `[rows, size]`, and what the stop head decided; None where it was not asked.
+            1 for slots in use, `[rows, size]`, and the stop head's decision, or None where it made none.
         """
         size = latents.shape[1]
         if self.mask is not None:
@@ -90,7 +90,7 @@ class LatentLength:
         free = torch.ones_like(number)
         if self.at_least is not None:
             free = free * (number >= self.at_least.unsqueeze(1))
-        if isinstance(first, torch.Tensor):  # nothing is decided in the middle of a step
+        if isinstance(first, torch.Tensor):  # there is no decision within a step
             free = free * (first % step == 0)
         stop = self._stop(logits, number) * free
         after = alive.unsqueeze(1) * (1 - stop).cumprod(dim=1)
@@ -101,7 +101,7 @@ class LatentLength:
         return mask, StopDecision(stop * before, decided, log_prob, logits)
 
     def _stop(self, logits: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
-        """1 where the stop head stops, `[rows, steps]`, at steps of these numbers, `[rows, steps]`."""
+        """Decides for each step whether to stop, `[rows, steps]`; `number` `[rows, steps]` are the steps."""
         keys = None if self.keys is None else self.keys.gather(1, number).flatten()
         temperature = self.temperature
         if isinstance(temperature, torch.Tensor):

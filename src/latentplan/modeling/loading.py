@@ -37,7 +37,7 @@ class LoadedModel:
 
 
 def find_model(folder: str | os.PathLike) -> Path:
-    """The folder itself, or the `model` folder of a run.
+    """Returns the folder itself, or the `model` folder of a run.
 
     Raises:
         DamagedModelError: one of them holds a model whose config.json is missing or damaged.
@@ -77,9 +77,9 @@ def load_model(
         folder: a run or a model folder.
         trust_remote_code: whether code may run that the folder names: its maker's latent head or method, an
             attention kernel of the hub, a tokenizer's own class. Each is logged before it runs.
-        sound: whether the parts are checked against each other and the model is run once; a run that has just
-            written them need not.
-        options: go to the reasoner's `from_pretrained`.
+        sound: whether the parts are checked against each other and the model is run once; not needed right
+            after saving.
+        options: are passed to the reasoner's `from_pretrained`.
 
     Raises:
         CheckpointMismatchError: its weights are not those that its configuration describes.
@@ -107,7 +107,7 @@ def load_model(
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder. Raises DamagedModelError where a file of it is missing or damaged."""
+    """Loads the tokenizer of a model folder. Raises DamagedModelError where a file is missing or damaged."""
     try:
         with blamed_on(folder, "its tokenizer cannot be loaded"):
             return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
@@ -119,10 +119,10 @@ def load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizer
 
 
 def processor_of(config: LatentReasonerConfig, tokenizer: PreTrainedTokenizerBase) -> ProblemProcessor:
-    """The processor that a reasoner's configuration describes.
+    """Makes the processor that a reasoner's configuration describes.
 
     Raises:
-        ValueError: it wants a chat template, and the tokenizer has none.
+        ValueError: the configuration has a chat template, and the tokenizer has none.
     """
     chat = ChatTemplate(tokenizer, config.system_prompt) if config.chat_template else None
     return ProblemProcessor(tokenizer, config.step_separator, config.answer_marker, chat)

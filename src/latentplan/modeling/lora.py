@@ -1,10 +1,10 @@
-"""LoRA adapters in a backbone (arXiv:2106.09685), through peft; peft is imported where it is needed.
+"""LoRA adapters in a backbone (arXiv:2106.09685), by peft, which is imported only where it is needed.
 
-Adapters are part of a checkpoint while a run goes on, described by `LatentReasonerConfig.lora`; a finished
-model has them merged into its weights, so that it needs no peft.
+During a run adapters are part of its checkpoints and are described by `LatentReasonerConfig.lora`. In a
+finished model they are merged into the weights, so that it does not need peft.
 
 An adapter changes one layer. Where that layer shares its weight with another, as tied embeddings do, each
-gets a weight of its own: merged into a shared one, the adapter would change both.
+gets a weight of its own: merged into a shared weight, the adapter would change both layers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ADAPTER_PARTS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lo
 
 
 def peft_package() -> ModuleType:
-    """The peft package. Raises ImportError with what to install."""
+    """Imports the peft package. Raises ImportError with what to install."""
     try:
         import peft
     except ImportError as error:
@@ -38,10 +38,11 @@ def peft_package() -> ModuleType:
 
 
 def add_lora(backbone: PreTrainedModel, settings: Mapping[str, Any]) -> None:
-    """Puts LoRA adapters into `backbone`, in float32, and freezes everything else in it.
+    """Adds LoRA adapters to `backbone`, in float32, and freezes all other weights.
 
     Tied embeddings of which one gets adapters are untied first, with a warning: peft trains each layer's
-    adapters by themselves, so that input and output would be one table no longer once they are merged.
+        adapters
+    separately, so that input and output embeddings would differ once the adapters are merged.
 
     Args:
         backbone: the causal language model, changed in place.
@@ -73,7 +74,7 @@ def add_lora(backbone: PreTrainedModel, settings: Mapping[str, Any]) -> None:
 
 
 def _check_targets(backbone: PreTrainedModel, targets: Any) -> None:
-    """Refuses names of modules that do not exist, which peft passes over if another name does."""
+    """Refuses names of modules that do not exist, which peft ignores where another name exists."""
     names = [name for name, _ in backbone.named_modules()]
     unknown = [
         target
@@ -88,7 +89,7 @@ def _check_targets(backbone: PreTrainedModel, targets: Any) -> None:
 
 
 def _shared_with_adapted(backbone: PreTrainedModel) -> list[str]:
-    """Names of the adapted layers whose own weight is another layer's too."""
+    """Returns the names of the adapted layers that share their weight with another layer."""
     owners: dict[int, set[str]] = {}
     for name, parameter in backbone.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), set()).add(name)
@@ -105,7 +106,7 @@ def _shared_with_adapted(backbone: PreTrainedModel) -> list[str]:
 
 @torch.no_grad()
 def untie(backbone: PreTrainedModel) -> None:
-    """Gives each layer that shares a parameter with another its own copy, here and in the configuration."""
+    """Gives each layer that shares a parameter its own copy, and says so in the configuration."""
     known: set[int] = set()
     for name, parameter in list(backbone.named_parameters(remove_duplicate=False)):
         if id(parameter) in known:
@@ -117,16 +118,17 @@ def untie(backbone: PreTrainedModel) -> None:
 
 
 def set_tied(backbone: PreTrainedModel, tied: bool) -> None:
-    """Says in a model's configuration whether its embeddings are one table."""
+    """Sets in a model's configuration whether its embeddings are tied."""
     for config in (backbone.config, backbone.config.get_text_config(decoder=True)):
         config.tie_word_embeddings = tied
     backbone.all_tied_weights_keys = backbone.get_expanded_tied_weights_keys(all_submodels=True)
 
 
 def _linear_names(backbone: PreTrainedModel) -> list[str]:
-    """Last parts of the names of all linear maps but the output layer (peft's 'all-linear').
+    """Returns the last parts of the names of all linear layers but the output layer (peft's 'all-linear').
 
-    Routers of experts are left alone: Llama 4's is a linear map that gives a tuple, which peft cannot adapt.
+    Routers of experts are left out: Llama 4's is a linear layer that returns a tuple, which peft cannot
+        adapt.
     """
     from transformers.pytorch_utils import Conv1D
 
@@ -143,7 +145,7 @@ def _linear_names(backbone: PreTrainedModel) -> list[str]:
 
 
 def _adapted(backbone: PreTrainedModel) -> Iterator[tuple[str, Any]]:
-    """The layers that peft has put in the place of others, outermost, with their names."""
+    """Yields the outermost layers that peft has inserted, with their names."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
@@ -157,7 +159,7 @@ def _adapted(backbone: PreTrainedModel) -> Iterator[tuple[str, Any]]:
 
 @torch.no_grad()
 def merge_lora(backbone: PreTrainedModel) -> None:
-    """Adds every adapter to the weights that it adapts, and takes the adapters out; other layers stay."""
+    """Merges every adapter into the weights that it adapts, and removes the adapters."""
     if _shared_with_adapted(backbone):
         untie(backbone)
     for name, layer in list(_adapted(backbone)):
@@ -167,8 +169,8 @@ def merge_lora(backbone: PreTrainedModel) -> None:
 
 
 def _merged(layer: Any) -> nn.Module:
-    """The layer without its adapter, which has become part of the weights."""
-    if hasattr(layer, "unload_and_optionally_merge_module"):  # trained whole, or some of its rows
+    """Returns the layer without its adapter, which is merged into the weights."""
+    if hasattr(layer, "unload_and_optionally_merge_module"):  # fully trained, or some of its rows
         return layer.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None)
     layer.merge(safe_merge=True)
     return layer.get_base_layer()

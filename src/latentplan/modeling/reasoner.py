@@ -1,4 +1,4 @@
-"""`LatentReasoner`: any causal language model that reasons in continuous latent tokens before it writes."""
+"""`LatentReasoner`: a causal language model that reasons in continuous latents before it generates text."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class LatentReasoner(SavedModel):
     config: LatentReasonerConfig
     base_model_prefix = ""
     supports_gradient_checkpointing = True
-    # Latents and stops are computed in float32 whatever the backbone's dtype; adapters are trained in it.
+    # Latents and stop logits are computed in float32 whatever the backbone's dtype; adapters are trained in
+    # it.
     _keep_in_fp32_modules_strict = ["latent_head", "stop_head", *ADAPTER_PARTS]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -78,7 +79,7 @@ class LatentReasoner(SavedModel):
             init.normal_(module.embedding, std=std)
 
     def get_input_embeddings(self) -> nn.Module:
-        """The backbone's token embeddings."""
+        """Returns the backbone's token embeddings."""
         return self.backbone.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -86,15 +87,15 @@ class LatentReasoner(SavedModel):
         self.backbone.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
-        """The backbone's output layer."""
+        """Returns the backbone's output layer."""
         return self.backbone.get_output_embeddings()
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Token ids `[batch, tokens]` to input embeddings `[batch, tokens, hidden]`."""
+        """Maps token ids `[batch, tokens]` to input embeddings `[batch, tokens, hidden]`."""
         return self.get_input_embeddings()(ids)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Last hidden states `[..., hidden]` to float32 logits `[..., vocabulary]`."""
+        """Maps last hidden states `[..., hidden]` to float32 logits `[..., vocabulary]`."""
         return finish_logits(self.backbone.config, self.get_output_embeddings()(hidden))
 
     def start(self, question_ids: torch.Tensor, question_mask: torch.Tensor) -> DecodingState:
@@ -102,7 +103,7 @@ class LatentReasoner(SavedModel):
         return DecodingState(self.backbone, self.embed(question_ids), question_mask)
 
     def set_input_rule(self, name: str, settings: dict[str, Any] | None = None) -> None:
-        """Changes what is read after each token of text, here and in what is saved.
+        """Changes the rule for the next input, here and in the configuration that is saved.
 
         Raises:
             ValueError: there is no such rule, or it has no such settings.
@@ -116,14 +117,14 @@ class LatentReasoner(SavedModel):
         return self.thinking.draws(self)
 
     def end_latent(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The embedding of `<|end-latent|>`, `[rows, 1, hidden]`, and its mask."""
+        """Returns the embedding of `<|end-latent|>`, `[rows, 1, hidden]`, and its mask, `[rows, 1]`."""
         ids = torch.full((rows, 1), cast(int, self.config.end_latent_token_id), device=self.device)
         return self.embed(ids), torch.ones_like(ids)
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> Any:
-        """The plain language model underneath, without latents (used by tools that expect a causal LM)."""
+        """Runs the backbone without latents, for tools that expect a causal language model."""
         return self.backbone(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
 
 

@@ -1,4 +1,4 @@
-"""What saved models have in common: strict loading, and folders that plain transformers can load."""
+"""The base classes of saved models: strict loading, and folders that plain transformers can load."""
 
 from __future__ import annotations
 
@@ -56,14 +56,19 @@ _FOR_CONFIG = {
 
 
 class CheckpointMismatchError(ValueError):
-    """A checkpoint holds other tensors than its configuration describes; the message names them."""
+    """A checkpoint does not hold the tensors that its configuration describes; the message names them."""
 
 
 class SavedConfig(PreTrainedConfig):
-    """A configuration that says where its code is; `auto_classes` is set by each kind.
+    """A configuration that says where its code is.
 
-    One that was read from a checkpoint knows so: `code_source` is the checkpoint, and the code that it names
-    needs the user's trust. One that was made in Python is the user's own, and `code_source` is None.
+    A configuration that was read from a checkpoint has that checkpoint as its `code_source`, and the code
+    that it names needs the user's trust. One that was made in Python is the user's own, and its
+    `code_source` is None.
+
+    Attributes:
+        auto_classes: transformers' auto classes and the names of ours.
+        rules: of the values that a file may set.
     """
 
     auto_classes: ClassVar[dict[str, str]] = {}
@@ -91,7 +96,7 @@ class SavedConfig(PreTrainedConfig):
     def from_pretrained(  # type: ignore[override]
         cls, pretrained_model_name_or_path: Any, **kwargs: Any
     ) -> Any:
-        """As transformers'.
+        """Reads a configuration as transformers does.
 
         Raises:
             DamagedModelError: the folder holds no valid configuration of this kind; says what is wrong.
@@ -106,7 +111,7 @@ class SavedConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As transformers', which calls it with what it has read from a checkpoint.
+        """Makes a configuration as transformers does, of the values that it has read from a checkpoint.
 
         Raises:
             InvalidConfigError: a setting has the wrong type or is out of range; names it.
@@ -122,11 +127,11 @@ class SavedConfig(PreTrainedConfig):
 
     @classmethod
     def from_json_file(cls, json_file: str | os.PathLike) -> Any:
-        """As transformers'; the file is a checkpoint's."""
+        """Reads a checkpoint's file as transformers does."""
         return cls.from_dict(cls._dict_from_json_file(json_file))
 
     def to_dict(self) -> dict[str, Any]:
-        """The values to save, with the `auto_map` by which transformers finds the code file."""
+        """Returns the values to save, with the `auto_map` by which transformers finds the code file."""
         module = CODE_FILE.removesuffix(".py")
         names = {auto: f"{module}.{name}" for auto, name in self.auto_classes.items()}
         values = super().to_dict()
@@ -140,7 +145,7 @@ class SavedConfig(PreTrainedConfig):
 
 
 class SavedModel(PreTrainedModel):
-    """A model that loads whole or not at all, and whose folder plain transformers can load.
+    """A model that is loaded completely or not at all, and whose folder plain transformers can load.
 
     Raises:
         UntrustedCodeError: the configuration is of a checkpoint that names an attention kernel of the hub.
@@ -154,7 +159,8 @@ class SavedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **options: Any) -> Any:
-        """As transformers', but strict, and code that the checkpoint names runs only where it is trusted.
+        """Loads a model as transformers does, but strictly; runs code of the checkpoint only if it is
+        trusted.
 
         Args:
             pretrained_model_name_or_path, args, options: as transformers'; `trust_remote_code` (False) lets
@@ -182,7 +188,7 @@ class SavedModel(PreTrainedModel):
         return (model, info) if wants_info else model
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **options: Any) -> Any:
-        """As transformers', and the file through which its auto classes find latentplan."""
+        """Saves a model as transformers does, with the file by which its auto classes find latentplan."""
         saved = super().save_pretrained(save_directory, *args, **options)
         if options.get("is_main_process", True):
             write_atomically(Path(save_directory) / CODE_FILE, CODE)
@@ -194,7 +200,7 @@ class SavedModel(PreTrainedModel):
 
 
 def check_folder(folder: Path, config: PreTrainedConfig, build: Callable[[], nn.Module]) -> None:
-    """Refuses a damaged folder before its weights are read, and one whose weights are not of this model.
+    """Refuses a damaged folder, or one with the weights of another model, before weights are read.
 
     Args:
         folder: of the checkpoint.
@@ -211,7 +217,7 @@ def check_folder(folder: Path, config: PreTrainedConfig, build: Callable[[], nn.
 
 
 def _config_of(model_class: type[SavedModel], name: Any, options: dict[str, Any]) -> SavedConfig:
-    """The configuration to load with: as given, else the checkpoint's own; takes its part of `options`."""
+    """Returns the given configuration or else the checkpoint's; removes its part from `options`."""
     trusted = bool(options.pop("trust_remote_code", False))
     config = options.get("config")
     if isinstance(config, SavedConfig):
@@ -242,7 +248,7 @@ def _check(name: Any, info: dict[str, Any]) -> None:
 def mismatches(
     missing: Iterable[str], unexpected: Iterable[str], shapes: Iterable[str], unreadable: Iterable[str] = ()
 ) -> str:
-    """What is wrong with the tensors of a checkpoint, by name and in words; empty where nothing is."""
+    """Says what is wrong with the tensors of a checkpoint, by name; empty where nothing is."""
     problems = {
         "missing": sorted(missing),
         "unexpected": sorted(unexpected),

@@ -1,7 +1,7 @@
-"""`StepDecoder`: reads the latents of one step and writes that step as text (SIM-CoT, arXiv:2509.20317).
+"""`StepDecoder`: decodes the latents of one step to that step's text (SIM-CoT, arXiv:2509.20317).
 
-Any causal language model with the reasoner's tokenizer will do; where it is narrower or wider than the
-reasoner, a linear map brings the latents to its width.
+It is any causal language model with the reasoner's tokenizer; where its width is not the reasoner's, a
+linear layer projects the latents.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from latentplan.modeling.token_loop import write
 
 
 class LatentProjection(Linear):
-    """Latents `[..., latent_size]` to the decoder's width, in float32."""
+    """A linear layer from latents `[..., latent_size]` to the decoder's width, in float32."""
 
     @full_precision
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The linear map, in float32."""
+        """Projects latents `[..., latent_size]` to `[..., hidden]` in float32."""
         return super().forward(inputs)
 
 
 class StepDecoder(SavedModel):
-    """A causal language model whose prefix is a step's latent tokens.
+    """A causal language model whose prefix is the latents of a step.
 
     Args:
-        config: which language model.
+        config: of the language model.
         backbone: a causal language model to build on; made from `config.backbone_config` where it is None.
     """
 
@@ -64,33 +64,33 @@ class StepDecoder(SavedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """The backbone initialises itself."""
+        """Initialises the projection; the backbone initialises itself."""
         if isinstance(module, LatentProjection):
             init.orthogonal_(module.weight)
             init.zeros_(module.bias)
 
     def read(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents `[..., latent_size]` as the language model's input embeddings, `[..., hidden]`."""
+        """Maps latents `[..., latent_size]` to the language model's input embeddings, `[..., hidden]`."""
         return latents if self.projection is None else self.projection(latents)
 
     def get_input_embeddings(self) -> nn.Module:
-        """The language model's token embeddings."""
+        """Returns the language model's token embeddings."""
         return self.backbone.get_input_embeddings()
 
     def get_output_embeddings(self) -> nn.Module:
-        """The language model's output layer."""
+        """Returns the language model's output layer."""
         return self.backbone.get_output_embeddings()
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Last hidden states `[..., hidden]` to float32 logits `[..., vocabulary]`."""
+        """Maps last hidden states `[..., hidden]` to float32 logits `[..., vocabulary]`."""
         return finish_logits(self.backbone.config, self.get_output_embeddings()(hidden))
 
     def hidden_states(self, latents: torch.Tensor, step_ids: torch.Tensor) -> torch.Tensor:
-        """The last hidden state before each token of a step, given its latents and the tokens before it.
+        """Computes the last hidden state before each token of a step, given its latents and earlier tokens.
 
         Args:
             latents: `[pairs, latents_per_step, latent_size]`.
-            step_ids: `[pairs, step]`, right-padded (a causal model never looks at padding on the right).
+            step_ids: `[pairs, step]`, right-padded (a causal model does not attend to padding on the right).
 
         Returns:
             `[pairs, step, hidden]`.
@@ -102,19 +102,19 @@ class StepDecoder(SavedModel):
         return hidden[:, latents.shape[1] - 1 :]
 
     def forward(self, latents: torch.Tensor, step_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        """Logits `[pairs, step, vocabulary]` of each token of a step; the arguments as `hidden_states`."""
+        """Computes the logits of each token of a step, `[pairs, step, vocabulary]`; see `hidden_states`."""
         return self.logits(self.hidden_states(latents, step_ids))
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, max_new_tokens: int = 64) -> torch.Tensor:
-        """Greedy text of each step, with a KV cache.
+        """Decodes the latents of each step greedily, with a KV cache.
 
         Args:
             latents: `[pairs, latents_per_step, latent_size]`.
             max_new_tokens: tokens at most.
 
         Returns:
-            ids `[pairs, up to max_new_tokens]`; after the first eos, padding.
+            Token ids, `[pairs, up to max_new_tokens]`, with padding after the first eos.
         """
         if not len(latents):
             return torch.zeros(0, 0, dtype=torch.long, device=latents.device)
@@ -127,7 +127,7 @@ class StepDecoder(SavedModel):
 
 
 class _Greedy:
-    """A decoder whose most probable token alone is wanted: its logits need no scale and no float32 copy."""
+    """A step decoder for greedy decoding alone, whose logits need no scale and no float32 copy."""
 
     def __init__(self, decoder: StepDecoder):
         self.config, self.get_input_embeddings = decoder.config, decoder.get_input_embeddings

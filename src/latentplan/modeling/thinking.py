@@ -1,8 +1,8 @@
 """The thinking process: the code that turns hidden states into latents.
 
 A process draws the next block of latents. It may look ahead in the decoding state and never changes it; the
-loops append what was drawn: `think` (training, rollouts, replay, interventions, traces), and continuous
-batching. A model's configuration names its process, so that what is trained is what is rolled out.
+loops append the block: `think` (training, rollouts, scoring, interventions, traces), and continuous
+batching. A model's configuration names its process, so that training and rollouts use the same one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from latentplan.common.plugin_settings import NoSettings
 from latentplan.common.plugins import CodeSource, import_named, names_own_code, settings_from
 from latentplan.modeling.counter_rng import Draws, columns, slots
 from latentplan.modeling.decoding_state import DecodingState, Lookahead
-from latentplan.modeling.efficiency.batch_compaction import ActiveRows, laid_out
+from latentplan.modeling.efficiency.batch_compaction import UnfinishedRows, lay_out
 from latentplan.modeling.latent_heads import LatentDistribution, gaussian_log_prob, is_gaussian
 from latentplan.modeling.latent_length import LatentLength, StopDecision
 from latentplan.modeling.sampling import Temperature
@@ -31,15 +31,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class Given:
-    """Latents that are not drawn.
+    """Latents that are given instead of drawn.
 
-    They have two meanings, which differ where a process drafts: *observed* latents are what the policy drew
-    (scoring), so drafts are the policy's own; *clamped* ones are an intervention, which drafts see as well.
+    They have two meanings, which differ where a process makes drafts: *observed* latents were drawn by the
+        policy
+    (scoring), so drafts are those of the policy; *clamped* latents are an intervention, which drafts
+    contain, too.
 
     Attributes:
         latents: `[rows, slots, hidden]`.
-        mask: bool `[rows, slots]`, which are given; None where all are.
-        clamped: bool `[rows, slots]`, which of them are interventions; None where none is.
+        mask: bool `[rows, slots]`, true for given latents; None where all are given.
+        clamped: bool `[rows, slots]`, true for interventions; None where there are none.
     """
 
     latents: Tensor
@@ -48,20 +50,20 @@ class Given:
 
     @classmethod
     def observed(cls, latents: Tensor, clamped: Tensor | None = None) -> Given:
-        """A whole recorded chain, of which some latents may have been interventions."""
+        """Returns a recorded chain, in which some latents may have been interventions."""
         return cls(latents, None, clamped)
 
     @classmethod
     def intervened(cls, latents: Tensor, mask: Tensor) -> Given:
-        """Some latents from outside; the others follow from them."""
+        """Returns latents of which those under `mask` are interventions; the others are drawn."""
         return cls(latents, mask, mask)
 
     def rows(self, index: Tensor | slice) -> Given:
-        """Those of some rows."""
+        """Returns the given latents of some rows."""
         return self._each(lambda part: part[index])
 
     def block(self, start: int | Tensor, size: int) -> Given:
-        """The slots `[start, start + size)` of each row."""
+        """Returns the slots `[start, start + size)` of each row."""
         return self._each(lambda part: columns(part, start, size))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Given:
@@ -69,7 +71,7 @@ class Given:
         return Given(change(self.latents), mask, clamped)
 
     def in_drafts(self) -> Given | None:
-        """What stands in drafts too."""
+        """Returns the latents that drafts contain, too: the interventions."""
         return None if self.clamped is None else Given(self.latents, self.clamped, self.clamped)
 
     def put(self, latents: Tensor) -> Tensor:
@@ -80,12 +82,13 @@ class Given:
 
 @dataclass
 class Block:
-    """Some latents of each row, drawn together.
+    """Latents of each row that are drawn together.
 
     Attributes:
         latents: `[rows, size, hidden]` float32, drawn or given.
-        distribution: of each latent, also where it was given.
-        hidden: `[rows, size, hidden]`, the backbone's hidden states that the distributions follow from.
+        distribution: of each latent, including given ones.
+        hidden: `[rows, size, hidden]`, the backbone's hidden states from which the distributions are
+            computed.
     """
 
     latents: Tensor
@@ -94,24 +97,26 @@ class Block:
 
 
 class ThinkingProcess(nn.Module):
-    """Base class; a process may have parameters, which are saved and trained as `reasoner.thinking`.
+    """Base class of thinking processes.
+
+    A process may have parameters, which are saved and trained as `reasoner.thinking`.
 
     Attributes:
         settings_class: the dataclass of its settings, an instance of which `__init__` gets. A process without
             one gets its settings as keyword arguments.
-        one_pass: whether given latents can all be read in one pass, because a latent depends on nothing
-            but the sequence before it.
+        one_pass: whether given latents can be read in one pass, because a latent depends only on the sequence
+            before it.
     """
 
     settings_class: ClassVar[type] = NoSettings
     one_pass = False
 
     def block_size(self, config: LatentReasonerConfig) -> int:
-        """Latents that are drawn together: a divisor of `num_slots`, a multiple or divisor of a step's."""
+        """Returns the number of latents of a block: a divisor of `num_slots`, a multiple or divisor of c."""
         return 1
 
     def draft_columns(self, slots: int, latents_per_step: int) -> int:
-        """Columns that the backbone reads beside `slots` latents themselves, for estimates of FLOPs."""
+        """Counts the draft columns that the backbone reads for `slots` latents, to estimate FLOPs."""
         return 0
 
     def next_block(
@@ -128,20 +133,20 @@ class ThinkingProcess(nn.Module):
         Args:
             model: the reasoner, with its heads and embeddings.
             state: the sequence so far.
-            size: latents to draw; fewer than `block_size` where no more slots are left.
+            size: number of latents; less than `block_size` where fewer slots are left.
             noise: `[rows, size, hidden]`, standard normal; None uses the means.
             temperature: scale of σ.
-            given: latents of this block that are not drawn.
+            given: latents of this block that are given.
         """
         raise NotImplementedError
 
     def distribution(self, model: LatentReasoner, hidden: Tensor) -> LatentDistribution:
-        """Maps hidden states `[..., hidden]` to the distribution of a latent each."""
+        """Maps hidden states `[..., hidden]` to one latent distribution each."""
         assert model.latent_head is not None
         return model.latent_head(hidden)
 
     def draws(self, model: LatentReasoner) -> bool:
-        """Whether latents are drawn from Gaussians, and not deterministic; as the latent head says."""
+        """Says whether latents are drawn from Gaussians, and not deterministic; the latent head decides."""
         return model.latent_head is not None and is_gaussian(model.latent_head, model.config.hidden_size)
 
     def draw(
@@ -152,9 +157,9 @@ class ThinkingProcess(nn.Module):
         temperature: Temperature,
         given: Given | None,
     ) -> Block:
-        """Draws a latent from each hidden state `[rows, n, hidden]`, and puts given ones in their slots."""
+        """Draws a latent from each hidden state `[rows, n, hidden]`, and inserts the given latents."""
         if hidden.shape[1] == 1:
-            # As a matrix: a strided [rows, 1, hidden] goes to another kernel, which rounds otherwise.
+            # As a matrix: a strided [rows, 1, hidden] selects another kernel, which rounds differently.
             flat = self.distribution(model, hidden[:, 0])
             distribution = LatentDistribution(
                 flat.mean.unsqueeze(1),
@@ -179,14 +184,14 @@ class ThinkingProcess(nn.Module):
     ) -> LatentChain:
         """Reads recorded latents and computes the distribution of each under `model`.
 
-        The latents are read then, or pending.
+        Afterwards the latents are read or pending in `state`.
 
         Args:
             model: the reasoner.
-            state: the question.
+            state: of the questions.
             latents: `[rows, slots, hidden]`.
             mask: `[rows, slots]`, 1 where a slot is in use.
-            clamped: as of `Given`.
+            clamped: bool `[rows, slots]`, true for interventions; None where there are none.
         """
         if not self.one_pass:
             return think(model, state, LatentLength(mask), Draws(), 0.0, Given.observed(latents, clamped))
@@ -198,7 +203,7 @@ class ThinkingProcess(nn.Module):
 
 
 class Sequential(ThinkingProcess):
-    """One latent after another, each from the hidden state before it (ATP-Latent, Coconut, CODI, CoLaR)."""
+    """One latent after another, each from the hidden state before it (Coconut, CODI, CoLaR, ATP-Latent)."""
 
     one_pass = True
 
@@ -211,7 +216,7 @@ class Sequential(ThinkingProcess):
         temperature: Temperature,
         given: Given | None,
     ) -> Block:
-        """Draws one latent of each row; as of the base class."""
+        """Draws one latent of each row; the arguments are those of the base class."""
         return self.draw(model, state.hidden_before(), noise, temperature, given)
 
 
@@ -268,11 +273,11 @@ class LatentChain:
     """The latents of a batch, and the distributions that they were drawn from.
 
     Attributes:
-        latents: `[batch, slots, hidden]`, also those that a stop was decided on.
+        latents: `[batch, slots, hidden]`, including the latents at which the stop head stopped.
         mean: `[batch, slots, hidden]`.
         log_variance: `[batch, slots, hidden]`, log σ², or None for deterministic latents.
         mask: `[batch, slots]`, 1 where a slot is in use.
-        decision: what the stop head decided, `[batch, steps]`, or None where it decided nothing.
+        decision: of the stop head, `[batch, steps]`; None where it made none.
     """
 
     latents: Tensor
@@ -283,12 +288,12 @@ class LatentChain:
 
     @classmethod
     def empty(cls, mask: Tensor, hidden_size: int) -> LatentChain:
-        """A chain without slots; `mask` `[batch, 0]`."""
+        """Returns a chain without slots; `mask` is `[batch, 0]`."""
         nothing = torch.zeros(*mask.shape, hidden_size, device=mask.device)
         return cls(nothing, nothing, None, mask)
 
     def log_prob(self, latent_temperature: float) -> Tensor:
-        """Σ_d log N(z; μ, (temperature·σ)²) of each slot in use, `[batch, slots]`; 0 without a σ."""
+        """Computes Σ_d log N(z; μ, (temperature·σ)²) of each slot in use, `[batch, slots]`; 0 without σ."""
         if self.log_variance is None or latent_temperature == 0:
             return self.latents.new_zeros(self.latents.shape[:-1])
         log_variance = self.log_variance + 2 * math.log(latent_temperature)
@@ -300,9 +305,9 @@ class ThinkingStep:
     """A block that was appended to some rows.
 
     Attributes:
-        rows: which (a slice: all).
+        rows: indices of the rows; a slice means all.
         start: the block's first slot.
-        block: what was drawn.
+        block: the latents.
         mask: `[rows, size]`, 1 where a slot is in use.
         decision: of the stop head, or None.
     """
@@ -324,22 +329,23 @@ def think_blocks(
 ) -> Iterator[ThinkingStep]:
     """Draws block after block and appends each; the last one is left pending.
 
-    Rows that the stop head ends leave the batch when they are half of it (never under gradients, where
-    lengths are known). Unused slots are computed for the stop head to learn from, and nothing sees them.
+    Rows that the stop head has ended leave the batch when they are half of it (never under gradients, where
+    lengths are known). Unused slots are computed, because the stop head learns from them, and are masked
+    for all that follows.
 
     Args:
         model: the reasoner.
-        state: the questions, read or pending.
-        length: who decides how many latents there are.
+        state: of the questions, read or pending.
+        length: the length rule.
         draws: the noise of the latents.
         temperature: scale of σ; 0 takes the means.
-        given: latents that are not drawn.
+        given: latents that are given.
     """
     process, config = model.thinking, model.config
-    num_slots, at_once, active = length.slots(config), process.block_size(config), ActiveRows(state)
+    num_slots, block_size, active = length.slots(config), process.block_size(config), UnfinishedRows(state)
     alive = state.mask.new_ones(state.rows)
-    for start in range(0, num_slots, at_once):
-        size, rows = min(at_once, num_slots - start), active.index
+    for start in range(0, num_slots, block_size):
+        size, rows = min(block_size, num_slots - start), active.index
         noise = None if draws.latents is None else draws.latents[rows, start : start + size]
         known = None if given is None else given.block(start, size).rows(rows)
         scale = temperature[rows] if isinstance(temperature, Tensor) else temperature
@@ -351,15 +357,16 @@ def think_blocks(
             alive = mask[:, -1]
             unfinished = None
             if start + size < num_slots:
-                # Of a block longer than a step, a row may use some slots only: it leaves at the next block.
-                unfinished = active.remaining(mask.any(dim=1).long(), start // config.latents_per_step)
+                # A row may use only some slots of a block that is longer than a step: it leaves at the next
+                # block.
+                unfinished = active.rows_to_keep(mask.any(dim=1).long(), start // config.latents_per_step)
             if unfinished is not None:
                 if not len(unfinished):
                     break
-                active.set_aside(unfinished)
+                active.set_finished_aside(unfinished)
                 latents, mask, alive = latents[unfinished], mask[unfinished], alive[unfinished]
         active.part.append(latents, mask)
-    active.together()
+    active.restore()
 
 
 def think(
@@ -370,14 +377,14 @@ def think(
     temperature: Temperature = 1.0,
     given: Given | None = None,
 ) -> LatentChain:
-    """Runs `think_blocks` to the end and lays out what was drawn, with zeros behind a row's end."""
+    """Runs `think_blocks` to its end and joins the blocks, with zeros after a row's end."""
     rows, num_slots = state.rows, length.slots(model.config)
     steps = list(think_blocks(model, state, length, draws, temperature, given))
     if not steps:
         return LatentChain.empty(state.mask.new_zeros(rows, num_slots), model.config.hidden_size)
 
-    def whole(values: list[Tensor], of: list[ThinkingStep] = steps, width: int = num_slots) -> Tensor:
-        return laid_out([(step.rows, each) for step, each in zip(of, values, strict=True)], rows, width)
+    def full(values: list[Tensor], of: list[ThinkingStep] = steps, width: int = num_slots) -> Tensor:
+        return lay_out([(step.rows, each) for step, each in zip(of, values, strict=True)], rows, width)
 
     distributions = [step.block.distribution for step in steps]
     log_variances = [each.log_variance for each in distributions if each.log_variance is not None]
@@ -387,15 +394,15 @@ def think(
         width = num_slots // model.config.latents_per_step
         decision = StopDecision(
             *(
-                whole([getattr(step.decision, name) for step in decided], decided, width)
+                full([getattr(step.decision, name) for step in decided], decided, width)
                 for name in StopDecision.names
             )
         )
     return LatentChain(
-        latents=whole([step.block.latents for step in steps]),
-        mean=whole([each.mean for each in distributions]),
-        log_variance=whole(log_variances) if log_variances else None,
-        mask=whole([step.mask for step in steps]),
+        latents=full([step.block.latents for step in steps]),
+        mean=full([each.mean for each in distributions]),
+        log_variance=full(log_variances) if log_variances else None,
+        mask=full([step.mask for step in steps]),
         decision=decision,
     )
 
@@ -403,13 +410,13 @@ def think(
 def unroll(
     model: LatentReasoner, state: DecodingState, slot_mask: Tensor, noise_keys: Tensor | None = None
 ) -> LatentChain:
-    """Thinks a chain of known length, as training does; gradients flow through all of it.
+    """Draws a chain of known length, as training does; gradients flow through all of it.
 
     Args:
         model: the reasoner.
-        state: the question, pending.
+        state: of the questions, which are pending.
         slot_mask: `[batch, slots]`, 1 where a slot is in use.
-        noise_keys: `[batch]`, what the noise of the latents follows from; None uses the means.
+        noise_keys: `[batch]`, keys of the latents' noise; None uses the means.
     """
     draws = Draws()
     if noise_keys is not None and slot_mask.shape[1] and model.is_gaussian:
@@ -418,8 +425,13 @@ def unroll(
 
 
 def read_text(state: DecodingState, embeds: Tensor, text_mask: Tensor) -> Tensor:
-    """Reads text `[batch, text, hidden]` after what is pending; the hidden state *before* each token.
+    """Reads the pending inputs and the text; returns the last hidden state *before* each text token.
 
-    The last text token is not read: nothing is predicted from it.
+    The last text token is not read, because nothing is predicted from it.
+
+    Args:
+        state: of the sequences before the text.
+        embeds: `[batch, text, hidden]`.
+        text_mask: `[batch, text]`.
     """
     return state.hidden_before(embeds[:, :-1], text_mask[:, :-1], keep=True)

@@ -1,4 +1,4 @@
-"""The token loop, and the rule that says what is read after each token: the token itself, or a mixture."""
+"""The token loop, and the rule for the next input: the token that was chosen, or a mixture of tokens."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor, nn
 
 from latentplan.modeling.counter_rng import Draws
 from latentplan.modeling.decoding_state import DecodingState
-from latentplan.modeling.efficiency.batch_compaction import ActiveRows, laid_out
+from latentplan.modeling.efficiency.batch_compaction import UnfinishedRows, lay_out
 from latentplan.modeling.efficiency.chunked_logits import ends
 from latentplan.modeling.sampling import Temperature, choose, draw
 
 
 @dataclass
 class NextInput:
-    """What is read after a token: the embedding Σ weights · E[ids].
+    """The input after a token: the embedding Σ weights · E[ids].
 
     Attributes:
         ids: `[rows, width]` int64.
-        weights: `[rows, width]` float32; None where a single token is read as it is.
-        memory: `[rows, n]`, what the rule remembers of each row, or None.
-        log_prob: `[rows]`, the density of what the rule drew; None where it draws nothing.
-        action: `[rows, width]`, what `log_prob` is the density of.
+        weights: `[rows, width]` float32; None where the input is a single token.
+        memory: `[rows, n]`, the rule's memory of each row, or None.
+        log_prob: `[rows]`, log-density of the rule's action; None where the rule draws nothing.
+        action: `[rows, width]`, what the rule drew, or None.
     """
 
     ids: Tensor
@@ -36,18 +36,18 @@ class NextInput:
 
 
 class InputRule:
-    """Plain tokens: the embedding of the token that was chosen is read. Other rules override `next_input`.
+    """Plain tokens: the next input is the token that was chosen. Other rules override `next_input`.
 
     Attributes:
-        name: what a setting calls it.
-        draws: whether it draws something for the next input, at temperatures above 0.
+        name: of the rule in settings.
+        draws: whether the rule draws something at random at temperatures above 0.
     """
 
     name: ClassVar[str] = "plain"
     draws: ClassVar[bool] = False
 
     def memory(self, rows: int, device: torch.device) -> Tensor | None:
-        """What it remembers of each row at the start, `[rows, n]`; the loop keeps it with the rows."""
+        """Returns the rule's memory of each row at the start, `[rows, n]`, or None; the loop keeps it."""
         return None
 
     def next_input(
@@ -56,15 +56,15 @@ class InputRule:
         """Decides the next input of each row.
 
         Args:
-            logits: `[rows, vocabulary]` that the token was chosen from.
+            logits: `[rows, vocabulary]`, from which the token was chosen.
             token: `[rows]`.
-            memory: `[rows, n]`.
-            keys: `[rows]` int64, of what it draws; None draws nothing.
+            memory: `[rows, n]`, or None.
+            keys: `[rows]` int64, of the rule's draws; None draws nothing.
         """
         return NextInput(token.unsqueeze(1), memory=memory)
 
     def log_prob(self, logits: Tensor, ids: Tensor, action: Tensor) -> Tensor:
-        """Density `[n]` of recorded actions `[n, width]` under other logits `[n, vocabulary]`."""
+        """Computes the log-density `[n]` of recorded actions `[n, width]` under logits `[n, vocabulary]`."""
         return torch.zeros(ids.shape[0], device=ids.device)
 
 
@@ -72,7 +72,7 @@ PLAIN = InputRule()
 
 
 class WritingModel(Protocol):
-    """What writes tokens: a reasoner, or a step decoder."""
+    """A model that generates tokens: a reasoner, or a step decoder."""
 
     config: Any
 
@@ -80,23 +80,23 @@ class WritingModel(Protocol):
         """Maps last hidden states `[rows, hidden]` to logits `[rows, vocabulary]`."""
 
     def get_input_embeddings(self) -> nn.Module:
-        """The token embeddings."""
+        """Returns the token embeddings."""
 
 
 def embed_inputs(model: WritingModel, ids: Tensor, weights: Tensor | None) -> Tensor:
-    """Embeds mixtures `[..., width]` of tokens, `[..., hidden]`."""
+    """Embeds mixtures of tokens: ids and weights `[..., width]` to `[..., hidden]`."""
     embeds = model.get_input_embeddings()(ids[..., 0] if weights is None else ids)
     return embeds if weights is None else (embeds * weights.unsqueeze(-1).to(embeds.dtype)).sum(dim=-2)
 
 
 @dataclass
 class TokenStep:
-    """One token of some rows, and what is read after it.
+    """One token of some rows, and the input after it.
 
     Attributes:
-        rows: which (a slice: all).
+        rows: indices of the rows; a slice means all.
         token: `[rows]`.
-        mask: `[rows]`, 0 for rows that had ended.
+        mask: `[rows]`, 0 for finished rows.
         log_prob: `[rows]`, or None where it was not computed.
         after: the next input.
     """
@@ -110,13 +110,14 @@ class TokenStep:
 
 @dataclass
 class Written:
-    """Tokens `[rows, tokens]`, and what was read after each, `[rows, tokens, width]`; 0 behind a row's end.
+    """Generated tokens and the inputs after them; 0 after a row's end.
 
     Attributes:
-        ids, mask: `[rows, tokens]`; padding behind the end.
+        ids, mask: `[rows, tokens]`; ids have padding after the end.
         log_probs: `[rows, tokens]`, or None where they were not computed.
-        input_ids, input_weights: of the mixtures, or None for plain tokens.
-        input_log_probs, input_actions: of what the rule drew, or None.
+        input_ids, input_weights: `[rows, tokens, width]`, of mixtures; None for plain tokens.
+        input_log_probs, input_actions: `[rows, tokens]` and `[rows, tokens, width]`, of the rule's draws,
+            or None.
     """
 
     ids: Tensor
@@ -138,19 +139,19 @@ def write_tokens(
     rule: InputRule = PLAIN,
     scores: bool = True,
 ) -> Iterator[TokenStep]:
-    """Writes token after token until every row has ended; yields each as soon as it is there.
+    """Generates token after token until every row has ended, and yields each at once.
 
     Args:
         model: the reasoner or the step decoder.
-        state: what was read, and what is pending.
+        state: of the sequences so far.
         max_new_tokens: tokens at most.
         temperature: 0 takes the most probable token.
-        draws: `[rows, tokens]` keys of what is drawn; None draws nothing.
+        draws: keys of tokens and of the rule's draws; None takes the most probable token.
         rule: for the next input.
         scores: whether log-probabilities are computed.
     """
     eos, pad = model.config.eos_token_id, model.config.pad_token_id
-    alive, active = state.mask.new_ones(state.rows), ActiveRows(state)
+    alive, active = state.mask.new_ones(state.rows), UnfinishedRows(state)
     memory, draws = rule.memory(state.rows, alive.device), draws or Draws()
     cold = not isinstance(temperature, Tensor) and temperature == 0
     input_keys = draws.inputs if rule.draws and not cold else None
@@ -171,11 +172,11 @@ def write_tokens(
             break
         alive = alive * ~ends(token, eos)
         ids, weights, memory = after.ids, after.weights, after.memory
-        unfinished = active.remaining(alive, position)
+        unfinished = active.rows_to_keep(alive, position)
         if unfinished is not None:
             if not len(unfinished):
                 break
-            active.keep(unfinished)
+            active.drop_finished(unfinished)
             alive, ids = alive[unfinished], ids[unfinished]
             weights = None if weights is None else weights[unfinished]
             memory = None if memory is None else memory[unfinished]
@@ -183,11 +184,11 @@ def write_tokens(
 
 
 def write(model: WritingModel, state: DecodingState, max_new_tokens: int, **settings: Any) -> Written:
-    """Runs `write_tokens`, which has the same arguments, to the end and lays out what was written."""
+    """Runs `write_tokens`, which has the same arguments, to its end and joins the tokens."""
     rows, steps = state.rows, list(write_tokens(model, state, max_new_tokens, **settings))
     pad = model.config.pad_token_id
 
-    def whole(values: Sequence[Tensor | None]) -> Tensor | None:
+    def full(values: Sequence[Tensor | None]) -> Tensor | None:
         if not values or values[0] is None:
             return None
         parts = [
@@ -195,20 +196,20 @@ def write(model: WritingModel, state: DecodingState, max_new_tokens: int, **sett
             for step, each in zip(steps, values, strict=True)
             if each is not None
         ]
-        return laid_out(parts, rows, len(steps))
+        return lay_out(parts, rows, len(steps))
 
-    ids, mask = whole([step.token for step in steps]), whole([step.mask for step in steps])
+    ids, mask = full([step.token for step in steps]), full([step.mask for step in steps])
     if ids is None or mask is None:
         nothing = state.mask.new_zeros(rows, 0)
         return Written(nothing, nothing, nothing.float(), None, None, None, None)
-    log_probs = whole([step.log_prob for step in steps])
+    log_probs = full([step.log_prob for step in steps])
     plain = steps[0].after.weights is None
     return Written(
         ids=ids.masked_fill(mask == 0, pad),
         mask=mask,
         log_probs=None if log_probs is None else log_probs * mask,
-        input_ids=None if plain else whole([step.after.ids for step in steps]),
-        input_weights=whole([step.after.weights for step in steps]),
-        input_log_probs=whole([step.after.log_prob for step in steps]),
-        input_actions=whole([step.after.action for step in steps]),
+        input_ids=None if plain else full([step.after.ids for step in steps]),
+        input_weights=full([step.after.weights for step in steps]),
+        input_log_probs=full([step.after.log_prob for step in steps]),
+        input_actions=full([step.after.action for step in steps]),
     )

@@ -22,7 +22,7 @@ from latentplan.encoding.processor import pad_left
 from latentplan.modeling import counter_rng
 from latentplan.modeling.counter_rng import Stream
 from latentplan.modeling.decoding_state import DecodingState, Lookahead
-from latentplan.modeling.efficiency.batch_compaction import gathered
+from latentplan.modeling.efficiency.batch_compaction import merge_states
 from latentplan.modeling.efficiency.prefill import prefill
 from latentplan.modeling.latent_length import LatentLength
 from latentplan.modeling.reasoner import LatentReasoner
@@ -141,7 +141,7 @@ class ContinuousBatch:
         if len(chosen) == 1 and len(chosen[0][1]) == chosen[0][0].rows:
             self._state = chosen[0][0]
         else:
-            self._state = gathered(chosen) if chosen else None
+            self._state = merge_states(chosen) if chosen else None
             if self._state is not None and self._block > 1:
                 self._state.pack()
 

@@ -20,7 +20,7 @@ from transformers import PreTrainedConfig
 from latentplan.modeling import counter_rng
 from latentplan.modeling.counter_rng import Stream
 from latentplan.modeling.efficiency.chunked_logits import ends
-from latentplan.modeling.efficiency.cuda_graphs import captured
+from latentplan.modeling.efficiency.cuda_graphs import with_cuda_graphs
 from latentplan.modeling.efficiency.kv_cache import reserved
 from latentplan.modeling.efficiency.prefill import prefill
 from latentplan.modeling.latent_length import LatentLength
@@ -159,7 +159,7 @@ def _roll_out(
     again = torch.arange(stops, device=keys.device).repeat(keys.numel())
     state = model.start(question_ids, question_mask)
     prefill(state)
-    state = captured(state.repeat(draws), model.config.num_slots + 1 + sampling.max_new_tokens)
+    state = with_cuda_graphs(state.repeat(draws), model.config.num_slots + 1 + sampling.max_new_tokens)
     chain_draws = counter_rng.thinking_draws(
         model.config, chain_keys, again, latents=model.is_gaussian and sampling.latent_temperature > 0
     )

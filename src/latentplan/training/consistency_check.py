@@ -10,7 +10,7 @@ from torch import Tensor
 from latentplan.encoding.processor import Batch, EncodedProblem, ProblemProcessor
 from latentplan.methods.base import Method
 from latentplan.modeling.counter_rng import Draws, Stream, derive, slots
-from latentplan.modeling.efficiency.linear_layers import is_spread
+from latentplan.modeling.efficiency.linear_layers import has_sharded_weights
 from latentplan.modeling.efficiency.prefill import prefill
 from latentplan.modeling.latent_length import LatentLength
 from latentplan.modeling.reasoner import LatentReasoner
@@ -90,7 +90,7 @@ def check_training(
     """
     with_latents = [stage for stage in stages if stage]
     reasoner = system.reasoner
-    if not reasoner.config.has_latents or not with_latents or is_spread(reasoner.backbone):
+    if not reasoner.config.has_latents or not with_latents or has_sharded_weights(reasoner.backbone):
         return
     problems = [encoded[index] for index in range(min(ROWS, len(encoded)))]
     keys = derive(seed, Stream.EXAMPLE, torch.arange(len(problems)))

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import TrainerCallback
 
 from latentplan.modeling import counter_rng
-from latentplan.modeling.efficiency.gradient_checkpointing import recompute_layers
+from latentplan.modeling.efficiency.gradient_checkpointing import checkpoint_layers
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
 from latentplan.rewards import RewardSet
@@ -102,7 +102,7 @@ class GRPOTrainer(LatentTrainer):
         if self.reference is not None:
             self.reference.to(self.args.device)  # type: ignore[arg-type]
             if self.args.gradient_checkpointing:
-                recompute_layers(self.reference.backbone)
+                checkpoint_layers(self.reference.backbone)
 
     def build_system(self, model: LoadedModel) -> LatentModelForTraining:
         """What is trained."""

@@ -16,7 +16,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS_NAME
 from latentplan.encoding.chat_template import saved_template
 from latentplan.encoding.processor import Batch, ProblemProcessor
 from latentplan.methods.base import Method, get_method
-from latentplan.modeling.efficiency.gradient_checkpointing import decoder_layers, recompute_layers
+from latentplan.modeling.efficiency.gradient_checkpointing import checkpoint_layers, decoder_layers
 from latentplan.modeling.efficiency.linear_layers import deferred_weight_gradients
 from latentplan.modeling.folders.model_check import STEP_DECODER
 from latentplan.modeling.latent_heads import ValueHead
@@ -155,7 +155,7 @@ class LatentModelForTraining(nn.Module):
         The arguments of transformers' method of the same name are of no use here: every layer is run again.
         """
         for backbone in self._backbones():
-            recompute_layers(backbone)
+            checkpoint_layers(backbone)
 
     gradient_checkpointing_enable = activation_checkpointing_enable  # transformers before 5.20
 

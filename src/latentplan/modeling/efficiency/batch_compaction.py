@@ -1,9 +1,8 @@
-"""Which rows of a batch still go on: those that have ended leave it when they are half of it or more.
+"""Batch compaction: a rollout reads its unfinished rows only, and a running batch admits new ones.
 
-Rows of several states as one: for batches that rows join and leave while others are unfinished.
-
-All states end in the same column; what stands before a shorter one is masked, and columns that no row uses
-any more are left out.
+`UnfinishedRows` drops finished rows when they are at least half of the batch. `merge_states` joins rows of
+several states to one batch; the states are aligned at their last column, the columns before a shorter one
+are masked, and columns that no row uses are left out.
 """
 
 from __future__ import annotations
@@ -18,65 +17,69 @@ from transformers import DynamicCache
 from latentplan.modeling.decoding_state import DecodingState
 from latentplan.modeling.efficiency.kv_cache import GrowingLayer
 
-LOOKS_EVERY = {"cuda": 4}
-"""Steps or tokens between two looks at how many rows still go on; a look waits for the device."""
-WORTH_LEAVING = 8
-"""Rows below which a smaller batch saves nothing."""
+CHECK_EVERY = {"cuda": 4}
+"""Steps or tokens between two checks of how many rows are unfinished; a check waits for the device."""
+MIN_ROWS = 8
+"""Rows below which a smaller batch saves no time."""
 
 
-class ActiveRows:
-    """The rows of a state that still go on.
+class UnfinishedRows:
+    """The unfinished rows of a state.
+
+    Args:
+        state: of all rows.
 
     Attributes:
-        part: the state that they are read with: the whole one, or one of these rows alone.
-        index: where they are among all rows.
+        part: the state with which they are read: `state` itself, or one that holds these rows alone.
+        index: their indices among all rows, `[rows]`; a slice means all.
     """
 
     def __init__(self, state: DecodingState):
         self.whole = self.part = state
         self.index: torch.Tensor | slice = slice(None)
-        self._every = LOOKS_EVERY.get(state.mask.device.type, 1)
+        self._every = CHECK_EVERY.get(state.mask.device.type, 1)
 
-    def remaining(self, alive: torch.Tensor, place: int) -> torch.Tensor | None:
-        """Which of the rows to keep, if any; None keeps all, for now.
+    def rows_to_keep(self, alive: torch.Tensor, position: int) -> torch.Tensor | None:
+        """Returns the indices of the rows to keep, `[n]`; None keeps all of them for now.
 
         Args:
-            alive: `[rows]`, 1 for a row that goes on; all rows of `part`.
-            place: the number of the step or token.
+            alive: `[rows]`, 1 for unfinished rows; all rows of `part`.
+            position: of the step or token.
         """
-        if place % self._every:
+        if position % self._every:
             return None
         count, rows = int(alive.sum()), alive.shape[0]
-        if count and (count > rows // 2 or rows < WORTH_LEAVING or not self.whole.can_shrink):
+        if count and (count > rows // 2 or rows < MIN_ROWS or not self.whole.can_compact):
             return None
         return alive.nonzero()[:, 0]
 
-    def column(self, values: torch.Tensor | None, place: int) -> torch.Tensor | None:
-        """The column of `[all rows, columns, ...]` at a place, of these rows; None where there is nothing."""
-        return None if values is None else values[self.index, place]
+    def column(self, values: torch.Tensor | None, position: int) -> torch.Tensor | None:
+        """Returns a column of `[all rows, columns, ...]` for these rows; None for None."""
+        return None if values is None else values[self.index, position]
 
-    def keep(self, rows: torch.Tensor) -> None:
-        """Only these of the rows go on; the others are not read again."""
+    def drop_finished(self, rows: torch.Tensor) -> None:
+        """Keeps these of the rows, `[n]`; the others are never read again."""
         self.part = self.part.selected(rows)
         self.index = rows if isinstance(self.index, slice) else self.index[rows]
 
-    def set_aside(self, rows: torch.Tensor) -> None:
-        """Only these of the rows go on until `together`."""
-        self.together()
+    def set_finished_aside(self, rows: torch.Tensor) -> None:
+        """Keeps these of the rows, `[n]`, until `restore` brings the others back."""
+        self.restore()
         self.index = rows if isinstance(self.index, slice) else self.index[rows]
         self.part = self.whole.selected(self.index)
 
-    def together(self) -> None:
-        """Brings all rows up to the last column again; those set aside have masked columns there."""
+    def restore(self) -> None:
+        """Brings all rows up to the last column again; rows that were set aside have masked columns there."""
         if self.part is not self.whole:
             self.whole.put_back(cast(torch.Tensor, self.index), self.part)
 
 
-def laid_out(parts: list[tuple[torch.Tensor | slice, torch.Tensor]], rows: int, width: int) -> torch.Tensor:
-    """Joins columns, one after another, to `[rows, width, ...]`, with zeros where there are none.
+def lay_out(parts: list[tuple[torch.Tensor | slice, torch.Tensor]], rows: int, width: int) -> torch.Tensor:
+    """Joins columns, one part after another, to `[rows, width, ...]`, with zeros where there are none.
 
     Args:
-        parts: which rows (a slice: all), and their next columns, `[some rows, n, ...]`; one part at least.
+        parts: one or more pairs: indices of rows (a slice means all), and their next columns,
+            `[some rows, n, ...]`.
         rows: of the batch.
         width: columns of the result.
     """
@@ -95,14 +98,14 @@ def laid_out(parts: list[tuple[torch.Tensor | slice, torch.Tensor]], rows: int, 
     return full
 
 
-def gathered(parts: Sequence[tuple[DecodingState, torch.Tensor]]) -> DecodingState:
+def merge_states(parts: Sequence[tuple[DecodingState, torch.Tensor]]) -> DecodingState:
     """Returns a state of some rows of each part, in their order; for rollouts, which keep no gradients.
 
     Args:
-        parts: states of one backbone, and which of their rows, `[n]`.
+        parts: states of one backbone, each with the indices of its rows, `[n]`.
 
     Raises:
-        ValueError: the backbone keeps more of the past than keys and values.
+        ValueError: the backbone caches more than keys and values.
     """
     first = parts[0][0]
     masks, starts = [], []
@@ -115,7 +118,7 @@ def gathered(parts: Sequence[tuple[DecodingState, torch.Tensor]]) -> DecodingSta
     other = copy.copy(first)
     other.cache = first.windows.new_cache()
     other.cache.layers = [
-        _gathered_layer(
+        _merged_layer(
             [(layer, rows, start) for layer, (_, rows), start in zip(layers, parts, starts, strict=True)]
         )
         for layers in zip(*(cast(DynamicCache, state.cache).layers for state, _ in parts), strict=True)
@@ -132,17 +135,17 @@ def gathered(parts: Sequence[tuple[DecodingState, torch.Tensor]]) -> DecodingSta
 
 
 def _widened(columns: torch.Tensor, width: int) -> torch.Tensor:
-    """`[rows, n, ...]` with zeros before it up to `width`."""
+    """Pads `[rows, n, ...]` with zeros on the left, up to `width`."""
     missing = width - columns.shape[1]
     if not missing:
         return columns
     return torch.cat([columns.new_zeros(columns.shape[0], missing, *columns.shape[2:]), columns], dim=1)
 
 
-def _gathered_layer(parts: Sequence[tuple[GrowingLayer, torch.Tensor, int]]) -> GrowingLayer:
+def _merged_layer(parts: Sequence[tuple[GrowingLayer, torch.Tensor, int]]) -> GrowingLayer:
     for layer, _, _ in parts:
         if not isinstance(layer, GrowingLayer):
             raise ValueError(
-                f"this backbone has a cache of {type(layer).__name__}: its rows cannot join others"
+                f"this backbone has a cache of {type(layer).__name__}: its rows cannot be merged with others"
             )
-    return GrowingLayer.gathered(parts)
+    return GrowingLayer.merged(parts)

@@ -1,7 +1,8 @@
-"""Log-probabilities of tokens where the vocabulary is so large that all logits at once would not fit.
+"""Chunked logits: log-probabilities of tokens without holding the logits of all positions in memory.
 
-Only positions that count come here. Where there are many, a part of them at a time is given logits; for
-gradients the logits of a part are computed again in the backward pass, so that memory holds one part.
+Callers pass only the positions that they need. Where there are many, logits are computed for one chunk of
+them at a time; with gradients, the logits of a chunk are recomputed in the backward pass, so that memory
+holds one chunk.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from latentplan.modeling.efficiency.linear_layers import recomputable
+from latentplan.modeling.efficiency.linear_layers import checkpointable
 
 LOGITS_AT_ONCE = 2**27
-"""Logits that are computed together: half a gigabyte in float32."""
+"""Logits of a chunk: half a gigabyte in float32."""
 
 
 class Writer(Protocol):
@@ -27,11 +28,11 @@ class Writer(Protocol):
     backbone: PreTrainedModel
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Hidden states `[n, hidden]` to float32 logits `[n, vocabulary]`."""
+        """Maps hidden states `[n, hidden]` to float32 logits `[n, vocabulary]`."""
 
 
 def ends(ids: torch.Tensor, eos_token_id: int | list[int] | None) -> torch.Tensor:
-    """Which of the token ids end a text: any of `eos_token_id`, of which a model may have several."""
+    """Says which token ids end a text, a bool tensor of the same shape; a model may have several such ids."""
     ended = torch.zeros_like(ids, dtype=torch.bool)
     for index in [eos_token_id] if isinstance(eos_token_id, int) else eos_token_id or []:
         ended = ended | (ids == index)
@@ -56,56 +57,59 @@ def from_indices(values: torch.Tensor, indices: torch.Tensor, like: torch.Tensor
 def token_log_probs(
     model: Writer, hidden: torch.Tensor, ids: torch.Tensor, temperature: float = 1.0
 ) -> torch.Tensor:
-    """log softmax(logits / temperature) at the given tokens, float32 `[n]`.
+    """Computes log softmax(logits / temperature) of the given tokens, float32 `[n]`.
 
     Args:
-        model: what writes.
+        model: gives the logits.
         hidden: `[n, hidden]`, the last hidden state before each token.
         ids: `[n]`.
         temperature: above 0.
     """
 
-    def part(hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    def chunk(hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         return _chosen(_scaled(model.logits(hidden), temperature), ids)
 
-    return torch.cat(_in_parts(model, part, hidden, ids))
+    return torch.cat(_in_chunks(model, chunk, hidden, ids))
 
 
 def token_log_probs_and_entropy(
     model: Writer, hidden: torch.Tensor, ids: torch.Tensor, temperature: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `token_log_probs`, and the entropy of each distribution in nats, `[n]` both; it has no gradient."""
+    """Computes `token_log_probs` and the entropy of each distribution in nats, `[n]` each.
 
-    def part(hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    The entropy has no gradient.
+    """
+
+    def chunk(hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         scaled = _scaled(model.logits(hidden), temperature)
         return torch.stack([_chosen(scaled, ids), _entropy(scaled.detach())])
 
-    log_probs, entropy = torch.cat(_in_parts(model, part, hidden, ids), dim=1)
+    log_probs, entropy = torch.cat(_in_chunks(model, chunk, hidden, ids), dim=1)
     return log_probs, entropy.detach()
 
 
-def _in_parts(
+def _in_chunks(
     model: Writer,
-    part: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    chunk: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     hidden: torch.Tensor,
     ids: torch.Tensor,
 ) -> list[torch.Tensor]:
     vocabulary = model.backbone.config.get_text_config(decoder=True).vocab_size
     rows = max(1, LOGITS_AT_ONCE // vocabulary)
-    # Also without any: spread over devices, all of them must run the layer.
+    # Also without any position: where the layer is sharded, all devices must run it.
     if len(ids) <= rows or _gathers_at_each_call(model.backbone.get_output_embeddings()):
-        return [part(hidden, ids)]
+        return [chunk(hidden, ids)]
     pairs = zip(hidden.split(rows), ids.split(rows), strict=True)
     if not torch.is_grad_enabled():
-        return [part(*pair) for pair in pairs]
-    return [checkpoint(recomputable(part), *pair, use_reentrant=False) for pair in pairs]
+        return [chunk(*pair) for pair in pairs]
+    return [checkpoint(checkpointable(chunk), *pair, use_reentrant=False) for pair in pairs]
 
 
 def _gathers_at_each_call(layer: nn.Module) -> bool:
-    """Whether devices gather the layer's weights together whenever it runs, and so must run it equally often.
+    """Says whether every call of the layer is an all-gather, so that all devices must call it equally often.
 
-    So it is under DeepSpeed ZeRO-3, and where the layer is a unit of FSDP2 of its own (with our configuration
-    it belongs to the model's, which is gathered once).
+    This holds under DeepSpeed ZeRO-3, and where the layer is an FSDP2 unit of its own (in our configuration
+    it belongs to the unit of the whole model, which is gathered once).
     """
     return hasattr(layer, "unshard") or any(hasattr(weight, "ds_id") for weight in layer.parameters())
 

@@ -1,10 +1,10 @@
-"""Single-token passes on a GPU as captured graphs: one launch where transformers makes hundreds.
+"""CUDA graphs of single-token passes: one launch where transformers makes hundreds.
 
-A graph replays the same kernels on the same memory. So keys, values and mask have a fixed width here, the
-column that a pass writes is a tensor, and inputs are copied to where the graph reads them. The weights are
-read where they lie: training changes them in place, and where they have moved a size is captured anew.
+A graph replays the same kernels on the same memory. Therefore keys, values and mask have a fixed width, the
+column that a pass writes is a tensor, and inputs are copied to the memory that the graph reads. The graph
+reads the weights in place, so it sees what training changes; if they have moved, a new graph is captured.
 
-Off unless LATENTPLAN_CUDA_GRAPHS=1: no GPU was at hand to run it on (docs/performance.md).
+This is off unless LATENTPLAN_CUDA_GRAPHS=1, because it has not been measured on a GPU (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from transformers.cache_utils import DynamicLayer
 from latentplan.modeling.backbones import body, takes_positions
 from latentplan.modeling.decoding_state import DecodingState
 from latentplan.modeling.efficiency.kv_cache import GrowingLayer
-from latentplan.modeling.efficiency.linear_layers import is_spread
+from latentplan.modeling.efficiency.linear_layers import has_sharded_weights
 
 DEVICES = ("cuda",)
 _WIDTH = 64
-"""Widths are multiples of it, so that questions of similar length share a graph."""
+"""Widths are multiples of this, so that questions of similar length share a graph."""
 _KEPT = 4
-"""Graphs that are kept for a model, each with its keys and values."""
+"""Graphs that are kept of a model, each with its keys and values."""
 
 
 class StaticLayer(DynamicLayer):
-    """A layer's keys and values `[batch, heads, width, head]`; a pass writes one column.
+    """A layer's keys and values `[batch, heads, width, head]` in fixed memory; a pass writes one column.
 
     Args:
-        keys, values: where they lie.
-        column: `[1]` int64, which column is next.
+        keys, values: the memory.
+        column: `[1]` int64, the index of the next column.
     """
 
     keys: torch.Tensor
@@ -51,20 +51,20 @@ class StaticLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Writes one column; everything, also columns that have not been written yet."""
+        """Writes one column; returns all columns, also those that have not been written yet."""
         self.keys.index_copy_(2, self.column, key_states)
         self.values.index_copy_(2, self.column, value_states)
         return self.keys, self.values
 
 
-class Passes:
-    """Passes of one token for a fixed number of rows, captured at the first.
+class GraphedPasses:
+    """Single-token passes over a fixed number of rows, whose graph is captured at the first call.
 
-    They do not hold the language model itself, which may then go when nothing else needs it.
+    They hold no reference to the language model, which can be freed when nothing else needs it.
 
     Args:
         backbone: the language model.
-        state: rows as many and layers as wide as those that it is for.
+        state: gives the number of rows and the shapes of the layers.
         width: columns of keys, values and mask.
     """
 
@@ -87,7 +87,7 @@ class Passes:
         self._may_capture = device.type == "cuda"
 
     def take(self, state: DecodingState) -> None:
-        """Copies what a state has read."""
+        """Copies the keys, values and mask of a state."""
         read = state.mask.shape[1]
         for mine, layer in zip(_layers(self.cache), _layers(state.cache), strict=True):
             mine.keys[:, :, :read].copy_(layer.keys[:, :, :read])
@@ -103,7 +103,14 @@ class Passes:
         positions: torch.Tensor,
         column: int,
     ) -> torch.Tensor:
-        """Reads `[rows, 1, hidden]` at a column with its mask and positions `[rows, 1]`."""
+        """Reads one column and returns its last hidden states, `[rows, 1, hidden]`.
+
+        Args:
+            backbone: the language model.
+            embeds: `[rows, 1, hidden]`.
+            mask, positions: `[rows, 1]`.
+            column: its index.
+        """
         self.column.fill_(column)
         self.embeds.copy_(embeds)
         self.mask[:, column : column + 1] = mask
@@ -128,7 +135,7 @@ class Passes:
 
     def _try_to_capture(self, backbone: PreTrainedModel) -> None:
         try:
-            # The outer stream comes back at the end: a capture that fails leaves its own the current one.
+            # A failed capture leaves its own stream current: the outer one is restored here.
             stream = torch.cuda.current_stream(self.mask.device)
             with torch.cuda.device(self.mask.device), torch.cuda.stream(stream):
                 self._capture(backbone)
@@ -141,7 +148,7 @@ class Passes:
             )
 
     def _capture(self, backbone: PreTrainedModel) -> None:
-        # On a stream of its own first, as PyTorch asks: libraries choose kernels and workspaces there.
+        # PyTorch requires warm-up passes on a side stream, where libraries choose kernels and workspaces.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -149,18 +156,18 @@ class Passes:
             self._read(backbone)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # Threads that load data or watch NCCL may go on using the device meanwhile.
+        # Threads that load data or monitor NCCL may use the device during the capture.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._output = self._read(backbone)
         self._graph = graph
 
 
-class CapturedState(DecodingState):
-    """A state whose passes are captured ones, a token at a time; its rows stay together."""
+class GraphedState(DecodingState):
+    """A state that reads through CUDA graphs, one token at a time; its rows are not compacted."""
 
-    can_shrink = False
+    can_compact = False
 
-    def __init__(self, passes: Passes, state: DecodingState):
+    def __init__(self, passes: GraphedPasses, state: DecodingState):
         vars(self).update(vars(state))
         self.cache, self.passes = passes.cache, passes
         passes.take(state)
@@ -171,24 +178,24 @@ class CapturedState(DecodingState):
         columns = [
             self.passes(
                 self.backbone,
-                embeds[:, place : place + 1],
-                mask[:, place : place + 1],
-                positions[:, place : place + 1],
-                first + place,
+                embeds[:, index : index + 1],
+                mask[:, index : index + 1],
+                positions[:, index : index + 1],
+                first + index,
             )
-            for place in range(embeds.shape[1])
+            for index in range(embeds.shape[1])
         ]
         return torch.cat(columns, dim=1)
 
     def truncate(self, columns: int) -> None:
-        """Forgets the last columns that were read; their memory is written again."""
+        """Drops the last columns that were read; their memory is written again."""
         read = self.mask.shape[1]
         self.length = self.length - self.mask[:, -columns:].sum(dim=1, keepdim=True)
         self.mask = self.mask[:, :-columns]
         self.passes.mask[:, read - columns : read] = 0
 
     def repeat(self, times: int) -> DecodingState:
-        """As `DecodingState.repeat`; the new state is not captured."""
+        """Repeats rows as `DecodingState.repeat` does; the new state uses no graphs."""
         if times == 1:
             return self
         plain = DecodingState.__new__(DecodingState)
@@ -200,31 +207,33 @@ class CapturedState(DecodingState):
         return plain.repeat(times)
 
 
-_captured: WeakKeyDictionary[PreTrainedModel, OrderedDict[tuple[int, int], Passes | None]] = (
+_graphs: WeakKeyDictionary[PreTrainedModel, OrderedDict[tuple[int, int], GraphedPasses | None]] = (
     WeakKeyDictionary()
 )
 
 
-def captured(state: DecodingState, columns: int) -> DecodingState:
-    """The same state with captured passes for up to `columns` more columns, where that is possible.
+def with_cuda_graphs(state: DecodingState, columns: int) -> DecodingState:
+    """Returns the same state, which reads up to `columns` more columns through CUDA graphs where possible.
 
-    A size is captured when it comes for the second time: once alone it would cost more than it saves.
+    The graph of a size is captured when the size occurs for the second time: for a single rollout it would
+        cost
+    more than it saves.
     """
     width = -(-(state.mask.shape[1] + columns) // _WIDTH) * _WIDTH
     if not _possible(state, width):
         return state
-    known = _captured.setdefault(state.backbone, OrderedDict())
+    known = _graphs.setdefault(state.backbone, OrderedDict())
     key = (state.mask.shape[0], width)
     if key not in known:
         known[key] = None
         return state
     passes = known.pop(key)
     if passes is None or passes.weights != _addresses(state.backbone):
-        passes = Passes(state.backbone, state, width)
+        passes = GraphedPasses(state.backbone, state, width)
     known[key] = passes
     while sum(each is not None for each in known.values()) > _KEPT:
         known.popitem(last=False)
-    return CapturedState(passes, state)
+    return GraphedState(passes, state)
 
 
 def _possible(state: DecodingState, width: int) -> bool:
@@ -241,13 +250,13 @@ def _possible(state: DecodingState, width: int) -> bool:
     return (
         state.windows.takes_ready_masks(width)
         and next(state.backbone.parameters()).device.type == device
-        and not is_spread(state.backbone)
+        and not has_sharded_weights(state.backbone)
         and all(type(layer) is GrowingLayer for layer in state.cache.layers)
     )
 
 
 def _addresses(backbone: PreTrainedModel) -> list[int]:
-    """Where the weights lie; a graph reads them there, whatever they are moved or cast to."""
+    """Returns the addresses of the weights, at which a graph reads them."""
     return [weight.data_ptr() for weight in backbone.parameters()]
 
 

@@ -1,13 +1,13 @@
-"""A KV cache for rollouts: written in place into memory reserved ahead, so that no pass copies the past.
+"""The KV cache of rollouts, and attention masks for sliding windows over it.
 
-Views of the memory are handed out and overwritten by nothing, but autograd would have to keep every one of
-them: passes with gradients use transformers' own cache, which concatenates.
+`GrowingLayer` writes keys and values in place into reserved memory, so that no pass copies earlier columns.
+It returns views of this memory, all of which autograd would have to keep; passes with gradients use
+transformers' own cache, which concatenates.
 
-Sliding windows that count positions, where transformers counts columns.
-
-A masked column (padding, an unused latent slot) must not use up a window, or a row's result would depend on
-its neighbours. So the cache keeps every column, and where there are more columns than a window is wide the
-masks are made here, from positions. FlashAttention drops masked columns by itself and counts as we do.
+`Windows` makes sliding windows count positions, where transformers counts columns. A masked column
+(padding, an unused latent slot) must not use up a window, or a row's result would depend on the rows beside
+it. So the cache keeps every column, and where there are more columns than a window is wide, masks are made
+here from positions. FlashAttention drops masked columns by itself and counts positions, too.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
 _HEADROOM = 32
-"""Columns reserved beyond what is asked for."""
+"""Columns that are reserved in addition to those that are needed."""
 
 
 def reserved(columns: int) -> int:
-    """The most columns that are reserved where so many are read, one after another."""
+    """Returns how many columns are reserved at most where so many are read, one after another."""
     return 2 * columns
 
 
 class GrowingLayer(DynamicLayer):
-    """A layer's keys and values `[batch, heads, tokens, head]`, the front part of reserved memory."""
+    """A layer's keys and values `[batch, heads, tokens, head]`, the first columns of reserved memory."""
 
     keys: torch.Tensor
     values: torch.Tensor
@@ -47,13 +47,13 @@ class GrowingLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Writes a pass behind what is there; all keys and values up to it."""
+        """Writes the columns of a pass after the earlier ones; returns all keys and values."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start = self.keys.shape[-2]
         end = start + key_states.shape[-2]
         if end > self._keys.shape[-2]:
-            # Twice as much each time: all the copying of a rollout is at most as long as the rollout.
+            # Memory doubles each time, so that a rollout copies each column once on average.
             self._resize(reserved(end))
         self._keys[:, :, start:end] = key_states
         self._values[:, :, start:end] = value_states
@@ -61,7 +61,7 @@ class GrowingLayer(DynamicLayer):
         return self.keys, self.values
 
     def repeated(self, times: int) -> GrowingLayer:
-        """A copy with every row `times` over."""
+        """Returns a copy with each row repeated `times` times."""
         other = GrowingLayer()
         if self.is_initialized:
             other.lazy_initialization(
@@ -73,7 +73,7 @@ class GrowingLayer(DynamicLayer):
         return other
 
     def selected(self, rows: torch.Tensor) -> GrowingLayer:
-        """A copy of some rows."""
+        """Returns a copy of some rows, `[n]` indices."""
         other = GrowingLayer()
         if self.is_initialized:
             keys, values = self.keys[rows], self.values[rows]
@@ -84,15 +84,18 @@ class GrowingLayer(DynamicLayer):
         return other
 
     @classmethod
-    def gathered(cls, parts: Sequence[tuple[GrowingLayer, torch.Tensor, int]]) -> GrowingLayer:
-        """Rows of several layers, each from a column on, with their last columns side by side.
+    def merged(cls, parts: Sequence[tuple[GrowingLayer, torch.Tensor, int]]) -> GrowingLayer:
+        """Joins rows of several layers, aligned at their last column.
 
-        Zeros stand before the shorter ones, not whatever the memory held: see `put_back`.
+        Shorter ones have zeros on the left, and not uninitialised memory: see `put_back`.
+
+        Args:
+            parts: layers, each with the indices of its rows, `[n]`, and its first column.
         """
         like, width = parts[0][0].keys, max(layer.keys.shape[-2] - start for layer, _, start in parts)
         rows = sum(len(chosen) for _, chosen, _ in parts)
         new = cls()
-        # Of the first entry alone: what is expanded takes no memory.
+        # Expanded from the first entry, which takes no memory.
         new.lazy_initialization(*(like[:1, :, :1].expand(rows, -1, width, -1) for _ in range(2)))
         new._show(width)
         done = 0
@@ -111,11 +114,11 @@ class GrowingLayer(DynamicLayer):
         key_states: torch.Tensor,
         value_states: torch.Tensor,
     ) -> None:
-        """Writes a first pass of some rows into the last columns; zeros stand before it: see `put_back`.
+        """Writes the first pass of some rows into the last columns, with zeros before it: see `put_back`.
 
         Args:
-            rows: which of all rows.
-            shape: of the layer: all rows, and columns.
+            rows: indices among all rows.
+            shape: of the layer: number of rows and of columns.
             key_states, value_states: `[some rows, heads, tokens, head]`.
         """
         count, width = shape
@@ -130,11 +133,11 @@ class GrowingLayer(DynamicLayer):
             mine[rows, :, missing:] = theirs
 
     def truncate(self, columns: int) -> None:
-        """Forgets the last columns; their memory is written again."""
+        """Drops the last columns; their memory is written again."""
         self._show(self.keys.shape[-2] - columns)
 
     def reorder(self, order: torch.Tensor) -> None:
-        """Puts the columns of each row into another order, `[rows, columns]`, which may leave some out."""
+        """Reorders the columns of each row by indices `[rows, columns]`, which may leave some out."""
         index = order[:, None, :, None]
         packed = [part.take_along_dim(index, dim=2) for part in (self.keys, self.values)]
         self._show(order.shape[1])
@@ -142,9 +145,9 @@ class GrowingLayer(DynamicLayer):
             part.copy_(values)
 
     def put_back(self, rows: torch.Tensor, other: GrowingLayer) -> None:
-        """Writes what `other`, once these rows, has read since; all other rows hold zeros there.
+        """Writes the columns that `other`, a copy of these rows, has read since; other rows get zeros there.
 
-        Not whatever the memory held: a masked NaN would still be one after attention.
+        Uninitialised memory could hold NaN, and attention does not remove a masked NaN.
         """
         start, end = self.keys.shape[-2], other.keys.shape[-2]
         if end > self._keys.shape[-2]:
@@ -175,7 +178,7 @@ _CHUNKED = "chunked_attention"
 
 
 class Windows:
-    """Which layers of a language model see how far back.
+    """The attention windows of a language model's layers.
 
     Args:
         config: the language model's configuration.
@@ -193,11 +196,11 @@ class Windows:
 
     @property
     def narrowest(self) -> int | None:
-        """Positions in the narrowest window; None where every layer sees everything."""
+        """The positions in the narrowest window; None where every layer attends to all positions."""
         return min((window for window in self._layers if window is not None), default=None)
 
     def new_cache(self) -> DynamicCache:
-        """A cache that keeps every column of every layer, written in place where no gradients are wanted."""
+        """Returns a cache that keeps all columns, in reserved memory where gradients are disabled."""
         plain = DynamicLayer if torch.is_grad_enabled() else GrowingLayer
         cache = DynamicCache(config=self.config)
         cache.layers = [
@@ -207,16 +210,16 @@ class Windows:
         return cache
 
     def attention_mask(self, mask: torch.Tensor, queries: int, dtype: torch.dtype) -> Any:
-        """What the language model takes as its `attention_mask`.
+        """Returns what the language model takes as its `attention_mask`.
 
         Args:
-            mask: `[batch, columns]`, 1 where a column counts.
-            queries: how many columns, the last ones, are being read.
+            mask: `[batch, columns]`, 1 where a column is visible.
+            queries: number of columns, the last ones, that are read now.
             dtype: of the language model.
 
         Returns:
-            `mask` itself where no window matters; else an additive mask `[batch, 1, queries, columns]`, or a
-            dictionary of them by the kind of layer, for models with several.
+            `mask` itself where no window is exceeded; else an additive mask `[batch, 1, queries, columns]`,
+            or a dictionary of such masks by the kind of layer, for models with several kinds.
 
         Raises:
             ValueError: the attention implementation takes no such masks.
@@ -235,15 +238,15 @@ class Windows:
         return masks if len(masks) > 1 else masks.popitem()[1]
 
     def takes_ready_masks(self, columns: int) -> bool:
-        """Whether one token's mask over so many columns may be made here."""
+        """Says whether the mask of a single token over so many columns can be made here."""
         implementation = self.config._attn_implementation or "eager"
         wide = self.narrowest is not None and columns > self.narrowest
         return implementation in ("eager", "sdpa") and not wide and not self._biased
 
     def _of_one_token(self, mask: torch.Tensor, dtype: torch.dtype, implementation: str) -> Any:
-        """The mask as attention reads it: transformers would make the same of `mask`, more slowly.
+        """Returns the mask in the form that attention takes, as transformers makes it of `mask`, only faster.
 
-        It would also ask the device whether anything is masked at all, and wait for the answer.
+        transformers would also wait for the device to know whether anything is masked.
         """
         if not self.takes_ready_masks(mask.shape[1]):
             return mask

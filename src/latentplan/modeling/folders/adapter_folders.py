@@ -1,7 +1,7 @@
 """PEFT adapters in the folder of a model that a run starts from.
 
-One that lies beside its base model is merged before training, so that nothing of it is lost; one without its
-base is refused by name, and so is one beside a latentplan model.
+An adapter in the folder of its base model is merged before training, so that it is not lost. An adapter
+without its base is refused by name, and so is an adapter in the folder of a latentplan model.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from latentplan.modeling.lora import merge_lora, peft_package, set_tied
 
 logger = logging.getLogger(__name__)
 WITHOUT_ADAPTER = {"adapter_kwargs": {"subfolder": ".no-adapter"}}
-"""Options of `from_pretrained` for a model alone: transformers would put an adapter in without merging it."""
+"""Options of `from_pretrained` for a model alone; transformers would add an adapter without merging it."""
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 
 
 def has_adapter(name_or_path: str, revision: str | None = None) -> bool:
-    """Whether a model folder holds an adapter beside the whole model that it belongs to.
+    """Says whether a model folder holds an adapter together with its base model.
 
     Raises:
-        ValueError: it is an adapter alone; the message says of which model.
+        ValueError: it holds an adapter alone; the message says of which model.
     """
     file = find_adapter_config_file(name_or_path, revision=revision)
     if file is None:
@@ -46,7 +46,7 @@ def has_adapter(name_or_path: str, revision: str | None = None) -> bool:
 
 
 def refuse_adapter(folder: str | os.PathLike) -> None:
-    """Refuses a latentplan model with an adapter beside it. Raises ValueError."""
+    """Refuses the folder of a latentplan model that also holds an adapter. Raises ValueError."""
     file = Path(str(folder)) / "adapter_config.json"
     if file.is_file():
         raise ValueError(
@@ -66,9 +66,9 @@ def _describe_adapter(file: str | os.PathLike) -> str:
 
 @torch.no_grad()
 def merge_adapter(backbone: PreTrainedModel, folder: str | os.PathLike) -> None:
-    """Merges the adapter of somebody else's training, in `folder`, into the model that it belongs to.
+    """Merges the adapter in `folder`, of an earlier training, into its base model.
 
-    Tied embeddings stay tied where the adapter has changed both alike.
+    Tied embeddings stay tied where the adapter has changed both in the same way.
 
     Raises:
         ImportError: peft is not installed.
@@ -92,7 +92,7 @@ def merge_adapter(backbone: PreTrainedModel, folder: str | os.PathLike) -> None:
 
 
 def _load_adapter(backbone: PreTrainedModel, settings: Any, folder: str | os.PathLike) -> None:
-    """Puts an adapter into the model with the weights of `folder`, all of which must find their place."""
+    """Adds an adapter with the weights of `folder` to the model; all of them must fit."""
     misfit = f"the adapter in {folder} does not fit the model beside it"
     try:
         with warnings.catch_warnings():
@@ -100,7 +100,7 @@ def _load_adapter(backbone: PreTrainedModel, settings: Any, folder: str | os.Pat
             found = peft_package().PeftModel(backbone, settings).load_adapter(str(folder), "default")
     except (ValueError, RuntimeError, KeyError, OSError) as error:
         raise ValueError(f"{misfit}: {' '.join(str(error).split())[:300]}") from error
-    # peft writes whole embeddings a second time under a name that it does not read.
+    # peft saves full embeddings a second time under a name that it does not read.
     names = [*found.missing_keys, *(name for name in found.unexpected_keys if "modules_to_save" not in name)]
     if names:
         raise ValueError(f"{misfit}: {len(names)} of its weights are missing or have no place, as {names[0]}")

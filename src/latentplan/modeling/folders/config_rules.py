@@ -1,4 +1,4 @@
-"""What the values of a saved configuration may be: types and ranges, checked when it is read."""
+"""Types and ranges of the values of a saved configuration, which are checked when it is read."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ LORA_SETTINGS = {
     "use_dora",
     "use_rslora",
 }
-"""What a checkpoint may set of peft's `LoraConfig`, which has fields that import modules."""
+"""The fields of peft's `LoraConfig` that a checkpoint may set; others import modules."""
 
 
 class Rule(NamedTuple):
-    """What a value must be, in words, and whether one is."""
+    """What a value must be, in words, and a function that checks it."""
 
     what: str
     holds: Callable[[Any], bool]
 
 
 class InvalidConfigError(ValueError):
-    """A configuration has a value that no configuration of its kind can have; the message names it."""
+    """A configuration has an invalid value; the message names it."""
 
 
 def whole(least: int, most: int) -> Rule:
-    """A whole number in a range."""
+    """Makes the rule for a whole number in a range."""
     return Rule(f"a whole number from {least} to {most}", lambda value: _whole(value, least, most))
 
 
 def number(above: float, most: float) -> Rule:
-    """A number above one bound and up to another."""
+    """Makes the rule for a number above one bound and up to another."""
     return Rule(
         f"a number above {above:g}, up to {most:g}", lambda value: _real(value) and above < value <= most
     )
 
 
 def optional(rule: Rule) -> Rule:
-    """What a rule says, or null."""
+    """Makes the rule that also allows null."""
     return Rule(f"{rule.what}, or null", lambda value: value is None or rule.holds(value))
 
 
 def text(least: int = 0) -> Rule:
-    """A text of at least so many characters that are not white space."""
+    """Makes the rule for a text of at least so many characters, white space around it not counted."""
     what = "a text" if least else "a text or nothing"
     return Rule(what, lambda value: isinstance(value, str) and len(value.strip()) >= least)
 
@@ -108,7 +108,7 @@ LORA = Rule(
         and all(_LORA[name].holds(setting) for name, setting in value.items())
     ),
 )
-# No published model comes near these; beyond them a number alone would cost minutes or all memory.
+# Published models are far below these bounds; beyond them one number would cost minutes or all memory.
 _MOST = (
     (re.compile("layer(?!_norm)|n_block|num_block|depth"), 2048),
     (re.compile("expert|head|group"), 65_536),
@@ -127,12 +127,12 @@ _FIXED = {
 def check_values(
     config_class: type[PreTrainedConfig], values: Mapping[str, Any], rules: Mapping[str, Rule]
 ) -> None:
-    """Checks what was read for a configuration before one is made of it.
+    """Checks the values of a file before a configuration is made of them.
 
     Args:
         config_class: its class.
-        values: as they stand in the file.
-        rules: of the settings that are ours; `backbone_config` is required and checked too.
+        values: of the file.
+        rules: of our own settings; `backbone_config` is required and checked, too.
 
     Raises:
         InvalidConfigError: names the setting, says what it must be and what it is.
@@ -165,7 +165,7 @@ def check_values(
 
 
 def _model_types(value: Any) -> Iterator[Any]:
-    """Every `model_type` in nested mappings and lists."""
+    """Yields every `model_type` in nested mappings and lists."""
     if isinstance(value, Mapping):
         if "model_type" in value:
             yield value["model_type"]
@@ -176,7 +176,7 @@ def _model_types(value: Any) -> Iterator[Any]:
 
 
 def _check_others(values: Mapping[str, Any]) -> None:
-    """Numbers that would cost minutes or all memory, and names that would replace a function."""
+    """Refuses numbers that would cost minutes or all memory, and names that would replace a function."""
     for path, key, value in _all_values(values):
         if key in _FIXED:
             raise InvalidConfigError(f"{path}: there is no such setting")
@@ -186,7 +186,7 @@ def _check_others(values: Mapping[str, Any]) -> None:
 
 
 def _all_values(values: Any, path: str = "", key: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Every value with its path and its own key, those of mappings and lists inside too."""
+    """Yields every value with its path and its own key, also those in nested mappings and lists."""
     if path:
         yield path, key, values
     if isinstance(values, dict):

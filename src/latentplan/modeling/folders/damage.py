@@ -32,14 +32,15 @@ class DamagedModelError(ValueError):
 
 @contextmanager
 def blamed_on(file: str | os.PathLike, what: str, advice: str = ADVICE) -> Iterator[None]:
-    """Has whatever fails inside be a `DamagedModelError` of `file`.
+    """Turns errors within this context into a `DamagedModelError` of `file`.
 
-    What already says what is wrong passes: a damage told more precisely, code that is not trusted, a package
-    that is missing, memory that is full.
+    Errors that already say what is wrong pass unchanged: a more precise damage, code that is not trusted, a
+        missing
+    package, full memory.
 
     Args:
-        file: what is read inside.
-        what: what could not be done with it, in words.
+        file: that is read within the context.
+        what: that could not be done with it, in words.
         advice: what to do.
     """
     try:
@@ -48,18 +49,18 @@ def blamed_on(file: str | os.PathLike, what: str, advice: str = ADVICE) -> Itera
         raise
     except InvalidConfigError as error:
         raise DamagedModelError(file, error, advice) from error
-    except BaseException as error:  # what the Rust of `tokenizers` panics with is no Exception
+    except BaseException as error:  # a panic in the Rust code of `tokenizers` is no Exception
         text = " ".join(str(error).split())[:300]
         raise DamagedModelError(file, f"{what} ({type(error).__name__}: {text})", advice) from error
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The mapping that a JSON file holds. Raises DamagedModelError where there is none."""
+    """Returns the mapping in a JSON file. Raises DamagedModelError where there is none."""
     return _read(file, "JSON", json.loads)
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds. Raises DamagedModelError where there is none."""
+    """Returns the mapping in a YAML file. Raises DamagedModelError where there is none."""
     return _read(file, "YAML", yaml.safe_load)
 
 
@@ -75,13 +76,13 @@ def _read(file: Path, kind: str, parse: Callable[[str], Any]) -> dict[str, Any]:
 
 
 def check_regular(folder: Path) -> None:
-    """Refuses folders in the place of files, pipes, devices and links that lead nowhere, before reading.
+    """Refuses folders instead of files, pipes, devices and broken links, before anything is read.
 
     Args:
         folder: of a model or of its step decoder.
 
     Raises:
-        DamagedModelError: something with the name of a file is none.
+        DamagedModelError: a path with the name of a file is no regular file.
     """
     for path in sorted(folder.iterdir()):
         if path.suffix and not path.is_file() and (path.suffix in _SUFFIXES or not path.is_dir()):

@@ -1,4 +1,4 @@
-"""Whether a loaded model is whole: its parts fit each other, its numbers are finite, and it runs."""
+"""The check of a loaded model: its parts fit each other, its weights are finite, and it runs."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 STEP_DECODER = "step_decoder"
 _TEXT = "Añy 7 ☃"
-"""A question that holds what a small vocabulary does not know."""
+"""A question with words that a small vocabulary does not contain."""
 
 
 def check_sound(model: LoadedModel, folder: Path) -> None:
-    """Checks what no file shows alone.
+    """Checks what cannot be seen from single files.
 
     Args:
-        model: as it was loaded.
-        folder: where from, for the message.
+        model: that was loaded.
+        folder: from which, for the message.
 
     Raises:
         DamagedModelError: parts do not fit each other, a weight is not finite, or the model does not run.
@@ -45,19 +45,19 @@ def check_sound(model: LoadedModel, folder: Path) -> None:
 
 
 def _check_savable(config: LatentReasonerConfig | StepDecoderConfig, folder: Path) -> None:
-    """What can be loaded but not saved again would show after training."""
+    """Refuses a configuration that can be loaded but not saved, which would fail after training."""
     with blamed_on(folder / CONFIG_NAME, "it could not be saved again"):
         config.validate()
         config.to_json_string()
 
 
 def _check_tokens(model: LoadedModel, folder: Path) -> None:
-    """The tokenizer's ids against those in the configuration and the number of embeddings."""
+    """Compares the tokenizer's ids with those in the configuration and with the number of embeddings."""
     config, tokenizer = model.reasoner.config, model.tokenizer
     with blamed_on(folder, "its tokenizer does not work"):
         last = max(tokenizer.get_vocab().values())
         ours = {"pad_token_id": tokenizer.pad_token_id}
-        if config.num_slots:
+        if config.has_latents:
             named = zip(
                 ("start_latent_token_id", "end_latent_token_id"), (START_LATENT, END_LATENT), strict=True
             )
@@ -93,7 +93,7 @@ def _ends(config: LatentReasonerConfig | StepDecoderConfig) -> list[int]:
 
 
 def _check_decoder(model: LoadedModel, folder: Path) -> None:
-    """The step decoder against the reasoner whose latents it reads."""
+    """Compares the step decoder with the reasoner whose latents it reads."""
     if model.step_decoder is None:
         return
     theirs, ours = model.step_decoder.config, model.reasoner.config
@@ -118,7 +118,7 @@ def _check_finite(model: nn.Module, folder: Path) -> None:
 
 @torch.no_grad()
 def _run(model: LoadedModel, folder: Path) -> None:
-    """Two questions, two latents, one token, and two tokens of a decoded step."""
+    """Runs two questions, two latents, one token, and two tokens of a decoded step."""
     reasoner, decoder = model.reasoner, model.step_decoder
     with blamed_on(folder, "its tokenizer does not read and write text"):
         rows = [model.processor.question(_TEXT), model.processor.question("1")]

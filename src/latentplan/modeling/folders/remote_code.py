@@ -1,4 +1,4 @@
-"""What a checkpoint names to be run beside heads and methods: kernels of the hub, tokenizers, adapters."""
+"""Code that a checkpoint names in addition to heads and methods: kernels of the hub, tokenizers, adapters."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 
 def hub_kernels(config: PreTrainedConfig) -> list[str]:
-    """The attention implementations in a configuration that transformers would fetch from the hub and run."""
+    """Lists the attention implementations in a configuration that transformers would download and run."""
     chosen = {each._attn_implementation for each in with_parts(config)}
     return sorted(name for name in chosen if isinstance(name, str) and "/" in name)
 
 
 def with_parts(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
-    """Yields a configuration and all that stand inside of it."""
+    """Yields a configuration and all configurations inside it."""
     yield config
     for value in vars(config).values():  # not `sub_configs`, which a file could empty
         items = (
@@ -37,7 +37,7 @@ def with_parts(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
 
 
 def adapter_code(folder: Path) -> str | None:
-    """The package that a PEFT adapter in a folder would have peft import, or None; also without an adapter.
+    """Returns the package that a PEFT adapter in a folder makes peft import; None without one.
 
     Raises:
         DamagedModelError: its configuration is damaged.
@@ -49,7 +49,7 @@ def adapter_code(folder: Path) -> str | None:
 
 
 def tokenizer_code(folder: Path) -> str | None:
-    """The class outside transformers that a saved tokenizer names (its `auto_map`), or None.
+    """Returns the class outside transformers that a saved tokenizer names (its `auto_map`), or None.
 
     Raises:
         DamagedModelError: its configuration is missing or damaged.

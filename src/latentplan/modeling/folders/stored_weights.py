@@ -1,4 +1,4 @@
-"""What a checkpoint's safetensors say that they hold, read from their headers before any memory is taken."""
+"""The tensors of a checkpoint, read from the headers of its safetensors before memory is allocated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from latentplan.modeling.folders.damage import DamagedModelError, blamed_on, rea
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _SPARE_NUMBERS, _SPARE_PARTS = 1_000_000, 2_000
-"""Beyond a multiple of what is stored, since tied weights and some buffers are not."""
+"""Allowed in addition to a multiple of the stored numbers: tied weights and some buffers are not stored."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class StoredWeights:
     """Sizes of the tensors of a checkpoint.
 
     Attributes:
-        file: where they are, or the index of the files.
+        file: that holds them, or the index of the files.
         shapes: by name.
     """
 
@@ -36,12 +36,12 @@ class StoredWeights:
 
     @property
     def numbers(self) -> int:
-        """Of all tensors together."""
+        """The number of elements of all tensors together."""
         return sum(map(prod, self.shapes.values()))
 
 
 def stored_weights(folder: Path) -> StoredWeights:
-    """The tensors of a folder: `model.safetensors`, or the shards that its index lists.
+    """Lists the tensors of a folder: of `model.safetensors`, or of the shards in its index.
 
     Raises:
         DamagedModelError: a file is missing or cut off, or a tensor is not of floating-point numbers.
@@ -62,7 +62,7 @@ def stored_weights(folder: Path) -> StoredWeights:
 
 
 def _shards(index: Path) -> list[str]:
-    """The files that an index names; which tensors they have to hold is checked when they are loaded."""
+    """Lists the files that an index names; their tensors are checked when they are loaded."""
     listed = read_json(index).get("weight_map")
     if not isinstance(listed, dict) or not listed:
         raise DamagedModelError(index, "it lists no weights (weight_map)")
@@ -86,14 +86,14 @@ def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
 
 
 def check_size(build: Callable[[], nn.Module], stored: StoredWeights, config_file: Path) -> None:
-    """Builds a model without memory, and refuses one that is far larger than what is stored of it.
+    """Builds a model without memory, and refuses one that is far larger than its stored weights.
 
-    Without this a number in a configuration could ask for any amount of memory or time.
+    Without this check a number in a configuration could cost any amount of memory or time.
 
     Args:
         build: makes the model.
         stored: its weights.
-        config_file: what describes it.
+        config_file: that describes it.
 
     Raises:
         DamagedModelError: it is too large, or cannot be built.
@@ -105,7 +105,7 @@ def check_size(build: Callable[[], nn.Module], stored: StoredWeights, config_fil
 
 @contextmanager
 def _at_most(stored: StoredWeights, config_file: Path) -> Iterator[None]:
-    """Stops the construction of modules that are larger than the weights in a file could fill."""
+    """Stops the construction of modules that are far larger than the stored weights."""
     numbers = 4 * stored.numbers + _SPARE_NUMBERS
     parts = 16 * len(stored.shapes) + _SPARE_PARTS  # modules, parameters and buffers
     seen = [0, 0]

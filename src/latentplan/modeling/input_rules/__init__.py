@@ -1,4 +1,4 @@
-"""Rules for the next input of the token loop: each file of this folder holds some."""
+"""Rules for the next input of the token loop, one file each."""
 
 from __future__ import annotations
 

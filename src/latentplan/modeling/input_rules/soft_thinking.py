@@ -12,10 +12,11 @@ from latentplan.modeling.token_loop import InputRule, NextInput
 
 
 class SoftThinking(InputRule):
-    """The next input is the probability-weighted embedding of the most probable tokens, until a given token.
+    """Mixtures: the next input is the probability-weighted embedding of the most probable tokens.
 
     Args:
-        until: id of the token that ends it, such as the first of the answer's marker; None never ends it.
+        until: id of the token after which inputs are plain tokens, such as the first of the answer marker;
+            None for mixtures to the end.
         temperature: of the weights, above 0.
         width: tokens in the mixture.
 
@@ -35,13 +36,13 @@ class SoftThinking(InputRule):
         self.until, self.temperature, self.width = until, temperature, width
 
     def memory(self, rows: int, device: torch.device) -> Tensor:
-        """1 for rows that have not come to `until`, `[rows, 1]`."""
+        """Returns 1 for each row that has not generated `until`, `[rows, 1]`."""
         return torch.ones(rows, 1, dtype=torch.long, device=device)
 
     def next_input(
         self, logits: Tensor, token: Tensor, memory: Tensor | None, keys: Tensor | None
     ) -> NextInput:
-        """As of the base class."""
+        """Returns the mixture of each row, or the plain token after `until`; see the base class."""
         assert memory is not None
         memory = memory if self.until is None else memory * (token != self.until).unsqueeze(1)
         soft = memory.bool()
@@ -59,7 +60,7 @@ class SoftThinking(InputRule):
     def mixture(
         self, logits: Tensor, keys: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Returns ids and weights, and a density `[rows]` and its action or None; `[rows, width]` each."""
+        """Returns ids and weights `[rows, width]`; and log-density `[rows]` and action, or None for both."""
         top = (logits / self.temperature).topk(min(self.width, logits.shape[1]), dim=1)
         return top.indices, top.values.softmax(dim=1), None, None
 
@@ -76,7 +77,7 @@ class GumbelMixture(SoftThinking):
     def mixture(
         self, logits: Tensor, keys: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """As of `SoftThinking`; without keys nothing is perturbed."""
+        """Returns the perturbed mixture as `SoftThinking` does; without keys nothing is perturbed."""
         top = logits.log_softmax(dim=1).topk(min(self.width, logits.shape[1]), dim=1)
         if keys is None:
             return top.indices, (top.values / self.temperature).softmax(dim=1), None, None
@@ -85,12 +86,12 @@ class GumbelMixture(SoftThinking):
         return top.indices, weights, _density(action - top.values), action
 
     def log_prob(self, logits: Tensor, ids: Tensor, action: Tensor) -> Tensor:
-        """As of the base class; 0 where a plain token was read."""
+        """Computes log-densities as the base class says; 0 where the input was a plain token."""
         drawn = ~action.isnan().any(dim=1)
         log_p = logits.float().log_softmax(dim=1).gather(1, ids)
         return torch.where(drawn, _density(action.nan_to_num(0.0) - log_p), 0.0)
 
 
 def _density(gumbel: Tensor) -> Tensor:
-    """log density of standard Gumbel numbers `[rows, width]`, summed."""
+    """Computes the log-density of standard Gumbel numbers `[rows, width]`, summed to `[rows]`."""
     return (-gumbel - torch.exp(-gumbel)).sum(dim=1)

@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from latentplan.encoding.processor import Batch, EncodedProblem, ProblemProcessor
 from latentplan.methods.base import get_method
-from latentplan.modeling.efficiency.gradient_checkpointing import recompute_layers
+from latentplan.modeling.efficiency.gradient_checkpointing import checkpoint_layers
 from latentplan.modeling.efficiency.linear_layers import deferred_weight_gradients
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.sampling import Sampling
@@ -229,7 +229,7 @@ def peak_of_policy_step(system: LatentModelForTraining, config: GRPOConfig, leng
     held += [] if start is None else [*start.parameters(), *start.buffers()]
     with _counting(system, config, held) as ledger, ledger:
         if start is not None and config.gradient_checkpointing:
-            recompute_layers(start.backbone)
+            checkpoint_layers(start.backbone)
         with _autocast(config), deferred_weight_gradients(system):
             scores = ESTIMATORS[config.estimator].scores(system.reasoner, trajectories, sampling)
             loss = _everything(scores)
@@ -286,7 +286,7 @@ def _counting(
     if config.gradient_checkpointing:
         for part in (system.reasoner, system.step_decoder):
             if part is not None:
-                recompute_layers(part.backbone)
+                checkpoint_layers(part.backbone)
     trained = [each for each in system.parameters() if each.requires_grad]
     for parameter in trained:
         parameter.grad = torch.zeros_like(parameter)
