@@ -171,7 +171,7 @@ MORE = {
     ),
     "adapter beside the model": (
         lambda run: (run / "adapter_config.json").write_text("{}"),
-        "beside a latentplan model, which is whole alone",
+        "next to a latentplan model, which is complete without it",
     ),
     "index beyond the folder": (
         lambda run: (

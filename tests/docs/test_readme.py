@@ -107,7 +107,7 @@ def test_python_examples_run(document, tmp_path, monkeypatch, capsys, make_syste
 @pytest.fixture
 def anchored(tmp_path, monkeypatch):
     """The name of the method of docs/adding-a-method.md, saved as the page says."""
-    code = python_block("docs/adding-a-method.md", "class Anchored")
+    code = python_block("docs/adding-a-method.md", "class Anchored(")
     assert len(code.splitlines()) < 150
     (tmp_path / "anchored.py").write_text(code)
     monkeypatch.chdir(tmp_path)
@@ -133,6 +133,20 @@ def test_method_example_is_what_it_says(anchored, make_system, make_batch, mixed
         outputs["loss/text"].item() + 0.1 * outputs["loss/anchor"].item(), rel=1e-5
     )
     assert overfit(system, mixed_problems, bound=0.1, steps=150) < 0.1
+    # The first latent step alone, which both problems have.
+    first = make_system(anchored, method_settings={"anchored_steps": 1})
+    assert int(first.num_items(make_batch(first, mixed_problems[:2]))["anchor"]) == 2
+    outputs = first(**make_batch(first, mixed_problems[:2]))
+    of_first_steps = [losses[pair] for pair in range(4) if int(batch["step_index"][pair]) == 0]
+    assert outputs["loss/anchor"].item() == pytest.approx(sum(of_first_steps) / 2, rel=1e-4)
+
+
+def test_the_settings_of_the_method_example(anchored):
+    classes = (ModelArguments, DataArguments, SFTConfig)
+    given = ["--method", anchored, "--anchored_steps", "1", "--use_cpu", "true"]
+    assert parse_recipe(classes, given)[2].method_settings == {"anchored_steps": 1}
+    with pytest.raises(ValueError, match="anchored_steps must be 1 or more, got 0"):
+        parse_recipe(classes, ["--method", anchored, "--anchored_steps", "0", "--use_cpu", "true"])
 
 
 def test_method_example_trains_is_estimated_and_answers(anchored, tmp_path, scratch_run, capsys):
@@ -204,8 +218,24 @@ def test_data_examples_are_problems(document):
         assert Problem.from_json(json.loads(row)).steps
 
 
+@pytest.fixture(scope="session")
+def methods_of_the_pages(tmp_path_factory):
+    """The methods that the pages define, as files in a folder."""
+    folder = tmp_path_factory.mktemp("methods_of_the_pages")
+    for name, page, text in (
+        ("anchored", "docs/adding-a-method.md", "class Anchored("),
+        ("pairs", "docs/adding-a-method.md", "class Pairs"),
+        ("fixed_noise", "docs/diagnosing.md", "class FixedNoise("),
+    ):
+        (folder / f"{name}.py").write_text(python_block(page, text))
+    yield folder
+    for file in folder.glob("*.py"):
+        sys.modules.pop(file.stem, None)
+
+
 @pytest.mark.parametrize("line", command_lines("latentplan"))
-def test_command_line_names_an_existing_command_and_its_options(line):
+def test_command_line_names_an_existing_command_and_its_options(line, methods_of_the_pages, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(methods_of_the_pages)])
     arguments = shlex.split(line, comments=True)[1:]
     command = typer.main.get_command(app)
     while hasattr(command, "commands"):
@@ -216,7 +246,7 @@ def test_command_line_names_an_existing_command_and_its_options(line):
     context = command.make_context("latentplan", list(arguments))
     if command.name == "estimate":
         read_plan([word.replace("RECIPE", "gpt2/cot") for word in context.args])
-    if command.name in TRAINERS and context.args != ["--help_settings"]:
+    if command.name in TRAINERS and "--help_settings" not in context.args:
         config, recipe = TRAINERS[command.name]
         # A placeholder, behind which there is no file: `--config RECIPE`.
         words, devices = split_arguments(context.args)

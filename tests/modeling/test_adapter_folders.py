@@ -79,7 +79,7 @@ def test_transposed_weights_are_merged_too(make_backbone, tmp_path):
 )
 def test_an_adapter_of_another_model_is_refused(other, make_backbone, tmp_path):
     adapter(make_backbone(**other), tmp_path, target_modules=["q_proj"])
-    with pytest.raises(ValueError, match="does not fit the model beside it: "):
+    with pytest.raises(ValueError, match="does not fit the model next to it: "):
         merge_adapter(make_backbone(), tmp_path)
 
 
@@ -118,5 +118,5 @@ def test_an_adapter_beside_a_latentplan_model_is_refused(
     """transformers would put it in, and nothing would say so."""
     make_system("cot").save_pretrained(tmp_path, clock_tokenizer)
     adapter(make_backbone(), tmp_path, target_modules=["q_proj"])
-    with pytest.raises(ValueError, match=r"\(LORA\) of the model someone/base beside a latentplan model"):
+    with pytest.raises(ValueError, match=r"\(LORA\) of the model someone/base next to a latentplan model"):
         load_model(tmp_path)

@@ -102,7 +102,7 @@ def test_an_adapter_beside_its_base_is_merged(adapters, save_base, add_adapter, 
     model = train(folder, **ADAPTERS[adapters])
     found = model.reasoner(IDS).logits[..., : expected.shape[-1]]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    assert "holds an adapter beside the model: it has been merged" in caplog.text
+    assert "holds an adapter next to the model: it has been merged" in caplog.text
 
 
 def test_an_adapter_that_was_trained_with_more_tokens_is_merged(save_base, add_adapter, train, words):
@@ -128,7 +128,7 @@ def test_an_adapter_of_another_model_is_refused(save_base, add_adapter, tmp_path
     add_adapter(save_base("other", rows=1000), tmp_path / "base", target_modules=["lm_head"])
     said = start_from(save_base(), tmp_path)
     assert "the adapter in" in said
-    assert "does not fit the model beside it" in said
+    assert "does not fit the model next to it" in said
 
 
 @pytest.mark.parametrize("targets", [["embed_tokens", "q_proj"], ["q_proj", "lm_head"]], ids=str)

@@ -168,8 +168,24 @@ _MOVED = {
         "LatentSystem": "training.trainable_model:LatentModelForTraining",
         "make_encoder": "training.trainable_model:make_processor",
     },
+    "modeling.active_rows": {"ActiveRows": "modeling.efficiency.batch_compaction:UnfinishedRows"},
+    "modeling.captured": {"captured": "modeling.efficiency.cuda_graphs:with_cuda_graphs"},
     "modeling.context": {"Context": "modeling.decoding_state:DecodingState"},
     "modeling.loading": {"is_latent_checkpoint": "common.run_files:is_latent_checkpoint"},
+    "modeling.gathering": {"gathered": "modeling.efficiency.batch_compaction:merge_states"},
+    "modeling.products": {
+        "add_product": "modeling.efficiency.matmul:add_matmul",
+        "by_onednn": "modeling.efficiency.matmul:uses_onednn",
+        "product": "modeling.efficiency.matmul:matmul",
+    },
+    "modeling.recompute": {
+        "recompute_layers": "modeling.efficiency.gradient_checkpointing:checkpoint_layers",
+        "recomputes": "modeling.efficiency.gradient_checkpointing:is_checkpointed",
+    },
+    "modeling.weight_gradients": {
+        "is_spread": "modeling.efficiency.linear_layers:has_sharded_weights",
+        "recomputable": "modeling.efficiency.linear_layers:checkpointable",
+    },
     "modeling.vocabulary": {
         "at_places": "modeling.efficiency.chunked_logits:at_indices",
         "from_places": "modeling.efficiency.chunked_logits:from_indices",

@@ -49,7 +49,7 @@ def _probe(backbone: PreTrainedModel) -> None:
             backbone, f"its embeddings have width {embeds.shape[-1]}, its hidden states width {hidden_size}"
         )
     try:
-        whole, length = _read(backbone, [embeds], torch.ones_like(ids))
+        at_once, length = _read(backbone, [embeds], torch.ones_like(ids))
     except Exception as error:
         raise UnsupportedBackboneError(
             backbone.config, f"it cannot read embeddings with a key-value cache ({error})"
@@ -57,7 +57,7 @@ def _probe(backbone: PreTrainedModel) -> None:
     if length != _TOKENS:
         _refuse(backbone, f"its cache holds {length} columns after {_TOKENS} tokens")
     parts, _ = _read(backbone, [embeds[:, :4], embeds[:, 4:]], torch.ones_like(ids))
-    if not _close(parts, whole):
+    if not _close(parts, at_once):
         _refuse(backbone, "reading in two parts differs from reading at once, so it looks ahead or forgets")
     mask = torch.tensor([[0, 1, 1, 0, 1, 1], [1] * _TOKENS], device=ids.device)
     masked, _ = _read(backbone, [embeds[:, :4], embeds[:, 4:]], mask)
@@ -65,7 +65,7 @@ def _probe(backbone: PreTrainedModel) -> None:
     alone, _ = _read(backbone, [embeds[:1, seen]], mask[:1, seen])
     if not _close(masked[0, seen], alone[0]):
         _refuse(backbone, "masked columns change its result, and unused slots and padding are masked columns")
-    ours = finish_logits(backbone.config, backbone.get_output_embeddings()(whole))
+    ours = finish_logits(backbone.config, backbone.get_output_embeddings()(at_once))
     if not _close(ours, backbone(input_ids=ids).logits):
         _refuse(backbone, "its logits are more than its output embeddings times the last hidden state")
 

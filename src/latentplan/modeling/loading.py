@@ -54,7 +54,7 @@ def find_model(folder: str | os.PathLike) -> Path:
     if (folder / "run.json").is_file():
         raise FileNotFoundError(
             f"{folder} holds no latentplan model yet: the run has not ended; the same `latentplan sft` or "
-            "`latentplan grpo` command goes on with it if it was interrupted"
+            "`latentplan grpo` command resumes it if it was interrupted"
         )
     raise FileNotFoundError(
         f"{folder} holds no latentplan model {wanted}: train one with `latentplan sft` first"

@@ -35,7 +35,7 @@ class UnfinishedRows:
     """
 
     def __init__(self, state: DecodingState):
-        self.whole = self.part = state
+        self.state = self.part = state
         self.index: torch.Tensor | slice = slice(None)
         self._every = CHECK_EVERY.get(state.mask.device.type, 1)
 
@@ -49,7 +49,7 @@ class UnfinishedRows:
         if position % self._every:
             return None
         count, rows = int(alive.sum()), alive.shape[0]
-        if count and (count > rows // 2 or rows < MIN_ROWS or not self.whole.can_compact):
+        if count and (count > rows // 2 or rows < MIN_ROWS or not self.state.can_compact):
             return None
         return alive.nonzero()[:, 0]
 
@@ -66,12 +66,12 @@ class UnfinishedRows:
         """Keeps these of the rows, `[n]`, until `restore` brings the others back."""
         self.restore()
         self.index = rows if isinstance(self.index, slice) else self.index[rows]
-        self.part = self.whole.selected(self.index)
+        self.part = self.state.selected(self.index)
 
     def restore(self) -> None:
         """Brings all rows up to the last column again; rows that were set aside have masked columns there."""
-        if self.part is not self.whole:
-            self.whole.put_back(cast(torch.Tensor, self.index), self.part)
+        if self.part is not self.state:
+            self.state.put_back(cast(torch.Tensor, self.index), self.part)
 
 
 def lay_out(parts: list[tuple[torch.Tensor | slice, torch.Tensor]], rows: int, width: int) -> torch.Tensor:

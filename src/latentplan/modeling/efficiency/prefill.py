@@ -150,15 +150,15 @@ class _Part:
 class _PartLayer(DynamicLayer):
     """A layer of a part, which writes keys and values to the layer of all rows."""
 
-    def __init__(self, whole: GrowingLayer, part: _Part):
+    def __init__(self, target: GrowingLayer, part: _Part):
         super().__init__()
-        self.whole, self.part = whole, part
+        self.target, self.part = target, part
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Writes the keys and values of the part's only pass."""
-        self.whole.write_first(self.part.rows, self.part.shape, key_states, value_states)
+        self.target.write_first(self.part.rows, self.part.shape, key_states, value_states)
         self.part.layers -= 1
         if self.part.stops_early and not self.part.layers:
             raise _StoppedEarly

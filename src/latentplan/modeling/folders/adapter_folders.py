@@ -50,8 +50,8 @@ def refuse_adapter(folder: str | os.PathLike) -> None:
     file = Path(str(folder)) / "adapter_config.json"
     if file.is_file():
         raise ValueError(
-            f"{folder} holds {_describe_adapter(file)} beside a latentplan model, which is whole alone: "
-            "take the adapter_* files out of the folder"
+            f"{folder} holds {_describe_adapter(file)} next to a latentplan model, which is complete without "
+            "it: take the adapter_* files out of the folder"
         )
 
 
@@ -88,12 +88,12 @@ def merge_adapter(backbone: PreTrainedModel, folder: str | os.PathLike) -> None:
     if kept and tables[0] is not tables[1] and torch.equal(*tables):  # type: ignore[arg-type]
         set_tied(backbone, True)
         backbone.tie_weights()
-    logger.warning("%s holds an adapter beside the model: it has been merged into the weights", folder)
+    logger.warning("%s holds an adapter next to the model: it has been merged into the weights", folder)
 
 
 def _load_adapter(backbone: PreTrainedModel, settings: Any, folder: str | os.PathLike) -> None:
     """Adds an adapter with the weights of `folder` to the model; all of them must fit."""
-    misfit = f"the adapter in {folder} does not fit the model beside it"
+    misfit = f"the adapter in {folder} does not fit the model next to it"
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
