@@ -101,6 +101,8 @@ report.page: report.build report.html report.setup
 report.run_reader: report.compare report.evaluations report.runs
 report.wording: report.formats report.words
 rewards.answer_rewards: rewards.accuracy rewards.format rewards.length
+rewards.plan_graph: rewards.steps
+rewards.plan_report: serving.inspector.reading
 rewards.plan_rewards: rewards.coherence rewards.plan
 rewards.reward_set: rewards.combine rewards.registry
 rewards.sentence_coherence: rewards.carrying rewards.natural

@@ -29,7 +29,7 @@ from latentplan.evaluation.metrics import are_correct
 from latentplan.evaluation.results import LatentUse, Reconstruction, StopCalibration
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
-from latentplan.rewards.steps import equations_of
+from latentplan.rewards.plan_graph import equations_of
 from latentplan.rollout.decoding_accuracy import (
     RELIABLE_RECONSTRUCTION,
     Labels,

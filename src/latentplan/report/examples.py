@@ -11,9 +11,9 @@ from latentplan.problems.answers import NUMBER, AnswerKind, kind_in_file
 from latentplan.problems.equations import evaluate
 from latentplan.problems.minigsm.presets import PRESETS
 from latentplan.report.run_reader import Prediction, Run, by_problem, rl_pairs
+from latentplan.rewards.plan_graph import equations_apply, equations_of, in_sentences
 from latentplan.rewards.plan_rewards import strict_coherence
 from latentplan.rewards.sentence_coherence import read_natural
-from latentplan.rewards.steps import equations_apply, equations_of, in_sentences
 
 _PER_GROUP = 2
 

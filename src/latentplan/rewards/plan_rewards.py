@@ -32,7 +32,7 @@ from latentplan.problems.answers import NUMBER, AnswerKind, parse_number
 from latentplan.problems.equations import Equation, find_numbers
 from latentplan.problems.problem import Problem
 from latentplan.rewards.contract import answer_kinds, column, product
-from latentplan.rewards.steps import equations_of, of_equations
+from latentplan.rewards.plan_graph import equations_of, of_equations
 
 _PUBLISHED_RESULT = re.compile(r"=(.*?)>>")
 

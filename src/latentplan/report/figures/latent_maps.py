@@ -20,7 +20,7 @@ import numpy as np
 
 from latentplan.evaluation.latent_table import Clustering, LatentRow, LatentTable, main_classes
 from latentplan.report.figures.style import BAD, COLOURS, GOOD, MARKERS, RULE, SOFT, new_figure
-from latentplan.rewards.steps import equations_of
+from latentplan.rewards.plan_graph import equations_of
 
 _SPELLINGS = str.maketrans({"x": "*", "X": "*", "×": "*", "·": "*", "÷": "/"})
 _SHOWN = {"+": "+", "-": "−", "*": "×", "/": "÷"}

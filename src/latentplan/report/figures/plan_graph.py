@@ -17,8 +17,8 @@ from latentplan.problems.answers import NUMBER, AnswerKind
 from latentplan.problems.equations import Equation
 from latentplan.report.examples import marked_steps
 from latentplan.report.figures.latent_maps import shown_number
+from latentplan.rewards.plan_graph import equations_of
 from latentplan.rewards.plan_rewards import CONSTANTS, numbers_of_question
-from latentplan.rewards.steps import equations_of
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ import torch
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.answers import NUMBER, AnswerKind
+from latentplan.rewards.plan_report import PlanReading, read_plan
 from latentplan.rollout.decoded_text import Piece, decode_steps, next_words, text_of, texts_of
 from latentplan.rollout.edits import Edit, apply, in_words
 from latentplan.rollout.engine import answer_from, generate
@@ -29,7 +30,6 @@ from latentplan.rollout.plan_decoding import decode_plans, written_plan
 from latentplan.rollout.solve import Solution, question_batch
 from latentplan.rollout.trace import LatentStep, Token, trace
 from latentplan.serving.inspector.inspected_model import Subject
-from latentplan.serving.inspector.reading import PlanReading, read_plan
 
 Event = dict[str, Any]
 

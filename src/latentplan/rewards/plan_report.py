@@ -15,6 +15,7 @@ from fractions import Fraction
 
 from latentplan.problems.answers import NUMBER, AnswerKind, parse_number
 from latentplan.problems.equations import Equation, evaluate
+from latentplan.rewards.plan_graph import equations_apply, equations_of
 from latentplan.rewards.plan_rewards import (
     CONSTANTS,
     grounding,
@@ -24,7 +25,6 @@ from latentplan.rewards.plan_rewards import (
     validity,
 )
 from latentplan.rewards.sentence_coherence import read_natural
-from latentplan.rewards.steps import equations_apply, equations_of
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 import pytest
 
+from latentplan.rewards.plan_report import Link, links, read_plan
 from latentplan.rewards.plan_rewards import strict_coherence
-from latentplan.serving.inspector.reading import Link, links, read_plan
 
 QUESTION = "a dial shows 7 . add 3 . double it . reading ?"
 
