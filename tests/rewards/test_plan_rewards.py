@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentplan.rewards import BUILT_IN
+from latentplan.rewards.plan_graph import numbers_of_question
 from latentplan.rewards.plan_rewards import (
     grounding,
     grounding_reward,
-    numbers_of_question,
     plan_reward,
     validity,
     validity_reward,

@@ -1,30 +1,52 @@
-"""A plan as a reader checks it: which steps are true and grounded, and which result goes where.
+"""What is wrong with each step of a plan, in words: for the report, the drawings and the inspector.
 
     <<7+3=10>>            true    7 and 3 stand in the question     goes into step 2
     <<10*2=21>>           false: it is 20                           goes into the answer
 
-The rules are those of the rewards, step by step: `rewards.plan_rewards` for equations,
-`rewards.sentence_coherence` for sentences.
+The rules are those of the rewards: `plan_graph` for equations, `sentence_coherence` for sentences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from latentplan.problems.answers import NUMBER, AnswerKind, parse_number
-from latentplan.problems.equations import Equation, evaluate
-from latentplan.rewards.plan_graph import equations_apply, equations_of
-from latentplan.rewards.plan_rewards import (
-    CONSTANTS,
-    grounding,
-    numbers_of_question,
-    paper_coherence,
-    strict_coherence,
-    validity,
-)
-from latentplan.rewards.sentence_coherence import read_natural
+from latentplan.rewards.plan_graph import Node, PlanGraph, equations_apply, equations_of
+from latentplan.rewards.plan_rewards import paper_coherence
+from latentplan.rewards.sentence_coherence import NaturalReading, read_natural
+
+_UNREADABLE, _UNUSED = "not an equation", "result not used"
+
+
+def shown_number(value: Fraction, digits: int = 6) -> str:
+    """Returns a number as readers write it, with this many digits at most where it is broken."""
+    return str(value.numerator) if value.denominator == 1 else f"{float(value):.{digits}g}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a plan, and what is wrong with it (empty: nothing)."""
+
+    text: str
+    flaw: str = ""
+
+
+def marked_steps(graph: PlanGraph) -> list[Step]:
+    """Returns each step with its flaw: not an equation, a false equation, or a result that nothing uses.
+
+    Plans in sentences hold no equations at all; they are left unmarked.
+    """
+    if not any("=" in text for text in graph.steps) or not equations_apply(graph.kind, graph.steps):
+        return [Step(text) for text in graph.steps]
+    pairs = zip(graph.steps, graph.nodes_of_steps, strict=True)
+    return [Step(text, _flaw(nodes, graph.modulus)) for text, nodes in pairs]
+
+
+def marked_sentences(graph: PlanGraph) -> list[Step]:
+    """Returns each step with its flaw: why it earns nothing of the natural coherence."""
+    remarks = _natural_reading(graph).remarks
+    return [Step(text, remark) for text, remark in zip(graph.steps, remarks, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -32,8 +54,8 @@ class Link:
     """A step's result that is an operand of a later step, or the answer.
 
     Attributes:
-        start: the step that the number comes from, counted from 0.
-        end: the step that it goes into; None for the answer.
+        start: the index of the step that the number comes from.
+        end: the index of the step that it goes into; None for the answer.
         value: the number, as the earlier step writes it; in sentences the words that are carried on.
         strength: in (0, 1]; 1 between equations.
     """
@@ -79,50 +101,34 @@ class PlanReading:
     scores: dict[str, float]
 
 
-def read_plan(
-    steps: Sequence[str],
-    answer: str | None,
-    question: str,
-    modulus: int | None = None,
-    kind: AnswerKind = NUMBER,
-) -> PlanReading:
-    """Reads a plan beside its question and the answer that was given.
-
-    Args:
-        steps: the plan's text, step by step.
-        answer: the predicted answer; None where there is none.
-        question: in words.
-        modulus: of the arithmetic; None for ordinary numbers.
-        kind: of the answer.
-    """
+def read_plan(graph: PlanGraph) -> PlanReading:
+    """Returns what is to be said of a plan beside its question and the predicted answer."""
+    steps = graph.steps
     in_sentences = steps and not any(equations_of(step) or "<<" in step for step in steps)
-    if in_sentences or not equations_apply(kind, steps):
-        return _read_sentences(steps, answer, question, modulus, kind)
-    readings, known = [], set(numbers_of_question(question) | CONSTANTS)
-    for place, step in enumerate(steps):
-        readings.append(_read_step(step, _is_used(place, steps, answer, kind), known, modulus))
-    return PlanReading(
-        tuple(readings), tuple(links(steps, answer, kind)), _scores(steps, answer, question, modulus, kind)
-    )
+    if in_sentences or not equations_apply(graph.kind, steps):
+        return _read_sentences(graph)
+    readings = (_read_step(nodes, graph.modulus) for nodes in graph.nodes_of_steps)
+    return PlanReading(tuple(readings), tuple(links(graph)), _scores(graph))
 
 
-def links(steps: Sequence[str], answer: str | None, kind: AnswerKind = NUMBER) -> list[Link]:
-    """Every pair of a step and a later one, or the answer, that the strict coherence counts."""
-    chain = [(place, equation) for place, step in enumerate(steps) for equation in equations_of(step)]
-    found: dict[Link, None] = {}
-    for index, (place, equation) in enumerate(chain):
-        for later, other in chain[index + 1 :]:
-            if later > place and equation.result in other.operands:
-                found[Link(place, later, equation.result_text)] = None
-        if _equals(equation, answer, kind):
-            found[Link(place, None, equation.result_text)] = None
-    return list(found)
+def links(graph: PlanGraph) -> list[Link]:
+    """Returns every pair of a step and a later one, or the answer, that the strict coherence counts."""
+    return list(dict.fromkeys(_links(graph.nodes)))
 
 
-def _read_sentences(
-    steps: Sequence[str], answer: str | None, question: str, modulus: int | None, kind: AnswerKind
-) -> PlanReading:
-    found = read_natural(steps, answer, question, modulus, kind)
+def _links(nodes: Sequence[Node]) -> Iterator[Link]:
+    for node in nodes:
+        if node.equation is None:
+            continue
+        for target in node.targets:
+            if nodes[target].step > node.step:
+                yield Link(node.step, nodes[target].step, node.equation.result_text)
+        if node.is_answer:
+            yield Link(node.step, None, node.equation.result_text)
+
+
+def _read_sentences(graph: PlanGraph) -> PlanReading:
+    found = _natural_reading(graph)
     readings = (
         StepReading(None, None, None, (remark,) if remark else (), score)
         for score, remark in zip(found.steps, found.remarks, strict=True)
@@ -131,62 +137,50 @@ def _read_sentences(
     return PlanReading(tuple(readings), tuple(carried), {"coherence_natural": found.score})
 
 
-def _read_step(step: str, used: bool, known: set[Fraction], modulus: int | None) -> StepReading:
-    """One step, given the numbers known before it, to which its results are added."""
-    equations = equations_of(step)
-    if not equations:
-        return StepReading(None, None, None, ("not an equation",))
-    notes, true = [], True
-    strangers: dict[str, None] = {}
-    for equation in equations:
-        if not equation.is_true(modulus):
-            true = False
-            notes.append("false" + _right_value(equation, modulus))
-        for operand in equation.operands:
-            if operand not in known and -operand not in known:
-                strangers[_shown(operand)] = None
-        known.add(equation.result)
-    if strangers:
-        notes.append(f"{' and '.join(strangers)} {'comes' if len(strangers) == 1 else 'come'} from nowhere")
-    if not used:
-        notes.append("result not used")
-    return StepReading(true, not strangers, used, tuple(notes))
+def _natural_reading(graph: PlanGraph) -> NaturalReading:
+    return read_natural(graph.steps, graph.answer, graph.question, graph.modulus, graph.kind)
 
 
-def _is_used(place: int, steps: Sequence[str], answer: str | None, kind: AnswerKind) -> bool:
-    """Whether every equation of the step counts for the strict coherence."""
-    mine = equations_of(steps[place])
-    later = [equation for step in steps[place + 1 :] for equation in equations_of(step)]
-    for index, equation in enumerate(mine):
-        operands = (operand for other in [*mine[index + 1 :], *later] for operand in other.operands)
-        if equation.result not in operands and not _equals(equation, answer, kind):
-            return False
-    return bool(mine)
+def _read_step(nodes: Sequence[Node], modulus: int | None) -> StepReading:
+    if not _is_readable(nodes):
+        return StepReading(None, None, None, (_UNREADABLE,))
+    notes = _corrections(nodes, modulus, digits=6)
+    unknown = dict.fromkeys(shown_number(value) for node in nodes for value in node.unknown)
+    if unknown:
+        notes.append(f"{' and '.join(unknown)} {'comes' if len(unknown) == 1 else 'come'} from nowhere")
+    is_used = all(node.is_used for node in nodes)
+    if not is_used:
+        notes.append(_UNUSED)
+    return StepReading(all(node.is_true for node in nodes), not unknown, is_used, tuple(notes))
 
 
-def _equals(equation: Equation, answer: str | None, kind: AnswerKind) -> bool:
-    return kind.is_result(parse_number(equation.result_text), answer)
+def _flaw(nodes: Sequence[Node], modulus: int | None) -> str:
+    """Returns the first thing that is wrong with a step."""
+    if not _is_readable(nodes):
+        return _UNREADABLE
+    unused = [] if all(node.is_used for node in nodes) else [_UNUSED]
+    return [*_corrections(nodes, modulus, digits=4), *unused, ""][0]
 
 
-def _right_value(equation: Equation, modulus: int | None) -> str:
-    try:
-        value = evaluate(equation.expression, modulus)
-    except ValueError:
-        return ""
-    return f": it is {_shown(value)}" + (f" modulo {modulus}" if modulus else "")
+def _is_readable(nodes: Iterable[Node]) -> bool:
+    return all(node.equation is not None for node in nodes)
 
 
-def _shown(value: Fraction) -> str:
-    return str(value) if value.denominator == 1 else f"{float(value):.6g}"
+def _corrections(nodes: Iterable[Node], modulus: int | None, digits: int) -> list[str]:
+    """Returns of each false equation what its expression comes to, where that has a value."""
+    modulo = f" modulo {modulus}" if modulus else ""
+    return [
+        "false" if node.value is None else f"false: it is {shown_number(node.value, digits)}{modulo}"
+        for node in nodes
+        if not node.is_true
+    ]
 
 
-def _scores(
-    steps: Sequence[str], answer: str | None, question: str, modulus: int | None, kind: AnswerKind
-) -> dict[str, float]:
+def _scores(graph: PlanGraph) -> dict[str, float]:
     scores = {
-        "coherence": strict_coherence(steps, answer, kind),
-        "coherence_paper": paper_coherence(steps, answer),
-        "validity": validity(steps, modulus),
-        "grounding": grounding(steps, question),
+        "coherence": graph.coherence,
+        "coherence_paper": paper_coherence(graph.steps, graph.answer),
+        "validity": graph.validity,
+        "grounding": graph.grounding,
     }
     return {**scores, "plan": scores["coherence"] * scores["validity"] * scores["grounding"]}

@@ -42,7 +42,7 @@ from typing import Any
 from latentplan.problems.answers import NUMBER, AnswerKind
 from latentplan.problems.problem import Problem
 from latentplan.rewards.contract import answer_kinds, column
-from latentplan.rewards.plan_rewards import CONSTANTS, numbers_of_question
+from latentplan.rewards.plan_graph import CONSTANTS, numbers_of_question
 from latentplan.rewards.sentence_parsing import (
     Calculation,
     Clause,
