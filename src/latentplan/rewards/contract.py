@@ -8,11 +8,21 @@ the whole `Problem` (`problems`), and what only a latent rollout knows (`decoded
 `finished`), one entry per trajectory. None (or NaN) for a trajectory says that the reward does not apply to
 it; one that no reward applies to enters no mean of its group and is not learned from. Infinite rewards are
 refused.
+
+A reward with settings of its own has a parameter `settings`, whose default is an instance of a dataclass:
+
+    def short(completions, settings=Short(), **kwargs):
+        return [1.0 if len(text) < settings.most else 0.0 for text in completions]
+
+Recipes set them as `reward_settings: {package.module:short: {most: 30}}`. A reward that ships with latentplan
+is a function in a file of this folder with a name, see `named_reward`; nothing else lists it.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
 from math import prod
 from typing import Any, TypeVar
 
@@ -23,6 +33,27 @@ Reward = Callable[..., Sequence[float | None]]
 """`f(prompts, completions, **columns)`: one reward, or None, per trajectory."""
 
 _Entry = TypeVar("_Entry")
+_Reward = TypeVar("_Reward", bound=Reward)
+
+
+def named_reward(name: str) -> Callable[[_Reward], _Reward]:
+    """Gives a reward of this folder the name by which recipes know it: `@named_reward("validity")`."""
+
+    def give(reward: _Reward) -> _Reward:
+        reward.reward_name = name  # type: ignore[attr-defined]
+        return reward
+
+    return give
+
+
+def settings_kind(reward: Reward) -> type | None:
+    """Returns the dataclass of a reward's settings; None where it has none."""
+    try:
+        parameter = inspect.signature(reward).parameters.get("settings")
+    except (TypeError, ValueError):  # some callables that are written in C have no signature
+        return None
+    default = None if parameter is None else parameter.default
+    return type(default) if is_dataclass(default) and not isinstance(default, type) else None
 
 
 def column(values: Sequence[_Entry] | None, completions: Sequence[Any]) -> Sequence[_Entry | None]:

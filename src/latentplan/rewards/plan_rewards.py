@@ -32,7 +32,8 @@ from typing import Any
 
 from latentplan.problems.answers import NUMBER, AnswerKind
 from latentplan.problems.problem import Problem
-from latentplan.rewards.contract import Reward, answer_kinds, column
+from latentplan.rewards.answer_rewards import when_correct
+from latentplan.rewards.contract import Reward, answer_kinds, column, named_reward
 from latentplan.rewards.plan_graph import PlanGraph, equations_apply
 
 _PUBLISHED_RESULT = re.compile(r"=(.*?)>>")
@@ -63,6 +64,7 @@ def of_equations(reward: Reward) -> Reward:
     return applied
 
 
+@named_reward("coherence_paper")
 @of_equations
 def coherence_paper(
     prompts: Sequence[str],
@@ -81,6 +83,7 @@ def coherence_paper(
     ]
 
 
+@named_reward("coherence_strict")
 @of_equations
 def coherence_strict(
     prompts: Sequence[str],
@@ -98,6 +101,10 @@ def coherence_strict(
             completions, column(decoded_steps, completions), kinds, strict=True
         )
     ]
+
+
+coherence_paper_if_correct = when_correct(coherence_paper)
+coherence_strict_if_correct = when_correct(coherence_strict)
 
 
 def paper_coherence(steps: Sequence[str], predicted: str | None) -> float:
@@ -157,6 +164,7 @@ def _after_steps(completion: str, steps: Sequence[str]) -> str:
     return completion[end:]
 
 
+@named_reward("validity")
 @of_equations
 def validity_reward(
     prompts: Sequence[str],
@@ -170,6 +178,7 @@ def validity_reward(
     return [None if steps is None else validity(steps, base) for steps, base in columns]
 
 
+@named_reward("grounding")
 @of_equations
 def grounding_reward(
     prompts: Sequence[str],
@@ -183,6 +192,7 @@ def grounding_reward(
     return [None if steps is None else grounding(steps, asked) for steps, asked in columns]
 
 
+@named_reward("plan")
 @of_equations
 def plan_reward(
     prompts: Sequence[str],

@@ -41,7 +41,8 @@ from typing import Any
 
 from latentplan.problems.answers import NUMBER, AnswerKind
 from latentplan.problems.problem import Problem
-from latentplan.rewards.contract import answer_kinds, column
+from latentplan.rewards.answer_rewards import when_correct
+from latentplan.rewards.contract import answer_kinds, column, named_reward
 from latentplan.rewards.plan_graph import CONSTANTS, numbers_of_question
 from latentplan.rewards.sentence_parsing import (
     Calculation,
@@ -279,6 +280,7 @@ def _identity(clause: Clause) -> object:
     return clause
 
 
+@named_reward("coherence_natural")
 def coherence_natural(
     prompts: Sequence[str],
     completions: Sequence[str],
@@ -302,6 +304,9 @@ def coherence_natural(
         None if steps is None else natural_coherence(steps, kind.extract(completion), asked, base, kind)
         for completion, steps, asked, base, kind in columns
     ]
+
+
+coherence_natural_if_correct = when_correct(coherence_natural)
 
 
 def natural_coherence(
