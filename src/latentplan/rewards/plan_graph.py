@@ -74,6 +74,14 @@ def result_of(step: str) -> Fraction | None:
     return equations[-1].result if equations else None
 
 
+def value_of(equation: Equation, modulus: int | None = None) -> Fraction | None:
+    """Returns what the expression of an equation comes to; None where it has no value (division by zero)."""
+    try:
+        return evaluate(equation.expression, modulus)
+    except ValueError:
+        return None
+
+
 def in_sentences(steps: Iterable[str]) -> bool:
     """Tells whether most of these steps hold no readable equation, as those of chains in sentences."""
     readable = [bool(equations_of(step)) for step in steps]
@@ -245,7 +253,7 @@ class PlanGraph:
             if equation is None:
                 found.append(Node(step))
                 continue
-            value = _value(equation, self.modulus)
+            value = value_of(equation, self.modulus)
             operands, targets = self._operands(index), self._targets(index)
             is_answer = self._is_answer(equation)
             found.append(Node(step, equation, is_true, value, operands, tuple(unknown), targets, is_answer))
@@ -298,13 +306,6 @@ class PlanGraph:
             sources = fresh or ([] if in_question else of)
             found.append(Operand(value, sources[-1] if sources else None, in_question))
         return tuple(found)
-
-
-def _value(equation: Equation, modulus: int | None) -> Fraction | None:
-    try:
-        return evaluate(equation.expression, modulus)
-    except ValueError:
-        return None
 
 
 def _share(column: Sequence[bool]) -> float:
