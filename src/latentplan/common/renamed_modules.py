@@ -167,6 +167,10 @@ _MOVED = {
         "ColumnMap": "problems.formats.own_data:ColumnMap",
         "mapped_reader": "problems.formats.own_data:mapped_reader",
     },
+    "rewards.carrying": {
+        "Asked": "rewards.sentence_parsing:QuestionFacts",
+        "asked_by": "rewards.sentence_parsing:facts_of_question",
+    },
     "rewards.plan": {
         "CONSTANTS": "rewards.plan_graph:CONSTANTS",
         "numbers_of_question": "rewards.plan_graph:numbers_of_question",

@@ -26,7 +26,7 @@ def accuracy(
     problems: Sequence[Problem] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
-    """1.0 where the completion gives the reference `answer`, as its kind of answer decides; else 0.0.
+    """Returns 1.0 where the completion gives the reference `answer`, as its kind decides; else 0.0.
 
     None where there is no reference. Reading is strict (`AnswerKind.extract`): a bare number earns nothing.
     """
@@ -60,10 +60,10 @@ def format_reward(
     problems: Sequence[Problem] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
-    """1.0 where the completion has one marker, `### `, with an answer behind it, and was ended; else 0.0.
+    """Returns 1.0 where the completion has one marker, `### `, with an answer, and was ended; else 0.0.
 
-    `finished` says per trajectory whether the end-of-sequence token came before the length limit; without it,
-    that is not asked.
+    `finished` says of each trajectory whether the end-of-sequence token came before the length limit; without
+    it, every trajectory passes for ended.
     """
     kinds = answer_kinds(completions, problems)
     return [
@@ -73,7 +73,7 @@ def format_reward(
 
 
 def is_well_formed(completion: str, kind: AnswerKind = NUMBER) -> bool:
-    """Whether the marker occurs exactly once and is followed by a number or a word."""
+    """Tells whether the marker occurs exactly once and is followed by a number or a word."""
     if len(_MARKER.findall(completion)) != 1:
         return False
     answer = kind.extract(completion)
@@ -87,7 +87,7 @@ def short_latents(
     num_latents: Sequence[int] | None = None,
     **columns: Any,
 ) -> list[float | None]:
-    """(mean − n)/(max − min) over the right trajectories of a question, n being the latents used.
+    """Returns (mean − n)/(max − min) over the right trajectories of a question, n being the latents used.
 
     0 for wrong trajectories and where all right ones are equally long, so the values of a question add up to
     0. None without latents or without a reference answer.
@@ -103,7 +103,7 @@ def short_latents_if_solved(
     num_latents: Sequence[int] | None = None,
     **columns: Any,
 ) -> list[float | None]:
-    """As `short_latents` where every trajectory of a question is right; elsewhere *longer* ones earn it."""
+    """Returns `short_latents` where every trajectory of a question is right, elsewhere its negative."""
     values, solved = _relative(prompts, completions, num_latents, columns)
     return [
         None if value is None else value if solved[prompt] else -value
@@ -117,7 +117,7 @@ def _relative(
     num_latents: Sequence[int] | None,
     columns: dict[str, Any],
 ) -> tuple[list[float | None], dict[str, bool]]:
-    """The values of `short_latents`, and whether each prompt was answered rightly by all its trajectories."""
+    """Returns `short_latents`, and of each prompt whether all its trajectories are right."""
     right = accuracy(prompts, completions, **columns)
     if num_latents is None:
         return [None] * len(completions), dict.fromkeys(prompts, False)

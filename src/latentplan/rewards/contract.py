@@ -57,7 +57,7 @@ def settings_kind(reward: Reward) -> type | None:
 
 
 def column(values: Sequence[_Entry] | None, completions: Sequence[Any]) -> Sequence[_Entry | None]:
-    """A column of one entry per completion; a column that was not given is None all through."""
+    """Returns a column of one entry per completion: None all through where it was not given."""
     return [None] * len(completions) if values is None else values
 
 
@@ -66,14 +66,14 @@ def answer_kinds(
     problems: Sequence[Problem] | None = None,
     answer: Sequence[str | None] | None = None,
 ) -> list[AnswerKind]:
-    """The kind of answer of each trajectory: its problem's, or else the one that its reference tells."""
+    """Returns the kind of answer of each trajectory: its problem's, else the one that its reference tells."""
     if problems is not None:
         return [problem.kind for problem in problems]
     return [kind_of(reference) for reference in column(answer, completions)]
 
 
 def product(*rewards: Sequence[float | None]) -> list[float | None]:
-    """The product of several rewards per trajectory; None where one of them does not apply."""
+    """Returns the product of several rewards per trajectory; None where one of them does not apply."""
     return [
         None if None in values else prod(value for value in values if value is not None)
         for values in zip(*rewards, strict=True)

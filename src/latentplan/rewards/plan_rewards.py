@@ -40,7 +40,10 @@ _PUBLISHED_RESULT = re.compile(r"=(.*?)>>")
 
 
 def of_equations(reward: Reward) -> Reward:
-    """`reward` where `equations_apply` to the labelled chain, or to the decoded one without it; else None."""
+    """Returns `reward` that is None where `equations_apply` neither to the labelled nor to the decoded chain.
+
+    Without a labelled chain the decoded one decides.
+    """
 
     @wraps(reward)
     def applied(
@@ -72,7 +75,7 @@ def coherence_paper(
     decoded_steps: Sequence[Sequence[str] | None] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
-    """`paper_coherence` of each trajectory; None where nothing was decoded (no step decoder).
+    """Returns `paper_coherence` of each trajectory; None where nothing was decoded (no step decoder).
 
     As published, the last result is looked for in the whole text behind the latents, marker or not. Where the
     steps are themselves written in that text (a chain of thought), only what follows them is the prediction.
@@ -93,7 +96,7 @@ def coherence_strict(
     problems: Sequence[Problem] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
-    """`strict_coherence` of each trajectory; None where nothing was decoded (no step decoder)."""
+    """Returns `strict_coherence` of each trajectory; None where nothing was decoded (no step decoder)."""
     kinds = answer_kinds(completions, problems, answer)
     return [
         None if steps is None else strict_coherence(steps, kind.extract(completion), kind)
@@ -108,7 +111,7 @@ coherence_strict_if_correct = when_correct(coherence_strict)
 
 
 def paper_coherence(steps: Sequence[str], predicted: str | None) -> float:
-    """Coherence by substrings, ATP-Latent's published rule in every case (arXiv:2601.21598), for comparison.
+    """Returns the coherence by substrings, ATP-Latent's published rule in every case (arXiv:2601.21598).
 
     The result of a step is what stands between its first `=` from which a `>>` follows in the same line and
     that `>>`, without surrounding blanks; it is empty where there is none. A step counts if its result occurs
@@ -136,7 +139,7 @@ def paper_coherence(steps: Sequence[str], predicted: str | None) -> float:
 
 
 def strict_coherence(steps: Sequence[str], answer: str | None, kind: AnswerKind = NUMBER) -> float:
-    """Coherence by numbers, which closes the holes of `paper_coherence`: our default for RL.
+    """Returns the coherence by numbers, which closes the holes of `paper_coherence`: our default for RL.
 
     A step counts if its result is an operand of a later step or equals the predicted answer, the last only if
     it equals the answer; one that cannot be read never counts. The score is the share of steps that count,
@@ -154,7 +157,7 @@ def _published_result(step: str) -> str:
 
 
 def _after_steps(completion: str, steps: Sequence[str]) -> str:
-    """What follows the steps where they all stand in the completion, in order; else the whole completion."""
+    """Returns what follows the steps where the completion has them all, in order; else all of it."""
     end = 0
     for step in steps:
         start = completion.find(step, end)
@@ -173,7 +176,7 @@ def validity_reward(
     modulus: Sequence[int | None] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
-    """`validity` of each trajectory; None where nothing was decoded (no step decoder)."""
+    """Returns `validity` of each trajectory; None where nothing was decoded (no step decoder)."""
     columns = zip(column(decoded_steps, completions), column(modulus, completions), strict=True)
     return [None if steps is None else validity(steps, base) for steps, base in columns]
 
@@ -187,9 +190,9 @@ def grounding_reward(
     question: Sequence[str] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
-    """`grounding` of each trajectory in its `question`, else its prompt; None where nothing was decoded."""
+    """Returns `grounding` of each trajectory in its `question`, else its prompt; None without a plan."""
     columns = zip(column(decoded_steps, completions), prompts if question is None else question, strict=True)
-    return [None if steps is None else grounding(steps, asked) for steps, asked in columns]
+    return [None if steps is None else grounding(steps, text) for steps, text in columns]
 
 
 @named_reward("plan")
@@ -204,7 +207,7 @@ def plan_reward(
     problems: Sequence[Problem] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
-    """The plan score: validity times grounding times strict coherence; None where nothing was decoded."""
+    """Returns the plan score: validity times grounding times strict coherence; None without a plan."""
     columns = zip(
         completions,
         column(decoded_steps, completions),

@@ -132,7 +132,7 @@ class RewardSet:
                 raise ValueError(f"the weight of the reward {name!r} must be finite, got {weight}")
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> Rewarded:
-        """The rewards of a batch; `columns` have one entry per trajectory and reach every function.
+        """Returns the rewards of a batch; `columns` have one entry per trajectory and reach every function.
 
         Raises:
             ValueError: a function returned another number of rewards than there are completions, an infinite
@@ -145,7 +145,7 @@ class RewardSet:
         return Rewarded(table, combine_rewards(table, self.weights) if table else [0.0] * len(completions))
 
     def metrics(self, table: Sequence[Sequence[float]]) -> dict[str, tuple[float, int]]:
-        """Each reward over the trajectories of a rollout, before weighting: sums, and over how many.
+        """Returns each reward over the trajectories of a rollout, before weighting: the sum, and of how many.
 
         `rewards/{name}/mean` is over those that it applies to, `rewards/{name}/frac_none` counts the others
         among all.
@@ -182,7 +182,7 @@ def _with_settings(
 
 
 def combine_rewards(table: Sequence[Sequence[float]], weights: Sequence[float]) -> list[float]:
-    """The weighted sum over functions, `[functions, trajectories]` to `[trajectories]`.
+    """Returns the weighted sum over functions, `[functions, trajectories]` to `[trajectories]`.
 
     As in TRL 1.16 a NaN adds nothing, and a trajectory to which no function applies has no reward: NaN. A
     function of weight 0, which is there to be logged, gives none.
