@@ -7,7 +7,6 @@ from dataclasses import asdict
 import pytest
 from rich.console import Console
 
-from latentplan.evaluation.latent_metrics import result_of
 from latentplan.evaluation.metrics import (
     accuracy_estimate,
     group_by_steps,
@@ -32,6 +31,7 @@ from latentplan.evaluation.results import (
 )
 from latentplan.evaluation.statistics import wilson_interval
 from latentplan.problems.problem import Problem
+from latentplan.rewards.plan_graph import result_of
 from latentplan.rollout.decoding_accuracy import latent_steps, nearest_share, step_share, text_of, total_share
 from latentplan.rollout.solve import Solution
 

@@ -13,7 +13,7 @@ import typer
 
 from latentplan.cli.report import report
 from latentplan.report import ReportEntry, build_report
-from latentplan.report.examples import Step, example_groups, marked_sentences, marked_steps, modulus_of
+from latentplan.report.examples import example_groups, modulus_of
 from latentplan.report.run_reader import load_runs
 from latentplan.report.svg import Axis, Series, line_chart, round_ticks, thinned
 from latentplan.report.wording import duration, run_title, verdict
@@ -184,32 +184,6 @@ def test_examples_are_grouped_and_their_counts_add_up(runs) -> None:
     fixed = groups[0].examples[0]
     assert [answer.correct for answer in fixed.plans] == [False, True]
     assert [answer.flaws > 0 for answer in fixed.plans] == [True, False]
-
-
-@pytest.mark.parametrize(
-    ("plan", "answer", "modulus", "flaws"),
-    [
-        (["<<2+3=5>>", "<<5*2=10>>"], "10", None, ["", ""]),
-        (["<<2+3=6>>", "<<6*2=12>>"], "12", None, ["false: it is 5", ""]),
-        (["<<7+6=2>>", "<<2*3=7>>"], "7", 11, ["", "false: it is 6 modulo 11"]),
-        (["<<2+3=5>>", "<<1+1=2>>"], "2", None, ["result not used", ""]),
-        (["<<2+3=5>>", "<<4+"], "9", None, ["result not used", "not an equation"]),
-        (["<<1/0=5>>"], "5", None, ["false"]),
-        (["<<2+3=5>>"], None, None, ["result not used"]),
-        (["First she walks.", "Then she runs."], "5", None, ["", ""]),
-        ([], "5", None, []),
-    ],
-)
-def test_steps_are_marked(plan: list[str], answer: str | None, modulus: int | None, flaws: list[str]) -> None:
-    expected = [Step(text, flaw) for text, flaw in zip(plan, flaws, strict=True)]
-    assert marked_steps(plan, answer, modulus) == expected
-
-
-def test_steps_in_sentences_show_why_they_earn_nothing():
-    question = "Every terp is a brim. Tom is a terp. Is Tom a brim or fim?"
-    plan = ["Tom is a terp.", "Tom is a terp.", "Every terp is a brim.", "Every brim is a fim."]
-    flaws = [step.flaw for step in marked_sentences(plan, "Tom is a brim.", question)]
-    assert flaws == ["", "repeats an earlier step", "", "follows from nothing before it"]
 
 
 def test_the_modulus_is_that_of_the_data(copied, page: Page) -> None:

@@ -4,11 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from latentplan.problems.problem import Problem
 from latentplan.rewards import BUILT_IN
+from latentplan.rewards.plan_graph import numbers_of_question
 from latentplan.rewards.plan_rewards import (
     grounding,
     grounding_reward,
-    numbers_of_question,
     plan_reward,
     validity,
     validity_reward,
@@ -58,7 +59,10 @@ def test_a_step_with_several_equations_is_grounded_if_all_of_them_are():
 def test_a_perfect_plan_is_perfect_with_its_rest_in_one_step(separator):
     rest = separator.join(["<<9*2=18>>", "<<18+4=22>>"])
     plans = [["<<16-3-4=9>>", rest], [separator.join(["<<16-3-4=9>>", rest])]]
+    chain = ("<<16-3-4=9>>", "<<9*2=18>>", "<<18+4=22>>")
+    problem = Problem(QUESTION, chain, "22", plans=(chain,))
     batch = {"prompts": [QUESTION] * 2, "completions": ["### 22"] * 2, "answer": ["22"] * 2}
+    batch["problems"] = [problem] * 2
     for name, reward in BUILT_IN.items():
         # short_latents compares the trajectories of a question; the published rule reads a step's first
         # equation.

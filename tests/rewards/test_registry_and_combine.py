@@ -47,6 +47,7 @@ def test_built_in_names():
         "validity",
         "grounding",
         "plan",
+        "valid_chains",
     } == set(BUILT_IN)
     assert all(get_reward(name) is function for name, function in BUILT_IN.items())
 

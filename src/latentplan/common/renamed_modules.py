@@ -101,6 +101,8 @@ report.page: report.build report.html report.setup
 report.run_reader: report.compare report.evaluations report.runs
 report.wording: report.formats report.words
 rewards.answer_rewards: rewards.accuracy rewards.format rewards.length
+rewards.plan_graph: report.pictures.plan_graph rewards.steps
+rewards.plan_report: serving.inspector.reading
 rewards.plan_rewards: rewards.coherence rewards.plan
 rewards.reward_set: rewards.combine rewards.registry
 rewards.sentence_coherence: rewards.carrying rewards.natural
@@ -196,6 +198,15 @@ _MOVED = {
         "ColumnMap": "problems.formats.own_data:ColumnMap",
         "mapped_reader": "problems.formats.own_data:mapped_reader",
     },
+    "rewards.carrying": {
+        "Asked": "rewards.sentence_parsing:QuestionFacts",
+        "asked_by": "rewards.sentence_parsing:facts_of_question",
+    },
+    "rewards.plan": {
+        "CONSTANTS": "rewards.plan_graph:CONSTANTS",
+        "numbers_of_question": "rewards.plan_graph:numbers_of_question",
+    },
+    "rewards.steps": {"of_equations": "rewards.plan_rewards:of_equations"},
     "rollout.rolling": {"RollingBatch": "rollout.continuous_batching:ContinuousBatch"},
     "serving.inspector.walk": {"walk": "rollout.trace:trace"},
     "training.arguments": {"DataArguments": "problems.training_set:DataArguments"},

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 import torch
 
@@ -29,7 +28,7 @@ from latentplan.evaluation.metrics import are_correct
 from latentplan.evaluation.results import LatentUse, Reconstruction, StopCalibration
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
-from latentplan.rewards.steps import equations_of
+from latentplan.rewards.plan_graph import result_of
 from latentplan.rollout.decoding_accuracy import (
     RELIABLE_RECONSTRUCTION,
     Labels,
@@ -100,12 +99,6 @@ def measure_reconstruction(
         free_exact=total_share(free_plans, valid.chains, text_of),
         free_result=total_share(free_plans, valid.chains, result_of),
     )
-
-
-def result_of(step: str) -> Fraction | None:
-    """The result of the last equation in a step; None where it has none that can be read."""
-    equations = equations_of(step)
-    return equations[-1].result if equations else None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from latentplan.evaluation.results import Coherence, Estimate, StepGroup, Tokens
 from latentplan.evaluation.statistics import mean_interval, pass_at_k, wilson_interval
 from latentplan.problems.problem import Problem
 from latentplan.rewards import BUILT_IN
-from latentplan.rewards.steps import in_sentences
+from latentplan.rewards.plan_graph import in_sentences
 from latentplan.rollout.solve import Solution
 
 

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
-from latentplan.problems.answers import NUMBER, AnswerKind, kind_in_file
-from latentplan.problems.equations import evaluate
+from latentplan.problems.answers import kind_in_file
 from latentplan.problems.minigsm.presets import PRESETS
 from latentplan.report.run_reader import Prediction, Run, by_problem, rl_pairs
-from latentplan.rewards.plan_rewards import strict_coherence
-from latentplan.rewards.sentence_coherence import read_natural
-from latentplan.rewards.steps import equations_apply, equations_of, in_sentences
+from latentplan.rewards.plan_graph import PlanGraph, in_sentences
+from latentplan.rewards.plan_report import Step, marked_sentences, marked_steps
 
 _PER_GROUP = 2
 
 _Key = tuple[Any, Any]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a plan, and what is wrong with it (empty: nothing)."""
-
-    text: str
-    flaw: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,12 +106,10 @@ def _answer(run: Run, row: Prediction) -> Answer:
     answer, plan = row.get("answer"), row.get("plan")
     modulus = row.get("modulus") or modulus_of(run)
     kind = kind_in_file(str(row.get("reference", "")), row.get("answer_kind"))
-    if plan is None:
-        steps = None
-    elif in_sentences(row.get("steps") or plan):
-        steps = marked_sentences(plan, answer, row["question"], modulus, kind)
-    else:
-        steps = marked_steps(plan, answer, modulus, kind)
+    steps = None
+    if plan is not None:
+        marked = marked_sentences if in_sentences(row.get("steps") or plan) else marked_steps
+        steps = marked(PlanGraph([str(step) for step in plan], row["question"], answer, modulus, kind))
     shown = "no answer" if answer is None else str(answer)
     return Answer(run, shown, bool(row.get("correct")), row.get("num_latents"), row.get("num_tokens"), steps)
 
@@ -144,60 +131,3 @@ def modulus_of(run: Run) -> int | None:
     preset = PRESETS.get(str(run.config.get("dataset_config")))
     is_clock = preset is not None and preset.world == "clock" and "minigsm" in (names or ())
     return preset.modulus if preset is not None and is_clock else None
-
-
-def marked_steps(
-    plan: Iterable[Any], answer: str | None, modulus: int | None = None, kind: AnswerKind = NUMBER
-) -> list[Step]:
-    """Each step with its flaw: not an equation, an equation that is false, or a result that nothing uses.
-
-    Plans in sentences hold no equations at all; they are left unmarked.
-    """
-    texts = [str(step) for step in plan]
-    if not any("=" in text for text in texts) or not equations_apply(kind, texts):
-        return [Step(text) for text in texts]
-    used = _used(texts, answer, kind)
-    return [Step(text, _flaw(text, is_used, modulus)) for text, is_used in zip(texts, used, strict=True)]
-
-
-def marked_sentences(
-    plan: Iterable[Any],
-    answer: str | None,
-    question: str,
-    modulus: int | None = None,
-    kind: AnswerKind = NUMBER,
-) -> list[Step]:
-    """Each step with its flaw: why it earns nothing of the natural coherence."""
-    texts = [str(step) for step in plan]
-    reading = read_natural(texts, answer, question, modulus, kind)
-    return [Step(text, remark) for text, remark in zip(texts, reading.remarks, strict=True)]
-
-
-def _flaw(text: str, is_used: bool, modulus: int | None) -> str:
-    equations = equations_of(text)
-    if not equations:
-        return "not an equation"
-    for equation in equations:
-        if not equation.is_true(modulus):
-            return "false" + _right_value(equation.expression, modulus)
-    return "" if is_used else "result not used"
-
-
-def _right_value(expression: str, modulus: int | None) -> str:
-    try:
-        value = evaluate(expression, modulus)
-    except ValueError:
-        return ""
-    shown = str(value) if value.denominator == 1 else f"{float(value):.4g}"
-    return f": it is {shown}" + (f" modulo {modulus}" if modulus else "")
-
-
-def _used(steps: Sequence[str], answer: str | None, kind: AnswerKind) -> list[bool]:
-    # Whether a step counts depends on later steps only, so it is what the score of the rest gains by it.
-    rests = [steps[place:] for place in range(len(steps) + 1)]
-    sizes = [max(1, len(equations_of(step))) for step in steps]
-    counted = [strict_coherence(rest, answer, kind) * sum(sizes[place:]) for place, rest in enumerate(rests)]
-    return [
-        with_it - without > size - 0.5
-        for (with_it, without), size in zip(pairwise(counted), sizes, strict=True)
-    ]

@@ -50,6 +50,7 @@ _SETTINGS = {
     "answers_per_latent": "Answers per chain of latents",
     "reward_funcs": "Rewards",
     "reward_weights": "Their weights",
+    "reward_settings": "Their settings",
     "beta": "Weight of the KL",
     "seed": "Seed",
 }

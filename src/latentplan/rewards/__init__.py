@@ -1,4 +1,4 @@
-"""What a trajectory is worth: rewards are plain functions in TRL's form, combined by weights."""
+"""Rewards: plain functions in TRL's form, one file for a family of them, combined by weights."""
 
 from latentplan.rewards.reward_set import (
     BUILT_IN,

@@ -1,8 +1,6 @@
-"""Fewer latents among right answers (arXiv:2511.21581): the stop head learns how long to think.
+"""Rewards of the answer: whether it is right, whether it is well formed, and how few latents it took.
 
-Is the answer right?
-
-Is the completion well formed?
+Fewer latents among right answers (arXiv:2511.21581) teach the stop head how long a chain has to be.
 """
 
 from __future__ import annotations
@@ -15,9 +13,12 @@ from typing import Any
 
 from latentplan.problems.answers import NUMBER, AnswerKind, normalise_answer, parse_number
 from latentplan.problems.problem import Problem
-from latentplan.rewards.contract import Reward, answer_kinds, column, product
+from latentplan.rewards.contract import Reward, answer_kinds, column, named_reward, product
+
+_MARKER = re.compile(r"#{3,}")
 
 
+@named_reward("accuracy")
 def accuracy(
     prompts: Sequence[str],
     completions: Sequence[str],
@@ -25,7 +26,7 @@ def accuracy(
     problems: Sequence[Problem] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
-    """1.0 where the completion gives the reference `answer`, as its kind of answer decides; else 0.0.
+    """Returns 1.0 where the completion gives the reference `answer`, as its kind decides; else 0.0.
 
     None where there is no reference. Reading is strict (`AnswerKind.extract`): a bare number earns nothing.
     """
@@ -37,10 +38,9 @@ def accuracy(
 
 
 def when_correct(reward: Reward) -> Reward:
-    """`reward` multiplied by `accuracy`: ATP-Latent pays for coherence only on the way to a right answer.
+    """Returns `reward` times `accuracy`, called `{reward}_if_correct`; None where one of them does not apply.
 
-    None where either of the two does not apply. See arXiv:2601.21598, and `combine_rewards` for the whole
-    sum.
+    ATP-Latent (arXiv:2601.21598) rewards the coherence of a plan that leads to a right answer alone.
     """
 
     @wraps(reward)
@@ -49,16 +49,45 @@ def when_correct(reward: Reward) -> Reward:
         return product(values, accuracy(prompts, completions, **columns))
 
     rewarded.__name__ = f"{reward.__name__}_if_correct"
-    return rewarded
+    return named_reward(f"{getattr(reward, 'reward_name', reward.__name__)}_if_correct")(rewarded)
 
 
+@named_reward("format")
+def format_reward(
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    finished: Sequence[bool] | None = None,
+    problems: Sequence[Problem] | None = None,
+    **kwargs: Any,
+) -> list[float | None]:
+    """Returns 1.0 where the completion has one marker, `### `, with an answer, and was ended; else 0.0.
+
+    `finished` says of each trajectory whether the end-of-sequence token came before the length limit; without
+    it, every trajectory passes for ended.
+    """
+    kinds = answer_kinds(completions, problems)
+    return [
+        float(ended is not False and is_well_formed(completion, kind))
+        for completion, ended, kind in zip(completions, column(finished, completions), kinds, strict=True)
+    ]
+
+
+def is_well_formed(completion: str, kind: AnswerKind = NUMBER) -> bool:
+    """Tells whether the marker occurs exactly once and is followed by a number or a word."""
+    if len(_MARKER.findall(completion)) != 1:
+        return False
+    answer = kind.extract(completion)
+    return answer is not None and (parse_number(answer) is not None or bool(normalise_answer(answer)))
+
+
+@named_reward("short_latents")
 def short_latents(
     prompts: Sequence[str],
     completions: Sequence[str],
     num_latents: Sequence[int] | None = None,
     **columns: Any,
 ) -> list[float | None]:
-    """(mean − n)/(max − min) over the right trajectories of a question, n being the latents used.
+    """Returns (mean − n)/(max − min) over the right trajectories of a question, n being the latents used.
 
     0 for wrong trajectories and where all right ones are equally long, so the values of a question add up to
     0. None without latents or without a reference answer.
@@ -67,13 +96,14 @@ def short_latents(
     return values
 
 
+@named_reward("short_latents_if_solved")
 def short_latents_if_solved(
     prompts: Sequence[str],
     completions: Sequence[str],
     num_latents: Sequence[int] | None = None,
     **columns: Any,
 ) -> list[float | None]:
-    """As `short_latents` where every trajectory of a question is right; elsewhere *longer* ones earn it."""
+    """Returns `short_latents` where every trajectory of a question is right, elsewhere its negative."""
     values, solved = _relative(prompts, completions, num_latents, columns)
     return [
         None if value is None else value if solved[prompt] else -value
@@ -87,7 +117,7 @@ def _relative(
     num_latents: Sequence[int] | None,
     columns: dict[str, Any],
 ) -> tuple[list[float | None], dict[str, bool]]:
-    """The values of `short_latents`, and whether each prompt was answered rightly by all its trajectories."""
+    """Returns `short_latents`, and of each prompt whether all its trajectories are right."""
     right = accuracy(prompts, completions, **columns)
     if num_latents is None:
         return [None] * len(completions), dict.fromkeys(prompts, False)
@@ -104,33 +134,3 @@ def _relative(
         else:
             values.append((sum(of_group) / len(of_group) - length) / (max(of_group) - min(of_group)))
     return values, solved
-
-
-_MARKER = re.compile(r"#{3,}")
-
-
-def format_reward(
-    prompts: Sequence[str],
-    completions: Sequence[str],
-    finished: Sequence[bool] | None = None,
-    problems: Sequence[Problem] | None = None,
-    **kwargs: Any,
-) -> list[float | None]:
-    """1.0 where the completion has one marker, `### `, with an answer behind it, and was ended; else 0.0.
-
-    `finished` says per trajectory whether the end-of-sequence token came before the length limit; without it,
-    that is not asked.
-    """
-    kinds = answer_kinds(completions, problems)
-    return [
-        float(ended is not False and is_well_formed(completion, kind))
-        for completion, ended, kind in zip(completions, column(finished, completions), kinds, strict=True)
-    ]
-
-
-def is_well_formed(completion: str, kind: AnswerKind = NUMBER) -> bool:
-    """Whether the marker occurs exactly once and is followed by a number or a word."""
-    if len(_MARKER.findall(completion)) != 1:
-        return False
-    answer = kind.extract(completion)
-    return answer is not None and (parse_number(answer) is not None or bool(normalise_answer(answer)))

@@ -8,11 +8,21 @@ the whole `Problem` (`problems`), and what only a latent rollout knows (`decoded
 `finished`), one entry per trajectory. None (or NaN) for a trajectory says that the reward does not apply to
 it; one that no reward applies to enters no mean of its group and is not learned from. Infinite rewards are
 refused.
+
+A reward with settings of its own has a parameter `settings`, whose default is an instance of a dataclass:
+
+    def short(completions, settings=Short(), **kwargs):
+        return [1.0 if len(text) < settings.most else 0.0 for text in completions]
+
+Recipes set them as `reward_settings: {package.module:short: {most: 30}}`. A reward that ships with latentplan
+is a function in a file of this folder with a name, see `named_reward`; nothing else lists it.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
 from math import prod
 from typing import Any, TypeVar
 
@@ -23,10 +33,31 @@ Reward = Callable[..., Sequence[float | None]]
 """`f(prompts, completions, **columns)`: one reward, or None, per trajectory."""
 
 _Entry = TypeVar("_Entry")
+_Reward = TypeVar("_Reward", bound=Reward)
+
+
+def named_reward(name: str) -> Callable[[_Reward], _Reward]:
+    """Gives a reward of this folder the name by which recipes know it: `@named_reward("validity")`."""
+
+    def give(reward: _Reward) -> _Reward:
+        reward.reward_name = name  # type: ignore[attr-defined]
+        return reward
+
+    return give
+
+
+def settings_kind(reward: Reward) -> type | None:
+    """Returns the dataclass of a reward's settings; None where it has none."""
+    try:
+        parameter = inspect.signature(reward).parameters.get("settings")
+    except (TypeError, ValueError):  # some callables that are written in C have no signature
+        return None
+    default = None if parameter is None else parameter.default
+    return type(default) if is_dataclass(default) and not isinstance(default, type) else None
 
 
 def column(values: Sequence[_Entry] | None, completions: Sequence[Any]) -> Sequence[_Entry | None]:
-    """A column of one entry per completion; a column that was not given is None all through."""
+    """Returns a column of one entry per completion: None all through where it was not given."""
     return [None] * len(completions) if values is None else values
 
 
@@ -35,14 +66,14 @@ def answer_kinds(
     problems: Sequence[Problem] | None = None,
     answer: Sequence[str | None] | None = None,
 ) -> list[AnswerKind]:
-    """The kind of answer of each trajectory: its problem's, or else the one that its reference tells."""
+    """Returns the kind of answer of each trajectory: its problem's, else the one that its reference tells."""
     if problems is not None:
         return [problem.kind for problem in problems]
     return [kind_of(reference) for reference in column(answer, completions)]
 
 
 def product(*rewards: Sequence[float | None]) -> list[float | None]:
-    """The product of several rewards per trajectory; None where one of them does not apply."""
+    """Returns the product of several rewards per trajectory; None where one of them does not apply."""
     return [
         None if None in values else prod(value for value in values if value is not None)
         for values in zip(*rewards, strict=True)

@@ -1,4 +1,4 @@
-"""Several rewards as one: a table of what each function said, and the weighted sum.
+"""Rewards by name, and several rewards as one: a table of what each function said, and the weighted sum.
 
     rewards = RewardSet(LABELLED_WEIGHTS)
     table, totals = rewards(prompts, completions, answer=answers, decoded_steps=decoded_steps)
@@ -7,7 +7,8 @@ ATP-Latent's reward (arXiv:2601.21598) is R = 1·correct + 0.5·format + 0.1·co
 it is R = 0.5·format + 1·coherence. The product is the reward `coherence_strict_if_correct`, so both are plain
 sums.
 
-Rewards by name: the built-in ones, and the user's own as `package.module:function`.
+The rewards by name: those of this folder, found in its files, and the user's own as
+`package.module:function`.
 """
 
 from __future__ import annotations
@@ -16,46 +17,39 @@ import inspect
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
-from latentplan.common.plugins import import_named, names_own_code
-from latentplan.rewards.answer_rewards import (
-    accuracy,
-    format_reward,
-    short_latents,
-    short_latents_if_solved,
-    when_correct,
-)
-from latentplan.rewards.contract import Reward
-from latentplan.rewards.plan_rewards import (
-    coherence_paper,
-    coherence_strict,
-    grounding_reward,
-    plan_reward,
-    validity_reward,
-)
-from latentplan.rewards.sentence_coherence import coherence_natural
+from latentplan.common.plugins import import_named, modules_of, names_own_code, settings_from
+from latentplan.rewards.contract import Reward, settings_kind
 
-BUILT_IN: dict[str, Reward] = {
-    "accuracy": accuracy,
-    "format": format_reward,
-    "coherence_strict": coherence_strict,
-    "coherence_paper": coherence_paper,
-    "coherence_strict_if_correct": when_correct(coherence_strict),
-    "coherence_paper_if_correct": when_correct(coherence_paper),
-    "coherence_natural": coherence_natural,
-    "coherence_natural_if_correct": when_correct(coherence_natural),
-    "short_latents": short_latents,
-    "short_latents_if_solved": short_latents_if_solved,
-    "validity": validity_reward,
-    "grounding": grounding_reward,
-    "plan": plan_reward,
-}
+
+def _find_rewards() -> dict[str, Reward]:
+    """Returns every named reward of this folder, in the order of the files.
+
+    Raises:
+        ValueError: two have one name; says where.
+    """
+    found: dict[str, Reward] = {}
+    for module in modules_of("latentplan.rewards"):
+        for member in list(vars(module).values()):
+            name = getattr(member, "reward_name", None)
+            if name is None or member.__module__ != module.__name__:
+                continue
+            first = found.setdefault(name, member)
+            if first is not member:
+                raise ValueError(
+                    f"two rewards are called {name!r}: in {first.__module__} and in {module.__name__}"
+                )
+    return found
+
+
+BUILT_IN: Mapping[str, Reward] = _find_rewards()
 """Every reward that has a name of its own."""
 
 
 def get_reward(name: str) -> Reward:
-    """The reward with this name: one of `BUILT_IN`, or `package.module:function`.
+    """Returns the reward with this name: one of `BUILT_IN`, or `package.module:function`.
 
     Raises:
         ValueError: there is no such name, module or function; the message lists what there is.
@@ -107,20 +101,24 @@ class RewardSet:
     Args:
         names: built-in names, `package.module:function`, or functions; or a mapping from those to weights.
         weights: one per name; 1.0 each by default.
+        settings: those of rewards that have settings, by the name in `names` (of a function its own name).
 
     Raises:
-        ValueError: there is no such reward, two have one name, or there are more or fewer weights than
-            rewards, or a weight is not finite.
+        ValueError: there is no such reward, two have one name, there are more or fewer weights than rewards,
+            a weight is not finite, or settings are of no reward here, of one without settings, or wrong.
     """
 
     def __init__(
-        self, names: Sequence[str | Reward] | Mapping[str, float], weights: Sequence[float] | None = None
+        self,
+        names: Sequence[str | Reward] | Mapping[str, float],
+        weights: Sequence[float] | None = None,
+        settings: Mapping[str, Mapping[str, Any] | None] | None = None,
     ):
         if isinstance(names, Mapping):
             if weights is not None:
                 raise ValueError("the weights come with the names already; give one of the two")
             weights, names = list(names.values()), list(names)
-        self.functions = [get_reward(name) if isinstance(name, str) else name for name in names]
+        self.functions = _with_settings(names, settings or {})
         self.names = [_short_name(name) for name in names]
         self.weights = [1.0] * len(self.names) if weights is None else list(weights)
         if len(set(self.names)) != len(self.names):
@@ -134,7 +132,7 @@ class RewardSet:
                 raise ValueError(f"the weight of the reward {name!r} must be finite, got {weight}")
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> Rewarded:
-        """The rewards of a batch; `columns` have one entry per trajectory and reach every function.
+        """Returns the rewards of a batch; `columns` have one entry per trajectory and reach every function.
 
         Raises:
             ValueError: a function returned another number of rewards than there are completions, an infinite
@@ -147,7 +145,7 @@ class RewardSet:
         return Rewarded(table, combine_rewards(table, self.weights) if table else [0.0] * len(completions))
 
     def metrics(self, table: Sequence[Sequence[float]]) -> dict[str, tuple[float, int]]:
-        """Each reward over the trajectories of a rollout, before weighting: sums, and over how many.
+        """Returns each reward over the trajectories of a rollout, before weighting: the sum, and of how many.
 
         `rewards/{name}/mean` is over those that it applies to, `rewards/{name}/frac_none` counts the others
         among all.
@@ -160,8 +158,31 @@ class RewardSet:
         return found
 
 
+def _with_settings(
+    names: Sequence[str | Reward], settings: Mapping[str, Mapping[str, Any] | None]
+) -> list[Reward]:
+    rewards: dict[str, Reward] = {}
+    for each in names:
+        if isinstance(each, str):
+            rewards[each] = get_reward(each)
+        else:
+            rewards[_short_name(each)] = each
+    for name, values in settings.items():
+        if name not in rewards:
+            raise ValueError(
+                f"reward_settings has settings of {name!r}, which is none of the rewards {', '.join(rewards)}"
+            )
+        kind = settings_kind(rewards[name])
+        if kind is None:
+            raise ValueError(f"reward_settings: the reward {name!r} has no settings")
+        if not isinstance(values, Mapping | None):
+            raise ValueError(f"reward_settings: those of {name!r} must be a mapping, got {values!r}")
+        rewards[name] = partial(rewards[name], settings=settings_from(kind, values, f"reward {name}"))
+    return list(rewards.values())
+
+
 def combine_rewards(table: Sequence[Sequence[float]], weights: Sequence[float]) -> list[float]:
-    """The weighted sum over functions, `[functions, trajectories]` to `[trajectories]`.
+    """Returns the weighted sum over functions, `[functions, trajectories]` to `[trajectories]`.
 
     As in TRL 1.16 a NaN adds nothing, and a trajectory to which no function applies has no reward: NaN. A
     function of weight 0, which is there to be logged, gives none.

@@ -1,11 +1,4 @@
-"""What each clause of a chain takes and gives, and what becomes of it on the way to the answer.
-
-A chain is read from the front: what a clause takes comes from the question or from earlier clauses, and
-counts as far as it is known there; each thing that it takes is handed on by *one* earlier clause, so that two
-clauses that give the same are not both paid for one use. Then the answer takes what it takes, and it is
-traced back which clauses it rests on.
-
-Coherence of chains in sentences: is what each step finds carried on, up to the answer?
+"""Coherence of chains in sentences: is what each step finds carried on, up to the answer?
 
 The open question of ATP-Latent (arXiv:2601.21598): its coherence reads equations only. Here a step is read
 as clauses (`rewards.sentence_parsing`), which take things and give things: a calculation takes numbers and
@@ -20,7 +13,10 @@ other sentence takes what is known and gives the numbers and content words that 
 - a calculation that is plainly false, an `X is a Y` that follows from nothing, a repetition and a step that
   cannot be read are worth 0, and nothing can rest on them.
 
-The score is the mean over clauses, and 0 without steps. No labels are used: the answer is the predicted one.
+A chain is read from the front. Each thing that a clause takes is handed on by *one* earlier clause, so that
+of two clauses that give the same only one is rewarded for one use. Then the answer takes what it takes, and
+it is traced back which clauses it rests on. The score is the mean over clauses, and 0 without steps. It needs
+no labels: the answer is the predicted one.
 
     decoded steps                                                  answer              natural
     48/2 = 24 clips in May.   48+24 = 72 in all.                   72                  1
@@ -35,21 +31,24 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
 from latentplan.problems.answers import NUMBER, AnswerKind
 from latentplan.problems.problem import Problem
-from latentplan.rewards.contract import answer_kinds, column
-from latentplan.rewards.plan_rewards import CONSTANTS, numbers_of_question
+from latentplan.rewards.answer_rewards import when_correct
+from latentplan.rewards.contract import answer_kinds, column, named_reward
+from latentplan.rewards.plan_graph import CONSTANTS
 from latentplan.rewards.sentence_parsing import (
     Calculation,
     Clause,
+    QuestionFacts,
     Relation,
     Statement,
     Thing,
     clauses_of,
+    facts_of_question,
+    is_reference,
     relations_of,
     statement_of,
 )
@@ -88,7 +87,7 @@ class Carried:
     reaches_answer: bool = False
 
     def strength(self, target: int) -> float:
-        """Of the link to `target`, in (0, 1]."""
+        """Returns the strength of the link to `target`, in (0, 1]."""
         weights = (1.0 if is_reference(thing) else self.weight for thing in self.onward[target])
         return min(1.0, sum(weights))
 
@@ -108,56 +107,30 @@ class Carried:
         return "starts from nothing that is known" if not self.support else "nothing takes it up"
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a question says: words, numbers (also those that its words imply), and every `X is a Y`."""
-
-    words: frozenset[str]
-    numbers: frozenset[Thing]
-    relations: frozenset[Relation]
-
-    @property
-    def things(self) -> frozenset[Thing]:
-        """Its words and numbers."""
-        return self.words | self.numbers
-
-
-@lru_cache(maxsize=16384)
-def asked_by(question: str) -> Asked:
-    """What a question says."""
-    numbers = map(abs, numbers_of_question(question))
-    return Asked(statement_of(question).words, frozenset(numbers), frozenset(relations_of(question)))
-
-
-def is_reference(thing: Thing) -> bool:
-    """Whether a thing is what a step found, `#1`, and neither a number nor a word."""
-    return isinstance(thing, str) and thing.startswith("#")
-
-
 class Chain:
     """The clauses of a plan, added in their order.
 
     Args:
-        asked: what the question says.
+        facts: what the question says.
         modulus: of the arithmetic, where it has one.
     """
 
-    def __init__(self, asked: Asked, modulus: int | None = None):
-        self.asked, self.modulus = asked, modulus
+    def __init__(self, facts: QuestionFacts, modulus: int | None = None):
+        self.facts, self.modulus = facts, modulus
         self.clauses: list[Carried] = []
-        self._known: dict[Thing, float] = dict.fromkeys(asked.things, 1.0)
+        self._known: dict[Thing, float] = dict.fromkeys(facts.things, 1.0)
         self._relations: set[Relation] = set()
-        self._said: list[frozenset[Thing]] = [asked.things]
+        self._said: list[frozenset[Thing]] = [facts.things]
         self._seen: set[object] = set()
         self._givers: dict[Thing, list[int]] = defaultdict(list)
         self._uses: Counter[tuple[int, Thing]] = Counter()
 
     def add_unreadable(self, step: int) -> None:
-        """A step that says nothing."""
+        """Adds a step that says nothing."""
         self.clauses.append(Carried(step, flaw="cannot be read"))
 
     def add(self, step: int, clause: Clause) -> None:
-        """The next clause, of the same step as the one before or of a later one."""
+        """Adds the next clause, of the same step as the one before or of a later one."""
         carried = _READERS[type(clause)](self, step, clause)
         identity = _identity(clause)
         if identity in self._seen:
@@ -199,7 +172,7 @@ class Chain:
     def _relation(self, step: int, clause: Relation) -> Carried:
         ends: Counter[Thing] = Counter([clause.subject])
         flaw = ""
-        if clause not in self.asked.relations:
+        if clause not in self.facts.relations:
             premises = (said.object for said in self._relations if said.subject == clause.subject)
             middle = [word for word in premises if Relation(word, clause.object) in self._relations]
             ends.update([min(middle), clause.object] if middle else [])
@@ -222,7 +195,7 @@ class Chain:
         return carried
 
     def _hand_on(self, thing: Thing, target: int, times: int = 1) -> bool:
-        """From those that give `thing`, the least used and then the latest first; whether there is one."""
+        """Hands on from those that give `thing`, the least used, then the latest first; False without one."""
         givers = sorted(self._givers.get(thing, ()), key=lambda place: (self._uses[place, thing], -place))
         for place in givers[:times]:
             self._uses[place, thing] += 1
@@ -231,11 +204,11 @@ class Chain:
 
     def _close_on(self, answer: str, kind: AnswerKind) -> Thing | None:
         """Hands on to an answer; where it is `X is a Y`, X is what the chain has to start from."""
-        number, relations = kind.number(answer), relations_of(answer) if self.asked.relations else ()
+        number, relations = kind.number(answer), relations_of(answer) if self.facts.relations else ()
         if number is not None:
             self._hand_on_or_close([abs(number)])
         elif kind.is_conclusion(answer):
-            self._hand_on_or_close(self.asked.things, given=False)
+            self._hand_on_or_close(self.facts.things, given=False)
             self._conclude()
         elif relations:
             self._hand_on_or_close([relations[-1].object])
@@ -245,14 +218,14 @@ class Chain:
         return None
 
     def _hand_on_or_close(self, things: Iterable[Thing], given: bool = True) -> None:
-        """Each thing from the clause that gives it, else from the last that mentions it and says more."""
+        """Hands on each thing from the clause that gives it, else from the last with it that says more."""
         last = {thing: place for place, clause in self._telling() for thing in clause.takes}
         for thing in things:
             if not (given and self._hand_on(thing, ANSWER)) and thing in last:
                 self.clauses[last[thing]].onward[ANSWER].append(thing)
 
     def _conclude(self) -> None:
-        """A yes or no is what the last step concludes from those before it."""
+        """Hands on to a yes or no, which the last step concludes from those before it."""
         for place, clause in self._telling():
             drawn = [thing for thing in clause.takes if thing in self._givers]
             if place == len(self.clauses) - 1 and drawn:
@@ -271,7 +244,7 @@ _READERS: dict[type, Callable[..., Carried]] = {
 
 
 def _identity(clause: Clause) -> object:
-    """Equal for clauses that say the same, whatever steps they refer to."""
+    """Returns what is equal for clauses that say the same, whatever steps they refer to."""
     if isinstance(clause, Calculation):
         return frozenset(clause.operands), clause.results
     if isinstance(clause, Statement):
@@ -279,6 +252,7 @@ def _identity(clause: Clause) -> object:
     return clause
 
 
+@named_reward("coherence_natural")
 def coherence_natural(
     prompts: Sequence[str],
     completions: Sequence[str],
@@ -289,7 +263,7 @@ def coherence_natural(
     problems: Sequence[Problem] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
-    """`natural_coherence` of each trajectory with its `question`, else its prompt; None without a decoder."""
+    """Returns `natural_coherence` of each trajectory; None without a plan."""
     columns = zip(
         completions,
         column(decoded_steps, completions),
@@ -299,9 +273,12 @@ def coherence_natural(
         strict=True,
     )
     return [
-        None if steps is None else natural_coherence(steps, kind.extract(completion), asked, base, kind)
-        for completion, steps, asked, base, kind in columns
+        None if steps is None else natural_coherence(steps, kind.extract(completion), text, base, kind)
+        for completion, steps, text, base, kind in columns
     ]
+
+
+coherence_natural_if_correct = when_correct(coherence_natural)
 
 
 def natural_coherence(
@@ -311,7 +288,7 @@ def natural_coherence(
     modulus: int | None = None,
     kind: AnswerKind = NUMBER,
 ) -> float:
-    """The score of `read_natural`, in [0, 1]."""
+    """Returns the score of `read_natural`, in [0, 1]."""
     clauses = _chain(steps, answer, question, modulus, kind).clauses
     return fmean(clause.score for clause in clauses) if clauses else 0.0
 
@@ -357,12 +334,12 @@ def read_natural(
     modulus: int | None = None,
     kind: AnswerKind = NUMBER,
 ) -> NaturalReading:
-    """A plan with the score of each step and the links between them, for pictures and inspection.
+    """Returns the score of each step of a plan and the links between them, for drawings and the inspector.
 
     Args:
         steps: the decoded steps, one text each.
         answer: the predicted answer without its marker; None where there is none.
-        question: what was asked.
+        question: in words.
         modulus: of the arithmetic, where it has one.
         kind: of the answer.
     """
@@ -379,10 +356,10 @@ def read_natural(
 def _chain(
     steps: Sequence[str], answer: str | None, question: str, modulus: int | None, kind: AnswerKind
 ) -> Chain:
-    asked = asked_by(question)
-    chain = Chain(asked, modulus)
+    facts = facts_of_question(question)
+    chain = Chain(facts, modulus)
     for step, text in enumerate(steps):
-        clauses = clauses_of(text, bool(asked.relations))
+        clauses = clauses_of(text, bool(facts.relations))
         for clause in clauses:
             chain.add(step, clause)
         if not clauses:

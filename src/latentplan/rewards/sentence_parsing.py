@@ -16,6 +16,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from latentplan.problems.equations import Equation, find_numbers, parse_equation
+from latentplan.rewards.plan_graph import numbers_of_question
 
 Thing = Fraction | str
 """A number, the stem of a word, or a reference, `"#2"`."""
@@ -65,7 +66,7 @@ class Calculation:
     equations: tuple[Equation, ...] = ()
 
     def is_false(self, modulus: int | None = None) -> bool:
-        """Whether it can be read as arithmetic and does not come out."""
+        """Tells whether it can be read as arithmetic and does not come out."""
         return bool(self.equations) and not any(equation.is_true(modulus) for equation in self.equations)
 
 
@@ -91,7 +92,7 @@ Clause = Calculation | Relation | Statement
 
 @lru_cache(maxsize=65536)
 def clauses_of(step: str, relational: bool = False) -> tuple[Clause, ...]:
-    """What a step says, in order; nothing for a step without a number or a content word.
+    """Returns what a step says, in order; nothing for a step without a number or a content word.
 
     A line with calculations consists of them; with `relational`, each `X is a Y` is a clause of its own;
     every other line is one statement.
@@ -111,7 +112,10 @@ def clauses_of(step: str, relational: bool = False) -> tuple[Clause, ...]:
 
 
 def calculations_of(line: str) -> list[Calculation]:
-    """Every `a op b = c` of a line. `a = b = c` is two, or one where b is no number; `x = 3` is none."""
+    """Returns every `a op b = c` of a line.
+
+    `a = b = c` is two, or one where b is no number; `x = 3` is none.
+    """
     left, *rights = line.split("=")
     found: list[Calculation] = []
     for right in rights:
@@ -127,22 +131,48 @@ def calculations_of(line: str) -> list[Calculation]:
 
 @lru_cache(maxsize=16384)
 def relations_of(text: str) -> tuple[Relation, ...]:
-    """Every sentence that is `X is a Y`, in order, where X and Y are single words."""
+    """Returns every sentence that is `X is a Y`, in order, where X and Y are single words."""
     found = map(_relation, _SENTENCE_END.split(text.replace("\n", ". ")))
     return tuple(relation for relation in found if relation is not None)
 
 
 @lru_cache(maxsize=65536)
 def statement_of(text: str) -> Statement:
-    """The numbers, content words and references of a text."""
+    """Returns the numbers, content words and references of a text."""
     plain = _REFERENCE.sub(" ", text)
     words = (stem(word) for word in _words(plain) if word not in STOP_WORDS)
     references = frozenset(f"#{int(number)}" for number in _REFERENCE.findall(text))
     return Statement(tuple(find_numbers(plain)), frozenset(words), references)
 
 
+@dataclass(frozen=True)
+class QuestionFacts:
+    """What a question says: words, numbers (also those that its words imply), and every `X is a Y`."""
+
+    words: frozenset[str]
+    numbers: frozenset[Thing]
+    relations: frozenset[Relation]
+
+    @property
+    def things(self) -> frozenset[Thing]:
+        """Its words and numbers."""
+        return self.words | self.numbers
+
+
+@lru_cache(maxsize=16384)
+def facts_of_question(question: str) -> QuestionFacts:
+    """Returns what a question says."""
+    numbers = map(abs, numbers_of_question(question))
+    return QuestionFacts(statement_of(question).words, frozenset(numbers), frozenset(relations_of(question)))
+
+
+def is_reference(thing: Thing) -> bool:
+    """Tells whether a thing is what a step found, `#1`, and neither a number nor a word."""
+    return isinstance(thing, str) and thing.startswith("#")
+
+
 def stem(word: str) -> str:
-    """A word without its ending, so that `types`, `typed` and `typing` are one; not meant to be read."""
+    """Returns a word without its ending: one stem for `types`, `typed` and `typing`, not meant to be read."""
     word = re.sub(r"['’]s?$", "", word.casefold())
     for ending, kept in (("ies", "y"), ("sses", "ss"), ("uses", "us"), ("shes", "sh"), ("ches", "ch")):
         if word.endswith(ending) and len(word) > len(ending) + 1:
@@ -167,13 +197,13 @@ def _calculation(left: str, result: str) -> Calculation:
 
 
 def _arithmetic(text: str) -> str:
-    """The arithmetic that a text ends with, its units left out: `6 tubs * 2 tubes a tub` gives `6 * 2`."""
+    """Returns the arithmetic that a text ends with, without units: `6 * 2` of `6 tubs * 2 tubes a tub`."""
     text = _WORDS_AROUND.sub(" ", _OF.sub("*", _TIMES.sub("*", text.translate(_MINUS))))
     return _NEXT_NUMBER.split(_NO_ARITHMETIC.sub(" ", text))[-1].strip()
 
 
 def _lines(step: str) -> list[str]:
-    """The lines of a step; a line that leaves its calculations to its `<<...>>` consists of those."""
+    """Returns the lines of a step; one that leaves its calculations to its `<<...>>` consists of those."""
     lines: list[str] = []
     for line in step.splitlines():
         outside, annotations = _ANNOTATION.sub("", line), _ANNOTATION.findall(line)

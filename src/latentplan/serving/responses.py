@@ -11,9 +11,9 @@ from typing import Any
 
 from latentplan import __version__
 from latentplan.problems.answers import extract_answer
+from latentplan.rewards.plan_graph import equations_of
 from latentplan.rewards.plan_rewards import strict_coherence
 from latentplan.rewards.sentence_coherence import natural_coherence
-from latentplan.rewards.steps import equations_of
 from latentplan.serving.model_worker import Ended
 
 

@@ -284,6 +284,9 @@ class GRPOConfig(RunConfig):
     reward_weights: list[float] | None = setting(
         None, "weight of each reward in reward_funcs; absent: 1 each"
     )
+    reward_settings: dict | None = setting(
+        None, "settings of rewards that have some, by name: {valid_chains: {order: false}}"
+    )
     beta: float = setting(0.0, "weight of the KL divergence to the starting policy")
     use_bias_correction_kl: bool = setting(
         False, "multiply the KL estimate of an answer token by its ratio (DeepSeek-V3.2); needs beta"

@@ -126,9 +126,10 @@ def train_grpo(
         kind="grpo",
         num_parameters=_count_parameters(loaded.reasoner),
     )
-    rewards = RewardSet(LABELLED_WEIGHTS)
-    if config.reward_funcs is not None:
-        rewards = RewardSet(config.reward_funcs, config.reward_weights)
+    if config.reward_funcs is None:
+        rewards = RewardSet(LABELLED_WEIGHTS, settings=config.reward_settings)
+    else:
+        rewards = RewardSet(config.reward_funcs, config.reward_weights, config.reward_settings)
     validation = load_validation(config, data, loaded.processor, problems)
     parts = loaded.reasoner.config
     estimator = ESTIMATORS.get(config.estimator)

@@ -21,7 +21,7 @@ from latentplan.problems.minigsm import generate
 from latentplan.problems.problem import Problem
 from latentplan.problems.training_set import MINIGSM, DataArguments, load_training_problems, minigsm_preset
 from latentplan.rewards import BUILT_IN
-from latentplan.rewards.steps import in_sentences
+from latentplan.rewards.plan_graph import in_sentences
 from latentplan.rollout.decoding_accuracy import teacher_share
 from latentplan.rollout.solve import Solution, solve
 from latentplan.training.configs import RunConfig

@@ -10,7 +10,7 @@ from latentplan.evaluation.diagnosis import findings as figures
 from latentplan.evaluation.diagnosis import findings as thresholds
 from latentplan.evaluation.diagnosis.evaluated_model import Subject
 from latentplan.evaluation.diagnosis.findings import FAILED, SOUND, Figure, Finding, at_least, not_applicable
-from latentplan.evaluation.latent_metrics import result_of
+from latentplan.rewards.plan_graph import result_of
 from latentplan.rollout.decoding_accuracy import Labels, Reading, nearest_share, teacher_plans, text_of
 from latentplan.rollout.plan_decoding import Plan
 

@@ -13,23 +13,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from latentplan.evaluation.latent_table import Clustering, LatentRow, LatentTable, main_classes
 from latentplan.report.figures.style import BAD, COLOURS, GOOD, MARKERS, RULE, SOFT, new_figure
-from latentplan.rewards.steps import equations_of
+from latentplan.rewards.plan_graph import equations_of, result_of
+from latentplan.rewards.plan_report import shown_number
 
 _SPELLINGS = str.maketrans({"x": "*", "X": "*", "×": "*", "·": "*", "÷": "/"})
 _SHOWN = {"+": "+", "-": "−", "*": "×", "/": "÷"}
 
 
-def result_of(text: str | None) -> str | None:
+def shown_result(text: str | None) -> str | None:
     """The result of the last equation in a step, `"12"` or `"2.5"`; None where there is none."""
-    equations = equations_of(text) if text else ()
-    return shown_number(equations[-1].result) if equations else None
+    result = result_of(text) if text else None
+    return None if result is None else shown_number(result)
 
 
 def operator_of(text: str | None) -> str | None:
@@ -43,13 +43,8 @@ def operator_of(text: str | None) -> str | None:
     return _SHOWN[found.pop()] if found else None
 
 
-def shown_number(value: Fraction) -> str:
-    """A number as readers write it, with six digits at most where it is broken."""
-    return str(value.numerator) if value.denominator == 1 else f"{float(value):.6g}"
-
-
 LABELS: Mapping[str, Callable[[LatentRow], str | None]] = {
-    "result": lambda row: result_of(row.text),
+    "result": lambda row: shown_result(row.text),
     "operator": lambda row: operator_of(row.text),
     "step": lambda row: str(row.step),
     "answer": lambda row: "right" if row.correct else "wrong",

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from latentplan.evaluation.latent_table import LatentTable, SolvedProblem
-from latentplan.report.examples import marked_steps
-from latentplan.report.figures.plan_graph import PlanGraph, StepNode, plan_graph
 from latentplan.report.figures.style import BAD, COLOURS, GOOD, INK, SOFT, new_figure
+from latentplan.rewards.plan_graph import CONSTANTS, Node, PlanGraph
+from latentplan.rewards.plan_report import marked_steps, shown_number
 
 QUESTIONS = 4
 """Questions of a figure."""
@@ -40,8 +40,57 @@ def chosen_questions(tables: Sequence[LatentTable]) -> list[int]:
 
 
 def _is_sound(solved: SolvedProblem) -> bool:
-    steps = marked_steps(solved.plan or (), solved.answer, solved.modulus, solved.kind)
+    steps = marked_steps(_graph(solved, solved.plan or ()))
     return solved.correct and bool(steps) and not any(step.flaw for step in steps)
+
+
+def _graph(solved: SolvedProblem, plan: Sequence[str]) -> PlanGraph:
+    return PlanGraph(plan, solved.question, solved.answer, solved.modulus, solved.kind)
+
+
+@dataclass(frozen=True)
+class Box:
+    """A node of a plan's graph, and where it is drawn.
+
+    Attributes:
+        node: the node.
+        text: the equation without brackets; of a step that cannot be read its text.
+        flaw: what is wrong with its step; empty: nothing.
+        column: 0 for a node that uses no other, else one more than the latest that it uses; of a step without
+            an equation one more than all before it.
+        row: its index among the boxes of its column.
+    """
+
+    node: Node
+    text: str
+    flaw: str
+    column: int
+    row: int
+
+    @property
+    def given(self) -> list[tuple[str, bool]]:
+        """The operands that no earlier node computed, and whether the question or a constant has each."""
+        operands = [each for each in self.node.operands if each.source is None]
+        return [(shown_number(each.value), each.in_question or each.value in CONSTANTS) for each in operands]
+
+
+def boxes(graph: PlanGraph) -> list[Box]:
+    """Returns the nodes of a plan, in its order, arranged in columns."""
+    flaws = [step.flaw for step in marked_steps(graph)]
+    found: list[Box] = []
+    for node in graph.nodes:
+        # Of a step without an equation nothing is known but its index.
+        before = found if node.equation is None else [found[source] for source in node.sources]
+        column = 1 + max((box.column for box in before), default=-1)
+        row = sum(box.column == column for box in found)
+        found.append(Box(node, _text(node, graph.steps[node.step]), flaws[node.step], column, row))
+    return found
+
+
+def _text(node: Node, step: str) -> str:
+    if node.equation is not None:
+        return f"{node.equation.expression} = {node.equation.result_text}"
+    return " ".join(step.replace("<<", "").replace(">>", "").split()) or "(empty)"
 
 
 @dataclass(frozen=True)
@@ -50,34 +99,36 @@ class _Drawing:
 
     Attributes:
         solved: the problem.
-        graph: of its plan.
+        boxes: the nodes of its plan.
+        answer_box: the index of the box whose result is the answer, if any.
         spacing: between columns.
     """
 
     solved: SolvedProblem
-    graph: PlanGraph
+    boxes: Sequence[Box]
+    answer_box: int | None
     spacing: float
 
     @classmethod
     def of(cls, solved: SolvedProblem) -> _Drawing:
-        plan = (solved.plan or [])[:_MAX_STEPS]
-        graph = plan_graph(plan, solved.question, solved.answer, solved.modulus, solved.kind)
-        longest = max(map(_longest_line, graph.nodes), default=0)
-        return cls(solved, graph, max(1.15, 0.55 + 0.085 * longest))
+        graph = _graph(solved, (solved.plan or [])[:_MAX_STEPS])
+        arranged = boxes(graph)
+        longest = max(map(_longest_line, arranged), default=0)
+        return cls(solved, arranged, graph.answer_node, max(1.15, 0.55 + 0.085 * longest))
 
     @property
     def columns(self) -> int:
-        return 1 + max((node.column for node in self.graph.nodes), default=0)
+        return 1 + max((box.column for box in self.boxes), default=0)
 
     @property
     def size(self) -> tuple[float, float]:
-        rows = 1 + max((node.row for node in self.graph.nodes), default=0)
+        rows = 1 + max((box.row for box in self.boxes), default=0)
         return self.spacing * (self.columns + 0.5) + 0.75, _ROW + 1.15 * (rows - 1)
 
-    def place(self, node: StepNode) -> tuple[float, float]:
-        """Of a node, seen from the first column and the middle row."""
-        height = sum(other.column == node.column for other in self.graph.nodes)
-        return self.spacing * node.column, 1.15 * ((height - 1) / 2 - node.row)
+    def position(self, box: Box) -> tuple[float, float]:
+        """Returns where a box is, seen from the first column and the middle row."""
+        height = sum(other.column == box.column for other in self.boxes)
+        return self.spacing * box.column, 1.15 * ((height - 1) / 2 - box.row)
 
 
 def draw_plans(tables: Mapping[str, LatentTable]) -> Any:
@@ -138,18 +189,17 @@ def _question(solved: SolvedProblem) -> str:
 
 
 def _draw_one(panel: Any, drawing: _Drawing) -> None:
-    graph = drawing.graph
-    places = [drawing.place(node) for node in graph.nodes]
+    positions = [drawing.position(box) for box in drawing.boxes]
     end = (drawing.spacing * drawing.columns, 0.0)
-    for node, (x, y) in zip(graph.nodes, places, strict=True):
-        for source in node.sources:
-            _arrow(panel, places[source], (x, y), drawing.spacing, 9 + 2.9 * _longest_line(node))
-        _givens(panel, node, x, y)
-    if graph.answering is not None:
-        _arrow(panel, places[graph.answering], end, drawing.spacing)
-    for node, (x, y) in zip(graph.nodes, places, strict=True):
-        _step(panel, node, x, y)
-    if not graph.nodes:
+    for box, (x, y) in zip(drawing.boxes, positions, strict=True):
+        for source in box.node.sources:
+            _arrow(panel, positions[source], (x, y), drawing.spacing, 9 + 2.9 * _longest_line(box))
+        _givens(panel, box, x, y)
+    if drawing.answer_box is not None:
+        _arrow(panel, positions[drawing.answer_box], end, drawing.spacing)
+    for box, (x, y) in zip(drawing.boxes, positions, strict=True):
+        _step(panel, box, x, y)
+    if not drawing.boxes:
         panel.text(0, 0, "no steps", ha="center", va="center", color=BAD)
     _answer(panel, drawing.solved, end)
 
@@ -171,35 +221,35 @@ def _arrow(
     )  # fmt: skip
 
 
-def _givens(panel: Any, node: StepNode, x: float, y: float) -> None:
-    gap = 0.36 + 0.08 * max((len(given.text) - 2 for given in node.given), default=0)
-    for place, given in enumerate(node.given):
-        at = (x + gap * (place - (len(node.given) - 1) / 2), y - 0.58)
+def _givens(panel: Any, box: Box, x: float, y: float) -> None:
+    gap = 0.36 + 0.08 * max((len(number) - 2 for number, _ in box.given), default=0)
+    for index, (number, is_known) in enumerate(box.given):
+        at = (x + gap * (index - (len(box.given) - 1) / 2), y - 0.58)
         panel.annotate(
             "", xy=(x, y - 0.1), xytext=at,
             arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.9, "shrinkA": 6, "shrinkB": 2},
         )  # fmt: skip
         frame = {"boxstyle": "square,pad=0.25", "facecolor": "white", "linewidth": 0.9}
-        frame |= {"edgecolor": SOFT} if given.known else {"edgecolor": BAD, "linestyle": "--"}
-        text = given.text if given.known else f"{given.text}?"
+        frame |= {"edgecolor": SOFT} if is_known else {"edgecolor": BAD, "linestyle": "--"}
+        text = number if is_known else f"{number}?"
         panel.text(*at, text, ha="center", va="center", fontsize=8, bbox=frame)
 
 
-def _step(panel: Any, node: StepNode, x: float, y: float) -> None:
+def _step(panel: Any, box: Box, x: float, y: float) -> None:
     frame = {"boxstyle": "round,pad=0.4", "facecolor": "#eef3f8", "edgecolor": COLOURS[4], "linewidth": 1.2}
-    if node.flaw:
+    if box.flaw:
         frame |= {"facecolor": "#fbeeec", "edgecolor": BAD, "linewidth": 1.8, "linestyle": "--"}
-        panel.text(x, y + 0.22, node.flaw, ha="center", va="bottom", fontsize=7.5, color=BAD)
-    panel.text(x, y, _shown(node), ha="center", va="center", fontsize=9, color=INK, bbox=frame)
+        panel.text(x, y + 0.22, box.flaw, ha="center", va="bottom", fontsize=7.5, color=BAD)
+    panel.text(x, y, _shown(box), ha="center", va="center", fontsize=9, color=INK, bbox=frame)
 
 
-def _longest_line(node: StepNode) -> int:
-    return max(map(len, _shown(node).split("\n")))
+def _longest_line(box: Box) -> int:
+    return max(map(len, _shown(box).split("\n")))
 
 
-def _shown(node: StepNode) -> str:
+def _shown(box: Box) -> str:
     """The step in at most three lines: sentences are longer than equations."""
-    return "\n".join(textwrap.wrap(node.text, 22, max_lines=3, placeholder=" …"))
+    return "\n".join(textwrap.wrap(box.text, 22, max_lines=3, placeholder=" …"))
 
 
 def _answer(panel: Any, solved: SolvedProblem, at: tuple[float, float]) -> None:

@@ -22,6 +22,8 @@ import torch
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.answers import NUMBER, AnswerKind
+from latentplan.rewards.plan_graph import PlanGraph
+from latentplan.rewards.plan_report import read_plan
 from latentplan.rollout.decoded_text import Piece, decode_steps, next_words, text_of, texts_of
 from latentplan.rollout.edits import Edit, apply, in_words
 from latentplan.rollout.engine import answer_from, generate
@@ -29,7 +31,6 @@ from latentplan.rollout.plan_decoding import decode_plans, written_plan
 from latentplan.rollout.solve import Solution, question_batch
 from latentplan.rollout.trace import LatentStep, Token, trace
 from latentplan.serving.inspector.inspected_model import Subject
-from latentplan.serving.inspector.reading import PlanReading, read_plan
 
 Event = dict[str, Any]
 
@@ -83,16 +84,16 @@ def judged(
         "completion": completion,
         "answer": answer,
         "correct": None if reference is None else kind.is_correct(completion, reference),
-        "plan": None
-        if plan is None
-        else plan_json(plan, read_plan(plan, answer, question, subject.modulus, kind)),
+        "plan": None if plan is None else plan_json(PlanGraph(plan, question, answer, subject.modulus, kind)),
     }
 
 
-def plan_json(steps: Sequence[str], reading: PlanReading) -> dict[str, Any]:
+def plan_json(graph: PlanGraph) -> dict[str, Any]:
     """A plan with what is said of its steps."""
+    reading = read_plan(graph)
+    pairs = zip(graph.steps, reading.steps, strict=True)
     return {
-        "steps": [{"text": text, **asdict(each)} for text, each in zip(steps, reading.steps, strict=True)],
+        "steps": [{"text": text, **asdict(each)} for text, each in pairs],
         "links": [asdict(link) for link in reading.links],
         "scores": reading.scores,
     }
@@ -347,6 +348,6 @@ def _plans(
     found = []
     for group in sorted(members.values(), key=len, reverse=True):
         steps, answers = group[0].plan or [], votes(group, None, kind)
-        reading = read_plan(steps, answers[0]["answer"], question, subject.modulus, kind)
-        found.append({"votes": len(group), "answers": answers, **plan_json(steps, reading)})
+        graph = PlanGraph(steps, question, answers[0]["answer"], subject.modulus, kind)
+        found.append({"votes": len(group), "answers": answers, **plan_json(graph)})
     return found
