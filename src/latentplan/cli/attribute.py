@@ -26,7 +26,7 @@ from latentplan.cli.options import (
     TrustRemoteCode,
     column_map,
 )
-from latentplan.common.run_files import evaluation_folder, file_stem, run_of
+from latentplan.common.run_files import file_stem, results_folder, run_of
 from latentplan.evaluation.attribution import Attribution, crossed_answers, take_apart
 from latentplan.evaluation.results import Estimate
 from latentplan.problems.fingerprint import question_fingerprint
@@ -75,7 +75,7 @@ def attribute(
     console = Console(highlight=False)
     console.print(_table(found))
     stem = file_stem(label, 0.0, 0.0, 1, 0)
-    folder = output or evaluation_folder(after).with_name("attribution")
+    folder = output or results_folder(after, "attribution")
     console.print(Text(str(found.save(folder / f"{names_of([before])[0]}-{stem}.json"))), soft_wrap=True)
 
 

@@ -24,9 +24,11 @@ from rich.text import Text
 
 from latentplan.cli.load_or_exit import fail
 from latentplan.cli.options import BatchSize, TorchThreads, TrustRemoteCode
+from latentplan.common.run_files import MODEL
 from latentplan.experiments.comparison_plan import Plan, equalise
 from latentplan.experiments.comparison_runs import Benchmark, Evaluations, Runs, conflict_message
 from latentplan.experiments.comparison_spec import (
+    COMPARISON,
     Entry,
     Experiment,
     Item,
@@ -356,8 +358,8 @@ def _notes(workers: int, scale: float) -> list[str]:
 
 def _show(jobs: Sequence[Job], folder: Path, console: Console) -> None:
     for job in jobs:
-        state = "finished" if (job.run / "model").is_dir() else "to do"
+        state = "finished" if (job.run / MODEL).is_dir() else "to do"
         console.print(
             Text(f"{job.name}: {state}" + (f", {job.total_steps} steps" if job.total_steps else ""))
         )
-    console.print(Text(f"plan: {folder / 'compare.json'}"), soft_wrap=True)
+    console.print(Text(f"plan: {folder / COMPARISON}"), soft_wrap=True)

@@ -189,16 +189,15 @@ def _tokens_of(model: str) -> ControlTokenCheck:
     from transformers import AutoTokenizer
 
     from latentplan.cli.load_or_exit import fail
-    from latentplan.common.run_files import is_latent_checkpoint
+    from latentplan.common.run_files import model_in
     from latentplan.encoding.processor import ProblemProcessor
     from latentplan.encoding.tokenizers import add_special_tokens
     from latentplan.modeling.configuration import LatentReasonerConfig
     from latentplan.modeling.loading import find_model, load_tokenizer, processor_of
 
     try:
-        folder = Path(model)
-        if is_latent_checkpoint(folder) or is_latent_checkpoint(folder / "model"):
-            found = find_model(folder)
+        if model_in(model) is not None:
+            found = find_model(model)
             processor = processor_of(
                 LatentReasonerConfig.from_pretrained(found), load_tokenizer(found, False)
             )

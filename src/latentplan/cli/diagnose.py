@@ -31,7 +31,7 @@ from latentplan.cli.options import (
     column_map,
 )
 from latentplan.common.files import write_atomically
-from latentplan.common.run_files import evaluation_folder, file_stem, run_of
+from latentplan.common.run_files import file_stem, results_folder, run_of
 from latentplan.evaluation.diagnosis.examine import FINDINGS, examine
 from latentplan.evaluation.diagnosis.findings import Diagnosis
 from latentplan.evaluation.result_tables import diagnosis_markdown, diagnosis_table
@@ -100,7 +100,7 @@ def diagnose(
         fail(error)
     loaded = open_model(model, device, torch_threads, compression_factor, trust_remote_code)
     refuse_control_tokens(loaded, arguments, problems, split=split, columns=columns)
-    folder = output or evaluation_folder(model).with_name("diagnosis")
+    folder = output or results_folder(model, "diagnosis")
     console = Console(highlight=False)
     failed: list[str] = []
     for argument, (label, chosen) in zip(arguments, problems.items(), strict=True):

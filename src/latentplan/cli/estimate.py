@@ -22,7 +22,7 @@ from transformers import PreTrainedConfig
 
 from latentplan.cli.load_or_exit import fail
 from latentplan.common.plugins import CodeSource
-from latentplan.common.run_files import MODEL_CONFIG, is_latent_checkpoint
+from latentplan.common.run_files import MODEL_CONFIG, model_in
 from latentplan.experiments.recipes import parse_recipe, quiet_libraries, recipe_names
 from latentplan.methods.base import get_method
 from latentplan.modeling.configuration import LatentReasonerConfig
@@ -117,10 +117,10 @@ def read_plan(arguments: list[str]) -> _Plan:
 def _rl_plan(model: ModelArguments, run: GRPOConfig) -> _Plan:
     """RL starts from a run: the trained model itself, or the recipe that will make it."""
     path = str(model.model_name_or_path)
-    if is_latent_checkpoint(f"{path}/model") or is_latent_checkpoint(path):
-        folder = f"{path}/model" if is_latent_checkpoint(f"{path}/model") else path
+    folder = model_in(path)
+    if folder is not None:
         config = LatentReasonerConfig.from_pretrained(folder)
-        _ask_for_trust(config, CodeSource(folder, model.trust_remote_code))
+        _ask_for_trust(config, CodeSource(str(folder), model.trust_remote_code))
         built_as = _as_built(config)
         return _Plan(model, built_as, run, config.backbone_config, None)
     recipe = _recipe_that_makes(path)
@@ -160,9 +160,9 @@ def _shape_of(model: ModelArguments) -> PreTrainedConfig:
         if model.backbone_config is None:
             raise ValueError("name a model_name_or_path or a backbone_config: there is nothing to estimate")
         return shape_from({"vocab_size": model.vocab_size, **model.backbone_config})
-    for folder in (f"{path}/model", path):
-        if is_latent_checkpoint(folder):
-            return LatentReasonerConfig.from_pretrained(folder).backbone_config
+    folder = model_in(path)
+    if folder is not None:
+        return LatentReasonerConfig.from_pretrained(folder).backbone_config
     recipe = None if path in SHAPES else _recipe_that_makes(path)
     if recipe is not None:
         return read_plan(["--config", recipe]).backbone

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from latentplan.common.files import read_mapping
+from latentplan.common.run_files import without_model
 from latentplan.common.secrets import masked_text
 from latentplan.encoding.control_tokens import ControlTokenError
 from latentplan.modeling.loading import LoadedModel, load_model
@@ -117,8 +118,7 @@ def names_of(models: Sequence[Path]) -> list[str]:
     Raises:
         ValueError: one is given twice.
     """
-    runs = [model.resolve() for model in models]
-    runs = [run.parent if run.name == "model" else run for run in runs]
+    runs = [without_model(model.resolve()) for model in models]
     if len(set(runs)) < len(runs):
         raise ValueError("the same model is given twice")
     depth = 1

@@ -27,11 +27,12 @@ from rich.text import Text
 
 from latentplan.cli.load_or_exit import fail
 from latentplan.common.files import write_atomically
-from latentplan.common.run_files import file_stem, is_evaluated
+from latentplan.common.run_files import file_stem, result_file, result_of, trained_model
 from latentplan.experiments.jobs import Job, JobFailedError, run_jobs
 from latentplan.experiments.recipes import count_steps, find_recipe, scaled_settings
 from latentplan.report.page import build_report
 from latentplan.report.run_reader import ReportEntry
+from latentplan.report.summary import SUMMARY, read_summary
 from latentplan.report.wording import decimal, percent
 from latentplan.training.run_directory import command_line
 
@@ -138,9 +139,9 @@ def quickstart(
         title="latentplan quickstart",
         command=command_line(),
     )
-    console.print(_table(json.loads((output / "summary.json").read_text()), members))
+    console.print(_table(read_summary(output), members))
     console.print(Text(f"{record.seconds():.0f} s of training and evaluation"))
-    console.print(Text(f"report:  {page}\nsummary: {output / 'summary.json'}"), soft_wrap=True)
+    console.print(Text(f"report:  {page}\nsummary: {output / SUMMARY}"), soft_wrap=True)
 
 
 def _plan(member: Member, output: Path, num_problems: int, seed: int, scale: float) -> None:
@@ -159,17 +160,17 @@ def _plan(member: Member, output: Path, num_problems: int, seed: int, scale: flo
     evaluate += ["--max_new_tokens", str(MAX_NEW_TOKENS), "--batch_size", "250", "--torch_threads", "1"]
     for temperature, flags in ((0.0, []), (1.0, ["--temperature", "1", "--no_latent_use"])):
         stem = file_stem(BENCHMARK, temperature, temperature, 1, 0)
-        member.evaluations[run / "evaluation" / f"{stem}.json"] = [*evaluate, *flags]
+        member.evaluations[result_file(run, stem)] = [*evaluate, *flags]
 
 
 def _pending(member: Member, output: Path, num_problems: int, record: _Record) -> list[list[str]]:
     """The commands of a member that have not been carried out yet."""
-    model = output / member.name / "model" / "config.json"
+    model = trained_model(output / member.name)
     trained = model.is_file() and record.has_trained(member)
     results = member.evaluations.items()
     return [
         *([] if trained else [member.training]),
-        *(command for file, command in results if not is_evaluated(file, model, num_problems)),
+        *(command for file, command in results if result_of(file, model).get("num_problems") != num_problems),
     ]
 
 

@@ -31,7 +31,7 @@ from latentplan.cli.options import (
     column_map,
 )
 from latentplan.common.files import write_atomically
-from latentplan.common.run_files import evaluation_folder, file_stem
+from latentplan.common.run_files import file_stem, results_folder
 from latentplan.evaluation.best_of_n import Sampled, beside, sample_model
 from latentplan.evaluation.harness import versions
 from latentplan.evaluation.result_tables import best_of_n_markdown, best_of_n_table
@@ -116,7 +116,7 @@ def select(
     settings = SamplingSettings(temperature, latents, max_new_tokens)
     result = compare(label, problems, settings, seed, sampled, loaded)
     console.print(best_of_n_table(result))
-    stem = (output or evaluation_folder(models[0]).with_name("selection")) / file_stem(
+    stem = (output or results_folder(models[0], "selection")) / file_stem(
         label, sampling.temperature, sampling.latent_temperature, num_generations, seed
     )
     for file in write(result, stem):

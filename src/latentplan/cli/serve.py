@@ -18,6 +18,7 @@ from rich.text import Text
 
 from latentplan.cli.load_or_exit import fail, open_model
 from latentplan.cli.options import Device, InputRuleName, InputRuleSettings, TorchThreads, TrustRemoteCode
+from latentplan.common.run_files import without_model
 from latentplan.modeling.loading import LoadedModel
 from latentplan.serving.settings import LOCALHOST, ServeSettings
 
@@ -176,18 +177,13 @@ def model_names(folders: Sequence[Path], names: Sequence[str]) -> list[str]:
     """
     if names and len(names) != len(folders):
         raise ValueError(f"{len(folders)} models and {len(names)} names: give each model a --name, or none")
-    chosen = list(names) or [_own_name(folder) for folder in folders]
+    chosen = list(names) or [without_model(folder.resolve()).name for folder in folders]
     for name in chosen:
         if not name.strip():
             raise ValueError("a model's name is empty")
         if chosen.count(name) > 1:
             raise ValueError(f"two models are called {name!r}: tell them apart with --name, one for each")
     return chosen
-
-
-def _own_name(folder: Path) -> str:
-    folder = folder.resolve()
-    return folder.parent.name if folder.name == "model" else folder.name
 
 
 def _server_parts() -> tuple[Any, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import typer
 
+from latentplan.common.run_files import read_metrics
 from latentplan.experiments.comparison_spec import Entry
 from latentplan.experiments.recipes import proportional
 from latentplan.training.configs import SFTConfig
@@ -108,7 +108,7 @@ def _flops(length: Length, costs: Sequence[float]) -> float:
 
 def stage_costs(run: Path) -> list[float]:
     """FLOPs of one optimisation step of each stage, from the metrics of a probe that logged every step."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = read_metrics(run)
     costs, before = [], 0.0
     for _, stage in groupby(rows, key=lambda row: row["stage"]):
         steps = list(stage)

@@ -27,7 +27,7 @@ from latentplan.experiments.budget import (
     stage_costs,
 )
 from latentplan.experiments.comparison_runs import Evaluations, Runs
-from latentplan.experiments.comparison_spec import Entry
+from latentplan.experiments.comparison_spec import COMPARISON, Entry
 from latentplan.experiments.jobs import Job, run_jobs
 from latentplan.experiments.lr_sweep import Sweep
 from latentplan.experiments.recipes import with_settings
@@ -110,7 +110,7 @@ class Plan:
     def save(self, command: str) -> Path:
         """Writes `compare.json`."""
         return write_atomically(
-            self.output / "compare.json", json.dumps(self.to_json(command), indent=2, default=str) + "\n"
+            self.output / COMPARISON, json.dumps(self.to_json(command), indent=2, default=str) + "\n"
         )
 
     def to_json(self, command: str) -> dict[str, Any]:

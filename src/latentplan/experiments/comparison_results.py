@@ -9,24 +9,31 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
-
+from latentplan.common.run_files import (
+    predictions_file,
+    read_mapping,
+    read_record,
+    read_rows,
+    read_settings,
+    result_file,
+)
 from latentplan.common.secrets import masked, masked_command
 from latentplan.evaluation.statistics import holm, mcnemar, mean_interval, paired_bootstrap, sign_flip_test
+from latentplan.experiments.comparison_spec import COMPARISON
 from latentplan.report.run_reader import coherence_of, dig, is_number
 
 Json = dict[str, Any]
 
 
 @dataclass
-class RunFiles:
+class RunOfSeed:
     """One run of one row.
 
     Attributes:
@@ -60,7 +67,7 @@ class Row:
     name: str
     title: str
     entry: Json
-    runs: list[RunFiles]
+    runs: list[RunOfSeed]
     total_flops: float | None = None
     total_seconds: float | None = None
 
@@ -90,11 +97,11 @@ def read_comparison(folder: Path) -> Comparison:
         ValueError: there is none.
     """
     try:
-        plan = masked(json.loads((folder / "compare.json").read_text(encoding="utf-8")))
+        plan = masked(json.loads((folder / COMPARISON).read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} holds no comparison: compare.json cannot be read ({error})") from error
+        raise ValueError(f"{folder} holds no comparison: {COMPARISON} cannot be read ({error})") from error
     plan["command"] = masked_command(plan["command"])
-    files: dict[tuple[int, str], RunFiles] = {}
+    files: dict[tuple[int, str], RunOfSeed] = {}
     for seed in plan["seeds"]:
         for name in plan["entries"]:
             listed = name in plan["rows"]
@@ -110,35 +117,28 @@ def read_comparison(folder: Path) -> Comparison:
     return Comparison(plan, rows)
 
 
-def _read_run(run: Path, seed: int, benchmarks: Sequence[Json]) -> RunFiles:
-    files = RunFiles(seed, _load(run / "run.json", json.loads), _load(run / "config.yaml", yaml.safe_load))
+def _read_run(run: Path, seed: int, benchmarks: Sequence[Json]) -> RunOfSeed:
+    files = RunOfSeed(seed, read_record(run), read_settings(run))
     for each in benchmarks:
         label, stem = each["label"], each["stem"]
-        files.results[label] = _load(run / "evaluation" / f"{stem}.json", json.loads)
+        files.results[label] = read_mapping(result_file(run, stem))
         if each["sampled_stem"] != stem:
-            files.sampled[label] = _load(run / "evaluation" / f"{each['sampled_stem']}.json", json.loads)
-        files.predictions[label] = _solved(run / "evaluation" / f"{stem}.jsonl")
+            files.sampled[label] = read_mapping(result_file(run, each["sampled_stem"]))
+        files.predictions[label] = _solved(predictions_file(run, stem))
     return files
 
 
-def _load(file: Path, parse: Callable[[str], Any]) -> Json:
-    try:
-        content = parse(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def _solved(file: Path) -> dict[tuple[Any, Any], bool]:
+    """Whether each problem was solved; nothing where a line of the file is broken."""
+    rows, broken = read_rows(file)
     try:
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        return {(row["index"], row["question"]): bool(row["correct"]) for row in rows}
-    except (OSError, ValueError, KeyError, TypeError):
+        return {} if broken else {(row["index"], row["question"]): bool(row["correct"]) for row in rows}
+    except (KeyError, TypeError):
         return {}
 
 
 def _with_starts(
-    plan: Json, files: Mapping[tuple[int, str], RunFiles], name: str, measure: str
+    plan: Json, files: Mapping[tuple[int, str], RunOfSeed], name: str, measure: str
 ) -> float | None:
     """A cost of a row's run and of those that it started from, the mean over seeds."""
     total, each = 0.0, name
@@ -222,7 +222,7 @@ def data_passes(row: Row) -> float | None:
     return mean(_passes(run) for run in row.runs)
 
 
-def _passes(run: RunFiles) -> float | None:
+def _passes(run: RunOfSeed) -> float | None:
     config, taken = run.config, run.record.get("steps")
     problems = dig(run.record, "data", "num_problems")
     if not (is_number(taken) and is_number(problems) and problems):

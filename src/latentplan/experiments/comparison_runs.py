@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from latentplan.common.plugins import names_own_code
-from latentplan.common.run_files import file_stem
+from latentplan.common.run_files import (
+    file_stem,
+    has_trained,
+    is_finished,
+    read_record,
+    result_file,
+    result_of,
+    trained_model,
+)
 from latentplan.experiments.comparison_spec import Entry, write_recipe
 from latentplan.experiments.jobs import Commands
 from latentplan.experiments.recipes import parse_recipe, trainer_of
@@ -24,7 +32,6 @@ from latentplan.training.configs import flatten_recipe
 from latentplan.training.run_directory import (
     RunConflictError,
     differing_settings,
-    has_trained,
     weights_fingerprint,
 )
 
@@ -83,7 +90,7 @@ class Evaluations:
         for sampling, count in self.samplings():
             left = defaultdict(list)
             for benchmark in self.benchmarks:
-                if not self._is_done(run, benchmark, f"{self.stem(benchmark, sampling, count)}.json", count):
+                if not self._is_done(run, benchmark, self.stem(benchmark, sampling, count), count):
                     left[benchmark.num_problems].append(benchmark)
             commands += [self._command(run, size, each, count) for size, each in left.items()]
         return [[*command, *TRUST] for command in commands] if trusted else commands
@@ -97,16 +104,12 @@ class Evaluations:
             command += ["--temperature", "1", "--num_generations", str(count), "--no_latent_use"]
         return command if self.threads is None else [*command, "--torch_threads", str(self.threads)]
 
-    def _is_done(self, run: Path, benchmark: Benchmark, name: str, count: int) -> bool:
+    def _is_done(self, run: Path, benchmark: Benchmark, stem: str, count: int) -> bool:
         """Whether there is a result of this model, on these problems, with answers as long."""
-        file, model = run / "evaluation" / name, run / "model" / "config.json"
-        try:
-            result = json.loads(file.read_text())
-            same = (result["data_fingerprint"], result["num_generations"]) == (benchmark.fingerprint, count)
-            newer = file.stat().st_mtime >= model.stat().st_mtime
-            return newer and same and result["sampling"]["max_new_tokens"] == self.max_new_tokens
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        result = result_of(result_file(run, stem), trained_model(run))
+        length = (result.get("sampling") or {}).get("max_new_tokens")
+        found = (result.get("data_fingerprint"), result.get("num_generations"), length)
+        return found == (benchmark.fingerprint, count, self.max_new_tokens)
 
 
 class Runs:
@@ -245,15 +248,6 @@ class Runs:
         return found
 
 
-def is_finished(run: Path) -> bool:
-    """Whether a run has been completed."""
-    try:
-        record = json.loads((run / "run.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return record.get("status") == "finished" and (run / "model").is_dir()
-
-
 def conflict_message(conflicts: Mapping[Path, Sequence[str]]) -> str:
     """What to say, and what to do, about runs that are in the way."""
     lines = [
@@ -264,7 +258,4 @@ def conflict_message(conflicts: Mapping[Path, Sequence[str]]) -> str:
 
 
 def _pinned_start(run: Path) -> str | None:
-    try:
-        return json.loads((run / "run.json").read_text()).get("pinned", {}).get("start")
-    except (OSError, ValueError):
-        return None
+    return read_record(run).get("pinned", {}).get("start")

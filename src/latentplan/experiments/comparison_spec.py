@@ -26,6 +26,9 @@ from latentplan.common.secrets import moved_to_environment
 from latentplan.experiments.recipes import EXPERIMENTS, read_recipe, recipe_names, trainer_of, with_settings
 from latentplan.report.wording import run_title
 
+COMPARISON = "compare.json"
+"""The plan of a comparison, in its folder."""
+
 
 @dataclass(frozen=True)
 class Item:

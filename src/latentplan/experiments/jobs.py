@@ -23,6 +23,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from latentplan.common.run_files import last_step, trained_model
+
 Commands = list[list[str]]
 MOST_BARS = 10
 
@@ -141,7 +143,7 @@ class _Board:
                 self.shown[job.name] = job.status
                 if not self.console.is_terminal:
                     self.console.print(Text(f"{datetime.now():%H:%M:%S} {job.title}: {job.status}"))
-            reached = job.total_steps if job.status == "done" else _step_reached(job.run)
+            reached = job.total_steps if job.status == "done" else last_step(job.run)
             visible = not self.crowded or job.process is not None
             self.progress.update(bar, completed=reached, status=job.status, visible=visible)
 
@@ -171,7 +173,7 @@ def _look_after(job: Job, on_done: Callable[[Job], None]) -> None:
     assert job.process is not None
     code = job.process.poll()
     if code is None:
-        job.status = "evaluates" if (job.run / "model" / "config.json").is_file() else "trains"
+        job.status = "evaluates" if trained_model(job.run).is_file() else "trains"
         return
     job.process = None
     if code != 0:
@@ -205,14 +207,6 @@ def _stop(jobs: Sequence[Job]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _step_reached(run: Path) -> int:
-    try:
-        last = (run / "metrics.jsonl").read_text().splitlines()[-1]
-        return int(json.loads(last)["step"])
-    except (OSError, IndexError, ValueError, KeyError):
-        return 0
 
 
 def _tail(log: Path, lines: int = 15) -> str:

@@ -21,9 +21,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-
 from latentplan.common.plugins import names_own_code
+from latentplan.common.run_files import read_settings
 from latentplan.problems.benchmarks import BENCHMARKS, Benchmark, benchmark_named, benchmark_names
 from latentplan.problems.formats.own_data import ColumnMap, mapped_reader
 from latentplan.problems.formats.row_format import RowReader
@@ -378,11 +377,8 @@ def own_preset(run: Path | None) -> str:
     Raises:
         ValueError: there is no run around the model, or it was trained on something else.
     """
-    try:
-        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) if run else None
-    except (OSError, yaml.YAMLError):
-        config = None
-    if isinstance(config, dict) and config.get("dataset_name") == ["minigsm"]:
+    config = read_settings(run) if run else {}
+    if config.get("dataset_name") == ["minigsm"]:
         preset = config.get("dataset_config") or "clock"  # as training takes it
         if preset in PRESETS:
             return f"minigsm:{preset}"

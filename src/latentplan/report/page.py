@@ -7,7 +7,6 @@ Writing the report: from run directories to `report.html` and `summary.json`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from latentplan.common.files import write_atomically
+from latentplan.common.run_files import runs_in
 from latentplan.common.secrets import masked_command
 from latentplan.report import charts, wording
 from latentplan.report.examples import example_groups
@@ -252,14 +252,5 @@ def build_report(
 
 def find_entries(directory: Path) -> list[ReportEntry]:
     """The directory itself if it is a run, else the runs right below it, in the order of their creation."""
-    runs = [directory] if (directory / "run.json").exists() else []
-    runs = runs or sorted((file.parent for file in directory.glob("*/run.json")), key=_created)
-    return [ReportEntry(run.name, run_title(run.name), run) for run in (run.resolve() for run in runs)]
-
-
-def _created(run: Path) -> tuple[str, str]:
-    try:
-        created = json.loads((run / "run.json").read_text(encoding="utf-8"))["created"]
-    except (OSError, ValueError, KeyError, TypeError):
-        created = ""
-    return str(created), run.name
+    runs = [run.resolve() for run in runs_in(directory)]
+    return [ReportEntry(run.name, run_title(run.name), run) for run in runs]

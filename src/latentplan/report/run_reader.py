@@ -7,14 +7,21 @@ Which evaluations belong together, and which benchmark a report is about.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from latentplan.common.run_files import (
+    METRICS,
+    RECORD,
+    SETTINGS,
+    evaluations,
+    predictions_file,
+    read_mapping,
+    read_rows,
+)
 from latentplan.common.secrets import masked
 from latentplan.evaluation.statistics import mcnemar
 
@@ -196,7 +203,9 @@ def load_runs(entries: Sequence[ReportEntry]) -> list[Run]:
     for run in runs:
         run.benchmark = benchmark
         if run.greedy is not None:
-            run.predictions = _rows(run, f"evaluation/{run.evaluations[str(benchmark)].stem}.jsonl")
+            run.predictions = _rows(
+                run, predictions_file(run.entry.path, run.evaluations[str(benchmark)].stem)
+            )
     return runs
 
 
@@ -210,51 +219,26 @@ def _load_run(entry: ReportEntry, slot: int) -> Run:
     """One run; files that are absent leave their attribute empty, broken ones also leave a note."""
     run = Run(entry, slot)
     # Older versions have not masked all that they recorded.
-    run.record = masked(_mapping(run, "run.json", json.loads))
-    run.config = masked(_mapping(run, "config.yaml", yaml.safe_load))
-    run.metrics = _by_step(_rows(run, "metrics.jsonl"))
-    run.evaluations = by_benchmark(_evaluations(run))
+    run.record = masked(read_mapping(entry.path / RECORD, partial(_note, run, RECORD)))
+    run.config = masked(read_mapping(entry.path / SETTINGS, partial(_note, run, SETTINGS)))
+    run.metrics = _by_step(_rows(run, entry.path / METRICS))
+    run.evaluations = by_benchmark(evaluations(entry.path, partial(_note, run)))
     return run
 
 
-def _mapping(run: Run, name: str, parse: Any) -> dict[str, Any]:
-    file = run.entry.path / name
-    if not file.is_file():
-        return {}
-    try:
-        value = parse(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        run.notes.append(f"{name} of {run.title} cannot be read: {str(error).splitlines()[0]}")
-        return {}
-    if isinstance(value, dict):
-        return value
-    run.notes.append(f"{name} of {run.title} holds no mapping")
-    return {}
+def _note(run: Run, name: str, reason: str) -> None:
+    run.notes.append(f"{name} of {run.title} {reason}")
 
 
-def _rows(run: Run, name: str) -> list[dict[str, Any]]:
-    """The rows of a JSONL file; broken lines are counted in one note."""
-    file = run.entry.path / name
-    if not file.is_file():
-        return []
-    rows, broken = [], []
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        if line.strip():
-            row = _row(line)
-            rows.append(row) if row is not None else broken.append(number)
+def _rows(run: Run, file: Path) -> list[dict[str, Any]]:
+    """Reads the rows of a JSONL file; broken lines are counted in one note."""
+    rows, broken = read_rows(file)
     if broken:
         shown = ", ".join(map(str, broken[:5])) + (", …" if len(broken) > 5 else "")
         lines = "line" if len(broken) == 1 else "lines"
+        name = file.relative_to(run.entry.path)
         run.notes.append(f"{name} of {run.title}: skipped {len(broken)} broken {lines} ({shown})")
-    return [row for row in rows if row is not None]
-
-
-def _row(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) else None
+    return rows
 
 
 def _by_step(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -264,15 +248,6 @@ def _by_step(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if is_number(row.get("step")):
             merged[row["step"]] = {**merged.get(row["step"], {}), **row}
     return [merged[step] for step in sorted(merged)]
-
-
-def _evaluations(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Evaluations by file name, files called `test…` before others."""
-    files = (run.entry.path / "evaluation").glob("*.json")
-    for file in sorted(files, key=lambda file: (not file.name.startswith("test"), file.name)):
-        result = _mapping(run, f"evaluation/{file.name}", json.loads)
-        if result:
-            yield file.stem, result
 
 
 def started_from(run: Run, runs: Sequence[Run]) -> Run | None:

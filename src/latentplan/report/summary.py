@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from latentplan.common.files import write_atomically
+from latentplan.common.run_files import read_mapping
 from latentplan.report.run_reader import (
     ReportEntry,
     Run,
@@ -52,6 +53,9 @@ def summarise_runs(runs: Sequence[Run], seconds: float | None = None) -> dict[st
     return summary
 
 
+SUMMARY = "summary.json"
+
+
 def entry_under(parent: Path, entry: ReportEntry) -> ReportEntry:
     """The entry with its path resolved: as given if it exists, else below `parent`."""
     path = entry.path if entry.path.is_absolute() or entry.path.exists() else parent / entry.path
@@ -60,7 +64,12 @@ def entry_under(parent: Path, entry: ReportEntry) -> ReportEntry:
 
 def write_summary(parent: Path, summary: dict[str, Any]) -> Path:
     """Writes `summary.json` into `parent`."""
-    return write_atomically(parent / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    return write_atomically(parent / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_summary(parent: Path) -> dict[str, Any]:
+    """Reads the summary in `parent`; empty where there is none."""
+    return read_mapping(parent / SUMMARY)
 
 
 def _method(run: Run) -> dict[str, Any]:

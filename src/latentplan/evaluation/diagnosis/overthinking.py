@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 
+from latentplan.common.run_files import read_metrics
 from latentplan.evaluation.diagnosis import findings as figures
 from latentplan.evaluation.diagnosis import findings as thresholds
 from latentplan.evaluation.diagnosis.evaluated_model import Subject
@@ -70,7 +70,7 @@ def overthinking(subject: Subject) -> Finding:
 
 def over_training(run: Path | None) -> list[Figure]:
     """First and last logged means of latents and text tokens in a run's metrics; nothing without them."""
-    rows = _metrics(run)
+    rows = [] if run is None else read_metrics(run)
     found = []
     for name in _LOGGED:
         values = [(row["step"], row[name]) for row in rows if name in row and "step" in row]
@@ -80,20 +80,6 @@ def over_training(run: Path | None) -> list[Figure]:
                 for step, value in values[:: len(values) - 1]
             ]
     return found
-
-
-def _metrics(run: Path | None) -> list[dict]:
-    file = None if run is None else run / "metrics.jsonl"
-    if file is None or not file.is_file():
-        return []
-    rows = []
-    try:
-        for line in file.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            rows += [row] if isinstance(row, dict) else []
-    except (OSError, ValueError):  # unreadable, or a last line that is being written
-        pass
-    return rows
 
 
 def _excess(subject: Subject, rows: list[int]) -> Figure:

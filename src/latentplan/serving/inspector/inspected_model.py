@@ -9,8 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from latentplan.common.run_files import EVALUATION, RECORD, read_record, read_settings, run_of
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.answers import AnswerKind, kind_in_file
 from latentplan.problems.problem import DataError
@@ -87,10 +86,10 @@ def subject_of(name: str, model: LoadedModel, folder: Path) -> Subject:
         model: loaded from the folder.
         folder: a run, or its `model` folder.
     """
-    run = next((path for path in (folder, folder.resolve().parent) if (path / "run.json").is_file()), None)
+    run = run_of(folder, holding=RECORD)
     if run is None:
         return Subject(name, model)
-    record, config = _read(run / "run.json"), _read(run / "config.yaml")
+    record, config = read_record(run), read_settings(run)
     data = record.get("data")
     modulus = data.get("modulus") if isinstance(data, dict) else None
     stage = {"grpo": "RL", "sft": "SFT"}.get(str(record.get("kind")), "")
@@ -98,19 +97,10 @@ def subject_of(name: str, model: LoadedModel, folder: Path) -> Subject:
     return Subject(name, model, modulus if isinstance(modulus, int) else None, examples, stage)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """A JSON or YAML file that holds a mapping; empty where it does not."""
-    try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 def _of_evaluations(run: Path) -> Iterator[Example]:
     """The different questions of the run's evaluations, in the order in which they were asked."""
     seen = set()
-    for file in sorted(run.glob("evaluation/*.jsonl")):
+    for file in sorted((run / EVALUATION).glob("*.jsonl")):
         try:
             with file.open(encoding="utf-8") as lines:
                 rows = sorted(map(json.loads, islice(lines, 4096)), key=lambda row: row["index"])
