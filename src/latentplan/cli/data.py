@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import track
-from rich.table import Table
 from rich.text import Text
 
 from latentplan.cli.options import Columns, column_map
+from latentplan.common.text_table import terminal_table
 from latentplan.encoding.control_tokens import ControlTokenError, latent_token_in, widespread_marks
 from latentplan.problems.benchmarks import BENCHMARKS
 from latentplan.problems.check import CheckReport, ControlTokenCheck, Doubt, check_file
@@ -242,12 +242,13 @@ def _example(problem: Problem) -> Text:
     return text.append(f"  ### {problem.answer}\n", style="bold")
 
 
-def _histogram(report: CheckReport) -> Table:
-    table = Table("steps", "problems", "", box=None)
+def _histogram(report: CheckReport) -> RenderableType:
     largest = max(report.step_counts.values())
-    for steps, count in report.step_counts.items():
-        table.add_row(str(steps), str(count), "█" * max(1, round(_BAR_WIDTH * count / largest)))
-    return table
+    rows = [
+        [str(steps), str(count), "█" * max(1, round(_BAR_WIDTH * count / largest))]
+        for steps, count in report.step_counts.items()
+    ]
+    return terminal_table(["steps", "problems", ""], rows, num_left=3, box=None)
 
 
 def _by_reason(doubts: tuple[Doubt, ...]) -> dict[str, list[Doubt]]:

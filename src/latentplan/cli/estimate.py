@@ -17,12 +17,12 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich.console import Console
-from rich.table import Table
 from transformers import PreTrainedConfig
 
 from latentplan.cli.load_or_exit import fail
 from latentplan.common.plugins import CodeSource
 from latentplan.common.run_files import MODEL_CONFIG, model_in
+from latentplan.common.text_table import terminal_table
 from latentplan.experiments.recipes import parse_recipe, quiet_libraries, recipe_names
 from latentplan.methods.base import get_method
 from latentplan.modeling.configuration import LatentReasonerConfig
@@ -179,13 +179,14 @@ def _print(result: Estimate) -> None:
     console = Console(soft_wrap=True, highlight=False)
     counts = ", ".join(f"{part} {count:,}" for part, count in result.weights.parameters.items() if count)
     console.print(f"parameters: {counts}; trained: {result.weights.trained:,}")
-    table = Table("GiB on one device", "training", *(["rollout"] if result.rollout else []))
-    for name in dict.fromkeys([*result.training, *result.rollout]):
-        row = [_gib(result.training.get(name)), _gib(result.rollout.get(name))]
-        table.add_row(name, *row[: 2 if result.rollout else 1])
-    totals = [_gib(sum(result.training.values())), _gib(sum(result.rollout.values()))]
-    table.add_row("together", *totals[: 2 if result.rollout else 1])
-    console.print(table)
+    parts = [("training", result.training), *([("rollout", result.rollout)] if result.rollout else [])]
+    rows = [
+        [name, *(_gib(memory.get(name)) for _, memory in parts)]
+        for name in dict.fromkeys([*result.training, *result.rollout])
+    ]
+    rows.append(["together", *(_gib(sum(memory.values())) for _, memory in parts)])
+    head = ["GiB on one device", *(name for name, _ in parts)]
+    console.print(terminal_table(head, rows, num_left=len(head)))
     lengths = result.lengths
     spread = "one device" if result.devices == 1 else f"{result.devices} devices, {result.sharding}"
     console.print(

@@ -21,19 +21,18 @@ from typing import Annotated
 
 import typer
 import yaml
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from latentplan.cli.load_or_exit import fail
 from latentplan.common.files import write_atomically
 from latentplan.common.run_files import file_stem, result_file, result_of, trained_model
+from latentplan.common.text_table import decimal, percent, terminal_table
 from latentplan.experiments.jobs import Job, JobFailedError, run_jobs
 from latentplan.experiments.recipes import count_steps, find_recipe, scaled_settings
 from latentplan.report.page import build_report
 from latentplan.report.run_reader import ReportEntry
 from latentplan.report.summary import SUMMARY, read_summary
-from latentplan.report.wording import decimal, percent
 from latentplan.training.run_directory import command_line
 
 BENCHMARK = "minigsm:quickstart"
@@ -205,29 +204,31 @@ def _run_all(
     )
 
 
-def _table(summary: dict, members: Sequence[Member]) -> Table:
+def _table(summary: dict, members: Sequence[Member]) -> RenderableType:
     """The comparison, from summary.json."""
-    table = Table(
-        title=f"held-out {BENCHMARK}: accuracy with a 95% interval, greedy; and sampled at temperature 1"
-    )
-    table.add_column("method")
-    for column in ("accuracy", "interval", "sampled", "tokens", "coherence", "seconds"):
-        table.add_column(column, justify="right")
+    rows = []
     for member in members:
         row = summary["methods"][member.name]
         low, high = row["interval"] or (None, None)
-        table.add_row(
-            member.title,
-            percent(row["accuracy"]),
-            f"{percent(low)} to {percent(high)}",
-            percent(row["accuracy_sampled"]),
-            decimal(row["tokens"]),
-            percent(row["coherence"]),
-            decimal(row["seconds"], 0),
+        rows.append(
+            [
+                member.title,
+                percent(row["accuracy"]),
+                f"{percent(low)} to {percent(high)}",
+                percent(row["accuracy_sampled"]),
+                decimal(row["tokens"]),
+                percent(row["coherence"]),
+                decimal(row["seconds"], 0),
+            ]
         )
     read = percent(summary["reconstruction"])
-    table.caption = f"the decoder reads {read} of the held-out steps exactly (ATP-Latent, SFT)"
-    return table
+    return terminal_table(
+        ["method", "accuracy", "interval", "sampled", "tokens", "coherence", "seconds"],
+        rows,
+        f"held-out {BENCHMARK}: accuracy with a 95% interval, greedy; and sampled at temperature 1",
+        title_justify="center",
+        caption=f"the decoder reads {read} of the held-out steps exactly (ATP-Latent, SFT)",
+    )
 
 
 class _Record:

@@ -165,9 +165,14 @@ _MOVED = {
         "ColumnMap": "problems.formats.own_data:ColumnMap",
         "mapped_reader": "problems.formats.own_data:mapped_reader",
     },
+    "report.formats": {
+        "duration": "common.text_table:duration",
+        "short": "common.text_table:short",
+    },
     "rollout.rolling": {"RollingBatch": "rollout.continuous_batching:ContinuousBatch"},
     "serving.inspector.walk": {"walk": "rollout.trace:trace"},
     "training.arguments": {"DataArguments": "problems.training_set:DataArguments"},
+    "training.progress": {"duration": "common.text_table:rough_duration"},
     "training.data": {"encode_problems": "encoding.token_store:encode_problems"},
 }
 """What a renamed module held and its successor does not, by the name that it had there."""

@@ -25,9 +25,10 @@ from latentplan.common.run_files import (
     result_file,
 )
 from latentplan.common.secrets import masked, masked_command
+from latentplan.common.text_table import is_number
 from latentplan.evaluation.statistics import holm, mcnemar, mean_interval, paired_bootstrap, sign_flip_test
 from latentplan.experiments.comparison_spec import COMPARISON
-from latentplan.report.run_reader import coherence_of, dig, is_number
+from latentplan.report.run_reader import coherence_of, dig
 
 Json = dict[str, Any]
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from latentplan.report.run_reader import Run, is_number
+from latentplan.common.text_table import is_number, percent, short
+from latentplan.report.run_reader import Run
 from latentplan.report.svg import Axis, Band, Point, Series, line_chart, marker, tag
-from latentplan.report.wording import metric_title, percent, short
+from latentplan.report.wording import metric_title
 
 _OVERALL = ("loss",)
 _REWARDS = ("reward",)

@@ -19,12 +19,13 @@ from markupsafe import Markup
 from latentplan.common.files import write_atomically
 from latentplan.common.run_files import runs_in
 from latentplan.common.secrets import masked_command
+from latentplan.common.text_table import ABSENT, count, decimal, duration, is_number, percent
 from latentplan.report import charts, wording
 from latentplan.report.examples import example_groups
 from latentplan.report.figures.embed import picture_groups
-from latentplan.report.run_reader import ReportEntry, Run, benchmarks_of, is_number, load_runs
+from latentplan.report.run_reader import ReportEntry, Run, benchmarks_of, load_runs
 from latentplan.report.summary import entry_under, summarise_runs, write_summary
-from latentplan.report.wording import count, run_title
+from latentplan.report.wording import run_title
 
 _SETTINGS = {
     "method": "Method",
@@ -188,10 +189,10 @@ def _facts(runs: Sequence[Run], seconds: float | None) -> list[str]:
     """The line below the title: which problems, when, on what, how long."""
     asked = {(run.measured("benchmark"), run.measured("num_problems")) for run in runs if run.greedy}
     created = sorted(text for run in runs if isinstance(text := run.record.get("created"), str))
-    facts = [f"{wording.count(number)} problems of {name}" for name, number in sorted(asked, key=str)]
+    facts = [f"{count(number)} problems of {name}" for name, number in sorted(asked, key=str)]
     facts += [wording.when(created[0])] if created else []
     facts += common(runs, "device")
-    return facts + ([f"{wording.duration(seconds)} in all"] if is_number(seconds) else [])
+    return facts + ([f"{duration(seconds)} in all"] if is_number(seconds) else [])
 
 
 @cache
@@ -203,9 +204,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        percent=wording.percent, decimal=wording.decimal, count=wording.count, duration=wording.duration
-    )
+    environment.filters.update(percent=percent, decimal=decimal, count=count, duration=duration)
     environment.globals.update(
         interval_mark=charts.interval_mark,
         swatch=charts.swatch,
@@ -216,7 +215,7 @@ def _environment() -> Environment:
         versions=versions,
         common=common,
         is_number=is_number,
-        absent=Markup(wording.ABSENT),
+        absent=Markup(ABSENT),
     )
     return environment
 

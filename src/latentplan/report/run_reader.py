@@ -23,6 +23,7 @@ from latentplan.common.run_files import (
     read_rows,
 )
 from latentplan.common.secrets import masked
+from latentplan.common.text_table import is_number
 from latentplan.evaluation.statistics import mcnemar
 
 Result = dict[str, Any]
@@ -187,11 +188,6 @@ def dig(value: Any, *path: str) -> Any:
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     return value
-
-
-def is_number(value: Any) -> bool:
-    """Whether a JSON value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
 def load_runs(entries: Sequence[ReportEntry]) -> list[Run]:

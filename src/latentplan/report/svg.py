@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from latentplan.report.wording import short
+from latentplan.common.text_table import short
 
 Point = tuple[float, float]
 

@@ -26,6 +26,7 @@ from latentplan.common.run_files import (
     run_of,
     trained_model,
 )
+from latentplan.common.text_table import ABSENT, decimal, markdown_table, percent
 from latentplan.modeling.folders.damage import blamed_on, read_json, read_yaml
 
 _SETTINGS = """
@@ -131,29 +132,27 @@ def evaluation_table(folder: Path) -> str:
             continue  # not a result of ours
     if not rows:
         return "Not evaluated yet."
-    head = "| benchmark | problems | sampling | accuracy | 95% interval | tokens | coherence |"
-    return "\n".join([head, "| --- " * 7 + "|", *rows])
+    head = ["benchmark", "problems", "sampling", "accuracy", "95% interval", "tokens", "coherence"]
+    return markdown_table(head, rows)
 
 
-def _evaluation_row(result: dict[str, Any]) -> str:
+def _evaluation_row(result: dict[str, Any]) -> list[str]:
     sampling, accuracy = result["sampling"], result["accuracy"]
     greedy = sampling["temperature"] == sampling["latent_temperature"] == 0
     drawn = f"{result['num_generations']} at temperature {sampling['temperature']:g}"
     low, high = accuracy.get("low"), accuracy.get("high")
-    interval = "–" if low is None or high is None else f"{low:.1%} to {high:.1%}"
+    interval = ABSENT if low is None or high is None else f"{percent(low)} to {percent(high)}"
     measured = result.get("coherence") or {}
     coherent = measured.get("strict") if measured.get("natural") is None else measured["natural"]
-    coherence = "–" if coherent is None else f"{coherent:.1%}"
-    cells = [
+    return [
         result["benchmark"],
         f"{result['num_problems']:,}",
         "greedy" if greedy else drawn,
-        f"{accuracy['estimate']:.1%}",
+        percent(accuracy["estimate"]),
         interval,
-        f"{result['tokens']['mean']:.1f}",
-        coherence,
+        decimal(result["tokens"]["mean"]),
+        percent(coherent),
     ]
-    return "| " + " | ".join(cells) + " |"
 
 
 def _metadata(settings: dict[str, Any], model: dict[str, Any], base: str | None) -> str:
@@ -204,11 +203,11 @@ def _training(record: dict[str, Any], settings: dict[str, Any]) -> str:
         "- versions: " + ", ".join(f"{name} {versions[name]}" for name in _VERSIONS if name in versions)
     )
     rows = [
-        f"| `{name}` | `{settings[name]}` |"
+        [f"`{name}`", f"`{settings[name]}`"]
         for name in _SETTINGS.split()
         if settings.get(name) not in (None, False, -1, "", [], {})
     ]
-    return "\n".join([*lines, "", "| setting | value |", "| --- | --- |", *rows])
+    return "\n".join([*lines, "", markdown_table(["setting", "value"], rows)])
 
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")

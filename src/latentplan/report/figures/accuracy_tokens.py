@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from latentplan.common.text_table import is_number
 from latentplan.evaluation.results import SELECTORS, Estimate, ModelCurves, Point, SelectionResult
 from latentplan.report.figures.style import COLOURS, MARKERS
-from latentplan.report.run_reader import is_number
 
 _APART = 1.04
 

@@ -7,8 +7,6 @@ The data of the pictures as CSV and JSON.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -19,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from latentplan.common.files import write_atomically
+from latentplan.common.text_table import csv_table
 from latentplan.evaluation.latent_table import Clustering, LatentTable, clustering
 from latentplan.report.figures.curves import (
     draw_rewards,
@@ -106,11 +105,7 @@ def write_plans(file: Path, models: Mapping[str, LatentTable]) -> Path:
 
 
 def _csv(file: Path, head: Sequence[str], lines: Iterable[Sequence[Any]]) -> Path:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows([_shown(value) for value in line] for line in lines)
-    return write_atomically(file, text.getvalue())
+    return write_atomically(file, csv_table(head, ([_shown(value) for value in line] for line in lines)))
 
 
 def _shown(value: Any) -> Any:
