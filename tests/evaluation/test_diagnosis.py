@@ -126,11 +126,11 @@ def test_own_answers_serve_where_right_ones_are_not_known(taught_model, problems
     subject = Subject(taught_model, known, partners, max_new_tokens=8)
     pairs = collect_pairs(subject)
     kept = [place for place in range(4) if known[place].answer != others[place].answer]
-    assert sorted(pairs.places) == kept
-    for place, answer in zip(pairs.places, pairs.other_answers, strict=True):
+    assert sorted(pairs.indices) == kept
+    for place, answer in zip(pairs.indices, pairs.other_answers, strict=True):
         assert answer == others[place].answer
     wrong = [Counterfactual(other.question, answer="77") for other in others]
-    assert collect_pairs(Subject(taught_model, known, wrong, max_new_tokens=8)).places == []
+    assert collect_pairs(Subject(taught_model, known, wrong, max_new_tokens=8)).indices == []
 
 
 def test_edits_of_a_taught_model_have_three_outcomes(taught_model, problems):

@@ -108,8 +108,9 @@ rewards.sentence_parsing: rewards.things
 rollout.continuous_batching: rollout.rolling
 rollout.decoded_text: serving.inspector.decoded
 rollout.decoding_accuracy: rollout.reconstruction
-rollout.edits: evaluation.interventions serving.inspector.edits
+rollout.edits: serving.inspector.edits
 rollout.engine: rollout.budget
+rollout.interventions: evaluation.interventions
 rollout.logprobs: rollout.log_probs
 rollout.plan_decoding: rollout.plan_tokens rollout.plans
 rollout.solve: evaluation.rollouts
@@ -154,6 +155,7 @@ training.trainer: training.evaluating
 """A module, and the names that it or its parts had."""
 _MOVED = {
     "encoding.encoder": {"Encoder": "encoding.processor:ProblemProcessor"},
+    "evaluation.interventions": {"think_on": "rollout.interventions:regenerate"},
     "methods.system": {
         "LatentSystem": "training.trainable_model:LatentModelForTraining",
         "make_encoder": "training.trainable_model:make_processor",

@@ -22,7 +22,7 @@ from latentplan.evaluation.results import Estimate, SavedJson
 from latentplan.evaluation.statistics import paired_interval, wilson_interval
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
-from latentplan.rollout.edits import completions_with, intact
+from latentplan.rollout.interventions import completions_with, intact
 from latentplan.rollout.solve import evaluation_mode, greedy_chains
 
 FORMAT_VERSION = 1
@@ -95,7 +95,7 @@ def crossed_answers(
     for thinks, thinker in enumerate((before, after)):
         with evaluation_mode(thinker):
             chains = greedy_chains(thinker, questions, batch_size=batch_size, with_plans=False)
-        answered = [problems[place] for place in chains.places]
+        answered = [problems[index] for index in chains.indices]
         for answers, reader in enumerate((before, after)):
             with evaluation_mode(reader):
                 completions = completions_with(
@@ -107,7 +107,7 @@ def crossed_answers(
                     max_new_tokens=max_new_tokens,
                     batch_size=batch_size,
                 )
-            solved[thinks, answers, chains.places] = are_correct(completions, answered)
+            solved[thinks, answers, chains.indices] = are_correct(completions, answered)
     return solved
 
 

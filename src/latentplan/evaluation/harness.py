@@ -1,8 +1,6 @@
 """`evaluate`: one model on one set of problems, from rollouts to an `EvaluationResult`.
 
-    result, predictions = evaluate(load_model("runs/NAME/model"), problems, benchmark="svamp")
-
-Each other file of the folder holds one subject: rollouts, scores, diagnostics, results, table.
+result, predictions = evaluate(load_model("runs/NAME/model"), problems, benchmark="svamp")
 """
 
 from __future__ import annotations
@@ -36,7 +34,6 @@ from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import Problem
 from latentplan.rollout.solve import (
     GreedyChains,
-    chains_of,
     evaluation_mode,
     greedy_chains,
     read_solutions,
@@ -167,10 +164,10 @@ def _solve(
         seconds += batch.seconds
         solutions = read_solutions(model, batch.trajectories)
         solved: list[Prediction] = []
-        for row, place in enumerate(batch.places):
-            solved += predictions_of(place, problems[place], solutions[row * group : (row + 1) * group])
+        for row, index in enumerate(batch.indices):
+            solved += predictions_of(index, problems[index], solutions[row * group : (row + 1) * group])
         if settings.greedy:
-            chains.append(chains_of(batch, [solution.plan for solution in solutions]))
+            chains.append(GreedyChains.of(batch, solutions))
         predictions += solved
         on_progress(solved)
     predictions.sort(key=lambda prediction: (prediction.index, prediction.sample))

@@ -37,7 +37,7 @@ from latentplan.rollout.decoding_accuracy import (
     text_of,
     total_share,
 )
-from latentplan.rollout.edits import (
+from latentplan.rollout.interventions import (
     Intervention,
     completions_with,
     intact,
@@ -58,7 +58,7 @@ def measure_latent_use(
     batch_size: int,
 ) -> LatentUse:
     """Greedy accuracy after each intervention; `other_question` is None where there is only one problem."""
-    answered = [problems[place] for place in chains.places]
+    answered = [problems[index] for index in chains.indices]
 
     def accuracy(intervention: Intervention) -> float:
         completions = completions_with(
@@ -76,7 +76,7 @@ def measure_latent_use(
         intact=accuracy(intact),
         zero=accuracy(zero),
         noise=accuracy(same_norm_noise),
-        other_question=accuracy(of_another_question) if len(chains.places) > 1 else None,
+        other_question=accuracy(of_another_question) if len(chains.indices) > 1 else None,
     )
 
 
@@ -87,9 +87,9 @@ def measure_reconstruction(
     labelled = [problem for problem in problems if problem.steps]
     teacher = teacher_plans(model, labelled, batch_size=batch_size)
     free = [
-        (plan, problems[place])
-        for place, plan in zip(chains.places, chains.plans, strict=True)
-        if plan is not None and problems[place].steps
+        (plan, problems[index])
+        for index, plan in zip(chains.indices, chains.plans, strict=True)
+        if plan is not None and problems[index].steps
     ]
     taught = Labels(model, labelled, all_plans=False)
     valid = Labels(model, [problem for _, problem in free], all_plans=True)
@@ -153,7 +153,7 @@ def stop_calibration(
     None without a stop head, without labelled chains, or where latents stand for tokens.
     """
     config = model.reasoner.config
-    steps = torch.tensor([len(problems[place].steps) for place in chains.places])
+    steps = torch.tensor([len(problems[index].steps) for index in chains.indices])
     labelled = steps > 0
     counts_steps = model.reasoner.stop_head is not None and config.compression_factor is None
     if not counts_steps or not bool(labelled.any()):

@@ -22,6 +22,7 @@ from latentplan.modeling.sampling import Sampling
 from latentplan.problems.answers import extract_answer
 from latentplan.problems.problem import Problem
 from latentplan.rollout.decoded_text import Decoded, Piece, decode_steps, next_words, text_of
+from latentplan.rollout.edits import replaced
 from latentplan.rollout.logprobs import score
 from latentplan.rollout.solve import RolledBatch, Solution, question_batch, read_solutions, roll_out
 from latentplan.rollout.trace import LatentStep, Token, trace
@@ -221,8 +222,8 @@ class LatentModel:
         )
         answers: list[list[Answer]] = [[] for _ in asked]
         for batch in batches:
-            found = self._answers([asked[index] for index in batch.places for _ in range(n)], batch)
-            for position, index in enumerate(batch.places):
+            found = self._answers([asked[index] for index in batch.indices for _ in range(n)], batch)
+            for position, index in enumerate(batch.indices):
                 answers[index] = found[position * n : (position + 1) * n]
         return Rollout(answers, batches)
 
@@ -272,12 +273,12 @@ class LatentModel:
             raise ValueError(
                 f"step must be from 1 to {len(traced.steps)}, the steps of this trace, got {step}"
             )
-        latents = torch.stack([each.latents for each in traced.steps[:step]]).clone()
+        latents = torch.stack([each.latents for each in traced.steps[:step]])
         new = value.latents if isinstance(value, TracedStep) else torch.as_tensor(value, dtype=latents.dtype)
         if new.dim() and new.shape != latents[-1].shape:
             raise ValueError(f"value must have the shape {tuple(latents[-1].shape)}, got {tuple(new.shape)}")
-        latents[-1] = new
-        return Edit(self, traced.question, latents)
+        edited = torch.arange(step).unsqueeze(1) == step - 1
+        return Edit(self, traced.question, replaced(latents, new, edited))
 
     @torch.no_grad()
     def log_prob(self, question: str, latents: torch.Tensor | Trace | None, answer: str) -> LogProb:

@@ -8,7 +8,7 @@ from latentplan.rollout.edits import Edit
 from latentplan.rollout.solve import solve
 from latentplan.rollout.trace import LatentStep, Token, trace
 from latentplan.serving.inspector.inspected_model import Subject
-from latentplan.serving.inspector.views import ask, greedy_chains, intervene, tally, votes
+from latentplan.serving.inspector.views import ask, chains_of, intervene, tally, votes
 
 QUESTION = "the counter shows 2 . it is tripled . what does it show ?"
 METHODS = ["atp_latent", "coconut", "codi", "cot", "no_cot", "colar", "pause"]
@@ -55,7 +55,7 @@ def test_the_stop_head_ends_the_chain_with_its_probability(learnt, learnt_proble
 
 
 def test_probability_of_a_decoded_step_is_the_decoder_s(learnt, learnt_problems):
-    (chain,) = greedy_chains(learnt.model, [learnt_problems[1].question])
+    (chain,) = chains_of(learnt.model, [learnt_problems[1].question])
     decoder = learnt.model.step_decoder
     for latents, decoded in zip(chain, decode_steps(decoder, learnt.model.tokenizer, chain), strict=True):
         ids = decoder.decode(latents.unsqueeze(0))
@@ -88,7 +88,7 @@ def test_latents_without_a_decoder_show_what_the_language_model_would_have_writt
 
 
 def test_given_latents_are_used_and_the_model_goes_on_after_them(learnt, learnt_problems):
-    (chain,) = greedy_chains(learnt.model, [learnt_problems[1].question])
+    (chain,) = chains_of(learnt.model, [learnt_problems[1].question])
     seen = list(trace(learnt.model, learnt_problems[1].question, max_new_tokens=8, given=chain[:1]))
     steps = [each for each in seen if isinstance(each, LatentStep)]
     assert [step.given for step in steps] == [True, False, False]
@@ -105,7 +105,7 @@ def test_interventions_beside_the_intact_answer(learnt, learnt_problems):
         Edit("splice", question=short.question),
         Edit("keep", (0,)),
         Edit("swap", (1, 2)),
-        Edit("noise", (1,), think_on=True),
+        Edit("noise", (1,), regenerate=True),
     ]
     result = intervene(learnt, long.question, edits, reference=long.answer)
     assert (result["intact"]["answer"], result["intact"]["correct"]) == (long.answer, True)
@@ -126,7 +126,7 @@ def test_intervention_on_a_model_without_latents_is_refused(make_subject):
 
 def test_thinking_on_after_a_deletion_is_refused(learnt, learnt_problems):
     with pytest.raises(ValueError, match="thought again as they were"):
-        intervene(learnt, learnt_problems[1].question, [Edit("delete", (1,), think_on=True)])
+        intervene(learnt, learnt_problems[1].question, [Edit("delete", (1,), regenerate=True)])
 
 
 def test_votes_add_up_and_are_those_of_the_samples(learnt, learnt_problems):

@@ -16,7 +16,7 @@ from latentplan.evaluation.diagnosis.findings import (
     at_least,
     not_applicable,
 )
-from latentplan.rollout.edits import (
+from latentplan.rollout.interventions import (
     Intervention,
     all_but_last_step,
     first_steps,

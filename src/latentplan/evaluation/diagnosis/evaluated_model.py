@@ -11,34 +11,11 @@ import torch
 
 from latentplan.evaluation.metrics import are_correct
 from latentplan.modeling.loading import LoadedModel
-from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.thinking import LatentChain, unroll
 from latentplan.problems.counterfactuals import Counterfactual
 from latentplan.problems.problem import Problem
-from latentplan.rollout.edits import Intervention, completions_with, of_an_equal_chain
-from latentplan.rollout.solve import (
-    GreedyChains,
-    Solution,
-    chains_of,
-    question_batch,
-    read_solutions,
-    roll_out,
-)
-
-
-@dataclass
-class Greedy:
-    """The most probable trajectory of each question, in the order of the questions' length.
-
-    Attributes:
-        places: of the questions in the whole set.
-        solutions: one a question.
-        chains: its latents, in the same order; None for a model without latents.
-    """
-
-    places: list[int]
-    solutions: list[Solution]
-    chains: GreedyChains | None
+from latentplan.rollout.interventions import Intervention, completions_with, of_an_equal_chain
+from latentplan.rollout.solve import GreedyChains, greedy_chains, question_batch
 
 
 @dataclass
@@ -78,20 +55,26 @@ class Subject:
         return self.has_latents and self.model.reasoner.config.compression_factor is None
 
     @cached_property
-    def greedy(self) -> Greedy:
-        """Of the problems."""
-        return roll_out_greedily(self, [problem.question for problem in self.problems])
+    def greedy(self) -> GreedyChains:
+        """The most probable trajectory of each problem, in the order of the questions' length."""
+        return self.greedy_chains([problem.question for problem in self.problems])
+
+    def greedy_chains(self, questions: Sequence[str]) -> GreedyChains:
+        """Computes the most probable trajectory of each question."""
+        return greedy_chains(
+            self.model, questions, batch_size=self.batch_size, max_new_tokens=self.max_new_tokens
+        )
 
     @property
     def chains(self) -> GreedyChains:
         """The greedy latents; only of a model that has latents."""
-        assert self.greedy.chains is not None
-        return self.greedy.chains
+        assert self.has_latents
+        return self.greedy
 
     @cached_property
     def asked(self) -> list[Problem]:
         """The problems in the order of the greedy trajectories."""
-        return [self.problems[place] for place in self.greedy.places]
+        return [self.problems[index] for index in self.greedy.indices]
 
     @cached_property
     def right(self) -> list[bool]:
@@ -143,17 +126,3 @@ class Subject:
         mean = torch.cat(means)
         log_variance = torch.cat(log_variances) if log_variances else None
         return LatentChain(mean, mean, log_variance, self.chains.slot_mask)
-
-
-def roll_out_greedily(subject: Subject, questions: Sequence[str]) -> Greedy:
-    """The most probable trajectory of each question."""
-    places: list[int] = []
-    solutions: list[Solution] = []
-    chains: list[GreedyChains] = []
-    sampling = Sampling.greedy(subject.max_new_tokens)
-    for batch in roll_out(subject.model, questions, sampling, seed=0, batch_size=subject.batch_size):
-        solved = read_solutions(subject.model, batch.trajectories)
-        places += batch.places
-        solutions += solved
-        chains.append(chains_of(batch, [solution.plan for solution in solved]))
-    return Greedy(places, solutions, GreedyChains.join(chains) if subject.has_latents else None)

@@ -13,7 +13,7 @@ import torch
 
 from latentplan.evaluation.diagnosis import findings as figures
 from latentplan.evaluation.diagnosis import findings as thresholds
-from latentplan.evaluation.diagnosis.evaluated_model import Subject, roll_out_greedily
+from latentplan.evaluation.diagnosis.evaluated_model import Subject
 from latentplan.evaluation.diagnosis.findings import (
     FAILED,
     SOUND,
@@ -25,7 +25,8 @@ from latentplan.evaluation.diagnosis.findings import (
     not_applicable,
 )
 from latentplan.problems.answers import kind_of
-from latentplan.rollout.edits import completions_with, intact, think_on
+from latentplan.rollout.edits import replaced
+from latentplan.rollout.interventions import completions_with, intact, regenerate
 from latentplan.rollout.solve import GreedyChains
 
 NAME = "faithfulness"
@@ -45,7 +46,7 @@ class Pairs:
 
     Attributes:
         questions: that are asked, in words.
-        places: of the questions among the problems.
+        indices: of the questions among the problems.
         own, foreign: their chains, and those of the partners.
         answers, other_answers: theirs, and those of the partners.
         edited: the first step that differs between the two, by what the decoder reads or else by the labels;
@@ -54,7 +55,7 @@ class Pairs:
     """
 
     questions: list[str]
-    places: list[int]
+    indices: list[int]
     own: GreedyChains
     foreign: GreedyChains
     answers: list[str]
@@ -66,9 +67,9 @@ class Pairs:
         """Some of the rows."""
         return Pairs(
             [self.questions[row] for row in rows],
-            [self.places[row] for row in rows],
-            _rows(self.own, rows),
-            _rows(self.foreign, rows),
+            [self.indices[row] for row in rows],
+            self.own.select(rows),
+            self.foreign.select(rows),
             [self.answers[row] for row in rows],
             [self.other_answers[row] for row in rows],
             [self.edited[row] for row in rows],
@@ -83,13 +84,13 @@ def faithfulness(subject: Subject) -> Finding:
     if not any(subject.partners):
         return not_applicable(NAME, "no question has a partner that differs in one number")
     pairs = collect_pairs(subject)
-    if not pairs.places:
+    if not pairs.indices:
         return not_applicable(
             NAME, "there is no pair of questions of which the model gets both right, with different answers"
         )
     found = _splice(subject, pairs, pairs.foreign)
     spliced = _figures("all latents spliced", found)
-    status = at_least(spliced[0], thresholds.FOLLOWED_EDITS) if len(pairs.places) >= _FEWEST else UNCLEAR
+    status = at_least(spliced[0], thresholds.FOLLOWED_EDITS) if len(pairs.indices) >= _FEWEST else UNCLEAR
     steps = [*_by_place(subject, pairs, found), *_of_steps(subject, pairs)]
     return Finding(
         NAME,
@@ -103,17 +104,17 @@ def faithfulness(subject: Subject) -> Finding:
 
 def collect_pairs(subject: Subject) -> Pairs:
     """The pairs of which the model answers both rightly, or, where that is not known, differently."""
-    partnered = {place: partner for place, partner in enumerate(subject.partners) if partner is not None}
-    others = roll_out_greedily(subject, [partner.question for partner in partnered.values()])
+    partnered = {index: partner for index, partner in enumerate(subject.partners) if partner is not None}
+    others = subject.greedy_chains([partner.question for partner in partnered.values()])
     keys = list(partnered)
-    rows_of_others = {keys[index]: row for row, index in enumerate(others.places)}
+    rows_of_others = {keys[each]: row for row, each in enumerate(others.indices)}
     kept, foreign, answers, other_answers = [], [], [], []
-    for row, place in enumerate(subject.greedy.places):
-        other = rows_of_others.get(place)
+    for row, index in enumerate(subject.greedy.indices):
+        other = rows_of_others.get(index)
         if other is None:
             continue
-        partner = partnered[place]
-        problem = subject.problems[place]
+        partner = partnered[index]
+        problem = subject.problems[index]
         own, kind = problem.answer, problem.kind
         theirs = kind.extract(others.solutions[other].completion)
         if not subject.right[row] or theirs is None or kind.matches(theirs, own):
@@ -125,31 +126,30 @@ def collect_pairs(subject: Subject) -> Pairs:
         foreign.append(other)
         answers.append(own)
         other_answers.append(theirs)
-    assert others.chains is not None
-    places = [subject.greedy.places[row] for row in kept]
-    own_chains, foreign_chains = _rows(subject.chains, kept), _rows(others.chains, foreign)
+    indices = [subject.greedy.indices[row] for row in kept]
+    own_chains, foreign_chains = subject.chains.select(kept), others.select(foreign)
     return Pairs(
-        [subject.problems[place].question for place in places],
-        places,
+        [subject.problems[index].question for index in indices],
+        indices,
         own_chains,
-        replace(foreign_chains, places=places),
+        replace(foreign_chains, indices=indices),
         answers,
         other_answers,
-        *edited_steps(subject, places, own_chains, foreign_chains),
+        *edited_steps(subject, indices, own_chains, foreign_chains),
     )
 
 
 def edited_steps(
-    subject: Subject, places: Sequence[int], own: GreedyChains, foreign: GreedyChains
+    subject: Subject, indices: Sequence[int], own: GreedyChains, foreign: GreedyChains
 ) -> tuple[list[int | None], list[int]]:
     """The first step that differs, and the last one."""
     edited: list[int | None] = []
     last: list[int] = []
     final = subject.model.reasoner.config.max_latent_steps - 1
-    for row, place in enumerate(places):
-        partner = subject.partners[place]
+    for row, index in enumerate(indices):
+        partner = subject.partners[index]
         assert partner is not None
-        mine: Sequence[str] = subject.problems[place].steps
+        mine: Sequence[str] = subject.problems[index].steps
         theirs: Sequence[str] = partner.steps
         if subject.model.step_decoder is not None:
             mine, theirs = own.plans[row] or (), foreign.plans[row] or ()
@@ -186,13 +186,12 @@ def _of_steps(subject: Subject, pairs: Pairs) -> list[Figure]:
 
     def one_step(step: torch.Tensor) -> GreedyChains:
         here = (torch.arange(some.own.latents.shape[1]) // size) == step.unsqueeze(1)
-        latents = torch.where(here.unsqueeze(2), some.foreign.latents, some.own.latents)
-        return replace(some.own, latents=latents)
+        return replace(some.own, latents=replaced(some.own.latents, some.foreign.latents, here))
 
     held = (first + 1) * size
     variants = {
         _HELD: one_step(first),
-        _AGAIN: think_on(subject.model, some.questions, one_step(first), held, subject.batch_size),
+        _AGAIN: regenerate(subject.model, some.questions, one_step(first), held, subject.batch_size),
         "the last step spliced": one_step(last),
     }
     return [
@@ -213,7 +212,7 @@ def _splice(subject: Subject, pairs: Pairs, chains: GreedyChains) -> list[str]:
         max_new_tokens=subject.max_new_tokens,
         batch_size=subject.batch_size,
     )
-    names = [subject.problems[place].answer_kind for place in pairs.places]
+    names = [subject.problems[index].answer_kind for index in pairs.indices]
 
     def gives(answers: Sequence[str]) -> list[bool]:
         rows = zip(completions, answers, names, strict=True)
@@ -255,13 +254,3 @@ def _verdict(status: str, spliced: Sequence[Figure], steps: Sequence[Figure]) ->
             f"{again.text} when they are thought again"
         )
     return "; ".join(parts)
-
-
-def _rows(chains: GreedyChains, rows: Sequence[int]) -> GreedyChains:
-    where = torch.tensor(list(rows), dtype=torch.long)
-    return GreedyChains(
-        [chains.places[row] for row in rows],
-        chains.latents[where],
-        chains.slot_mask[where],
-        [chains.plans[row] for row in rows],
-    )

@@ -13,7 +13,7 @@ from latentplan.evaluation.diagnosis.findings import (
     at_least,
     not_applicable,
 )
-from latentplan.rollout.edits import same_norm_noise, zero
+from latentplan.rollout.interventions import same_norm_noise, zero
 
 NAME = "silent_failure"
 

@@ -23,7 +23,7 @@ from latentplan.rollout.edits import Edit
 from latentplan.rollout.solve import Solution
 from latentplan.serving.endpoints import find_model, gather, into_queue
 from latentplan.serving.inspector.inspected_model import Subject
-from latentplan.serving.inspector.views import Event, ask, greedy_chains, intervene, tally
+from latentplan.serving.inspector.views import Event, ask, chains_of, intervene, tally
 from latentplan.serving.model_worker import Event as Told
 from latentplan.serving.model_worker import Job, ServedModel
 from latentplan.serving.prompts import Questions
@@ -71,7 +71,8 @@ class EditBody(_Body):
 
     def edit(self) -> Edit:
         """The edit that is meant."""
-        return Edit(**{**self.model_dump(), "steps": tuple(self.steps)})
+        settings = {**self.model_dump(), "steps": tuple(self.steps)}
+        return Edit(regenerate=settings.pop("think_on"), **settings)
 
 
 class InterveneBody(AskBody):
@@ -173,7 +174,7 @@ class Desk:
             other, _ = self._read(name, body.question)
             if not other.model.reasoner.config.num_slots:
                 raise ApiError(400, f"{name} has no latents to move towards", "edits.model")
-            (found[name],) = await self._answer(other, partial(greedy_chains, other.model, [body.question]))
+            (found[name],) = await self._answer(other, partial(chains_of, other.model, [body.question]))
         return found
 
     def _read(self, name: str, question: str, field: str = "question") -> tuple[Subject, list[int]]:
