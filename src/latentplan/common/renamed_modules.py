@@ -12,7 +12,6 @@ from types import ModuleType
 
 _RENAMED = """
 cli.app: cli.deferred
-cli.compare: cli.comparison.asked
 cli.data: cli.data_check cli.data_make
 cli.load_or_exit: cli.opening
 cli.subprocess_entry: cli.child
@@ -43,6 +42,7 @@ evaluation.statistics: evaluation.paired
 experiments: cli.comparison
 experiments.budget: cli.comparison.budget
 experiments.comparison_plan: cli.comparison.equalise cli.comparison.plan
+experiments.comparison_request: cli.comparison.asked
 experiments.comparison_results: report.comparison.columns report.comparison.measures report.comparison.pairs
 experiments.comparison_runs: cli.comparison.runs
 experiments.comparison_spec: cli.comparison.entries cli.comparison.experiments

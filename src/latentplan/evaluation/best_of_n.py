@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import lru_cache
 from math import comb, isnan
 from typing import NamedTuple
 
 from latentplan.evaluation.diagnosis.findings import mean as mean_figure
+from latentplan.evaluation.harness import versions
 from latentplan.evaluation.metrics import (
     Prediction,
     accuracy_estimate,
@@ -33,10 +35,13 @@ from latentplan.evaluation.results import (
     Estimate,
     ModelCurves,
     Point,
+    SamplingSettings,
+    SelectionResult,
 )
 from latentplan.evaluation.statistics import mean_interval, pass_at_k, wilson_interval
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
+from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import Problem
 from latentplan.rollout.solve import evaluation_mode, solve
 
@@ -335,3 +340,36 @@ def _estimate(samples: Sequence[Samples], at_k: AtK, k: int) -> Estimate:
 def _vote(problem: Problem, answer: str | None) -> object:
     """Equal for answers that are the same, as the problem's kind of answer decides."""
     return None if answer is None else problem.kind.vote(answer)
+
+
+def compare_models(
+    benchmark: str,
+    problems: Sequence[Problem],
+    sampling: SamplingSettings,
+    seed: int,
+    sampled: Sequence[Sampled],
+    models: Sequence[LoadedModel],
+) -> SelectionResult:
+    """All models' curves, beside the first of them that writes its steps and has no latents."""
+    written = [
+        each
+        for each, model in zip(sampled, models, strict=True)
+        if model.reasoner.config.written_steps and not model.reasoner.config.num_slots
+    ]
+    reference = written[0] if written else None
+    return SelectionResult(
+        benchmark=benchmark,
+        data_fingerprint=question_fingerprint(problems),
+        num_problems=len(problems),
+        num_generations=len(sampled[0].samples[0].right),
+        sampling=sampling,
+        seed=seed,
+        reference=None if reference is None else reference.curves.name,
+        models=[
+            each.curves if reference is None or each is reference else beside(each, reference)
+            for each in sampled
+        ],
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        device=str(models[0].reasoner.device),
+        versions=versions(),
+    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Column
 from rich.text import Text
 
+from latentplan.common.files import write_atomically
 from latentplan.common.text_table import (
     ABSENT,
     markdown_cell,
@@ -265,6 +267,13 @@ def diagnosis_markdown(diagnosis: Diagnosis) -> str:
             ]
             lines.append(markdown_table(["figure", "value [95% interval]", "of"], rows))
     return "\n".join(lines) + "\n"
+
+
+def write_diagnosis(diagnosis: Diagnosis, stem: Path) -> Path:
+    """Writes STEM.json and STEM.md, each in one move, and returns the stem."""
+    diagnosis.save(stem.with_name(f"{stem.name}.json"))
+    write_atomically(stem.with_name(f"{stem.name}.md"), diagnosis_markdown(diagnosis))
+    return stem
 
 
 def _verdict(finding: Finding, with_figures: bool) -> RenderableType:

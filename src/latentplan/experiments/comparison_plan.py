@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,11 +27,12 @@ from latentplan.experiments.budget import (
     length_of,
     stage_costs,
 )
-from latentplan.experiments.comparison_runs import Evaluations, Runs
+from latentplan.experiments.comparison_runs import Evaluations, Runs, conflict_message
 from latentplan.experiments.comparison_spec import COMPARISON, Entry
 from latentplan.experiments.jobs import Job, run_jobs
 from latentplan.experiments.lr_sweep import Sweep
 from latentplan.experiments.recipes import with_settings
+from latentplan.training.run_directory import RunConflictError
 
 FORMAT_VERSION = 1
 
@@ -77,8 +79,25 @@ class Plan:
         rate = self.sweep.chosen(name)
         return None if rate is None else {"learning_rate": rate}
 
+    def clear_conflicts(self) -> None:
+        """Deletes runs that are in the way, and those that started from them, if that was requested.
+
+        Raises:
+            RunConflictError: there are some, and it was not.
+        """
+        conflicts = self.runs.all_conflicts(self.seeds, self.chosen)
+        if conflicts and not self.runs.redo:
+            raise RunConflictError(conflict_message(conflicts))
+        for seed in self.seeds:
+            gone: set[str] = set()
+            for entry in self.entries:
+                run = self.runs.folder(seed, entry.name)
+                if run in conflicts or entry.start in gone:
+                    gone.add(entry.name)
+                    shutil.rmtree(run, ignore_errors=True)
+
     def jobs(self) -> list[Job]:
-        """All runs of the sweep and of the comparison."""
+        """Returns all runs of the sweep and of the comparison."""
         jobs: list[Job] = []
         lengths = lengths_of(self.runs, self.seeds[0])
         for place, seed in enumerate(self.seeds):
