@@ -1,11 +1,10 @@
 """What `latentplan estimate` computes the memory of: settings to a run and the model that it will train."""
 
 from __future__ import annotations
-from latentplan.modeling.folders.damage import blamed_on
-from pathlib import Path
 
 import copy
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from latentplan.common.run_files import MODEL_CONFIG, model_in
 from latentplan.experiments.recipes import parse_recipe, recipe_names
 from latentplan.methods.base import get_method
 from latentplan.modeling.configuration import LatentReasonerConfig
+from latentplan.modeling.folders.damage import blamed_on
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.problems.training_set import DataArguments
 from latentplan.training.configs import GRPOConfig, ModelArguments, RunConfig, SFTConfig
