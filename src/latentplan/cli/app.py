@@ -1,7 +1,7 @@
-"""`latentplan`: the command line. A command's module is imported when the command is called, so that help and
-mistakes are answered at once, without PyTorch.
+"""`latentplan`: the command line.
 
-`DeferredCommand`: a command that imports what it needs when it is called, and is known by name before.
+A command's module is imported when the command is called (`DeferredCommand`), so that help and mistakes are
+answered at once, without PyTorch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class DeferredCommand(TyperCommand):
         self.module = module
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """The context of the real command, which takes over from here."""
+        """Returns the context of the real command, which takes over from here."""
         return self._real().make_context(info_name, args, parent, **extra)
 
     def _real(self) -> Any:
@@ -49,7 +49,9 @@ class DeferredCommand(TyperCommand):
 
 
 def _docstring(module: str, function: str) -> str:
-    """A function's docstring, read from the source. Raises ValueError if there is no such function."""
+    """Returns a function's docstring, read from the source. Raises ValueError if there is no such
+    function.
+    """
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise ValueError(f"there is no module {module}")
@@ -121,7 +123,7 @@ def _root(
 
 
 def main() -> None:
-    """The entry point."""
+    """Runs the command line."""
     app()
 
 

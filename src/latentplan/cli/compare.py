@@ -3,7 +3,7 @@
 latentplan compare quickstart/cot quickstart/coconut quickstart/atp_latent_sft --seeds 3
 latentplan compare --experiment ablations --learning_rates 1e-3,2e-3,4e-3 --workers 2 --torch_threads 1
 
-It goes on where it was interrupted; runs that have finished are not done again.
+It resumes where it was interrupted; runs that have finished are not done again.
 """
 
 from __future__ import annotations

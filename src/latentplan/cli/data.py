@@ -1,9 +1,7 @@
-"""`latentplan data make minigsm`: write word problems that know all their valid chains.
+"""`latentplan data make minigsm` and `latentplan data check`: make word problems, and check a data file.
 
 latentplan data make minigsm --preset clock --count 50000 --output train.jsonl
 latentplan data make minigsm --preset hard --split test --distractors 2 --count 1000 --output test.jsonl
-
-`latentplan data check`: is a data file readable, and what does it hold?
 
 latentplan data check train.jsonl
 latentplan data check SVAMP.json --benchmark svamp
@@ -90,7 +88,7 @@ def minigsm(
 
 
 def _listed(name: str, value: object) -> Any:
-    """The value of a dial; lists come as text with commas."""
+    """Returns the value of a dial; lists come as text with commas."""
     if name not in ("step_weights", "families", "multipliers"):
         return value
     parts = [part.strip() for part in str(value).split(",") if part.strip()]
@@ -113,7 +111,7 @@ def _write(problems: Iterable[Problem], count: int, output: str) -> None:
 
 @contextmanager
 def _opened(output: str) -> Iterator[TextIO]:
-    """Standard output, or a file that appears under its name only when it is complete."""
+    """Opens standard output, or a file that appears under its name only when it is complete."""
     if output == "-":
         yield sys.stdout
         return
@@ -179,13 +177,13 @@ def check(
 
 
 def _widespread(problem: Problem) -> tuple[str | None, Sequence[str]]:
-    """Without a tokenizer: tokens of every model of ours are refused, those of many others are doubtful."""
+    """Refuses tokens of every model of ours, and doubts those of many others, without a tokenizer."""
     error = latent_token_in(problem)
     return (str(error), ()) if error is not None else (None, widespread_marks(problem))
 
 
 def _tokens_of(model: str) -> ControlTokenCheck:
-    """The check that training of a model makes; the command ends where there is no such model."""
+    """Returns the check that training of a model makes; the command ends where there is no such model."""
     from transformers import AutoTokenizer
 
     from latentplan.cli.load_or_exit import fail

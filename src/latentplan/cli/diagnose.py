@@ -145,7 +145,7 @@ class _Shown:
         self.started = False
 
     def next(self, name: str) -> None:
-        """A finding begins, the one before it being done."""
+        """Shows that a finding begins, the one before it being done."""
         self.progress.update(self.task, description=name, advance=int(self.started))
         self.started = True
 

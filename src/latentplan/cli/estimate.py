@@ -41,7 +41,9 @@ def estimate(
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of a row.")] = Lengths.steps,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Memory of one device for a recipe: --config RECIPE, --SETTING VALUE on top; nothing is downloaded."""
+    """Compute the memory of one device for a recipe: --config RECIPE, --SETTING VALUE on top; downloads
+    nothing.
+    """
     quiet_libraries()
     lengths = Lengths(question=question_tokens, step=step_tokens, steps=steps)
     try:

@@ -66,7 +66,7 @@ class _Run:
     factor: int | None
 
     def stem(self, label: str) -> Path:
-        """Where the results on a benchmark go, without the suffix."""
+        """Returns where the results on a benchmark go, without the suffix."""
         stem = file_stem(
             label,
             self.sampling.temperature,

@@ -40,7 +40,9 @@ def lm_eval(context: typer.Context) -> None:
 
 
 def completed(arguments: list[str]) -> list[str]:
-    """The arguments of `lm_eval`, with latentplan's model, tasks and batch size unless they name others."""
+    """Returns the arguments of `lm_eval`, with latentplan's model, tasks and batch size unless they name
+    others.
+    """
     words = _flag(list(arguments), "--trust_remote_code")
     if not words or set(words) & {"-h", "--help"}:
         return words
@@ -52,7 +54,9 @@ def completed(arguments: list[str]) -> list[str]:
 
 
 def _flag(words: list[str], name: str) -> list[str]:
-    """The words with `NAME true` or `NAME false` as `lm_eval` takes it: the name alone, or nothing."""
+    """Returns the words with `NAME true` or `NAME false` as `lm_eval` takes it: the name alone, or
+    nothing.
+    """
     if name not in words:
         return words
     place = words.index(name)

@@ -55,7 +55,8 @@ def open_model(
     input_rule: str | None = None,
     input_rule_settings: str | None = None,
 ) -> LoadedModel:
-    """The model in a run or model folder, on `device` (by default the GPU, if any); else the command ends.
+    """Returns the model in a run or model folder, on `device` (by default the GPU, if any); else the command
+    ends.
 
     Args:
         folder: the run or model folder.
@@ -113,7 +114,7 @@ def refuse_control_tokens(
 
 
 def names_of(models: Sequence[Path]) -> list[str]:
-    """The runs' folders, with as many of those above them as tell them apart.
+    """Returns the runs' folders, with as many of those above them as tell them apart.
 
     Raises:
         ValueError: one is given twice.

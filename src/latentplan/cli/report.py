@@ -31,5 +31,5 @@ def report(
 
 
 def _seconds(run: Path) -> float | None:
-    """The wall time of the whole job is known only when it ends, so it is kept from an earlier summary."""
+    """Reads the wall time from an earlier summary: that of the whole job is known only when it ends."""
     return read_summary(run).get("seconds")

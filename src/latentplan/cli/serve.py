@@ -158,7 +158,7 @@ def hosts_of(host: str) -> tuple[str, ...]:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """A socket at this address that does not listen yet; else the command ends."""
+    """Returns a socket at this address that does not listen yet; else the command ends."""
     try:
         (family, kind, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         bound = socket.socket(family, kind)
@@ -170,7 +170,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def model_names(folders: Sequence[Path], names: Sequence[str]) -> list[str]:
-    """The name of each model: as given, else that of its run or folder.
+    """Returns the name of each model: as given, else that of its run or folder.
 
     Raises:
         ValueError: there are names for some models only, or two models have the same.

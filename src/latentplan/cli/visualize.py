@@ -141,7 +141,7 @@ def _check(projections: Sequence[str], fit: str) -> None:
 
 
 def _titles(models: Sequence[Path]) -> list[str]:
-    """A different title for each model, from the name of its run, else from its path."""
+    """Returns a different title for each model, from the name of its run, else from its path."""
     folders = [home_of(model) for model in models]
     titles = [run_title(folder.resolve().name) for folder in folders]
     if len(set(titles)) < len(titles):

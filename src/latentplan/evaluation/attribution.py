@@ -72,7 +72,7 @@ class Attribution(SavedJson):
 
     @classmethod
     def read_parts(cls, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of a row, with dataclasses in the place of dictionaries."""
+        """Returns the fields of a row, with dataclasses in the place of dictionaries."""
         return {**row, "parts": Parts(**{name: Estimate(**value) for name, value in row["parts"].items()})}
 
 
@@ -84,7 +84,7 @@ def crossed_answers(
     max_new_tokens: int,
     batch_size: int,
 ) -> np.ndarray:
-    """Whether each problem is solved: `[latents of, answered by, problems]`, bool, `before` first.
+    """Returns whether each problem is solved: `[latents of, answered by, problems]`, bool, `before` first.
 
     Raises:
         ValueError: the models' latents do not fit into each other.
@@ -112,7 +112,7 @@ def crossed_answers(
 
 
 def take_apart(solved: np.ndarray) -> Parts:
-    """The estimates from what `crossed_answers` returns."""
+    """Returns the estimates from what `crossed_answers` returns."""
     before, answered, thought, after = (
         solved[place].astype(float) for place in ((0, 0), (0, 1), (1, 0), (1, 1))
     )

@@ -1,6 +1,7 @@
-"""Samples of each question to curves: every k from one rollout, and models side by side at equal tokens.
+"""One answer chosen from k samples: how often it is correct, and at how many tokens.
 
-How often one answer chosen from k samples is right: exact, over all k-subsets of n samples, no drawing.
+A model is sampled once; every k follows from the same n samples, exactly, over all k-subsets and without
+drawing. Models stand side by side at equal tokens.
 
 majority_at_k([Answer(3, True), Answer(1, False)], 0)     of 4 samples: 3/4, 1/2 + 1/4, 1, 1   for k = 1 … 4
 best_at_k([0.9, 0.5, 0.5], [True, False, True], 2)        2/3 + 1/3·1/2: the best, or one of the others
@@ -54,7 +55,7 @@ class Answer(NamedTuple):
 
 
 def majority_at_k(answers: Sequence[Answer], silent: int) -> list[float]:
-    """The probability that the most frequent answer of k samples is right, for k = 1 … n.
+    """Returns the probability that the most frequent answer of k samples is right, for k = 1 … n.
 
     The k samples are drawn without replacement from the n that there are, so the estimate is unbiased for
     each k, as pass@k is. Of equally frequent answers one is taken at random. Wang et al. (2023),
@@ -76,7 +77,7 @@ def majority_at_k(answers: Sequence[Answer], silent: int) -> list[float]:
 
 
 def best_at_k(scores: Sequence[float | None], right: Sequence[bool], k: int) -> float:
-    """The probability that of k samples the one with the highest score is right; ties at random.
+    """Returns the probability that of k samples the one with the highest score is right; ties at random.
 
     None scores lowest. With a score that knows what is right it is pass@k, with the same score for all it is
     the mean accuracy.
@@ -94,7 +95,7 @@ def best_then_vote_at_k(
     k: int,
     votes: bool = True,
 ) -> float:
-    """As `best_at_k`, but of the samples that share the highest score the most frequent answer is taken.
+    """Chooses as `best_at_k`, but takes the most frequent answer of the samples with the highest score.
 
     Args:
         scores, right: of each sample.
@@ -122,7 +123,7 @@ def best_then_vote_at_k(
 
 
 def tally(answers: Sequence[Hashable], right: Sequence[bool]) -> tuple[list[Answer], int]:
-    """The different answers of some samples, and how many gave none (None)."""
+    """Returns the different answers of some samples, and how many gave none (None)."""
     counts = Counter(answer for answer in answers if answer is not None)
     known = {answer for answer, hit in zip(answers, right, strict=True) if hit}
     return [Answer(count, answer in known) for answer, count in counts.items()], list(answers).count(None)
@@ -130,7 +131,7 @@ def tally(answers: Sequence[Hashable], right: Sequence[bool]) -> tuple[list[Answ
 
 @lru_cache(maxsize=100_000)
 def _wins(count: int, others: tuple[int, ...], silent: int) -> list[float]:
-    """The probability that an answer given `count` times wins against others, for k = 1 … n."""
+    """Returns the probability that an answer given `count` times wins against others, for k = 1 … n."""
     total = count + sum(others) + silent
     chances = [0.0] * total
     for votes in range(1, count + 1):
@@ -143,7 +144,9 @@ def _wins(count: int, others: tuple[int, ...], silent: int) -> list[float]:
 
 
 def _ways(most: int, others: tuple[int, ...], silent: int) -> list[list[int]]:
-    """`[ties][size]`: subsets of so many other samples, no answer above `most` votes and so many at it."""
+    """Counts, in `[ties][size]`, subsets of other samples with no answer above `most` votes and so many at
+    it.
+    """
     ways = [[comb(silent, size) for size in range(silent + 1)]]
     for count in others:
         width = len(ways[0]) + min(count, most)
@@ -218,7 +221,8 @@ def sample_model(
     batch_size: int,
     on_progress: Callable[[int], None] = lambda solved: None,
 ) -> Sampled:
-    """The curves of a model for k = 1, 2, 4, … up to `num_generations`, from that many samples a question.
+    """Returns the curves of a model for k = 1, 2, 4, … up to `num_generations`, from that many samples a
+    question.
 
     Args:
         model: reasoner, step decoder or None, tokenizer.
@@ -271,7 +275,9 @@ def sample_model(
 def _curves(
     samples: Sequence[Samples], tokens: float, largest: int, has_plans: bool
 ) -> dict[str, list[Point]]:
-    """Of each way of choosing that there is for these samples, a point for k = 1, 2, 4, … up to `largest`."""
+    """Computes, for each way of choosing that these samples allow, a point for k = 1, 2, 4, … up to
+    `largest`.
+    """
     powers = [2**power for power in range(largest.bit_length())]
     return {
         selector: [Point(k, k * tokens, _estimate(samples, at_k, k)) for k in powers]
@@ -283,7 +289,7 @@ def _curves(
 def samples_of(
     problems: Sequence[Problem], predictions: Sequence[Prediction], num_generations: int
 ) -> list[Samples]:
-    """Predictions, the samples of a problem being neighbours, as the samples of each problem."""
+    """Groups predictions by problem; the samples of a problem must be neighbours."""
     scores = plan_scores(problems, predictions)
     found = []
     for start in range(0, len(predictions), num_generations):
@@ -301,7 +307,9 @@ def samples_of(
 
 
 def beside(sampled: Sampled, reference: Sampled) -> ModelCurves:
-    """A model's curves with each point beside the reference's majority vote for at most as many tokens."""
+    """Returns a model's curves with each point beside the reference's majority vote for at most as many
+    tokens.
+    """
     rows = []
     most = len(reference.samples[0].right)
     for selector, points in sampled.curves.curves.items():
@@ -329,7 +337,9 @@ def _row(sampled: Sampled, reference: Sampled, selector: str, point: Point, k: i
 
 
 def _estimate(samples: Sequence[Samples], at_k: AtK, k: int) -> Estimate:
-    """The mean over problems, with Student's interval, or Wilson's where each is surely right or wrong."""
+    """Returns the mean over problems, with Student's interval, or Wilson's where each is surely right or
+    wrong.
+    """
     values = [at_k(each, k) for each in samples]
     if all(min(value, 1 - value) < _SURE for value in values):
         return Estimate(*wilson_interval(round(sum(values)), len(values)))
@@ -338,7 +348,7 @@ def _estimate(samples: Sequence[Samples], at_k: AtK, k: int) -> Estimate:
 
 
 def _vote(problem: Problem, answer: str | None) -> object:
-    """Equal for answers that are the same, as the problem's kind of answer decides."""
+    """Returns a value that is equal for equal answers, as the problem's kind of answer decides."""
     return None if answer is None else problem.kind.vote(answer)
 
 
@@ -350,7 +360,7 @@ def compare_models(
     sampled: Sequence[Sampled],
     models: Sequence[LoadedModel],
 ) -> SelectionResult:
-    """All models' curves, beside the first of them that writes its steps and has no latents."""
+    """Returns all models' curves, beside the first of them that writes its steps and has no latents."""
     written = [
         each
         for each, model in zip(sampled, models, strict=True)

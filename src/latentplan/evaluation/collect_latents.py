@@ -27,7 +27,7 @@ def collect_latents(
     batch_size: int = 128,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> LatentTable:
-    """The latent steps of one trajectory of each problem.
+    """Returns the latent steps of one trajectory of each problem.
 
     Args:
         model: a model with latents.
@@ -66,7 +66,7 @@ class _Collector:
 
     @torch.no_grad()
     def add(self, batch: RolledBatch, sampling: Sampling) -> None:
-        """The rows of one batch with one trajectory for each question."""
+        """Adds the rows of one batch with one trajectory for each question."""
         scores = score(self.model.reasoner, batch.trajectories, sampling)
         size = self.model.reasoner.config.latents_per_step
         used = batch.trajectories.slot_mask[:, ::size].bool()
@@ -112,7 +112,7 @@ class _Collector:
             self.stops.append(StopRow(index, step + 1, float(probabilities[row, step]), needed))
 
     def _labelled(self, problem: Problem) -> Plan:
-        """What each latent step stands for by the labels; nothing where latents stand for tokens."""
+        """Returns what each latent step stands for by the labels; nothing where latents stand for tokens."""
         config = self.model.reasoner.config
         if config.compression_factor is not None:
             return []
@@ -130,7 +130,7 @@ class _Collector:
 
 
 def _by_step(latents: torch.Tensor, size: int) -> torch.Tensor:
-    """`[chains, slots, hidden]` to `[chains, steps, size · hidden]`."""
+    """Returns `[chains, slots, hidden]` to `[chains, steps, size · hidden]`."""
     return latents.unflatten(1, (-1, size)).flatten(2)
 
 

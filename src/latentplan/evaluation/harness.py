@@ -58,7 +58,7 @@ def evaluate(
     trained_on: int | None = None,
     on_progress: OnProgress = lambda solved: None,
 ) -> tuple[EvaluationResult, list[Prediction]]:
-    """Everything that is measured of a model on a set of problems.
+    """Measures everything that there is to measure of a model on a set of problems.
 
     Reconstruction, latent use and stop calibration are of the greedy trajectories, whatever `sampling` is.
 
@@ -97,7 +97,7 @@ def evaluate(
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the libraries that decide the numbers."""
+    """Returns the versions of Python and of the libraries that decide the numbers."""
     return {
         "latentplan": latentplan.__version__,
         "python": platform.python_version(),

@@ -51,7 +51,7 @@ def measure_latent_use(
     max_new_tokens: int,
     batch_size: int,
 ) -> LatentUse:
-    """Greedy accuracy after each intervention; `other_question` is None where there is only one problem."""
+    """Measures greedy accuracy after each intervention; `other_question` is None with a single problem."""
     answered = [problems[index] for index in chains.indices]
 
     def accuracy(intervention: Intervention) -> float:
@@ -77,7 +77,7 @@ def measure_latent_use(
 def measure_reconstruction(
     model: LoadedModel, problems: Sequence[Problem], chains: GreedyChains, *, batch_size: int
 ) -> Reconstruction:
-    """Both reconstructions over all problems that have a labelled chain."""
+    """Returns both reconstructions over all problems that have a labelled chain."""
     labelled = [problem for problem in problems if problem.steps]
     teacher = teacher_encoded(model, labelled, batch_size=batch_size)
     free = [
@@ -95,7 +95,7 @@ def measure_reconstruction(
 
 
 def result_of(step: str) -> Fraction | None:
-    """The result of the last equation in a step; None where it has none that can be read."""
+    """Returns the result of the last equation in a step; None where it has none that can be read."""
     equations = equations_of(step)
     return equations[-1].result if equations else None
 
@@ -124,7 +124,9 @@ def diagnose(
     batch_size: int,
     latent_use: bool,
 ) -> Diagnostics:
-    """Every diagnostic that applies to the model, from its greedy chains (None for one without latents)."""
+    """Returns every diagnostic that applies to the model, from its greedy chains (None for one without
+    latents).
+    """
     if chains is None:
         return Diagnostics()
     reconstruction = use = None
@@ -140,7 +142,7 @@ def diagnose(
 def stop_calibration(
     model: LoadedModel, problems: Sequence[Problem], chains: GreedyChains
 ) -> StopCalibration | None:
-    """Latent steps used against min(labelled steps, K), over the problems with a labelled chain.
+    """Compares latent steps used with min(labelled steps, K), over the problems with a labelled chain.
 
     None without a stop head, without labelled chains, or where latents stand for tokens.
     """
@@ -160,7 +162,7 @@ def stop_calibration(
 
 
 def reconstruction_warnings(reconstruction: Reconstruction | None) -> list[str]:
-    """A warning for each kind of reconstruction below `RELIABLE_RECONSTRUCTION`."""
+    """Returns a warning for each kind of reconstruction below `RELIABLE_RECONSTRUCTION`."""
     if reconstruction is None:
         return []
     kinds = {"teacher-encoded": reconstruction.teacher_exact, "free-running": reconstruction.free_exact}

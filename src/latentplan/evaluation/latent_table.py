@@ -1,11 +1,9 @@
 """`LatentTable`: the latent steps of a model on a set of problems, as arrays and rows without tensors.
 
-What `evaluation.collect_latents` collects and pictures are drawn from. A *latent step* is the c latents that
-stand for one step of the chain, one after another in one vector.
-
-How well latents are ordered by a label: a silhouette and a linear probe, each beside shuffled labels.
-
-Needs scikit-learn (the extra `plot`).
+`evaluation.collect_latents` fills it and pictures are drawn from it. A *latent step* is the c latents that
+stand for one step of the chain, one after another in one vector. `Clustering` says how well they are ordered
+by a label: a silhouette and a linear probe, each with that of shuffled labels (this needs scikit-learn, the
+extra `plot`).
 """
 
 from __future__ import annotations
@@ -106,7 +104,7 @@ class LatentTable:
     decoded: bool
 
     def of_problems(self, places: Sequence[int]) -> LatentTable:
-        """The latent steps of these problems only; `stops` and `problems` stay whole."""
+        """Returns the latent steps of these problems only; `stops` and `problems` stay whole."""
         wanted = set(places)
         kept = [place for place, row in enumerate(self.rows) if row.problem in wanted]
         return LatentTable(
@@ -119,7 +117,9 @@ class LatentTable:
         )
 
     def spread(self, step: int) -> float | None:
-        """Standard deviation of μ between problems at a step, the mean over dimensions; None of one row."""
+        """Computes the standard deviation of μ between problems at a step, the mean over dimensions; None of
+        one row.
+        """
         at = [place for place, row in enumerate(self.rows) if row.step == step]
         return float(self.means[at].std(axis=0).mean()) if len(at) > 1 else None
 
@@ -154,7 +154,7 @@ class Clustering:
 
 
 def main_classes(labels: Sequence[str | None], groups: Sequence[int]) -> list[str]:
-    """The most frequent classes, at most 12, among those of at least 10 groups (problems)."""
+    """Returns the most frequent classes, at most 12, among those of at least 10 groups (problems)."""
     rows: dict[str, list[int]] = defaultdict(list)
     for label, group in zip(labels, groups, strict=True):
         if label is not None:
@@ -166,7 +166,8 @@ def main_classes(labels: Sequence[str | None], groups: Sequence[int]) -> list[st
 def clustering(
     vectors: np.ndarray, labels: Sequence[str | None], groups: Sequence[int], seed: int = 0
 ) -> Clustering | None:
-    """Both numbers for vectors `[rows, width]`; None with fewer than two classes, or where all are equal.
+    """Returns both numbers for vectors `[rows, width]`; None with fewer than two classes, or where all are
+    equal.
 
     Args:
         vectors: the latents.

@@ -47,7 +47,7 @@ Row = list[str]
 
 
 def best_of_n_table(result: SelectionResult) -> RenderableType:
-    """A table of accuracies for each model, and one of what stands beside the reference."""
+    """Returns a table of accuracies for each model, and one of what stands beside the reference."""
     parts: list[RenderableType] = []
     for model in result.models:
         parts.append(terminal_table(*_accuracies(model), _title(result, model)))
@@ -60,7 +60,7 @@ def best_of_n_table(result: SelectionResult) -> RenderableType:
 
 
 def best_of_n_markdown(result: SelectionResult) -> str:
-    """The same tables."""
+    """Returns the same tables."""
     lines = [
         f"# Answers chosen from samples: {result.benchmark}",
         "",
@@ -111,7 +111,7 @@ def _equal_tokens(model: ModelCurves) -> tuple[Row, list[Row]]:
 
 
 def _equal_row(row: EqualTokens) -> Row | None:
-    """None where the tokens do not pay for one chain of the reference."""
+    """Returns a row; None where the tokens do not pay for one chain of the reference."""
     if row.reference_accuracy is None or row.difference is None:
         return None
     return [
@@ -133,7 +133,7 @@ Cell = Callable[[EvaluationResult], str | None]
 
 
 def results_table(results: Sequence[EvaluationResult]) -> RenderableType:
-    """A table for a rich console, and the warnings of the results under it."""
+    """Returns a table for a rich console, and the warnings of the results under it."""
     head = ["measure", *(f"{result.benchmark}\n{result.method}" for result in results)]
     found = [(name, [cell(result) for result in results]) for name, cell in _rows(results)]
     rows = [
@@ -188,7 +188,7 @@ def _rows(results: Sequence[EvaluationResult]) -> list[tuple[str, Cell]]:
 
 
 def _part_rows(part: str, title: str, labels: dict[str, str]) -> list[tuple[str, Cell]]:
-    """A heading, and a row for each share in a part of the result that may be None."""
+    """Returns a heading, and a row for each share in a part of the result that may be None."""
 
     def cell(name: str) -> Cell:
         return lambda result: _percent(getattr(getattr(result, part), name, None))
@@ -235,7 +235,7 @@ LOOKS = {
 
 
 def diagnosis_table(diagnosis: Diagnosis, with_figures: bool = False) -> RenderableType:
-    """A row for each finding; below it, where asked for, its figures."""
+    """Returns a row for each finding; below it, where asked for, its figures."""
     rows: list[list[RenderableType]] = []
     for finding in diagnosis.findings:
         sign, style = LOOKS[finding.status]
@@ -246,7 +246,7 @@ def diagnosis_table(diagnosis: Diagnosis, with_figures: bool = False) -> Rendera
 
 
 def diagnosis_markdown(diagnosis: Diagnosis) -> str:
-    """The verdicts as a table, then each finding's threshold and figures."""
+    """Returns the verdicts as a table, then each finding's threshold and figures."""
     lines = [
         f"# {_diagnosis_title(diagnosis)}",
         "",
@@ -306,7 +306,9 @@ def _sentence(text: str) -> str:
 
 
 def attribution_table(found: Attribution) -> RenderableType:
-    """Accuracy with the latents of one model and the answers of another, and what each contributes."""
+    """Builds a table of accuracy with one model's latents and another's answers, and what each
+    contributes.
+    """
     parts = found.parts
     crossed = (
         ("before", "before", parts.accuracy_before),

@@ -1,12 +1,9 @@
-"""`EvaluationResult`: what one evaluation found, as the JSON file that tables and reports are made of.
+"""What is saved of an evaluation: `EvaluationResult` and `SelectionResult`, the JSON that tables are made of.
 
     {"format_version": 1, "benchmark": "svamp", "accuracy": {"estimate": 0.9, "low": 0.83, "high": 0.94}, ...}
 
-A measure that does not apply to a model, such as coherence without readable plans, is null.
-
-`SelectionResult`: accuracy against tokens for each way to choose among samples, as a JSON file.
-
-What all results have in common: a JSON file with a format version, written in one move, read strictly.
+A result has a format version, is written in one move and read strictly. A measure that does not apply to a
+model, such as coherence without readable plans, is null.
 """
 
 from __future__ import annotations
@@ -33,16 +30,16 @@ class SavedJson:
 
     @classmethod
     def read_parts(cls, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of a row, with dataclasses in the place of dictionaries."""
+        """Returns the fields of a row, with dataclasses in the place of dictionaries."""
         raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, numbers and strings; the format version comes first."""
+        """Returns plain dictionaries, lists, numbers and strings; the format version comes first."""
         return {"format_version": self.format_version, **asdict(cast(Any, self))}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """The inverse of `to_json`.
+        """Returns the inverse of `to_json`.
 
         Raises:
             ValueError: the row is something else, or of another format version; the message says which.
@@ -66,7 +63,9 @@ class SavedJson:
 
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> Self:
-        """What is in a file that `save` wrote. Raises ValueError, naming the file, if it holds none."""
+        """Loads a file that `save` wrote. Raises ValueError, naming the file, if it holds nothing of the
+        kind.
+        """
         try:
             return cls.from_json(json.loads(Path(file).read_text(encoding="utf-8")))
         except (ValueError, AttributeError) as error:
@@ -232,7 +231,7 @@ class EvaluationResult(SavedJson):
 
     @classmethod
     def read_parts(cls, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of a row, with dataclasses in the place of dictionaries."""
+        """Returns the fields of a row, with dataclasses in the place of dictionaries."""
         return {name: _read(name, value) for name, value in row.items()}
 
 
@@ -360,7 +359,7 @@ class SelectionResult(SavedJson):
 
     @classmethod
     def read_parts(cls, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of a row, with dataclasses in the place of dictionaries."""
+        """Returns the fields of a row, with dataclasses in the place of dictionaries."""
         models = [_model(each) for each in row["models"]]
         return {**row, "sampling": SamplingSettings(**row["sampling"]), "models": models}
 

@@ -1,6 +1,6 @@
-"""`Plan`: a whole comparison, from its options to `compare.json`, which the tables are made from.
+"""`Plan`: a whole comparison, which is written to `compare.json`, and the jobs that carry it out.
 
-Carrying out a budget: recipes are made longer or shorter, by what a few steps of each cost if need be.
+For an equal budget, recipes are made longer or shorter, if need be by what a few steps of each cost.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Plan:
         return self.runs.evaluations
 
     def chosen(self, name: str) -> dict[str, Any] | None:
-        """The settings that the sweep has chosen for an entry; None where it still has to."""
+        """Returns the settings that the sweep has chosen for an entry; None where it still has to."""
         if not self.sweep.covers(self.runs.entries[name]):
             return {}
         rate = self.sweep.chosen(name)
@@ -133,7 +133,7 @@ class Plan:
         )
 
     def to_json(self, command: str) -> dict[str, Any]:
-        """What `compare.json` holds."""
+        """Returns what `compare.json` holds."""
         benchmarks = [
             {
                 **benchmark.to_json(),
@@ -177,7 +177,7 @@ class Plan:
 
 
 def lengths_of(runs: Runs, seed: int) -> dict[str, Length]:
-    """How long each recipe trains.
+    """Returns how long each recipe trains.
 
     Raises:
         typer.BadParameter: a recipe's settings do not fit together; says which recipe.
@@ -228,7 +228,7 @@ def _probe(
     threads: int | None,
     console: Console,
 ) -> dict[str, list[float]]:
-    """FLOPs of a step of each stage, from a few steps of every supervised recipe."""
+    """Measures the FLOPs of a step of each stage, from a few steps of every supervised recipe."""
     probed = [entry for entry in entries if entry.command == "sft"]
     short = [Entry(**{**vars(entry), "settings": _short(entry.settings)}) for entry in probed]
     runs = Runs(output / "probes", short, threads=threads, redo=True)

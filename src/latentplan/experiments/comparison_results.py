@@ -1,8 +1,7 @@
-"""What the runs of a comparison measured, and what it comes to over the seeds.
+"""What the runs of a comparison measured, over the seeds: rows, tested pairs, and the numbers of the tables.
 
-Every pair of rows tested on the problems that both have answered with every seed.
-
-The columns of the tables: one flat row of numbers for each method and benchmark, None where unmeasured.
+Every pair of rows is tested on the problems that both have answered with every seed. `flat_rows` gives one
+flat row of numbers for each method and benchmark, None where nothing was measured.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ class Comparison:
 
 
 def read_comparison(folder: Path) -> Comparison:
-    """The comparison in a folder.
+    """Returns the comparison in a folder.
 
     Raises:
         ValueError: there is none.
@@ -130,7 +129,7 @@ def _read_run(run: Path, seed: int, benchmarks: Sequence[Json]) -> RunOfSeed:
 
 
 def _solved(file: Path) -> dict[tuple[Any, Any], bool]:
-    """Whether each problem was solved; nothing where a line of the file is broken."""
+    """Returns whether each problem was solved; nothing where a line of the file is broken."""
     rows, broken = read_rows(file)
     try:
         return {} if broken else {(row["index"], row["question"]): bool(row["correct"]) for row in rows}
@@ -141,7 +140,7 @@ def _solved(file: Path) -> dict[tuple[Any, Any], bool]:
 def _with_starts(
     plan: Json, files: Mapping[tuple[int, str], RunOfSeed], name: str, measure: str
 ) -> float | None:
-    """A cost of a row's run and of those that it started from, the mean over seeds."""
+    """Returns a cost of a row's run and of those that it started from, the mean over seeds."""
     total, each = 0.0, name
     while each is not None:
         cost = mean(files[seed, each].record.get(measure) for seed in plan["seeds"])
@@ -152,23 +151,25 @@ def _with_starts(
 
 
 def mean(values: Any) -> float | None:
-    """Of those that are numbers; None where there are none."""
+    """Computes the mean of those that are numbers; None where there are none."""
     numbers = [value for value in values if is_number(value)]
     return fmean(numbers) if numbers else None
 
 
 def over_seeds(row: Row, benchmark: str, *path: str) -> float | None:
-    """The mean of a value of the greedy evaluations."""
+    """Returns the mean of a value of the greedy evaluations."""
     return mean(dig(run.results.get(benchmark), *path) for run in row.runs)
 
 
 def coherence(row: Row, benchmark: str) -> float | None:
-    """The mean coherence of the plans in the greedy evaluations, of the kind that fits them."""
+    """Returns the mean coherence of the plans in the greedy evaluations, of the kind that fits them."""
     return mean(coherence_of(run.results.get(benchmark)) for run in row.runs)
 
 
 def accuracy(row: Row, benchmark: str) -> tuple[float | None, float | None, float | None]:
-    """Mean accuracy with its 95% interval: Student's over seeds; with one seed Wilson's over problems."""
+    """Returns mean accuracy with its 95% interval: Student's over seeds; with one seed Wilson's over
+    problems.
+    """
     found = [dig(run.results.get(benchmark), "accuracy") for run in row.runs]
     values = [each["estimate"] for each in found if is_number(dig(each, "estimate"))]
     if not values:
@@ -181,7 +182,9 @@ def accuracy(row: Row, benchmark: str) -> tuple[float | None, float | None, floa
 
 
 def latents_matter(row: Row, benchmark: str) -> float | None:
-    """By how much greedy accuracy falls when latents are replaced, in the way that it falls least."""
+    """Computes by how much greedy accuracy falls when latents are replaced, in the way that it falls
+    least.
+    """
     drops = []
     for run in row.runs:
         use = dig(run.results.get(benchmark), "latent_use") or {}
@@ -192,7 +195,7 @@ def latents_matter(row: Row, benchmark: str) -> float | None:
 
 
 def problems_per_second(row: Row, benchmark: str) -> float | None:
-    """Of greedy generation."""
+    """Computes the speed of greedy generation."""
     return mean(
         dig(run.results.get(benchmark), "num_problems") / run.results[benchmark]["seconds"]
         for run in row.runs
@@ -201,7 +204,7 @@ def problems_per_second(row: Row, benchmark: str) -> float | None:
 
 
 def pass_at_k(row: Row, benchmark: str) -> dict[int, float]:
-    """Mean pass@k of the sampled evaluations, by k."""
+    """Returns mean pass@k of the sampled evaluations, by k."""
     found = [dig(run.sampled.get(benchmark), "pass_at_k") or {} for run in row.runs]
     powers = sorted({int(k) for each in found for k in each})
     values = {k: mean(each.get(str(k)) for each in found) for k in powers}
@@ -209,17 +212,17 @@ def pass_at_k(row: Row, benchmark: str) -> dict[int, float]:
 
 
 def recorded(row: Row, name: str) -> float | None:
-    """The mean of a value of run.json."""
+    """Returns the mean of a value of run.json."""
     return mean(run.record.get(name) for run in row.runs)
 
 
 def steps(row: Row) -> float | None:
-    """Optimisation steps of the row's own run."""
+    """Returns the optimisation steps of the row's own run."""
     return recorded(row, "steps")
 
 
 def data_passes(row: Row) -> float | None:
-    """How often the row's own run saw each training problem, on average; on one device."""
+    """Computes how often the row's own run saw each training problem, on average; on one device."""
     return mean(_passes(run) for run in row.runs)
 
 
@@ -236,7 +239,7 @@ def _passes(run: RunOfSeed) -> float | None:
 
 
 def is_close(one: float, other: float) -> bool:
-    """Whether two costs differ by less than 2%."""
+    """Returns whether two costs differ by less than 2%."""
     return math.isclose(one, other, rel_tol=0.02)
 
 
@@ -269,12 +272,14 @@ class Pair:
     p_holm: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Returns plain values."""
         return asdict(self)
 
 
 def all_pairs(comparison: Comparison, benchmark: str) -> list[Pair]:
-    """Every two rows, those with the reference first, each with the reference or the earlier row as a."""
+    """Returns every two rows, those with the reference first, each with the reference or the earlier row as
+    a.
+    """
     reference = comparison.plan["reference"]
     rows = sorted(comparison.rows, key=lambda row: row.name != reference)
     found = [_pair(one, other, benchmark) for one, other in combinations(rows, 2)]
@@ -318,7 +323,7 @@ NumberRow = dict[str, Any]
 
 
 def flat_rows(comparison: Comparison) -> list[NumberRow]:
-    """Every method on every benchmark, as `table.csv` has it."""
+    """Returns every method on every benchmark, as `table.csv` has it."""
     return [
         {**_what(row, benchmark), **_measured(row, benchmark), **_cost(row), **_sampled(row, benchmark)}
         for benchmark in comparison.benchmarks

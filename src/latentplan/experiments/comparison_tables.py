@@ -1,10 +1,7 @@
-"""The tables as Markdown, CSV and LaTeX.
+"""The tables of `latentplan compare` in Markdown, CSV, JSON and LaTeX, with a plot and notes.
 
-What a reader has to know to judge whether a comparison is fair.
-
-Writing the tables: Markdown, CSV, JSON, LaTeX and a plot, from what the runs hold now.
-
-The tables of `latentplan compare`, made from `compare.json` and the run directories beside it.
+They are made from `compare.json` and what the run directories hold now. The notes say what a reader has to
+know to judge whether a comparison is fair.
 """
 
 from __future__ import annotations
@@ -80,7 +77,7 @@ COST: list[Column] = [
 def markdown(
     plan: Mapping[str, Any], rows: Sequence[NumberRow], pairs: Sequence[Pair], notes: Sequence[str]
 ) -> str:
-    """The whole comparison as one Markdown document."""
+    """Returns the whole comparison as one Markdown document."""
     parts = [f"# {plan['title']}", f"`{plan['command']}`"]
     if plan["says"]:
         parts.append(plan["says"])
@@ -143,7 +140,9 @@ _LATEX: list[Column] = [
 
 
 def latex(plan: Mapping[str, Any], rows: Sequence[NumberRow]) -> str:
-    """A booktabs table: accuracy with its interval, tokens, coherence and training FLOPs with starts."""
+    """Returns a booktabs table: accuracy with its interval, tokens, coherence and training FLOPs with
+    starts.
+    """
     groups = {
         benchmark: [[cell(row) for _, cell in _LATEX] for row in rows if row["benchmark"] == benchmark]
         for benchmark in dict.fromkeys(row["benchmark"] for row in rows)
@@ -161,7 +160,7 @@ _BUDGETS = {
 
 
 def notes(comparison: Comparison, rows: Sequence[NumberRow]) -> list[str]:
-    """Sentences, in the order of their weight."""
+    """Writes sentences, in the order of their weight."""
     plan = comparison.plan
     seeds = plan["seeds"]
     return [
@@ -192,7 +191,9 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def _unequal(comparison: Comparison, rows: Sequence[NumberRow]) -> list[str]:
-    """Which rows had more or fewer steps, data passes or FLOPs than the first that is trained like them."""
+    """Says which rows had more or fewer steps, data passes or FLOPs than the first that is trained
+    like them.
+    """
     found = []
     labels = {"steps": "optimisation steps", "data_passes": "passes over the data", "training_flops": "FLOPs"}
     for command, kind in (("sft", "supervised"), ("grpo", "RL")):
@@ -243,7 +244,7 @@ def _sweep(comparison: Comparison) -> list[str]:
 
 
 def _is_at_edge(sweep: Mapping[str, Any]) -> bool:
-    """Whether the chosen rate is one of the outer ones, and better than the others."""
+    """Returns whether the chosen rate is one of the outer ones, and better than the others."""
     reached = {float(rate): value for rate, value in sweep.get("accuracies", {}).items()}
     if len(reached) < 2:
         return False
@@ -265,7 +266,7 @@ def _warnings(comparison: Comparison) -> list[str]:
 
 
 def _warnings_of(row: Row) -> list[str]:
-    """Each kind of warning once, as the first evaluation that has it gave it."""
+    """Returns each kind of warning once, as the first evaluation that has it gave it."""
     found: dict[str, list[str]] = {}
     for run in row.runs:
         for benchmark, result in run.results.items():

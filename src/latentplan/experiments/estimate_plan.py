@@ -35,7 +35,7 @@ class EstimatePlan:
 
 
 def read_plan(arguments: list[str]) -> EstimatePlan:
-    """The settings of a recipe, whichever kind it is.
+    """Returns the settings of a recipe, whichever kind it is.
 
     Raises:
         typer.BadParameter, ValueError: the recipe or a setting does not exist.
@@ -55,7 +55,7 @@ def read_plan(arguments: list[str]) -> EstimatePlan:
 
 
 def _rl_plan(model: ModelArguments, run: GRPOConfig) -> EstimatePlan:
-    """RL starts from a run: the trained model itself, or the recipe that will make it."""
+    """Plans RL, which starts from a run: the trained model itself, or the recipe that will make it."""
     path = str(model.model_name_or_path)
     folder = model_in(path)
     if folder is not None:
@@ -83,7 +83,7 @@ def _ask_for_trust(config: LatentReasonerConfig, source: CodeSource) -> None:
 
 
 def _as_built(config: LatentReasonerConfig) -> SFTConfig:
-    """Supervised settings with the parts of a trained model."""
+    """Returns supervised settings with the parts of a trained model."""
     names = {item.name for item in fields(SFTConfig)} & set(config.to_dict())
     settings: dict[str, Any] = {name: getattr(config, name) for name in names - set(_shared_names())}
     return SFTConfig(output_dir="estimate", use_cpu=True, report_to="none", **settings)
@@ -94,7 +94,7 @@ def _shared_names() -> list[str]:
 
 
 def _shape_of(model: ModelArguments) -> PreTrainedConfig:
-    """The backbone that a supervised run starts from, which may be the result of another recipe."""
+    """Returns the backbone that a supervised run starts from, which may be the result of another recipe."""
     path = model.model_name_or_path
     if path is None:
         if model.backbone_config is None:
@@ -110,6 +110,6 @@ def _shape_of(model: ModelArguments) -> PreTrainedConfig:
 
 
 def _recipe_that_makes(output_dir: str) -> str | None:
-    """The name of the packaged recipe whose run has this directory."""
+    """Returns the name of the packaged recipe whose run has this directory."""
     folder = output_dir.removeprefix("runs/")
     return folder if folder in recipe_names() else None

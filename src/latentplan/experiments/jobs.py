@@ -1,6 +1,6 @@
 """Jobs: commands that train and evaluate, each job in a process of its own, some of them side by side.
 
-A job starts when those that it needs are done. What it has to do is asked when it starts, so that it can
+A job starts when those that it needs are done. What it has to do is determined when it starts, so that it can
 depend on their results, and so that what has been done already is not done again.
 """
 
@@ -184,7 +184,7 @@ def _look_after(job: Job, on_done: Callable[[Job], None]) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM interrupts like Ctrl-C, so that what was started is also stopped."""
+    """Makes SIGTERM interrupt like Ctrl-C, so that what was started is also stopped."""
 
     def interrupt(number: int, frame: object) -> NoReturn:
         raise KeyboardInterrupt

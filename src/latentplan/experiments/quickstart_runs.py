@@ -225,7 +225,7 @@ class QuickstartRecord:
         self.trained[member.name] = _fingerprint(member)
 
     def has_trained(self, member: Member) -> bool:
-        """Whether the member has been trained by the command and recipe that it has now."""
+        """Returns whether the member has been trained by the command and recipe that it has now."""
         return self.trained.get(member.name) == _fingerprint(member)
 
     def save(self) -> None:

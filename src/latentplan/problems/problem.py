@@ -59,7 +59,9 @@ class Problem:
         return hashlib.sha256(normalise_question(self.question).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
-        """The row that latentplan's own JSONL format holds; optional fields are left out when absent."""
+        """Returns the row that latentplan's own JSONL format holds; optional fields are left out when
+        absent.
+        """
         row: dict[str, Any] = {"question": self.question, "steps": list(self.steps), "answer": self.answer}
         if self.plans is not None:
             row["plans"] = [list(plan) for plan in self.plans]
@@ -71,7 +73,7 @@ class Problem:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Problem:
-        """The inverse of `to_json`. Raises KeyError or TypeError on rows of another shape."""
+        """Returns the inverse of `to_json`. Raises KeyError or TypeError on rows of another shape."""
         plans = row.get("plans")
         return cls(
             question=row["question"],

@@ -1,6 +1,4 @@
-"""What `dataset_name` names, read one problem after another into memory or, where it is large, onto disk.
-
-The problems of a run: read or generated, joined, and cleared of evaluation questions.
+"""The problems of a run: read or generated, joined, and cleared of evaluation questions.
 
 Small sets are lists. Those of more than `IN_MEMORY` problems, and those that are streamed, are stores on
 disk, kept in the cache by the data that they were read from.
@@ -86,7 +84,7 @@ class ReadProblems:
 
 
 def read_all(data: DataArguments) -> ReadProblems:
-    """The problems of every data set of a run, in order.
+    """Returns the problems of every data set of a run, in order.
 
     Raises:
         DataError: data cannot be read, with file, line and reason.
@@ -118,7 +116,7 @@ def read_all(data: DataArguments) -> ReadProblems:
 
 
 def minigsm_preset(data: DataArguments) -> MinigsmConfig:
-    """The dials of minigsm that a run trains on. Raises ValueError if there is no such preset."""
+    """Returns the dials of minigsm that a run trains on. Raises ValueError if there is no such preset."""
     preset = data.dataset_config or "clock"
     if preset not in PRESETS:
         raise ValueError(f"dataset_config must be a minigsm preset, one of {sorted(PRESETS)}")
@@ -179,7 +177,7 @@ def _scan_minigsm(data: DataArguments) -> Scan:
 
 
 def _key(data: DataArguments, scans: Sequence[Scan]) -> str | None:
-    """What is read, by its content; None where only reading tells, as for minigsm."""
+    """Identifies what is read by its content; None where only reading tells, as for minigsm."""
     contents = []
     for name, scan in zip(data.dataset_name, scans, strict=True):
         file = None if name == MINIGSM else parse_benchmark_argument(name).file
@@ -191,7 +189,7 @@ def _key(data: DataArguments, scans: Sequence[Scan]) -> str | None:
 
 
 def _asked(data: DataArguments) -> list[object]:
-    """Everything but the data that decides which problems are read from it."""
+    """Returns all settings but the data that decide which problems are read."""
     return [
         latentplan.__version__,
         data.dataset_name,
@@ -216,7 +214,7 @@ def _digest(value: object) -> str:
 def load_training_problems(
     data: DataArguments, held_out: Mapping[str, Sequence[Problem]] | None = None
 ) -> tuple[Sequence[Problem], int]:
-    """The training problems, and how many were removed because an evaluation set asks them too.
+    """Returns the training problems, and how many were removed because an evaluation set asks them too.
 
     `held_out` is checked like the sets that `held_out_benchmarks` names: a run's own validation problems.
 
@@ -239,7 +237,7 @@ def load_training_problems(
 
 
 def common_modulus(problems: Sequence[Problem]) -> int | None:
-    """The modulus that all problems have; None where they differ, or have none."""
+    """Returns the modulus that all problems have; None where they differ, or have none."""
     store = problems.items if isinstance(problems, SelectedProblems) else problems
     if isinstance(store, ProblemStore) and len(store.moduli) == 1:
         return next(iter(store.moduli))
@@ -248,7 +246,9 @@ def common_modulus(problems: Sequence[Problem]) -> int | None:
 
 
 def _evaluation_problems(name: str, data: DataArguments) -> list[Problem]:
-    """An evaluation set, by its own format where its columns tell one, else by the run's column map."""
+    """Returns an evaluation set, by its own format where its columns tell one, else by the run's
+    column map.
+    """
     try:
         return evaluation_set(name)[1]()
     except UnknownFormatError:

@@ -1,8 +1,7 @@
-"""The page: everything that was read and drawn, put into the template.
+"""The page of a report: `report.html` and `summary.json`, from what run directories hold.
 
-What was trained and what it cost: the settings that matter, the rest of them, and the commands.
-
-Writing the report: from run directories to `report.html` and `summary.json`.
+It shows what was measured, what was trained and what it cost: the settings that matter, the rest of them, and
+the commands.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ _SETTINGS = {
 
 
 def main_settings(run: Run) -> list[tuple[str, str]]:
-    """The settings that say what kind of run this was, as (name, value) in words."""
+    """Returns the settings that say what kind of run this was, as (name, value) in words."""
     rows = [(title, run.config[key]) for key, title in _SETTINGS.items() if _is_set(run.config.get(key))]
     if is_number(run.record.get("num_parameters")):
         rows.append(("Parameters", run.record["num_parameters"]))
@@ -72,7 +71,7 @@ def main_settings(run: Run) -> list[tuple[str, str]]:
 
 
 def shared_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """The settings that several runs have in common; none if there is only one run."""
+    """Returns the settings that several runs have in common; none if there is only one run."""
     if len(runs) < 2:
         return []
     first, *rest = (main_settings(run) for run in runs)
@@ -80,7 +79,7 @@ def shared_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 
 def own_settings(run: Run, runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """The settings of a run that are not those of all runs."""
+    """Returns the settings of a run that are not those of all runs."""
     shared = shared_settings(runs)
     return [row for row in main_settings(run) if row not in shared]
 
@@ -91,7 +90,7 @@ def _is_set(value: Any) -> bool:
 
 
 def in_words(value: Any) -> str:
-    """A setting as a short text: lists with commas, mappings as `name value`."""
+    """Returns a setting as a short text: lists with commas, mappings as `name value`."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {in_words(inner)}" for key, inner in value.items())
     if isinstance(value, list | tuple):
@@ -104,29 +103,29 @@ def in_words(value: Any) -> str:
 
 
 def resolved(run: Run) -> str:
-    """The whole configuration as YAML, empty if there is none."""
+    """Returns the whole configuration as YAML, empty if there is none."""
     return yaml.safe_dump(run.config, sort_keys=True, allow_unicode=True, width=100) if run.config else ""
 
 
 def command_of(run: Run) -> str:
-    """The command line that made a run, empty if it was not recorded."""
+    """Returns the command line that made a run, empty if it was not recorded."""
     return masked_command(run.record.get("command") or "")
 
 
 def common(runs: Sequence[Run], *path: str) -> list[str]:
-    """The different values that the runs recorded under a path, in order."""
+    """Returns the different values that the runs recorded under a path, in order."""
     values = (run.recorded(*path) for run in runs)
     return list(dict.fromkeys(str(value) for value in values if value))
 
 
 def versions(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """(library, version or versions) over all runs."""
+    """Returns (library, version or versions) over all runs."""
     names = dict.fromkeys(name for run in runs for name in (run.recorded("versions") or {}))
     return [(name, ", ".join(common(runs, "versions", name))) for name in names]
 
 
 def render(runs: Sequence[Run], *, seconds: float | None, title: str, command: str) -> str:
-    """The report as one HTML document.
+    """Returns the report as one HTML document.
 
     Args:
         runs: as read by `load_runs`.
@@ -175,7 +174,7 @@ def _figures(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _step_counts(runs: Sequence[Run]) -> list[tuple[str, Any]]:
-    """(number of steps, problems) over all runs."""
+    """Returns (number of steps, problems) over all runs."""
     found = {
         steps: group.get("num_problems")
         for run in runs
@@ -186,7 +185,7 @@ def _step_counts(runs: Sequence[Run]) -> list[tuple[str, Any]]:
 
 
 def _facts(runs: Sequence[Run], seconds: float | None) -> list[str]:
-    """The line below the title: which problems, when, on what, how long."""
+    """Returns the line below the title: which problems, when, on what, how long."""
     asked = {(run.measured("benchmark"), run.measured("num_problems")) for run in runs if run.greedy}
     created = sorted(text for run in runs if isinstance(text := run.record.get("created"), str))
     facts = [f"{count(number)} problems of {name}" for name, number in sorted(asked, key=str)]
@@ -250,6 +249,8 @@ def build_report(
 
 
 def find_entries(directory: Path) -> list[ReportEntry]:
-    """The directory itself if it is a run, else the runs right below it, in the order of their creation."""
+    """Returns the directory itself if it is a run, else the runs right below it, in the order of their
+    creation.
+    """
     runs = [run.resolve() for run in runs_in(directory)]
     return [ReportEntry(run.name, run_title(run.name), run) for run in runs]

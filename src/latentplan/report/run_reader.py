@@ -1,8 +1,7 @@
-"""Reading run directories for the report: what is missing or broken becomes a note, never a failure.
+"""Runs as the report needs them: their evaluations, the benchmark that they share, pairs before and after RL.
 
-Whether two runs really differ: on the same problems by McNemar's test, else by their intervals.
-
-Which evaluations belong together, and which benchmark a report is about.
+What is missing or broken in a run directory becomes a note, never a failure. Two runs are compared on the
+same problems by McNemar's test, else by their intervals.
 """
 
 from __future__ import annotations
@@ -45,7 +44,9 @@ class Evaluated:
 
 
 def by_benchmark(files: Iterable[tuple[str, Result]]) -> dict[str, Evaluated]:
-    """The evaluations of one run, given as (file name without suffix, contents) in order of preference."""
+    """Returns the evaluations of one run, given as (file name without suffix, contents) in order of
+    preference.
+    """
     found: dict[str, Evaluated] = {}
     for stem, result in files:
         evaluated = found.setdefault(str(result.get("benchmark") or stem), Evaluated())
@@ -58,7 +59,7 @@ def by_benchmark(files: Iterable[tuple[str, Result]]) -> dict[str, Evaluated]:
 
 
 def _temperatures(result: Result) -> tuple[Any, Any]:
-    """Of the text and of the latents; greedy where the file does not say."""
+    """Returns the temperatures of the text and of the latents; greedy where the file does not say."""
     sampling = result.get("sampling")
     sampling = sampling if isinstance(sampling, dict) else {}
     temperature = sampling.get("temperature") or 0
@@ -67,7 +68,7 @@ def _temperatures(result: Result) -> tuple[Any, Any]:
 
 
 def main_benchmark(found: Sequence[dict[str, Evaluated]]) -> str | None:
-    """The benchmark to compare runs on: one that as many of them as possible share.
+    """Returns the benchmark to compare runs on: one that as many of them as possible share.
 
     Among these come first those with a sampled evaluation too, then files called `test…`, then minigsm,
     then GSM8K, then the first by name.
@@ -157,41 +158,45 @@ class Run:
         return any(self.measured(name) is not None for name in names)
 
     def measured(self, *path: str) -> Any:
-        """A value of the greedy evaluation, `measured("accuracy", "estimate")`; None where it is absent."""
+        """Returns a value of the greedy evaluation, `measured("accuracy", "estimate")`; None where it is
+        absent.
+        """
         return dig(self.greedy, *path)
 
     def measured_on(self, benchmark: str, *path: str) -> Any:
-        """A value of the greedy evaluation on any benchmark; None where it is absent."""
+        """Returns a value of the greedy evaluation on any benchmark; None where it is absent."""
         return dig(self.evaluations.get(benchmark, Evaluated()).greedy, *path)
 
     def measured_sampled(self, *path: str) -> Any:
-        """A value of the sampled evaluation; None where it is absent."""
+        """Returns a value of the sampled evaluation; None where it is absent."""
         return dig(self.sampled, *path)
 
     def recorded(self, *path: str) -> Any:
-        """A value of run.json; None where it is absent."""
+        """Returns a value of run.json; None where it is absent."""
         return dig(self.record, *path)
 
     def series(self, key: str) -> list[tuple[float, float]]:
-        """(step, value) of every log line that has this metric as a finite number."""
+        """Returns (step, value) of every log line that has this metric as a finite number."""
         return [(row["step"], row[key]) for row in self.metrics if is_number(row.get(key))]
 
 
 def coherence_of(result: Any) -> Any:
-    """The coherence in an evaluation that fits its plans: of sentences where they are, else the strict."""
+    """Returns the coherence in an evaluation that fits its plans: of sentences where they are, else the
+    strict.
+    """
     natural = dig(result, "coherence", "natural")
     return dig(result, "coherence", "strict") if natural is None else natural
 
 
 def dig(value: Any, *path: str) -> Any:
-    """The value at a path of keys, None where one of them is absent."""
+    """Returns the value at a path of keys, None where one of them is absent."""
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     return value
 
 
 def load_runs(entries: Sequence[ReportEntry]) -> list[Run]:
-    """All runs of a report, in the order given, compared on the benchmark that they share."""
+    """Returns all runs of a report, in the order given, compared on the benchmark that they share."""
     # A lone run gets the most prominent colour of the palette, not that of the first baseline.
     lone = len(entries) == 1
     runs = [_load_run(entry, slot=4 if lone else slot) for slot, entry in enumerate(entries)]
@@ -206,13 +211,13 @@ def load_runs(entries: Sequence[ReportEntry]) -> list[Run]:
 
 
 def benchmarks_of(runs: Sequence[Run]) -> list[str]:
-    """Every benchmark that a run of the report was evaluated on greedily, the main one first."""
+    """Returns every benchmark that a run of the report was evaluated on greedily, the main one first."""
     names = {name for run in runs for name, evaluated in run.evaluations.items() if evaluated.greedy}
     return sorted(names, key=lambda name: (name != runs[0].benchmark, name))
 
 
 def _load_run(entry: ReportEntry, slot: int) -> Run:
-    """One run; files that are absent leave their attribute empty, broken ones also leave a note."""
+    """Returns one run; files that are absent leave their attribute empty, broken ones also leave a note."""
     run = Run(entry, slot)
     # Older versions have not masked all that they recorded.
     run.record = masked(read_mapping(entry.path / RECORD, partial(_note, run, RECORD)))
@@ -238,7 +243,7 @@ def _rows(run: Run, file: Path) -> list[dict[str, Any]]:
 
 
 def _by_step(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per step, in order: a resumed run logs some steps again, and the later line holds."""
+    """Returns one row per step, in order: a resumed run logs some steps again, and the later line holds."""
     merged: dict[float, dict[str, Any]] = {}
     for row in rows:
         if is_number(row.get("step")):
@@ -247,7 +252,7 @@ def _by_step(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def started_from(run: Run, runs: Sequence[Run]) -> Run | None:
-    """The run of the report whose model this one started from."""
+    """Returns the run of the report whose model this one started from."""
     start = run.config.get("model_name_or_path")
     if not isinstance(start, str):
         return None
@@ -256,7 +261,7 @@ def started_from(run: Run, runs: Sequence[Run]) -> Run | None:
 
 
 def rl_pairs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """(before, after) for each run of RL whose start is also in the report."""
+    """Returns (before, after) for each run of RL whose start is also in the report."""
     pairs = ((started_from(run, runs), run) for run in runs if run.is_rl)
     return [(before, after) for before, after in pairs if before is not None]
 
@@ -303,7 +308,7 @@ def _lies_below(a: Run, b: Run) -> bool:
 
 
 def paired(a: Run, b: Run) -> Iterator[tuple[Prediction, Prediction]]:
-    """The predictions of both for every question that both have, in the order of a."""
+    """Yields the predictions of both for every question that both have, in the order of a."""
     of_b = by_problem(b)
     for problem, row in by_problem(a).items():
         if problem in of_b:
@@ -311,7 +316,7 @@ def paired(a: Run, b: Run) -> Iterator[tuple[Prediction, Prediction]]:
 
 
 def by_problem(run: Run) -> dict[tuple[Any, Any], Prediction]:
-    """The first prediction for each problem, by its place in the benchmark and its question."""
+    """Returns the first prediction for each problem, by its place in the benchmark and its question."""
     rows: dict[tuple[Any, Any], Prediction] = {}
     for row in run.predictions:
         if isinstance(row.get("question"), str) and "correct" in row:

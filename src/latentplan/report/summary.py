@@ -30,7 +30,7 @@ from latentplan.report.run_reader import (
 
 
 def summarise(parent: Path, entries: Sequence[ReportEntry], seconds: float | None = None) -> dict[str, Any]:
-    """What `summary.json` holds; what was not measured is None.
+    """Computes what `summary.json` holds; what was not measured is None.
 
     Args:
         parent: the directory that the entries' paths are relative to, unless they are absolute.
@@ -41,7 +41,7 @@ def summarise(parent: Path, entries: Sequence[ReportEntry], seconds: float | Non
 
 
 def summarise_runs(runs: Sequence[Run], seconds: float | None = None) -> dict[str, Any]:
-    """`summarise` for runs that have been read already."""
+    """Summarises runs that have been read already."""
     benchmarks = benchmarks_of(runs)
     summary = {
         "seconds": seconds,
@@ -57,7 +57,7 @@ SUMMARY = "summary.json"
 
 
 def entry_under(parent: Path, entry: ReportEntry) -> ReportEntry:
-    """The entry with its path resolved: as given if it exists, else below `parent`."""
+    """Returns the entry with its path resolved: as given if it exists, else below `parent`."""
     path = entry.path if entry.path.is_absolute() or entry.path.exists() else parent / entry.path
     return ReportEntry(entry.name, entry.title, path)
 
@@ -101,7 +101,7 @@ def _by_benchmark(run: Run, benchmarks: Sequence[str]) -> dict[str, dict[str, An
 
 
 def _reconstruction(runs: Sequence[Run]) -> float | None:
-    """Of the supervised model: the one that RL started from, else the last that has a step decoder.
+    """Returns that of the supervised model: where RL started, else of the last that has a step decoder.
 
     Of several starts the most accurate, whatever their order.
     """

@@ -1,7 +1,4 @@
-"""The findings in words: one paragraph made from the numbers, and the warnings that belong before them.
-
-Numbers and names as readers see them.
-"""
+"""The findings in words: one paragraph made from the numbers, the warnings before them, and titles."""
 
 from __future__ import annotations
 
@@ -59,7 +56,7 @@ _METRICS = {
 
 
 def metric_title(key: str) -> str:
-    """What a metric is called in words."""
+    """Names a metric in words."""
     if key in _METRICS:
         return _METRICS[key]
     parts = key.removesuffix("/mean").removeprefix("loss/").replace("rewards/", "Reward part: ").split("_")
@@ -68,7 +65,9 @@ def metric_title(key: str) -> str:
 
 
 def run_title(name: str) -> str:
-    """A title for the name of a run directory: `No-CoT` for `no_cot`, `ATP-Latent RL` for `atp_latent_rl`."""
+    """Returns a title for the name of a run directory: `No-CoT` for `no_cot`, `ATP-Latent RL` for
+    `atp_latent_rl`.
+    """
     words = [_SPELLINGS.get(word.lower(), word.capitalize()) for word in name.replace("-", "_").split("_")]
     if not any(words):
         return name
@@ -77,7 +76,7 @@ def run_title(name: str) -> str:
 
 
 def when(created: Any) -> str:
-    """The date of an ISO timestamp."""
+    """Returns the date of an ISO timestamp."""
     return created[:16].replace("T", " ") if isinstance(created, str) else ABSENT
 
 
@@ -93,7 +92,7 @@ class Caution:
 
 
 def verdict(runs: Sequence[Run]) -> str:
-    """One paragraph: who is most accurate, at which price in tokens, and what RL changed."""
+    """Returns one paragraph: who is most accurate, at which price in tokens, and what RL changed."""
     measured = [run for run in runs if is_number(run.measured("accuracy", "estimate"))]
     if not measured:
         return "No run of this report has been evaluated yet, so there is nothing to compare."
@@ -196,7 +195,7 @@ def _caveat(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def cautions(runs: Sequence[Run]) -> list[Caution]:
-    """Every warning of the evaluations, and what the numbers themselves warn of, once each."""
+    """Returns every warning of the evaluations, and what the numbers themselves warn of, once each."""
     found = [caution for run in runs for caution in _cautions(run)]
     return list(dict.fromkeys(found))
 

@@ -57,7 +57,7 @@ def of_an_equal_chain(chains: GreedyChains, rows: slice, seed: int) -> Chains:
 
 
 def _donors(slots: Sequence[int]) -> list[int]:
-    """For each chain the one before it with as many slots; the first of these takes the last."""
+    """Returns for each chain the one before it with as many slots; the first of these takes the last."""
     donors = [index - 1 for index in range(len(slots))]
     for size in set(slots):
         equal = [index for index, used in enumerate(slots) if used == size]

@@ -56,14 +56,14 @@ class Solution:
 
 
 def question_row(model: LoadedModel, question: str) -> list[int]:
-    """A question's ids, with what tells a latent model to begin."""
+    """Returns a question's ids, with what tells a latent model to begin."""
     config = model.reasoner.config
     frame = [model.processor.start_latent] * (config.compression_factor or 1) if config.num_slots else []
     return model.processor.question(question) + frame
 
 
 def question_batch(model: LoadedModel, questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Left-padded ids and mask `[questions, longest]` on the model's device.
+    """Returns left-padded ids and mask `[questions, longest]` on the model's device.
 
     Raises:
         ControlTokenError: a question holds a control token.
@@ -102,7 +102,7 @@ def roll_out(
     num_generations: int = 1,
     batch_size: int = 128,
 ) -> Iterator[RolledBatch]:
-    """`num_generations` trajectories of each question; `batch_size` trajectories at a time, of whole groups.
+    """Yields `num_generations` trajectories of each question, in batches of `batch_size` and of whole groups.
 
     A question's noise follows from `seed` and its index in `questions`. All questions are encoded before the
     first is answered.
@@ -127,7 +127,7 @@ def roll_out(
 
 
 def read_solutions(model: LoadedModel, trajectories: Trajectories, with_plans: bool = True) -> list[Solution]:
-    """The trajectories as text, in their order."""
+    """Returns the trajectories as text, in their order."""
     config = model.reasoner.config
     completions = [
         text.strip()
@@ -164,7 +164,7 @@ def solve(
     batch_size: int = 128,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> list[list[Solution]]:
-    """`num_generations` solutions of each question, in the order of the questions.
+    """Returns `num_generations` solutions of each question, in the order of the questions.
 
     Questions of similar length share a batch; a question's noise follows from its index and `seed`.
 

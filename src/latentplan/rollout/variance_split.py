@@ -43,14 +43,14 @@ class VarianceSplit:
         return self.latents + self.stops + self.answers
 
     def shares(self) -> dict[str, float]:
-        """Each part's share of the total, from 0 to 1; all 0 where nothing differs."""
+        """Returns each part's share of the total, from 0 to 1; all 0 where nothing differs."""
         parts = {name: max(0.0, value) for name, value in vars(self).items()}
         total = sum(parts.values())
         return {name: value / (total or 1.0) for name, value in parts.items()}
 
 
 def split_variance(rewards: torch.Tensor) -> VarianceSplit:
-    """Unbiased variance components, the means over questions.
+    """Computes unbiased variance components, the means over questions.
 
     Args:
         rewards: `[questions, latents, stops, answers]`: draws of latents, draws of stops for each, answers
@@ -90,7 +90,7 @@ def measure_variance(
     answers: int = 4,
     batch_size: int = 512,
 ) -> VarianceSplit:
-    """The split for a model's own samples of these problems, `draws · stops · answers` of each.
+    """Returns the split for a model's own samples of these problems, `draws · stops · answers` of each.
 
     Args:
         model: reasoner, decoder, tokenizer.

@@ -1,6 +1,6 @@
 """The two endpoints that answer: from a request's body to its answer, whole or streamed.
 
-What a client does beside asking: it sends its body, in time or not, and it may go away.
+A client may send its body slowly or not at all, and may go away before it has its answer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LARGEST_BODY, _BODY_SECONDS = 2**20, 30.0
 
 
 async def read_body(request: Request) -> bytes:
-    """A request's body.
+    """Returns a request's body.
 
     Raises:
         ApiError: it is too large, comes too slowly, or the client has gone.
@@ -72,7 +72,7 @@ class Completions:
         self._questions = {name: Questions(each.model, settings) for name, each in served.items()}
 
     async def chat(self, request: Request) -> Response:
-        """`/v1/chat/completions`."""
+        """Answers `/v1/chat/completions`."""
         asked = parse(await read_body(request), ChatRequest)
         served = find_model(self.served, asked.model)
         prompt = served.model.reasoner.config.system_prompt
@@ -81,7 +81,7 @@ class Completions:
         return await self._answer(request, asked, served, [(question, param)], CHAT)
 
     async def complete(self, request: Request) -> Response:
-        """`/v1/completions`."""
+        """Answers `/v1/completions`."""
         asked = parse(await read_body(request), CompletionRequest)
         served = find_model(self.served, asked.model)
         prompts = [(prompt, f"prompt[{place}]") for place, prompt in enumerate(asked.prompt)]
@@ -116,7 +116,7 @@ class Completions:
     def _rows(
         self, asked: Asked, served: ServedModel, prompts: Sequence[tuple[str, str]], seed: int
     ) -> list[Row]:
-        """A row for each trajectory. Raises ApiError for what is over the limits."""
+        """Returns a row for each trajectory. Raises ApiError for what is over the limits."""
         count = len(prompts) * asked.n
         if count > self.settings.max_samples:
             raise ApiError(
@@ -143,7 +143,9 @@ class Completions:
         return rows
 
     def _length(self, asked: Asked, served: ServedModel) -> int:
-        """Text tokens of a trajectory at most. Raises ApiError if more are asked for than there may be."""
+        """Returns text tokens of a trajectory at most. Raises ApiError if more are asked for than there may
+        be.
+        """
         longest = self.settings.max_new_tokens
         latents = served.model.reasoner.config.num_slots
         limits = [("max_tokens", asked.max_tokens, longest)]
@@ -214,7 +216,7 @@ class Completions:
                 served.cancel(job)
 
     def _left(self, job: Job) -> float:
-        """Seconds until the job is too late."""
+        """Returns the seconds until the job is too late."""
         return max(0.0, job.since + self.settings.request_timeout - time.monotonic())
 
     def _too_late(self) -> ApiError:
@@ -227,7 +229,7 @@ class Completions:
 
 
 def find_model(served: Mapping[str, ServedModel], name: str | None) -> ServedModel:
-    """The model of this name; without a name the only one. Raises ApiError if there is none."""
+    """Returns the model of this name; without a name the only one. Raises ApiError if there is none."""
     if name is None and len(served) == 1:
         return next(iter(served.values()))
     known = ", ".join(served)
@@ -250,7 +252,7 @@ def into_queue(events: asyncio.Queue[Event]) -> Callable[[Event], None]:
 
 
 async def gather(events: asyncio.Queue[Event], count: int) -> list[Ended]:
-    """The endings of all trajectories, in their order. Raises ApiError if the computation failed."""
+    """Returns the endings of all trajectories, in their order. Raises ApiError if the computation failed."""
     endings: list[Ended] = []
     while len(endings) < count:
         told = await events.get()

@@ -1,12 +1,9 @@
-"""`ServedModel`: a model under its name, and the one thread that computes with it.
+"""`ModelWorker`: a served model, and the one thread that computes with it.
 
-Trajectories wait in a queue. Between two passes of the running batch the thread lets some of them join: all
-that fit where nothing runs, else when the first has waited for `max_wait_ms`, or when they are so many that
-another pass for their questions is worth it at once.
-
-A request on its way through a model's thread: what it wants, and what it is told.
-
-The text of an answer while it is being written.
+Trajectories wait in a queue. Between two passes of the running batch the thread admits some of them: all that
+fit where nothing runs, else when the first has waited for `max_wait_ms`, or when they are so many that
+another pass for their questions is worth it at once. A `Job` holds the trajectories of one request; it
+receives deltas of text, detokenized while they are being written, and the finished trajectories.
 """
 
 from __future__ import annotations
@@ -73,7 +70,7 @@ class Written:
         return new
 
     def _perhaps_stop(self, text: str) -> int:
-        """Characters at the end with which a stop sequence may have begun."""
+        """Counts the characters at the end with which a stop sequence may have begun."""
         lengths = [
             length
             for each in self._stop
@@ -142,7 +139,7 @@ class Place:
 
     @classmethod
     def of(cls, job: Job, tokenizer: PreTrainedTokenizerBase) -> list[Place]:
-        """All of a job."""
+        """Returns all of a job."""
         return [cls(job, index, row, Written(tokenizer, job.stop)) for index, row in enumerate(job.rows)]
 
     def look(self) -> None:
@@ -156,7 +153,7 @@ class Place:
             self.job.deliver(Piece(self.index, new))
 
     def ended(self, plan: list[str] | None) -> Ended:
-        """What there is to say at the end."""
+        """Returns what there is to say at the end."""
         row = self.row
         latents, text = len(row.latents), len(row.answer_ids) - row.finished
         solution = Solution(self.written.text, plan, latents, latents + text, row.finished)
@@ -270,7 +267,7 @@ class ServedModel:
             pass
 
     def _turn(self) -> bool:
-        """One pass, and what belongs to it; False when there is nothing left to do, ever."""
+        """Makes one pass, with what belongs to it; returns False when there is nothing left to do, ever."""
         with self._changed:
             while not (self._waiting or self._calls or self._running or self._unread):
                 if self._closing:
@@ -290,7 +287,7 @@ class ServedModel:
         return True
 
     def _admitted(self) -> list[Place]:
-        """Those that may join now, the longest waiting first; the lock is held."""
+        """Returns those that may join now, the longest waiting first; the lock is held."""
         free = self.settings.max_batch_size - len(self._running)
         count = min(free, len(self._waiting))
         if count <= 0 or (self._running and not self._worth_it(count, self._waiting[0].job.since)):
@@ -298,7 +295,7 @@ class ServedModel:
         return [self._waiting.popleft() for _ in range(count)]
 
     def _worth_it(self, count: int, since: float) -> bool:
-        """Whether so many, of which the first has waited since then, are to be computed now."""
+        """Returns whether so many, of which the first has waited since then, are to be computed now."""
         patience = self.settings.max_wait_ms / 1000
         return count >= _WORTH_A_PASS * self.settings.max_batch_size or time.monotonic() - since >= patience
 

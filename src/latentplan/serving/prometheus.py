@@ -1,4 +1,4 @@
-"""What Prometheus reads at `/metrics`."""
+"""Metrics of the server, as Prometheus reads them at `/metrics`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Metrics:
         )
 
     def response(self) -> Response:
-        """All of them as text."""
+        """Returns all of them as text."""
         return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -15,7 +15,7 @@ _SHOWN_WORDS = 5
 
 
 def question_of(messages: Sequence[Message], system_prompt: str | None, last_message_only: bool) -> str:
-    """The question that a conversation asks: its last message, which has to be a user's.
+    """Returns the question that a conversation asks: its last message, which has to be a user's.
 
     Args:
         messages: of the conversation.
@@ -77,7 +77,7 @@ class Questions:
         self._unknown = tokenizer.unk_token_id
 
     def read(self, question: str, param: str) -> list[int]:
-        """A question's ids, with what tells a latent model to begin.
+        """Returns a question's ids, with what tells a latent model to begin.
 
         Args:
             question: in words.
@@ -110,7 +110,7 @@ class Questions:
         return ids
 
     def room(self, ids: Sequence[int]) -> int:
-        """Text tokens for which the model has positions after this question and all its latents."""
+        """Returns text tokens for which the model has positions after this question and all its latents."""
         return 2**31 if self._positions is None else self._positions - len(ids) - self._reserved
 
     def _too_long(self, size: str, param: str) -> ApiError:

@@ -18,7 +18,7 @@ from latentplan.serving.model_worker import Ended
 
 
 def usage(prompt_tokens: int, endings: Iterable[Ended]) -> dict[str, Any]:
-    """Tokens of questions and answers; latents are the reasoning tokens."""
+    """Counts tokens of questions and answers; latents are the reasoning tokens."""
     solutions = [ended.solution for ended in endings]
     completion = sum(solution.num_tokens for solution in solutions)
     return {
@@ -32,7 +32,7 @@ def usage(prompt_tokens: int, endings: Iterable[Ended]) -> dict[str, Any]:
 
 
 def extension(ended: Ended, question: str, with_plan: bool) -> dict[str, Any]:
-    """The field `latentplan` of a choice."""
+    """Returns the field `latentplan` of a choice."""
     solution = ended.solution
     answer = extract_answer(solution.completion)
     values: dict[str, Any] = {"answer": answer, "num_latents": solution.num_latents}
@@ -44,7 +44,7 @@ def extension(ended: Ended, question: str, with_plan: bool) -> dict[str, Any]:
 
 
 def coherence(plan: Sequence[str], answer: str | None, question: str) -> float:
-    """`strict_coherence` where a step holds an equation, else that of sentences, `natural_coherence`."""
+    """Computes `strict_coherence` where a step holds an equation, else `natural_coherence`, of sentences."""
     if any(map(equations_of, plan)):
         return strict_coherence(plan, answer)
     return natural_coherence(plan, answer, question)
@@ -93,7 +93,7 @@ class Answer:
     number: str = field(default_factory=lambda: secrets.token_hex(12))
 
     def whole(self, endings: Sequence[Ended]) -> dict[str, Any]:
-        """All of it, from its trajectories in their order."""
+        """Returns all of it, from its trajectories in their order."""
         choices = []
         for ended in endings:
             text = ended.solution.completion
@@ -104,20 +104,20 @@ class Answer:
         return {**self._head(self.shape.whole, choices), "usage": usage(self.prompt_tokens, endings)}
 
     def opening(self, index: int) -> bytes:
-        """The first chunk of a choice."""
+        """Returns the first chunk of a choice."""
         return self._chunk([self._choice(index, self._said("", role="assistant"))])
 
     def piece(self, index: int, text: str) -> bytes:
-        """A chunk with more text."""
+        """Returns a chunk with more text."""
         return self._chunk([self._choice(index, self._said(text))])
 
     def ending(self, ended: Ended) -> bytes:
-        """The last chunk of a choice."""
+        """Returns the last chunk of a choice."""
         said: dict[str, Any] = {"delta": {}} if self.shape.chat else {"text": ""}
         return self._chunk([self._choice(ended.index, said, ended)])
 
     def closing(self, endings: Sequence[Ended], include_usage: bool) -> bytes:
-        """The end of a stream."""
+        """Returns the end of a stream."""
         done = b"data: [DONE]\n\n"
         if not include_usage:
             return done
@@ -149,5 +149,5 @@ class Answer:
 
 
 def event(data: Any) -> bytes:
-    """JSON as one server-sent event."""
+    """Writes JSON as one server-sent event."""
     return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"

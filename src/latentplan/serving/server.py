@@ -106,7 +106,7 @@ def create_app(
     settings: ServeSettings | None = None,
     folders: Mapping[str, Path] | None = None,
 ) -> FastAPI:
-    """The application that serves these models.
+    """Yields the application that serves these models.
 
     `app.state.served` holds a `ServedModel` for each name, `app.state.settings` the settings. Their threads
     end when the application is shut down.

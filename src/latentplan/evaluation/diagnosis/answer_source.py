@@ -30,7 +30,7 @@ _MOST_CUTS = 12
 
 
 def reading(subject: Subject) -> Finding:
-    """Accuracy when the chain is cut off, reduced to its last step, or put into another order."""
+    """Measures accuracy when the chain is cut off, reduced to its last step, or reordered."""
     config = subject.model.reasoner.config
     if not subject.has_latents:
         return not_applicable(NAME, f"{config.method} has no latents to cut off")
@@ -64,7 +64,7 @@ def reading(subject: Subject) -> Finding:
 
 
 def _truncated(subject: Subject, right: Sequence[bool], steps: Sequence[int]) -> list[Figure]:
-    """Accuracy of chains of n steps with the first j kept, for each n and j."""
+    """Measures the accuracy of chains of n steps with the first j kept, for each n and j."""
     size = subject.model.reasoner.config.latents_per_step
     longest = max(steps)
     cuts = min(longest, _MOST_CUTS)

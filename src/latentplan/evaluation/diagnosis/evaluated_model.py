@@ -88,11 +88,13 @@ class Subject:
         return slots.tolist()
 
     def judge(self, completions: Sequence[str]) -> list[bool]:
-        """Whether completions, in the order of the greedy trajectories, are right."""
+        """Returns whether completions, in the order of the greedy trajectories, are right."""
         return are_correct(completions, self.asked)
 
     def completions(self, intervention: Intervention, chains: GreedyChains | None = None) -> list[str]:
-        """What the model writes after an intervention on its chains (or on others of the same questions)."""
+        """Writes the completions after an intervention on the model's chains (or on others of the same
+        questions).
+        """
         return completions_with(
             self.model,
             self.problems,

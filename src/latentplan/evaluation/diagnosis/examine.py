@@ -58,7 +58,7 @@ def examine(
     run: Path | None = None,
     on_progress: Callable[[str], None] = lambda name: None,
 ) -> Diagnosis:
-    """Everything that can be found out about a model's latents on a set of problems.
+    """Finds out everything that there is to know of a model's latents on a set of problems.
 
     Args:
         model: reasoner, step decoder or None, tokenizer; left in the mode that it is in.

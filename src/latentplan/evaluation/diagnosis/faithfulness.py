@@ -64,7 +64,7 @@ class Pairs:
     last: list[int]
 
     def select(self, rows: Sequence[int]) -> Pairs:
-        """Some of the rows."""
+        """Returns some of the rows."""
         return Pairs(
             [self.questions[row] for row in rows],
             [self.indices[row] for row in rows],
@@ -78,7 +78,7 @@ class Pairs:
 
 
 def faithfulness(subject: Subject) -> Finding:
-    """What the answer becomes when latents of the partner are spliced in: all of them, or one step."""
+    """Measures what the answer becomes when latents of the partner are spliced in: all, or one step."""
     if not subject.has_latents:
         return not_applicable(NAME, f"{subject.model.reasoner.config.method} has no latents to edit")
     if not any(subject.partners):
@@ -103,7 +103,7 @@ def faithfulness(subject: Subject) -> Finding:
 
 
 def collect_pairs(subject: Subject) -> Pairs:
-    """The pairs of which the model answers both rightly, or, where that is not known, differently."""
+    """Returns the pairs of which the model answers both rightly, or, where that is not known, differently."""
     partnered = {index: partner for index, partner in enumerate(subject.partners) if partner is not None}
     others = subject.greedy_chains([partner.question for partner in partnered.values()])
     keys = list(partnered)
@@ -142,7 +142,7 @@ def collect_pairs(subject: Subject) -> Pairs:
 def edited_steps(
     subject: Subject, indices: Sequence[int], own: GreedyChains, foreign: GreedyChains
 ) -> tuple[list[int | None], list[int]]:
-    """The first step that differs, and the last one."""
+    """Returns the first step that differs, and the last one."""
     edited: list[int | None] = []
     last: list[int] = []
     final = subject.model.reasoner.config.max_latent_steps - 1
@@ -162,7 +162,9 @@ def edited_steps(
 
 
 def _by_place(subject: Subject, pairs: Pairs, found: Sequence[str]) -> list[Figure]:
-    """The splice of all latents, apart for edits of the last step, which can be computed while answering."""
+    """Returns the splice of all latents, apart for edits of the last step, which can be computed while
+    answering.
+    """
     last = [step == end for step, end in zip(pairs.edited, pairs.last, strict=True)]
     known = [step is not None for step in pairs.edited]
     groups = {_EARLIER: [a and not b for a, b in zip(known, last, strict=True)], _LAST: last}
@@ -175,7 +177,7 @@ def _by_place(subject: Subject, pairs: Pairs, found: Sequence[str]) -> list[Figu
 
 
 def _of_steps(subject: Subject, pairs: Pairs) -> list[Figure]:
-    """The same for single steps, over the pairs whose edited step is not the last of the chain."""
+    """Returns the same for single steps, over the pairs whose edited step is not the last of the chain."""
     size = subject.model.reasoner.config.latents_per_step
     early = [row for row, step in enumerate(pairs.edited) if step is not None and step < pairs.last[row]]
     if not early:
@@ -202,7 +204,7 @@ def _of_steps(subject: Subject, pairs: Pairs) -> list[Figure]:
 
 
 def _splice(subject: Subject, pairs: Pairs, chains: GreedyChains) -> list[str]:
-    """What each answer becomes with these chains: `MOVED`, `STAYED` or `NEITHER`."""
+    """Says what each answer becomes with these chains: `MOVED`, `STAYED` or `NEITHER`."""
     completions = completions_with(
         subject.model,
         subject.problems,

@@ -27,7 +27,7 @@ _LOGGED = ("latents/mean_length", "completions/mean_length")
 
 
 def overthinking(subject: Subject) -> Finding:
-    """Latents against labelled steps; beside them tokens, and their course over RL where a run logged it."""
+    """Compares latents with labelled steps, with tokens, and their course over RL where a run logged it."""
     config = subject.model.reasoner.config
     if not subject.has_latents:
         return not_applicable(NAME, f"{config.method} has no latents")
@@ -69,7 +69,7 @@ def overthinking(subject: Subject) -> Finding:
 
 
 def over_training(run: Path | None) -> list[Figure]:
-    """First and last logged means of latents and text tokens in a run's metrics; nothing without them."""
+    """Reads the first and last logged means of latents and text tokens of a run; nothing without them."""
     rows = [] if run is None else read_metrics(run)
     found = []
     for name in _LOGGED:
@@ -83,7 +83,7 @@ def over_training(run: Path | None) -> list[Figure]:
 
 
 def _excess(subject: Subject, rows: list[int]) -> Figure:
-    """Latent steps beyond those labelled (at most K); too few count negative."""
+    """Computes the latent steps beyond those labelled (at most K); too few count negative."""
     most = subject.model.reasoner.config.max_latent_steps
     surplus = [subject.used_steps[row] - min(len(subject.asked[row].steps), most) for row in rows]
     return figures.mean("latent steps beyond the labelled ones", surplus)

@@ -26,7 +26,7 @@ NAME = "plan_coverage"
 
 
 def plan_coverage(subject: Subject) -> Finding:
-    """The greedy plan against all valid ones, and the different valid plans among sampled ones."""
+    """Returns the greedy plan against all valid ones, and the different valid plans among sampled ones."""
     config = subject.model.reasoner.config
     if subject.model.step_decoder is None and not config.written_steps:
         return not_applicable(NAME, f"{config.method} has no step decoder, and writes no steps")
@@ -70,7 +70,7 @@ def plan_coverage(subject: Subject) -> Finding:
 
 
 def _knows_all(problem: Problem) -> bool:
-    """Whether every valid plan is listed; a problem with as many as can be listed may have more."""
+    """Returns whether every valid plan is listed; a problem with as many as can be listed may have more."""
     return problem.plans is not None and len(problem.plans) < MAX_PLANS
 
 
@@ -87,7 +87,7 @@ def _sampled(
     valid: Sequence[set[tuple[str, ...]]],
     several: Sequence[int],
 ) -> list[Figure]:
-    """Of the problems with several valid plans: how many of them k samples reach."""
+    """Counts, of the problems with several valid plans, how many of these plans k samples reach."""
     count = subject.num_generations
     if count < 2 or not several:
         return []

@@ -19,7 +19,7 @@ _SAME = 1e-6
 
 
 def posterior_collapse(subject: Subject) -> Finding:
-    """What varies with the question, slot by slot, over the questions whose chain uses it."""
+    """Measures what varies with the question, slot by slot, over the questions whose chain uses it."""
     if not subject.has_latents:
         return not_applicable(NAME, f"{subject.model.reasoner.config.method} has no latents")
     chain = _in_units(subject.distributions, getattr(subject.model.reasoner.latent_head, "output_scale", 1.0))
@@ -38,13 +38,15 @@ def posterior_collapse(subject: Subject) -> Finding:
 
 
 def _in_units(chain: LatentChain, scale: float) -> LatentChain:
-    """The chain in the units that the head computes in: CoLaR's latents are as small as embeddings."""
+    """Returns the chain in the units that the head computes in: CoLaR's latents are as small as
+    embeddings.
+    """
     log_variance = None if chain.log_variance is None else chain.log_variance - 2 * math.log(scale)
     return replace(chain, latents=chain.latents / scale, mean=chain.mean / scale, log_variance=log_variance)
 
 
 def _slot_figures(chain: LatentChain, slot: int) -> dict[str, Figure]:
-    """What is known of one slot, by a short name."""
+    """Returns what is known of one slot, by a short name."""
     rows = chain.mask[:, slot].bool()
     means = chain.mean[rows, slot].double()
     count, where = len(means), f"slot {slot + 1}"
@@ -75,7 +77,8 @@ def _slot_figures(chain: LatentChain, slot: int) -> dict[str, Figure]:
 
 
 def effective_rank(rows: torch.Tensor) -> float:
-    """exp of the entropy of the normalised singular values of centred rows `[n, width]`; 0 if all are equal.
+    """Computes exp of the entropy of the normalised singular values of centred rows `[n, width]`; 0 if all
+    equal.
 
     Roy & Vetterli (2007), 'The effective rank: a measure of effective dimensionality', EUSIPCO.
     """

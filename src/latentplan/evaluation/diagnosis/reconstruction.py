@@ -21,7 +21,7 @@ NAME = "reconstruction"
 
 
 def reconstruction(subject: Subject) -> Finding:
-    """Steps read back, teacher-encoded and free-running; see `evaluation.latent_metrics`."""
+    """Measures the steps that are read back, teacher-encoded and free-running."""
     if subject.model.step_decoder is None:
         return not_applicable(NAME, f"{subject.model.reasoner.config.method} has no step decoder")
     rows = [row for row, problem in enumerate(subject.asked) if problem.steps]
@@ -47,7 +47,7 @@ def reconstruction(subject: Subject) -> Finding:
 
 
 def _share(name: str, decoded: DecodedPlans, part: StepPart) -> Figure:
-    """The share of correct steps, with an interval over problems, whose steps are not independent."""
+    """Returns the share of correct steps, with an interval over problems, whose steps are not independent."""
     shares = np.array(decoded.shares(part), dtype=float)
     return figures.resampled(name, figures.ratio, shares, unit="share")
 

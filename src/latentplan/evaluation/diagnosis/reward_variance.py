@@ -23,7 +23,7 @@ _DRAWS, _STOPS, _ANSWERS = 8, 2, 4
 
 
 def reward_variance(subject: Subject) -> Finding:
-    """`rollout.variance_split` with the reward 'answer right', at temperature 1."""
+    """Splits the variance of the reward 'answer correct', at temperature 1 (`rollout.variance_split`)."""
     config = subject.model.reasoner.config
     if not subject.has_latents:
         return not_applicable(NAME, f"{config.method} has no latents: all that differs is words")
@@ -47,7 +47,9 @@ def reward_variance(subject: Subject) -> Finding:
 
 
 def sampled_rewards(subject: Subject) -> np.ndarray:
-    """Whether each sample is right, `[questions, latents, stops, answers]`, of the first questions."""
+    """Returns whether each sample is right, `[questions, latents, stops, answers]`, of the first
+    questions.
+    """
     recorded: list[float] = []
 
     def accuracy(

@@ -19,7 +19,7 @@ NAME = "silent_failure"
 
 
 def silent_failure(subject: Subject) -> Finding:
-    """Accuracy with the latents set to zero, replaced by noise, and exchanged between questions.
+    """Measures accuracy with the latents set to zero, replaced by noise, and exchanged between questions.
 
     The verdict rests on the exchange alone: zeros and noise are nothing that the model has ever read, and
     may break an answer that does not need what the latents say. Exchanged latents are as good as its own,

@@ -24,7 +24,7 @@ _BINS = 10
 
 
 def stop_calibration(subject: Subject) -> Finding:
-    """Latent steps used against those needed, and the stop probabilities against what was due."""
+    """Compares latent steps used with those needed, and stop probabilities with what was due."""
     config = subject.model.reasoner.config
     if subject.model.reasoner.stop_head is None:
         return not_applicable(NAME, f"{config.method} has no stop head")
@@ -65,7 +65,8 @@ def stop_calibration(subject: Subject) -> Finding:
 
 @torch.no_grad()
 def decisions(subject: Subject, needed: dict[int, int]) -> np.ndarray:
-    """`[decisions, 2]`: the stop probability wherever the greedy chain was asked, and whether a stop was due.
+    """Returns `[decisions, 2]`: the stop probability wherever the greedy chain was asked, and whether a stop
+    was due.
 
     Due is a stop before the slot after the labelled steps; the chain is asked up to its own stop.
     """
@@ -82,7 +83,7 @@ def decisions(subject: Subject, needed: dict[int, int]) -> np.ndarray:
 
 
 def calibration_error(rows: np.ndarray) -> float | None:
-    """Expected calibration error of rows (probability, outcome), in ten bins of equal width.
+    """Computes the expected calibration error of rows (probability, outcome), in ten bins of equal width.
 
     Naeini, Cooper & Hauskrecht (2015), 'Obtaining well calibrated probabilities using Bayesian binning'.
     """

@@ -101,7 +101,7 @@ class ClockDraft:
         return f"clock {self.modulus}: {self.start} {' '.join(runs)}"
 
     def tell(self, rng: random.Random) -> Problem:
-        """The problem in words that `rng` chooses."""
+        """Returns the problem in words that `rng` chooses."""
         steps = _chain(self.start, self.operations, self.modulus)
         answer = steps[-1].removesuffix(">>").rpartition("=")[2]
         return Problem(self._question(rng), steps, answer, self.plans(), self.modulus)
@@ -116,7 +116,7 @@ class ClockDraft:
                     yield other
 
     def tell_other(self, other: ClockDraft, rng: random.Random) -> Problem:
-        """`other` in the words in which `tell` tells this one with an `rng` in the same state."""
+        """Renders `other` in the words that `tell` gives this problem with an `rng` in the same state."""
         return other.tell(rng)
 
     def _with_number(self, place: int, number: int) -> ClockDraft:
@@ -130,7 +130,7 @@ class ClockDraft:
         return replace(self, operations=(*before, (sign, number), *after))
 
     def plans(self) -> tuple[Chain, ...]:
-        """Every valid chain, the told one first; at most `MAX_PLANS`.
+        """Returns every valid chain, the told one first; at most `MAX_PLANS`.
 
         A chain is valid when it only reorders operations inside a run of neighbouring additions and
         subtractions, or inside a run of neighbouring multiplications. Steps are never merged, so all plans
@@ -162,13 +162,13 @@ class ClockWorld:
         self.operations += [("*", n) for n in config.multipliers]
 
     def draw(self, rng: random.Random, num_steps: int) -> ClockDraft:
-        """A start and `num_steps` operations, each uniform over all that the dials allow."""
+        """Returns a start and `num_steps` operations, each uniform over all that the dials allow."""
         operations = tuple(rng.choices(self.operations, k=num_steps))
         return ClockDraft(rng.randrange(self.modulus), operations, self.modulus, self.phrasing)
 
 
 def _numbers(sign: str, config: MinigsmConfig) -> Sequence[int]:
-    """What may stand behind a sign; without one, where the dial may start."""
+    """Returns what may stand behind a sign; without one, where the dial may start."""
     if not sign:
         return range(config.modulus)
     return config.multipliers if sign == "*" else range(1, config.max_addend + 1)

@@ -26,20 +26,22 @@ class Draft(Protocol):
         """What decides the split: graph and numbers, no words."""
 
     def tell(self, rng: random.Random) -> Problem | None:
-        """The problem in words that `rng` chooses; None if the draft turns out not to make one."""
+        """Returns the problem in words that `rng` chooses; None if the draft turns out not to make one."""
 
     def others(self, rng: random.Random, config: MinigsmConfig) -> Iterator[Any]:
         """Drafts that differ in exactly one number, in random order; not all of them make a problem."""
 
     def tell_other(self, other: Any, rng: random.Random) -> Problem | None:
-        """One of `others` in the words in which `tell` tells this one with an `rng` in the same state."""
+        """Returns one of `others` in the words in which `tell` tells this one with an `rng` in the same
+        state.
+        """
 
 
 class World(Protocol):
     """A source of drafts."""
 
     def draw(self, rng: random.Random, num_steps: int) -> Draft | None:
-        """A draft whose labelled chain has `num_steps` steps; None if its numbers came out badly."""
+        """Returns a draft whose labelled chain has `num_steps` steps; None if its numbers came out badly."""
 
 
 def generate(config: MinigsmConfig, *, split: Split, count: int, seed: int) -> Iterator[Problem]:
@@ -56,14 +58,14 @@ def generate(config: MinigsmConfig, *, split: Split, count: int, seed: int) -> I
 
 
 def open_world(config: MinigsmConfig) -> World:
-    """The world that the dials name. Raises ValueError on dials that leave no problems."""
+    """Returns the world that the dials name. Raises ValueError on dials that leave no problems."""
     return ClockWorld(config) if config.world == "clock" else WordWorld(config)
 
 
 def tell_problems(
     world: World, config: MinigsmConfig, *, split: Split, count: int, seed: int
 ) -> Iterator[Problem]:
-    """`generate`, from a world that is open; what it raises too."""
+    """Generates as `generate` does, from a domain that is open; raises what it raises, too."""
     if split not in SPLITS:
         raise ValueError(f"minigsm: split is {split!r}; it must be one of {', '.join(SPLITS)}")
     if count < 0:

@@ -48,10 +48,10 @@ class Number(Protocol):
     may_be_decimal: bool
 
     def draw(self, rng: random.Random, values: Values, dials: Dials) -> Value | None:
-        """A number that suits the story so far, or None where there is none."""
+        """Returns a number that suits the story so far, or None where there is none."""
 
     def text(self, value: Value) -> str:
-        """How the question writes it."""
+        """Writes the number as the question has it."""
 
 
 def _between(rng: random.Random, low: int, high: int) -> int:
@@ -63,7 +63,7 @@ class _Whole:
     may_be_decimal = False
 
     def text(self, value: Value) -> str:
-        """Digits."""
+        """Writes digits."""
         return str(value)
 
 
@@ -76,7 +76,7 @@ class WholeNumber(_Whole):
     scales: bool = True
 
     def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
-        """Uniform over the range."""
+        """Draws uniformly from the range."""
         high = min(self.high * dials.scale if self.scales else self.high, dials.largest)
         return _between(rng, self.low, high) if high >= self.low else None
 
@@ -90,7 +90,7 @@ class Multiple(_Whole):
     high: int
 
     def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
-        """Uniform over the multiples."""
+        """Draws uniformly from the multiples."""
         high = min(self.high * dials.scale, dials.largest // self.of)
         return self.of * _between(rng, self.low, high) if high >= self.low else None
 
@@ -103,7 +103,7 @@ class Below(_Whole):
     share: int
 
     def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
-        """Uniform over what is there."""
+        """Draws uniformly from what is there."""
         high = int(values[self.quantity] * self.share) // 100
         return _between(rng, 2, high) if high >= 2 else None
 
@@ -117,7 +117,7 @@ class Above(_Whole):
     high: int
 
     def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
-        """Uniform over the margin."""
+        """Draws uniformly from the margin."""
         value = int(values[self.quantity]) + _between(rng, self.low, self.high * dials.scale)
         return value if value <= dials.largest else None
 
@@ -131,7 +131,7 @@ class Divisor(_Whole):
     high: int
 
     def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
-        """Uniform over the divisors."""
+        """Draws uniformly from the divisors."""
         whole = values[self.quantity]
         if not isinstance(whole, int):
             return None
@@ -148,7 +148,7 @@ class Money:
     may_be_decimal = True
 
     def draw(self, rng: random.Random, values: Values, dials: Dials) -> Value | None:
-        """Uniform over whole dollars, or over steps of ten and twenty-five cents."""
+        """Draws uniformly from whole dollars, or from steps of ten and twenty-five cents."""
         high = min(self.high * dials.scale, dials.largest)
         if high < self.low:
             return None
@@ -158,7 +158,7 @@ class Money:
         return exact(dollars + Fraction(rng.choice((10, 20, 25, 40, 50, 50, 60, 75, 80, 90)), 100))
 
     def text(self, value: Value) -> str:
-        """Whole dollars without cents, others with two digits of them."""
+        """Writes whole dollars without cents, others with two digits of them."""
         return str(value) if isinstance(value, int) else f"{float(value):.2f}"
 
 
@@ -171,7 +171,7 @@ class Measure:
     may_be_decimal = True
 
     def draw(self, rng: random.Random, values: Values, dials: Dials) -> Value | None:
-        """Uniform over whole numbers, or over halves."""
+        """Draws uniformly from whole numbers, or from halves."""
         high = min(self.high * dials.scale, dials.largest)
         if high < self.low:
             return None
@@ -179,7 +179,7 @@ class Measure:
         return whole + Fraction(1, 2) if dials.decimals and rng.random() < 0.5 else whole
 
     def text(self, value: Value) -> str:
-        """At most one decimal."""
+        """Writes at most one decimal."""
         return number_text(value)
 
 
@@ -190,7 +190,7 @@ class Note(_Whole):
     quantity: str
 
     def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
-        """The smallest that leaves some change."""
+        """Returns the smallest that leaves some change."""
         owed = values[self.quantity]
         paid = next((n for n in (10, 20, 50, 100) if n > owed), (int(owed) // 100 + 1) * 100)
         return paid if paid <= dials.largest else None
@@ -204,7 +204,7 @@ class Rate(_Whole):
     choices: tuple[int, ...]
 
     def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
-        """Uniform over the percentages that fit."""
+        """Draws uniformly from the percentages that fit."""
         whole = values[self.quantity]
         found = [share for share in self.choices if not whole * share % 100]
         return found[int(rng.random() * len(found))] if found else None
@@ -227,11 +227,11 @@ class Times:
             raise ValueError(f"there are words for {min(_TIMES)} to {max(_TIMES)} times only")
 
     def draw(self, rng: random.Random, values: Values, dials: Dials) -> int:
-        """Uniform over the range."""
+        """Draws uniformly from the range."""
         return _between(rng, self.low, self.high)
 
     def text(self, value: Value) -> str:
-        """The word."""
+        """Returns the word."""
         return _TIMES[int(value)]
 
 
@@ -243,13 +243,13 @@ class PartOf:
     may_be_decimal = False
 
     def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
-        """Uniform over the parts that fit."""
+        """Draws uniformly from the parts that fit."""
         whole = values[self.quantity]
         found = [n for n in _PARTS if not whole % n and whole > n]
         return found[int(rng.random() * len(found))] if found else None
 
     def text(self, value: Value) -> str:
-        """The words."""
+        """Returns the words."""
         return _PARTS[int(value)]
 
 
@@ -278,7 +278,7 @@ FORMS: dict[str, Callable[..., Number]] = {
 
 
 def read_number(text: str) -> Number:
-    """The kind of number that one of `FORMS` describes, such as `number 2 to 9` or `below total`.
+    """Returns the kind of number that one of `FORMS` describes, such as `number 2 to 9` or `below total`.
 
     Raises ValueError on text of any other form, and on a range that is empty.
     """
@@ -294,7 +294,9 @@ def read_number(text: str) -> Number:
 
 @cache
 def _pattern(form: str) -> re.Pattern[str]:
-    """A form as a pattern: `{quantity}` is a name, `{choices}` are numbers, all others are one number."""
+    """Returns a form as a pattern: `{quantity}` is a name, `{choices}` are numbers, all others are one
+    number.
+    """
     values = {"quantity": r"[A-Za-z_]\w*", "choices": r"[0-9]+( [0-9]+)*"}
     return re.compile(
         re.sub(r"\{(\w+)\}", lambda name: f"(?P<{name[1]}>{values.get(name[1], '[0-9]+')})", form)

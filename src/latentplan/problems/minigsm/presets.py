@@ -150,12 +150,12 @@ PRESETS: dict[str, MinigsmConfig] = {
 
 
 def fingerprint(text: str) -> int:
-    """A 64-bit number that is the same in every process."""
+    """Returns a 64-bit number that is the same in every process."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, salt=_SALT).digest(), "big")
 
 
 def split_of(canonical: str) -> Split:
-    """The split (train 85%, validation 5%, test 10%) of the problem with this canonical form."""
+    """Returns the split (train 85%, validation 5%, test 10%) of the problem with this canonical form."""
     percent = fingerprint(canonical) % 100
     if percent < _TEST_PERCENT:
         return "test"

@@ -54,7 +54,7 @@ class WordDraft:
         return canonical(self.shape.graphs[-1], self.values)
 
     def tell(self, rng: random.Random) -> Problem | None:
-        """The problem in words that `rng` chooses, or None if no valid chain has the right length."""
+        """Returns the problem in words that `rng` chooses, or None if no valid chain has the right length."""
         chains, labels = self._chains()
         if not labels:
             return None
@@ -72,7 +72,7 @@ class WordDraft:
                     yield replace(self, values={**self.values, name: number})
 
     def tell_other(self, other: WordDraft, rng: random.Random) -> Problem | None:
-        """`other` in the words in which `tell` tells this one with an `rng` in the same state.
+        """Renders `other` in the words that `tell` gives this problem with an `rng` in the same state.
 
         Its labelled chain is the one with the same operations and the most steps in common; None without one.
         """
@@ -89,7 +89,7 @@ class WordDraft:
         return number_text(evaluate(self.shape.graphs[0], self.values))
 
     def _chains(self) -> tuple[list[Chain], list[Chain]]:
-        """All valid chains, and those of the length that the labelled one is to have."""
+        """Returns all valid chains, and those of the length that the labelled one is to have."""
         decimal = self.shape.may_be_decimal if self.config.decimals else frozenset()
         table = _table(self.shape.graphs, decimal, _operators(self.config))
         chains = table.chains(self.values, self.config.max_number)
@@ -126,14 +126,14 @@ class WordWorld:
         self.shapes = {length: _of_length(templates, length, config) for length in config.step_counts}
 
     def draw(self, rng: random.Random, num_steps: int) -> WordDraft | None:
-        """A draft of a story that has problems of this length; stories are equally likely."""
+        """Returns a draft of a story that has problems of this length; stories are equally likely."""
         shape = rng.choice(rng.choice(self.shapes[num_steps]))
         values = draw_numbers(shape, rng, self.dials)
         return None if values is None else WordDraft(shape, values, num_steps, self.config)
 
 
 def draw_numbers(shape: Shape, rng: random.Random, dials: Dials) -> dict[str, Value] | None:
-    """Numbers for a story, or None where those drawn so far leave no sensible one for the rest."""
+    """Draws numbers for a story; None where those drawn so far leave no sensible one for the rest."""
     values: dict[str, Value] = {}
     totals: list[Value] = []
     for _ in range(len(shape.parts) + _RETRIES):
@@ -151,7 +151,7 @@ def draw_numbers(shape: Shape, rng: random.Random, dials: Dials) -> dict[str, Va
 def redraw_number(
     shape: Shape, values: dict[str, Value], name: str, rng: random.Random, dials: Dials
 ) -> Value | None:
-    """Another draw of one number, for the story as it is up to there; None where there is none."""
+    """Returns another draw of one number, for the story as it is up to there; None where there is none."""
     story: dict[str, Value] = {}
     for part in shape.parts:
         for number, kind in part.numbers.items():

@@ -1,6 +1,6 @@
-"""Accuracy against tokens for each way to choose among samples. Drawn by matplotlib (the extra `plot`).
+"""Accuracy against tokens, for answers chosen from samples and for the rows of a comparison.
 
-Accuracy against tokens: up and to the left is better. Drawn by matplotlib (the extra `plot`).
+Up and to the left is better. Drawn by matplotlib (the extra `plot`).
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _panel(panel: Any, model: ModelCurves, reference: ModelCurves | None) -> Non
 
 
 def _curve(panel: Any, points: list[Point], label: str, look: dict[str, Any], shift: float) -> None:
-    """Bars are 95% intervals; curves stand a little apart, or their bars would hide each other."""
+    """Draws a curve with bars of 95%; curves stand a little apart, or their bars would hide each other."""
     tokens = [shift * point.tokens for point in points]
     heights = [100 * point.accuracy.estimate for point in points]
     panel.plot(tokens, heights, label=label, ms=5, mfc="white", **look)
@@ -88,7 +88,7 @@ def _curve(panel: Any, points: list[Point], label: str, look: dict[str, Any], sh
 
 
 def _bar(accuracy: Estimate) -> tuple[float, float]:
-    """How far the interval goes below and above the estimate, in points."""
+    """Returns how far the interval goes below and above the estimate, in points."""
     if accuracy.low is None or accuracy.high is None:
         return 0.0, 0.0
     return (

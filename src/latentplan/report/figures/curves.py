@@ -1,6 +1,7 @@
-"""Along the chain: the probability of stopping before each step, and σ beside the spread of μ.
+"""Curves along the chain and over training.
 
-The reward and its components over training, from the `metrics.jsonl` of runs of RL.
+Along the chain: the probability of stopping before each step, and σ beside the spread of μ. Over training:
+the reward and its components, from the `metrics.jsonl` of runs of RL.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ MIN_ROWS = 5
 
 
 def draw_stops(tables: Mapping[str, LatentTable]) -> Any:
-    """P(stop) before each latent step: a panel for each model, a line for each number of labelled steps."""
+    """Draws P(stop) before each latent step: a panel for each model, a line for each number of labelled
+    steps.
+    """
     shown = {title: table for title, table in tables.items() if table.stops}
     figure = new_figure(1.6 + 4.2 * len(shown), 3.7)
     panels = figure.subplots(1, len(shown), squeeze=False, sharey=True, sharex=True)[0]
@@ -39,7 +42,9 @@ def draw_stops(tables: Mapping[str, LatentTable]) -> Any:
 
 
 def stop_curves(stops: Sequence[StopRow]) -> dict[int, list[StopPoint]]:
-    """By labelled steps: (step, mean, 10% and 90% quantile, chains), where at least 5 chains were asked."""
+    """Computes by labelled steps (step, mean, 10% and 90% quantile, chains), where at least 5 chains
+    decided.
+    """
     found: dict[int, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for stop in stops:
         found[stop.needed][stop.step].append(stop.probability)
@@ -75,7 +80,9 @@ def _stop_panel(panel: Any, stops: Sequence[StopRow]) -> None:
 
 
 def draw_sigma(tables: Mapping[str, LatentTable]) -> Any:
-    """σ of each latent step (mean over dimensions), and the spread of μ between problems, for each model."""
+    """Draws σ of each latent step (mean over dimensions), and the spread of μ between problems, for each
+    model.
+    """
     figure = new_figure(8.2, 3.7)
     noise, spread = figure.subplots(1, 2)
     for place, (title, table) in enumerate(tables.items()):
@@ -103,7 +110,9 @@ def draw_sigma(tables: Mapping[str, LatentTable]) -> Any:
 
 
 def sigma_curve(table: LatentTable) -> list[tuple[int, float, float, float, float, int]]:
-    """(step, median σ, its 10% and 90% quantile, spread of μ, chains), where at least 5 chains came to it."""
+    """Computes (step, median σ, its 10% and 90% quantile, spread of μ, chains), where at least 5 chains came
+    to it.
+    """
     found: dict[int, list[float]] = defaultdict(list)
     for row in table.rows:
         if row.sigma is not None:
@@ -117,13 +126,13 @@ def sigma_curve(table: LatentTable) -> list[tuple[int, float, float, float, floa
 
 
 def reward_parts(run: Run) -> list[str]:
-    """The names of the logged reward components, in alphabetical order."""
+    """Returns the names of the logged reward components, in alphabetical order."""
     keys = {key for row in run.metrics for key in row if key.startswith("rewards/") and key.endswith("/mean")}
     return sorted(key for key in keys if run.series(key))
 
 
 def draw_rewards(runs: Sequence[Run]) -> Any:
-    """A row for each run: its components, their weighted sum, and how that differs within a group."""
+    """Returns a row for each run: its components, their weighted sum, and how that differs within a group."""
     figure = new_figure(12.6, 3.3 * len(runs))
     for (parts, total, spread), run in zip(figure.subplots(len(runs), 3, squeeze=False), runs, strict=True):
         for place, key in enumerate(reward_parts(run)):

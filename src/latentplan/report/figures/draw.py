@@ -1,8 +1,6 @@
-"""All pictures of some models: drawn, written beside their data, and listed in `pictures.json`.
+"""All pictures of some models: drawn, saved with their data as CSV and JSON, and listed in `pictures.json`.
 
 What cannot be drawn, such as plans of a model without a step decoder, is named in the list with the reason.
-
-The data of the pictures as CSV and JSON.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ from latentplan.report.run_reader import Run
 def write_latents(
     file: Path, models: Mapping[str, LatentTable], points: Mapping[str, Sequence[np.ndarray]]
 ) -> Path:
-    """A line for each latent step: its labels, σ, and its place in each projection."""
+    """Returns a line for each latent step: its labels, σ, and its place in each projection."""
     axes = [f"{name}_{axis}" for name in points for axis in "xy"]
     head = ["model", "problem", "step", "text", *(name for name in LABELS if name != "step"), "sigma", *axes]
     lines = []
@@ -56,7 +54,7 @@ def write_latents(
 
 
 def write_clustering(file: Path, measured: Mapping[str, Mapping[str, Clustering | None]]) -> Path:
-    """A line for each model and label."""
+    """Returns a line for each model and label."""
     names = [item.name for item in fields(Clustering)]
     lines = [
         [title, label, *(getattr(found, name) for name in names)]
@@ -68,7 +66,7 @@ def write_clustering(file: Path, measured: Mapping[str, Mapping[str, Clustering 
 
 
 def write_stops(file: Path, models: Mapping[str, LatentTable]) -> Path:
-    """A line for each point of the curves."""
+    """Returns a line for each point of the curves."""
     lines = [
         [title, needed, *point]
         for title, table in models.items()
@@ -80,7 +78,7 @@ def write_stops(file: Path, models: Mapping[str, LatentTable]) -> Path:
 
 
 def write_sigma(file: Path, models: Mapping[str, LatentTable]) -> Path:
-    """A line for each model and step."""
+    """Returns a line for each model and step."""
     lines = [[title, *point] for title, table in models.items() for point in sigma_curve(table)]
     return _csv(
         file, ["model", "step", "sigma", "quantile_10", "quantile_90", "spread_of_mean", "chains"], lines
@@ -88,7 +86,7 @@ def write_sigma(file: Path, models: Mapping[str, LatentTable]) -> Path:
 
 
 def write_rewards(file: Path, runs: Sequence[Run]) -> Path:
-    """A line for each run, metric and logged step."""
+    """Returns a line for each run, metric and logged step."""
     lines = [
         [run.title, metric, step, value]
         for run in runs
@@ -99,7 +97,7 @@ def write_rewards(file: Path, runs: Sequence[Run]) -> Path:
 
 
 def write_plans(file: Path, models: Mapping[str, LatentTable]) -> Path:
-    """Every problem with its answer and plan, by model."""
+    """Returns every problem with its answer and plan, by model."""
     rows = {title: [asdict(solved) for solved in table.problems] for title, table in models.items()}
     return write_atomically(file, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
 
@@ -266,7 +264,7 @@ _NUMBERS = (
 
 
 def _method(name: str, first_only: bool, models: Sequence[Projected]) -> str:
-    """How the models were projected, and for PCA how much of their variance is seen."""
+    """Says how the models were projected, and for PCA how much of their variance is seen."""
     alone = first_only and name != "tsne"
     fitted = models[0].title if alone else "all models together" if len(models) > 1 else "the model"
     told = f"{TITLES[name]}, fitted on {fitted}"
@@ -279,7 +277,7 @@ def _method(name: str, first_only: bool, models: Sequence[Projected]) -> str:
 
 
 def fewer_rows(table: LatentTable, seed: int) -> LatentTable:
-    """At most 1,000 latent steps, those of problems drawn by the seed: the same problems for every model."""
+    """Keeps at most 1,000 latent steps, of problems drawn by the seed: the same problems for every model."""
     order = np.random.default_rng(seed).permutation(len(table.problems)).tolist()
     rank = {problem: place for place, problem in enumerate(order)}
     kept = sorted(
@@ -291,7 +289,7 @@ def fewer_rows(table: LatentTable, seed: int) -> LatentTable:
 
 
 def _cannot_project(table: LatentTable) -> str:
-    """Why there is nothing to see of the latents; empty where there is."""
+    """Says why there is nothing to see of the latents; empty where there is."""
     if len(table.rows) < MIN_ROWS:
         return f"it used {len(table.rows)} latent steps in all; ask more problems (--num_problems)"
     if not np.isfinite(table.vectors).all():

@@ -1,12 +1,9 @@
 """Latent steps in the plane: a row for each model, a column for each label, every point drawn as its class.
 
-Results are drawn as their number and operators as their sign, so that no colour is needed to read them.
-
-Latents in the plane, several models in one picture: PCA, t-SNE, and UMAP where it is installed.
-
-Needs scikit-learn (the extra `plot`), and umap-learn for UMAP.
-
-What latent steps are coloured by: result, operator, step and correctness.
+The projections are PCA, t-SNE, and UMAP where it is installed; several models share one. The labels are the
+result and the operator of a step, its number, and whether the answer is correct. Results are drawn as their
+number and operators as their sign, so that no colour is needed to read them. Needs scikit-learn (the extra
+`plot`), and umap-learn for UMAP.
 """
 
 from __future__ import annotations
@@ -27,13 +24,15 @@ _SHOWN = {"+": "+", "-": "−", "*": "×", "/": "÷"}
 
 
 def result_of(text: str | None) -> str | None:
-    """The result of the last equation in a step, `"12"` or `"2.5"`; None where there is none."""
+    """Returns the result of the last equation in a step, `"12"` or `"2.5"`; None where there is none."""
     equations = equations_of(text) if text else ()
     return shown_number(equations[-1].result) if equations else None
 
 
 def operator_of(text: str | None) -> str | None:
-    """The operator of a step, `"×"`; `"several"` where it has more than one kind; None where it has none."""
+    """Returns the operator of a step, `"×"`; `"several"` where it has more than one kind; None where it has
+    none.
+    """
     equations = equations_of(text) if text else ()
     written = "".join(equation.expression for equation in equations).translate(_SPELLINGS)
     # A sign at the start is no operator.
@@ -44,7 +43,7 @@ def operator_of(text: str | None) -> str | None:
 
 
 def shown_number(value: Fraction) -> str:
-    """A number as readers write it, with six digits at most where it is broken."""
+    """Returns a number as readers write it, with six digits at most where it is broken."""
     return str(value.numerator) if value.denominator == 1 else f"{float(value):.6g}"
 
 
@@ -82,7 +81,7 @@ class Projected:
 
 
 def draw_latents(models: Sequence[Projected], method: str) -> Any:
-    """The figure; `method` says below it how the latents were projected."""
+    """Returns the figure; `method` says below it how the latents were projected."""
     figure = new_figure(13.2, 3.4 * len(models) + 0.3)
     panels = figure.subplots(len(models), len(LABELS), squeeze=False, sharex=True, sharey=True)
     for row, model in zip(panels, models, strict=True):
@@ -141,7 +140,7 @@ def _signed(value: float) -> str:
 
 
 def _looks(label: str, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """How the points of each class are drawn, in the order of the legend."""
+    """Returns how the points of each class are drawn, in the order of the legend."""
     if label == "answer":
         right = {"marker": "o", "s": 14, "facecolors": "none", "edgecolors": GOOD, "linewidths": 0.7}
         wrong = {"marker": "x", "s": 26, "color": BAD, "linewidths": 1.4}
@@ -180,7 +179,7 @@ Projection = Callable[[Sequence[np.ndarray], bool, int], list[np.ndarray]]
 
 
 def pca(parts: Sequence[np.ndarray], first_only: bool, seed: int) -> list[np.ndarray]:
-    """The first two principal components of the first model's vectors, or of all together."""
+    """Returns the first two principal components of the first model's vectors, or of all together."""
     from sklearn.decomposition import PCA
 
     fitted = PCA(2, random_state=seed).fit(parts[0] if first_only else np.concatenate(parts))
@@ -188,7 +187,9 @@ def pca(parts: Sequence[np.ndarray], first_only: bool, seed: int) -> list[np.nda
 
 
 def tsne(parts: Sequence[np.ndarray], first_only: bool, seed: int) -> list[np.ndarray]:
-    """t-SNE of all vectors together: it has no map for further points, so `first_only` changes nothing."""
+    """Projects all vectors together by t-SNE, which has no map for further points: `first_only` changes
+    nothing.
+    """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
@@ -200,7 +201,7 @@ def tsne(parts: Sequence[np.ndarray], first_only: bool, seed: int) -> list[np.nd
 
 
 def umap(parts: Sequence[np.ndarray], first_only: bool, seed: int) -> list[np.ndarray]:
-    """UMAP, fitted on the first model's vectors or on all."""
+    """Projects by UMAP, fitted on the first model's vectors or on all."""
     from umap import UMAP
 
     every = parts[0] if first_only else np.concatenate(parts)

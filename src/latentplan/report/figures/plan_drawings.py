@@ -21,7 +21,8 @@ _TITLE, _TEXT, _ROW = 0.35, 0.36, 1.35
 
 
 def chosen_questions(tables: Sequence[LatentTable]) -> list[int]:
-    """Telling problems: half where the models differ or fail, half where all are right without a flaw.
+    """Chooses telling problems: half where the models differ or fail, half where all are correct without a
+    flaw.
 
     Of each kind those with the longest plans.
     """
@@ -75,13 +76,13 @@ class _Drawing:
         return self.spacing * (self.columns + 0.5) + 0.75, _ROW + 1.15 * (rows - 1)
 
     def place(self, node: StepNode) -> tuple[float, float]:
-        """Of a node, seen from the first column and the middle row."""
+        """Returns the position of a node, from the first column and the middle row."""
         height = sum(other.column == node.column for other in self.graph.nodes)
         return self.spacing * node.column, 1.15 * ((height - 1) / 2 - node.row)
 
 
 def draw_plans(tables: Mapping[str, LatentTable]) -> Any:
-    """The plans of a few questions, for at most three models with a step decoder.
+    """Returns the plans of a few questions, for at most three models with a step decoder.
 
     The models stand beside each other, or below each other where their plans are long.
     """
@@ -117,13 +118,13 @@ class _Sheet:
         self.figure.set_layout_engine("none")
 
     def write(self, left: float, height: float, text: str, **style: Any) -> None:
-        """Text at the top; what comes from the left margin takes `height` away."""
+        """Writes a text at the top; what comes from the left margin takes `height` away."""
         at = (self.top if left == 0 else self.top + height) - 0.08
         self.figure.text((left + 0.15) / self.width, at / self.height, text, va="top", **style)
         self.top -= height if left == 0 else 0.0
 
     def panel(self, left: float, width: float, height: float, margin: float) -> Any:
-        """An empty panel right above `top`, one inch a unit, its origin `margin` from the left."""
+        """Returns an empty panel right above `top`, one inch a unit, its origin `margin` from the left."""
         frame = (left / self.width, self.top / self.height, width / self.width, height / self.height)
         panel = self.figure.add_axes(frame)
         room = (height - _ROW) / 2
@@ -157,7 +158,7 @@ def _draw_one(panel: Any, drawing: _Drawing) -> None:
 def _arrow(
     panel: Any, start: tuple[float, float], end: tuple[float, float], spacing: float, before: float = 25.0
 ) -> None:
-    """From box to box; it ends `before` points from the middle of the second, or closer from another row."""
+    """Draws an arrow from box to box, which ends `before` points from the middle of the second."""
     level = start[1] == end[1]
     # One that skips a column goes over what stands between.
     bend = 0.0 if end[0] - start[0] < 1.5 * spacing else -0.3
@@ -198,7 +199,7 @@ def _longest_line(node: StepNode) -> int:
 
 
 def _shown(node: StepNode) -> str:
-    """The step in at most three lines: sentences are longer than equations."""
+    """Returns the step in at most three lines: sentences are longer than equations."""
     return "\n".join(textwrap.wrap(node.text, 22, max_lines=3, placeholder=" …"))
 
 

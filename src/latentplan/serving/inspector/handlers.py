@@ -1,7 +1,4 @@
-"""Takes what the page asks to the thread of its model, and brings back the answer or what was wrong.
-
-What the page sends, checked.
-"""
+"""The inspector's handlers: what the page sends, checked, and computed in the thread of its model."""
 
 from __future__ import annotations
 
@@ -70,7 +67,7 @@ class EditBody(_Body):
     think_on: bool = False
 
     def edit(self) -> Edit:
-        """The edit that is meant."""
+        """Returns the edit that is meant."""
         settings = {**self.model_dump(), "steps": tuple(self.steps)}
         return Edit(regenerate=settings.pop("think_on"), **settings)
 
@@ -106,7 +103,7 @@ class Desk:
         self._under_way = 0
 
     def setup(self) -> dict[str, Any]:
-        """Models, examples (of the first model that has any) and limits."""
+        """Returns models, examples (of the first model that has any) and limits."""
         examples = next((each.examples for each in self._subjects.values() if each.examples), ())
         return {
             "models": [subject.facts() for subject in self._subjects.values()],
@@ -119,14 +116,16 @@ class Desk:
         }
 
     def ask(self, body: AskBody) -> AsyncIterator[str]:
-        """Lines of JSON, see `asking`. Raises ApiError."""
+        """Yields lines of JSON, see `views.ask`. Raises ApiError."""
         subject, ids = self._read(body.model, body.question)
         length = self._length(subject, ids)
         events = ask(subject, body.question, max_new_tokens=length, reference=body.reference)
         return self._lines(subject, events)
 
     async def sample(self, body: SampleBody) -> dict[str, Any]:
-        """See `sampling.tally`; the samples are drawn in the model's running batch. Raises ApiError."""
+        """Returns what `views.tally` does; the samples are drawn in the model's running batch. Raises
+        ApiError.
+        """
         subject, ids = self._read(body.model, body.question)
         most = self._settings.max_samples
         if body.count > most:
@@ -153,7 +152,7 @@ class Desk:
             served.cancel(job)
 
     async def intervene(self, body: InterveneBody) -> dict[str, Any]:
-        """See `intervening.intervene`. Raises ApiError."""
+        """Returns what `views.intervene` does. Raises ApiError."""
         subject, ids = self._read(body.model, body.question)
         lengths = [self._length(subject, ids)]
         for other in {edit.question for edit in body.edits if edit.question is not None}:
@@ -168,7 +167,7 @@ class Desk:
         return await self._answer(subject, partial(intervene, subject, body.question, edits, **settings))
 
     async def _chains(self, body: InterveneBody) -> dict[str, torch.Tensor]:
-        """The chains of the other models that edits name."""
+        """Returns the chains of the other models that edits name."""
         found = {}
         for name in dict.fromkeys(edit.model for edit in body.edits if edit.model):
             other, _ = self._read(name, body.question)
@@ -178,7 +177,9 @@ class Desk:
         return found
 
     def _read(self, name: str, question: str, field: str = "question") -> tuple[Subject, list[int]]:
-        """The model that is asked and the question's ids. Raises ApiError, also where there is no time."""
+        """Returns the model that is asked and the question's ids. Raises ApiError, also where there is no
+        time.
+        """
         if self._under_way >= MAX_AT_ONCE:
             message = f"{MAX_AT_ONCE} actions are under way already: try again in a moment"
             raise ApiError(503, message, headers={"Retry-After": "1"})
@@ -186,7 +187,7 @@ class Desk:
         return self._subjects[name], self._questions[name].read(question, field)
 
     def _length(self, subject: Subject, ids: Sequence[int]) -> int:
-        """Text tokens that may be written after a question."""
+        """Returns text tokens that may be written after a question."""
         return min(self._settings.default_new_tokens, self._questions[subject.name].room(ids))
 
     async def _run(self, subject: Subject, function: Callable[[], Result]) -> Result:
@@ -217,7 +218,9 @@ class Desk:
             raise ApiError(504, self._too_slow()) from None
 
     async def _lines(self, subject: Subject, events: Iterator[Event]) -> AsyncIterator[str]:
-        """Each event as a line, computed when the one before it has been sent: others get their turns."""
+        """Yields each event as a line, computed when the one before it has been sent: others get their
+        turns.
+        """
         try:
             async with self._turn():
                 while (event := await self._run(subject, partial(next, events, None))) is not None:

@@ -1,4 +1,4 @@
-"""`Subject`: a model that can be looked at, with what its run says of its questions."""
+"""`InspectedModel`: a model in the inspector, with what its run says of its questions."""
 
 from __future__ import annotations
 
@@ -54,12 +54,14 @@ class Subject:
     stage: str = ""
 
     def kind_of(self, question: str, reference: str | None) -> AnswerKind:
-        """The kind of answer of a question: that of the example which it is, or what its reference tells."""
+        """Returns the kind of answer of a question: that of the example which it is, or what its reference
+        tells.
+        """
         named = (each.answer_kind for each in self.examples if each.question == question)
         return kind_in_file(reference, next(named, None))
 
     def facts(self) -> dict[str, Any]:
-        """What the page says of the model, and by what it decides what to show."""
+        """Returns what the page says of the model, and by what it decides what to show."""
         config = self.model.reasoner.config
         return {
             "name": self.name,
@@ -79,7 +81,7 @@ class Subject:
 
 
 def subject_of(name: str, model: LoadedModel, folder: Path) -> Subject:
-    """A model and what is written beside it; what cannot be read is left out.
+    """Returns a model and what is written beside it; what cannot be read is left out.
 
     Args:
         name: as the server calls it.
@@ -98,7 +100,7 @@ def subject_of(name: str, model: LoadedModel, folder: Path) -> Subject:
 
 
 def _of_evaluations(run: Path) -> Iterator[Example]:
-    """The different questions of the run's evaluations, in the order in which they were asked."""
+    """Yields the different questions of the run's evaluations, in the order in which they were asked."""
     seen = set()
     for file in sorted((run / EVALUATION).glob("*.jsonl")):
         try:
@@ -115,7 +117,7 @@ def _of_evaluations(run: Path) -> Iterator[Example]:
 
 
 def _of_minigsm(config: dict[str, Any]) -> tuple[Example, ...]:
-    """Test questions of the minigsm preset that a run was trained on."""
+    """Returns test questions of the minigsm preset that a run was trained on."""
     names = config.get("dataset_name")
     if "minigsm" not in (names if isinstance(names, list) else [names]):
         return ()

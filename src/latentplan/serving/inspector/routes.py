@@ -1,4 +1,4 @@
-"""The inspector over HTTP: the page at `/`, its files under `/inspect/page/`, and what it asks for.
+"""The inspector over HTTP: the page at `/`, its files under `/inspect/page/`, and the routes that it calls.
 
 | route | what |
 | --- | --- |
@@ -75,7 +75,7 @@ def add_inspector(app: FastAPI, subjects: Mapping[str, Subject], served: Mapping
 
 
 async def _body(request: Request, kind: type[Body]) -> Body:
-    """What was sent, of a limited size. Raises ApiError where it is something else."""
+    """Reads what was sent, of a limited size. Raises ApiError where it is something else."""
     try:
         return kind.model_validate_json(await read_body(request))
     except ValidationError as error:
@@ -88,7 +88,7 @@ class _Files(StaticFiles):
     """The page's files, with the page's headers."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Any:
-        """As `StaticFiles`."""
+        """Adds the page's headers to what `StaticFiles` returns."""
         response = super().file_response(*args, **kwargs)
         response.headers.update(_HEADERS)
         return response

@@ -1,13 +1,9 @@
-"""Asking one model one question: events as they happen, each a mapping that goes to the page as it is.
+"""What the inspector shows, as JSON: a trace event by event, the outcomes of edits, the votes of samples.
 
 {"event": "step", "number": 1, "latents": [{"norm": 11.2, "sigma": 0.13}], "stop": 0.002, "decoded": {...}}
 {"event": "stop", "probability": 0.998}
 {"event": "token", "text": "### ", "probability": 1.0}
 {"event": "done", "completion": "### 9", "answer": "9", "plan": {...}, ...}
-
-What becomes of the answer when the latents are changed: intact and edited chains in one batch.
-
-k samples of one question: their plans, and the votes for each answer and for each different plan.
 """
 
 from __future__ import annotations
@@ -35,7 +31,7 @@ Event = dict[str, Any]
 def ask(
     subject: Subject, question: str, *, max_new_tokens: int = 128, reference: str | None = None
 ) -> Iterator[Event]:
-    """The most probable trajectory, event by event.
+    """Yields the most probable trajectory, event by event.
 
     Args:
         subject: the model.
@@ -74,7 +70,9 @@ def ask(
 def judged(
     subject: Subject, question: str, completion: str, plan: Sequence[str] | None, reference: str | None
 ) -> dict[str, Any]:
-    """A completion's answer, whether it is right (None: not known), and its plan read step by step."""
+    """Returns a completion's answer, whether it is right (None: not known), and its plan read step by
+    step.
+    """
     kind = subject.kind_of(question, reference)
     answer = kind.extract(completion)
     return {
@@ -88,7 +86,7 @@ def judged(
 
 
 def plan_json(steps: Sequence[str], reading: PlanReading) -> dict[str, Any]:
-    """A plan with what is said of its steps."""
+    """Returns a plan with what is said of its steps."""
     return {
         "steps": [{"text": text, **asdict(each)} for text, each in zip(steps, reading.steps, strict=True)],
         "links": [asdict(link) for link in reading.links],
@@ -119,7 +117,7 @@ def _step_event(subject: Subject, number: int, step: LatentStep) -> Event:
 
 
 def _token_event(subject: Subject, tokens: Sequence[Token]) -> Event:
-    """The last of the tokens; its text may hang on those before it."""
+    """Makes the event of the last token, whose text may depend on those before it."""
     near = [token.id for token in tokens[-8:]]
     *_, text = texts_of(subject.model.tokenizer, near)
     return {"event": "token", "text": text, "probability": tokens[-1].probability}
@@ -135,7 +133,7 @@ def _plan_of(subject: Subject, decoded: list[str], completion: str) -> list[str]
 
 
 def _written(subject: Subject, tokens: Sequence[Token]) -> list[dict[str, Any]] | None:
-    """For a model that writes its steps, each step's tokens and their product; else None."""
+    """Returns each step's tokens and their product, for a model that writes its steps; else None."""
     config, tokenizer = subject.model.reasoner.config, subject.model.tokenizer
     if not config.written_steps or subject.model.step_decoder is not None:
         return None
@@ -158,7 +156,7 @@ def _written(subject: Subject, tokens: Sequence[Token]) -> list[dict[str, Any]] 
 
 
 def _within(pieces: Sequence[Piece], begin: int, end: int) -> list[Piece]:
-    """The pieces of which some character lies in `begin … end` of the joined text."""
+    """Returns the pieces of which some character lies in `begin … end` of the joined text."""
     chosen, at = [], 0
     for piece in pieces:
         if at < end and at + len(piece.text) > begin:
@@ -168,7 +166,7 @@ def _within(pieces: Sequence[Piece], begin: int, end: int) -> list[Piece]:
 
 
 def _of_answer(subject: Subject, tokens: Sequence[Token]) -> list[Token]:
-    """The tokens from the last answer marker on, the end included; all where there is none."""
+    """Returns the tokens from the last answer marker on, the end included; all where there is none."""
     marker = subject.model.processor.marker
     ids = [token.id for token in tokens]
     starts = [place for place in range(len(ids)) if marker and ids[place : place + len(marker)] == marker]
@@ -191,7 +189,7 @@ def intervene(
     max_new_tokens: int = 128,
     reference: str | None = None,
 ) -> dict[str, Any]:
-    """The greedy answer with the chain as it is, and after each edit.
+    """Returns the greedy answer with the chain as it is, and after each edit.
 
     Args:
         subject: the model.
@@ -257,7 +255,7 @@ def _decoded_plans(
 def tally(
     subject: Subject, question: str, solutions: Sequence[Solution], reference: str | None = None
 ) -> dict[str, Any]:
-    """The samples, counted.
+    """Returns the samples, counted.
 
     Returns:
         `answers`: each different answer (None: no answer) with its votes, most first; `plans`: each different
@@ -276,7 +274,9 @@ def tally(
 def votes(
     solutions: Sequence[Solution], reference: str | None = None, kind: AnswerKind = NUMBER
 ) -> list[dict[str, Any]]:
-    """How many gave each answer, most first, of equals the one that came first; and whether it is right."""
+    """Counts who gave each answer, most first, of equals the one that came first; and whether it is
+    correct.
+    """
     answers = [kind.extract(solution.completion) for solution in solutions]
     by_answer = dict(zip(answers[::-1], solutions[::-1], strict=True))
     return [
@@ -294,7 +294,7 @@ def votes(
 def _plans(
     subject: Subject, question: str, solutions: Sequence[Solution], kind: AnswerKind
 ) -> list[dict[str, Any]] | None:
-    """Plans that read the same but for white space are one."""
+    """Groups equal plans, which read the same but for white space."""
     if any(solution.plan is None for solution in solutions):
         return None
     members: dict[tuple[str, ...], list[Solution]] = {}
