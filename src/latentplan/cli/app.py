@@ -85,7 +85,9 @@ class _Commands(TyperGroup):
     """`COMMANDS`, before those that cost nothing to import."""
 
     def __init__(self, *, commands: Any = None, **settings: Any):
-        deferred = {name: DeferredCommand(name, f"{__package__}.{place}") for name, place in COMMANDS.items()}
+        deferred = {
+            name: DeferredCommand(name, f"{__package__}.{module}") for name, module in COMMANDS.items()
+        }
         super().__init__(commands={**deferred, **(commands or {})}, **settings)
 
 

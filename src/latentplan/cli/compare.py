@@ -48,7 +48,7 @@ Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Runs of each 
 FirstSeed = Annotated[int, typer.Option("--first_seed", help="The others follow it.")]
 BenchmarkOption = Annotated[
     list[str] | None,
-    typer.Option("--benchmark", help="As of latentplan evaluate; by default the world trained on."),
+    typer.Option("--benchmark", help="As of latentplan evaluate; by default the preset trained on."),
 ]
 NumProblems = Annotated[int | None, typer.Option("--num_problems", min=1, help="Of each benchmark at most.")]
 MaxNewTokens = Annotated[

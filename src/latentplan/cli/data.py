@@ -35,38 +35,38 @@ from latentplan.problems.minigsm import PRESETS, MinigsmConfig, generate
 from latentplan.problems.minigsm.presets import SPLITS
 from latentplan.problems.problem import DataError, Problem
 
-_HELP = {dial.name: dial.metadata["help"] for dial in fields(MinigsmConfig)}
+_HELP = {each.name: each.metadata["help"] for each in fields(MinigsmConfig)}
 
 
-def _dial(name: str, *flags: str) -> Any:
+def _setting(name: str, *flags: str) -> Any:
     return typer.Option(*(flags or (f"--{name}",)), help=_HELP[name], show_default=False)
 
 
 def minigsm(
     output: Annotated[str, typer.Option("--output", help="The JSONL file to write; - is standard output.")],
     preset: Annotated[
-        str, typer.Option("--preset", help=f"Named dials to start from: {', '.join(PRESETS)}.")
+        str, typer.Option("--preset", help=f"A preset to start from: {', '.join(PRESETS)}.")
     ] = "default",
     split: Annotated[str, typer.Option("--split", help=f"One of {', '.join(SPLITS)}.")] = "train",
     count: Annotated[int, typer.Option("--count", min=0, help="How many problems.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", help="Equal seeds give equal problems.")] = 0,
-    world: Annotated[str | None, _dial("world")] = None,
-    min_steps: Annotated[int | None, _dial("min_steps")] = None,
-    max_steps: Annotated[int | None, _dial("max_steps")] = None,
-    step_weights: Annotated[str | None, _dial("step_weights")] = None,
-    distinct: Annotated[str | None, _dial("distinct")] = None,
-    label: Annotated[str | None, _dial("label")] = None,
-    number_scale: Annotated[int | None, _dial("number_scale")] = None,
-    max_number: Annotated[int | None, _dial("max_number")] = None,
-    operators: Annotated[str | None, _dial("operators")] = None,
-    percentages: Annotated[bool | None, _dial("percentages", "--percentages/--no_percentages")] = None,
-    decimals: Annotated[bool | None, _dial("decimals", "--decimals/--no_decimals")] = None,
-    distractors: Annotated[int | None, _dial("distractors")] = None,
-    families: Annotated[str | None, _dial("families")] = None,
-    modulus: Annotated[int | None, _dial("modulus")] = None,
-    max_addend: Annotated[int | None, _dial("max_addend")] = None,
-    multipliers: Annotated[str | None, _dial("multipliers")] = None,
-    phrasing: Annotated[str | None, _dial("phrasing")] = None,
+    world: Annotated[str | None, _setting("world")] = None,
+    min_steps: Annotated[int | None, _setting("min_steps")] = None,
+    max_steps: Annotated[int | None, _setting("max_steps")] = None,
+    step_weights: Annotated[str | None, _setting("step_weights")] = None,
+    distinct: Annotated[str | None, _setting("distinct")] = None,
+    label: Annotated[str | None, _setting("label")] = None,
+    number_scale: Annotated[int | None, _setting("number_scale")] = None,
+    max_number: Annotated[int | None, _setting("max_number")] = None,
+    operators: Annotated[str | None, _setting("operators")] = None,
+    percentages: Annotated[bool | None, _setting("percentages", "--percentages/--no_percentages")] = None,
+    decimals: Annotated[bool | None, _setting("decimals", "--decimals/--no_decimals")] = None,
+    distractors: Annotated[int | None, _setting("distractors")] = None,
+    families: Annotated[str | None, _setting("families")] = None,
+    modulus: Annotated[int | None, _setting("modulus")] = None,
+    max_addend: Annotated[int | None, _setting("max_addend")] = None,
+    multipliers: Annotated[str | None, _setting("multipliers")] = None,
+    phrasing: Annotated[str | None, _setting("phrasing")] = None,
 ) -> None:
     """Make word problems of one split; lists such as step weights are written with commas: 1,1,2.
 
@@ -74,11 +74,11 @@ def minigsm(
     """
     if preset not in PRESETS:
         raise typer.BadParameter(f"preset is {preset!r}; it must be one of {', '.join(PRESETS)}")
-    dials: dict[str, Any] = {
+    settings: dict[str, Any] = {
         name: value for name, value in locals().items() if name in _HELP and value is not None
     }
     try:
-        config = replace(PRESETS[preset], **{name: _listed(name, value) for name, value in dials.items()})
+        config = replace(PRESETS[preset], **{name: _listed(name, value) for name, value in settings.items()})
         problems = generate(config, split=split, count=count, seed=seed)  # type: ignore[arg-type]
         _write(problems, count, output)
     except ValueError as error:
@@ -88,7 +88,7 @@ def minigsm(
 
 
 def _listed(name: str, value: object) -> Any:
-    """Returns the value of a dial; lists come as text with commas."""
+    """Returns the value of a setting; lists come as text with commas."""
     if name not in ("step_weights", "families", "multipliers"):
         return value
     parts = [part.strip() for part in str(value).split(",") if part.strip()]

@@ -59,11 +59,11 @@ def _flag(words: list[str], name: str) -> list[str]:
     """
     if name not in words:
         return words
-    place = words.index(name)
-    value = words[place + 1].lower() if place + 1 < len(words) else ""
+    at = words.index(name)
+    value = words[at + 1].lower() if at + 1 < len(words) else ""
     if value not in ("true", "false"):
         return words
-    return [*words[:place], *([name] if value == "true" else []), *words[place + 2 :]]
+    return [*words[:at], *([name] if value == "true" else []), *words[at + 2 :]]
 
 
 # `ls` and `validate` know the first alone. One trajectory at a time, the default there, would only be slow.

@@ -109,8 +109,8 @@ def refuse_control_tokens(
         try:
             model.processor.encode_all(chosen)
         except ControlTokenError as error:
-            place = place_in_set(argument, error.problem, split=split, columns=columns)
-            fail(f"{place}: {error}")
+            location = place_in_set(argument, error.problem, split=split, columns=columns)
+            fail(f"{location}: {error}")
 
 
 def names_of(models: Sequence[Path]) -> list[str]:

@@ -155,6 +155,9 @@ training.trainer: training.evaluating
 """A module, and the names that it or its parts had."""
 _MOVED = {
     "encoding.encoder": {"Encoder": "encoding.processor:ProblemProcessor"},
+    "evaluation.diagnosis.subject": {
+        "Subject": "evaluation.diagnosis.evaluated_model:EvaluatedModel",
+    },
     "evaluation.interventions": {"think_on": "rollout.interventions:regenerate"},
     "methods.system": {
         "LatentSystem": "training.trainable_model:LatentModelForTraining",
@@ -162,6 +165,8 @@ _MOVED = {
     },
     "modeling.context": {"Context": "modeling.decoding_state:DecodingState"},
     "modeling.loading": {"is_latent_checkpoint": "common.run_files:is_latent_checkpoint"},
+    "problems.minigsm.numbers": {"Dials": "problems.minigsm.number_kinds:NumberSettings"},
+    "problems.minigsm.words": {"WordWorld": "problems.minigsm.word_problems:WordDomain"},
     "problems.minigsm.family": {"Family": "problems.minigsm.story_template:StoryTemplate"},
     "problems.readers": {
         "ColumnMap": "problems.formats.own_data:ColumnMap",
@@ -172,6 +177,13 @@ _MOVED = {
         "short": "common.text_table:short",
     },
     "rollout.rolling": {"RollingBatch": "rollout.continuous_batching:ContinuousBatch"},
+    "serving.inspector.desk": {"Desk": "serving.inspector.handlers:Handlers"},
+    "serving.inspector.subjects": {
+        "Subject": "serving.inspector.inspected_model:InspectedModel",
+        "subject_of": "serving.inspector.inspected_model:inspected_model",
+    },
+    "serving.served": {"ServedModel": "serving.model_worker:ModelWorker"},
+    "serving.written": {"Written": "serving.model_worker:Detokenizer"},
     "serving.inspector.walk": {"walk": "rollout.trace:trace"},
     "training.arguments": {"DataArguments": "problems.training_set:DataArguments"},
     "training.progress": {"duration": "common.text_table:rough_duration"},

@@ -1,7 +1,7 @@
 """Where a gain came from: from better latents, or from answer words that read the same latents better.
 
 The greedy latents of each of two models, such as one before and one after RL, are answered by both. With
-x(l, a) = 1 where the latents of l, answered by a, give the right answer,
+x(l, a) = 1 where the latents of l, answered by a, give the correct answer,
 
     from latents = ½ [x(after, before) − x(before, before)] + ½ [x(after, after) − x(before, after)]
 
@@ -72,7 +72,7 @@ class Attribution(SavedJson):
 
     @classmethod
     def read_parts(cls, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the fields of a row, with dataclasses in the place of dictionaries."""
+        """Returns the fields of a row, with dataclasses instead of dictionaries."""
         return {**row, "parts": Parts(**{name: Estimate(**value) for name, value in row["parts"].items()})}
 
 
@@ -114,7 +114,7 @@ def crossed_answers(
 def take_apart(solved: np.ndarray) -> Parts:
     """Returns the estimates from what `crossed_answers` returns."""
     before, answered, thought, after = (
-        solved[place].astype(float) for place in ((0, 0), (0, 1), (1, 0), (1, 1))
+        solved[cell].astype(float) for cell in ((0, 0), (0, 1), (1, 0), (1, 1))
     )
     return Parts(
         accuracy_before=_share(before),

@@ -67,7 +67,7 @@ def evaluate(
         problems: what to solve.
         benchmark: the set's short name.
         sampling: temperatures and length.
-        seed: of the noise; a problem's noise follows from it and the problem's place.
+        seed: of the noise; a problem's noise follows from it and the problem's index.
         num_generations: trajectories of each problem.
         batch_size: trajectories at a time; it changes no result.
         latent_use: whether to answer again with the latents replaced (four more answers for each problem).

@@ -29,10 +29,10 @@ class Prediction:
     """One trajectory and the problem that it answers.
 
     Attributes:
-        index: the problem's place in the benchmark, from 0.
+        index: the problem's index in the benchmark, from 0.
         sample: which of the problem's trajectories, from 0.
         question: in words.
-        reference: the right answer.
+        reference: the correct answer.
         answer: the predicted answer, as its kind extracts it; None where there is none.
         correct: whether the two match.
         completion: what was written after the latents, without eos.
@@ -69,7 +69,7 @@ class Prediction:
 
 
 def predictions_of(index: int, problem: Problem, solutions: Sequence[Solution]) -> list[Prediction]:
-    """Returns the solutions of the problem at place `index`, judged."""
+    """Returns the solutions of the problem of this index, judged."""
     return [
         Prediction(
             index=index,
@@ -183,10 +183,10 @@ def mean_coherence(scores: PlanScores) -> Coherence | None:
 
 
 def accuracy_estimate(predictions: Sequence[Prediction]) -> Estimate:
-    """Returns the share of right answers with its 95% interval.
+    """Returns the share of correct answers with its 95% interval.
 
     One generation: Wilson's interval of a proportion. Several: the mean over problems of each problem's share
-    of right samples, with Student's interval over problems (samples of one problem are not independent).
+    of correct samples, with Student's interval over problems (samples of one problem are not independent).
     """
     by_problem = list(_correct_by_problem(predictions).values())
     if all(len(samples) == 1 for samples in by_problem):
@@ -218,16 +218,16 @@ def group_by_steps(
 ) -> dict[str, StepGroup]:
     """Computes accuracy, tokens and mean `coherence` for each number of labelled steps, ascending."""
     groups: dict[int, list[int]] = defaultdict(list)
-    for place, prediction in enumerate(predictions):
-        groups[len(prediction.steps)].append(place)
+    for row, prediction in enumerate(predictions):
+        groups[len(prediction.steps)].append(row)
     return {
         str(steps): StepGroup(
-            num_problems=len({predictions[place].index for place in places}),
-            accuracy=fmean(predictions[place].correct for place in places),
-            tokens=fmean(predictions[place].num_tokens for place in places),
-            coherence=mean_of(coherence[place] for place in places),
+            num_problems=len({predictions[row].index for row in rows}),
+            accuracy=fmean(predictions[row].correct for row in rows),
+            tokens=fmean(predictions[row].num_tokens for row in rows),
+            coherence=mean_of(coherence[row] for row in rows),
         )
-        for steps, places in sorted(groups.items())
+        for steps, rows in sorted(groups.items())
     }
 
 

@@ -235,7 +235,7 @@ LOOKS = {
 
 
 def diagnosis_table(diagnosis: Diagnosis, with_figures: bool = False) -> RenderableType:
-    """Returns a row for each finding; below it, where asked for, its figures."""
+    """Returns a row for each finding; below it, if requested, its figures."""
     rows: list[list[RenderableType]] = []
     for finding in diagnosis.findings:
         sign, style = LOOKS[finding.status]

@@ -30,7 +30,7 @@ class SavedJson:
 
     @classmethod
     def read_parts(cls, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the fields of a row, with dataclasses in the place of dictionaries."""
+        """Returns the fields of a row, with dataclasses instead of dictionaries."""
         raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class EvaluationResult(SavedJson):
         data_fingerprint: equal for equal problems in equal order.
         num_problems: problems evaluated.
         sampling, seed, num_generations: how the trajectories were drawn.
-        accuracy: share of right answers; with several generations, the mean over them.
+        accuracy: share of correct answers; with several generations, the mean over them.
         tokens: mean tokens of a trajectory.
         finished: share of trajectories that ended with eos.
         seconds: spent on generation alone, without any diagnostics.
@@ -191,7 +191,7 @@ class EvaluationResult(SavedJson):
         pass_at_k: by k ("1", "2", "4", …); None with one generation.
         coherence, validity, grounding, plan_score: means over trajectories with a plan; None without plans.
         reconstruction: None without a step decoder.
-        latent_use: None without latents, or where it was not asked for.
+        latent_use: None without latents, or where it was not requested.
         stop: None without a stop head.
         by_steps: by the number of labelled steps.
         warnings: what a reader of the numbers has to know.
@@ -231,7 +231,7 @@ class EvaluationResult(SavedJson):
 
     @classmethod
     def read_parts(cls, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the fields of a row, with dataclasses in the place of dictionaries."""
+        """Returns the fields of a row, with dataclasses instead of dictionaries."""
         return {name: _read(name, value) for name, value in row.items()}
 
 
@@ -264,7 +264,7 @@ SELECTORS = {
     PLAN_SCORE: "best plan score",
     PLAN_SCORE_VOTE: "best plan score, then vote",
 }
-"""The ways to choose, and what they are called; only the first needs to know what is right."""
+"""The ways to choose, and what they are called; only the first needs to know what is correct."""
 
 
 @dataclass(frozen=True)
@@ -359,7 +359,7 @@ class SelectionResult(SavedJson):
 
     @classmethod
     def read_parts(cls, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the fields of a row, with dataclasses in the place of dictionaries."""
+        """Returns the fields of a row, with dataclasses instead of dictionaries."""
         models = [_model(each) for each in row["models"]]
         return {**row, "sampling": SamplingSettings(**row["sampling"]), "models": models}
 

@@ -31,7 +31,7 @@ class Interval(NamedTuple):
 
 
 class McNemar(NamedTuple):
-    """Of `mcnemar`: how many problems only one of the two got right, and the two-sided p-value."""
+    """Of `mcnemar`: how many problems only one of the two solved, and the two-sided p-value."""
 
     only_a: int
     only_b: int
@@ -80,7 +80,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
 def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> McNemar:
     """Tests exactly whether two models differ on the same problems (McNemar).
 
-    Only the problems that one got right and the other wrong tell them apart; if the models are equally good,
+    Only the problems that one solved and the other did not distinguish them; if the models are equally good,
     each of these n falls to either with probability ½, so p = min(1, 2·Σ_{i ≤ min(only_a, only_b)} C(n,
     i)/2ⁿ). McNemar (1947), Psychometrika 12:153-157, with the exact binomial.
 
@@ -98,8 +98,8 @@ def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> McNemar:
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
-    """Returns the unbiased estimate of the probability that k samples contain a right one: 1 − C(n−c, k)/C(n,
-    k).
+    """Returns the unbiased estimate of the probability that k samples contain a correct one: 1 −
+    C(n−c, k)/C(n, k).
 
     Chen et al. (2021), 'Evaluating large language models trained on code', arXiv:2107.03374, equation 1.
 
@@ -217,9 +217,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     The i-th smallest of m (from 0) is multiplied by m − i, and none gets smaller than one before it. Holm
     (1979), 'A simple sequentially rejective multiple test procedure', Scandinavian Journal of Statistics 6.
     """
-    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     corrected, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = largest
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
     return corrected

@@ -100,11 +100,11 @@ class Plan:
         """Returns all runs of the sweep and of the comparison."""
         jobs: list[Job] = []
         lengths = lengths_of(self.runs, self.seeds[0])
-        for place, seed in enumerate(self.seeds):
+        for index, seed in enumerate(self.seeds):
             for entry in self.entries:
                 length = lengths[entry.name]
                 total = round(length.total) if length.unit == "steps" else None
-                if place == 0 and self.sweep.covers(entry):
+                if index == 0 and self.sweep.covers(entry):
                     jobs += self.sweep.jobs(entry, total)
                 jobs.append(self._job(seed, entry, total))
         return jobs

@@ -42,7 +42,7 @@ class RunOfSeed:
         config: config.yaml.
         results: its greedy evaluations, by benchmark.
         sampled: its sampled evaluations, by benchmark.
-        predictions: whether each problem was solved, by benchmark, then by its place and question.
+        predictions: whether each problem was solved, by benchmark, then by its index and question.
     """
 
     seed: int

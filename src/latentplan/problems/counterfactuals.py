@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import cast
 
-from latentplan.problems.minigsm.generate import Draft, World, open_world, tell_problems
+from latentplan.problems.minigsm.generate import Domain, Draft, open_domain, render_problems
 from latentplan.problems.minigsm.presets import MinigsmConfig, Split
 from latentplan.problems.problem import Chain, Problem
 from latentplan.problems.sources import minigsm_preset
@@ -32,20 +32,20 @@ def generate_pairs(
     A partner has another answer and as many labelled steps; None where none was found. Raises what
     `generate` raises.
     """
-    world = _Remembering(open_world(config))
-    for problem in tell_problems(world, config, split=split, count=count, seed=seed):
-        yield problem, world.partner(problem, config)
+    domain = _Remembering(open_domain(config))
+    for problem in render_problems(domain, config, split=split, count=count, seed=seed):
+        yield problem, domain.partner(problem, config)
 
 
 class _Remembering:
-    """A world that remembers its last draft and how it was told; it is its own draft."""
+    """A domain that remembers its last draft and how it was rendered; it is its own draft."""
 
-    def __init__(self, world: World):
-        self.world = world
+    def __init__(self, domain: Domain):
+        self.domain = domain
 
     def draw(self, rng: random.Random, num_steps: int) -> _Remembering | None:
-        """Returns a draft of the world within."""
-        self.draft: Draft | None = self.world.draw(rng, num_steps)
+        """Returns a draft of the domain within."""
+        self.draft: Draft | None = self.domain.draw(rng, num_steps)
         return None if self.draft is None else self
 
     @property
@@ -53,26 +53,26 @@ class _Remembering:
         """That of the last draft."""
         return self._last.canonical
 
-    def tell(self, rng: random.Random) -> Problem | None:
+    def render(self, rng: random.Random) -> Problem | None:
         """Returns the last draft in words."""
         self.state = rng.getstate()
-        return self._last.tell(rng)
+        return self._last.render(rng)
 
     def others(self, rng: random.Random, config: MinigsmConfig) -> Iterator[Draft]:
         """Returns those of the last draft."""
         return self._last.others(rng, config)
 
-    def tell_other(self, other: Draft, rng: random.Random) -> Problem | None:
+    def render_other(self, other: Draft, rng: random.Random) -> Problem | None:
         """Renders `other` in the words of the last draft."""
-        return self._last.tell_other(other, rng)
+        return self._last.render_other(other, rng)
 
     def partner(self, problem: Problem, config: MinigsmConfig) -> Problem | None:
-        """Returns a partner of the problem that was told last."""
+        """Returns a partner of the problem that was rendered last."""
         changes = random.Random(problem.question)
         for other in islice(self.others(changes, config), _PATIENCE):
             words = random.Random()
             words.setstate(self.state)
-            partner = self.tell_other(other, words)
+            partner = self.render_other(other, words)
             if partner is not None and partner.answer != problem.answer:
                 return partner
         return None

@@ -18,8 +18,8 @@ class DataError(ValueError):
 
     def __init__(self, reason: str, *, file: str | None = None, line: int | None = None):
         self.reason, self.file, self.line = reason, file, line
-        place = ":".join(str(part) for part in (file, line) if part is not None)
-        super().__init__(f"{place}: {reason}" if place else reason)
+        location = ":".join(str(part) for part in (file, line) if part is not None)
+        super().__init__(f"{location}: {reason}" if location else reason)
 
 
 class UnknownFormatError(DataError):

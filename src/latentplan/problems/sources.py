@@ -334,14 +334,14 @@ def place_in_set(
 
 
 def minigsm_preset(argument: str) -> MinigsmConfig | None:
-    """Returns the dials that `minigsm:PRESET` names; None for other arguments, and where a file has that
-    name.
+    """Returns the generator settings that `minigsm:PRESET` names; None for other arguments, and where
+    a file has that name.
 
     Raises:
         DataError: there is no such preset.
     """
-    world, colon, preset = argument.partition(":")
-    if world != "minigsm" or Path(argument).exists():
+    name, colon, preset = argument.partition(":")
+    if name != "minigsm" or Path(argument).exists():
         return None
     if not colon or preset not in PRESETS:
         raise DataError(f"{argument!r} is no minigsm preset; write minigsm:NAME with {', '.join(PRESETS)}")

@@ -116,7 +116,7 @@ def read_all(data: DataArguments) -> ReadProblems:
 
 
 def minigsm_preset(data: DataArguments) -> MinigsmConfig:
-    """Returns the dials of minigsm that a run trains on. Raises ValueError if there is no such preset."""
+    """Returns the settings of minigsm that a run trains on. Raises ValueError if there is no such preset."""
     preset = data.dataset_config or "clock"
     if preset not in PRESETS:
         raise ValueError(f"dataset_config must be a minigsm preset, one of {sorted(PRESETS)}")
@@ -224,16 +224,16 @@ def load_training_problems(
         ValueError: a data set or preset does not exist, or nothing is left.
     """
     read = read_all(data)
-    places = np.arange(len(read.problems))
+    indices = np.arange(len(read.problems))
     if data.exclude_benchmarks:
         asked = [question_keys(_evaluation_problems(name, data)) for name in data.exclude_benchmarks]
-        places = np.flatnonzero(~np.isin(question_keys(read.problems), np.concatenate(asked)))
-    if not len(places):
+        indices = np.flatnonzero(~np.isin(question_keys(read.problems), np.concatenate(asked)))
+    if not len(indices):
         raise ValueError(f"there is no training problem in {', '.join(data.dataset_name)}")
-    problems = _select(read.problems, places)
+    problems = _select(read.problems, indices)
     others = {name: _evaluation_problems(name, data) for name in data.held_out_benchmarks}
-    refuse_overlap(problems, {**others, **(held_out or {})}, lambda index: read.place_of(int(places[index])))
-    return problems, len(read.problems) - len(places)
+    refuse_overlap(problems, {**others, **(held_out or {})}, lambda index: read.place_of(int(indices[index])))
+    return problems, len(read.problems) - len(indices)
 
 
 def common_modulus(problems: Sequence[Problem]) -> int | None:
@@ -257,9 +257,9 @@ def _evaluation_problems(name: str, data: DataArguments) -> list[Problem]:
         return evaluation_set(name, columns=data.dataset_columns)[1]()
 
 
-def _select(problems: Sequence[Problem], places: np.ndarray) -> Sequence[Problem]:
-    if len(places) == len(problems):
+def _select(problems: Sequence[Problem], indices: np.ndarray) -> Sequence[Problem]:
+    if len(indices) == len(problems):
         return problems
     if isinstance(problems, ProblemStore):
-        return SelectedProblems(problems, places)
-    return [problems[place] for place in places.tolist()]
+        return SelectedProblems(problems, indices)
+    return [problems[index] for index in indices.tolist()]

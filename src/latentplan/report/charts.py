@@ -115,7 +115,7 @@ def _loss_order(key: str) -> tuple[int, str]:
 def stages(run: Run) -> list[Band]:
     """Returns the stages of the curriculum, each up to where the next begins; none if there is only one."""
     logged = run.series("stage")
-    starts = [place for place, (_, stage) in enumerate(logged) if not place or stage != logged[place - 1][1]]
+    starts = [index for index, (_, stage) in enumerate(logged) if not index or stage != logged[index - 1][1]]
     ends = [*starts[1:], len(logged) - 1][: len(starts)]
     bands = [
         Band(f"{logged[start][1]:.0f}", logged[start][0], logged[end][0])

@@ -106,7 +106,7 @@ class Run:
 
     Attributes:
         entry: which run.
-        slot: place among the runs of the report, which decides its colour.
+        slot: index among the runs of the report, which decides its colour.
         record: run.json.
         config: the resolved settings, config.yaml.
         metrics: one mapping per optimisation step that was logged, in order.
@@ -316,7 +316,7 @@ def paired(a: Run, b: Run) -> Iterator[tuple[Prediction, Prediction]]:
 
 
 def by_problem(run: Run) -> dict[tuple[Any, Any], Prediction]:
-    """Returns the first prediction for each problem, by its place in the benchmark and its question."""
+    """Returns the first prediction for each problem, by its index in the benchmark and its question."""
     rows: dict[tuple[Any, Any], Prediction] = {}
     for row in run.predictions:
         if isinstance(row.get("question"), str) and "correct" in row:

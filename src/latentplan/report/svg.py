@@ -98,8 +98,8 @@ def moving_average(points: Sequence[Point]) -> list[Point]:
     """Returns each value averaged with its neighbours, an eighth of the series in all, less at the ends."""
     reach = max(1, len(points) // 16)
     return [
-        (points[place][0], _mean_point(points[max(0, place - reach) : place + reach + 1])[1])
-        for place in range(len(points))
+        (points[index][0], _mean_point(points[max(0, index - reach) : index + reach + 1])[1])
+        for index in range(len(points))
     ]
 
 
@@ -215,8 +215,8 @@ def _line(series: Series, across: _Scale, up: _Scale) -> list[Markup]:
 
 
 def _path(points: Sequence[Point], across: _Scale, up: _Scale, kind: str) -> Markup:
-    places = " ".join(f"{_f(across(x))},{_f(up(y))}" for x, y in points)
-    return tag("polyline", points=places, class_=kind)
+    coordinates = " ".join(f"{_f(across(x))},{_f(up(y))}" for x, y in points)
+    return tag("polyline", points=coordinates, class_=kind)
 
 
 def _rule(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:

@@ -97,8 +97,8 @@ def _decoded(
     other_ids = indices[:length].gather(1, 1 - first.unsqueeze(1)).squeeze(1).tolist()
     texts = list(texts_of(tokenizer, ids[: length - has_end].tolist()))
     pieces = tuple(
-        Piece(text, chosen[place], _token_text(tokenizer, other_ids[place]), others[place])
-        for place, text in enumerate(texts)
+        Piece(text, chosen[index], _token_text(tokenizer, other_ids[index]), others[index])
+        for index, text in enumerate(texts)
     )
     probability = 1.0
     for value in chosen:
@@ -116,9 +116,9 @@ def texts_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> Iterator
     whole.
     """
     written = ""
-    for place in range(len(ids)):
-        text = text_of(tokenizer, ids[: place + 1])
-        whole = text if place == len(ids) - 1 else text.rstrip("\ufffd")
+    for index in range(len(ids)):
+        text = text_of(tokenizer, ids[: index + 1])
+        whole = text if index == len(ids) - 1 else text.rstrip("\ufffd")
         yield whole[len(written) :]
         written = whole if len(whole) > len(written) else written
 

@@ -61,8 +61,10 @@ def distinct(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     Rows are compared by a hash of 64 bits first: sorting whole latents would cost more than it saves.
     """
-    places = torch.arange(rows.shape[1], device=rows.device)
-    hashed = counter_rng.mix(rows.contiguous().view(torch.int32).long() ^ counter_rng.fold(places)).sum(dim=1)
+    indices = torch.arange(rows.shape[1], device=rows.device)
+    hashed = counter_rng.mix(rows.contiguous().view(torch.int32).long() ^ counter_rng.fold(indices)).sum(
+        dim=1
+    )
     found, which = hashed.unique(return_inverse=True)
     first = torch.full_like(found, len(rows)).scatter_reduce(
         0, which, torch.arange(len(rows), device=rows.device), "amin"

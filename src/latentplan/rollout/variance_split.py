@@ -108,14 +108,14 @@ def measure_variance(
         stops = 1
     group = draws * stops * answers
     values = torch.empty(len(problems), draws, stops, answers)
-    for places in batches_by_length([each.question for each in problems], max(1, batch_size // group)):
-        chosen = [problems[place] for place in places]
+    for indices in batches_by_length([each.question for each in problems], max(1, batch_size // group)):
+        chosen = [problems[index] for index in indices]
         ids, mask = question_batch(model, [problem.question for problem in chosen])
         trajectories = generate(
             model.reasoner,
             ids,
             mask,
-            first + torch.tensor(places, device=ids.device),
+            first + torch.tensor(indices, device=ids.device),
             seed=seed,
             sampling=sampling,
             draws=draws,
@@ -124,5 +124,5 @@ def measure_variance(
         )
         repeated = [problem for problem in chosen for _ in range(group)]
         found = rewards(repeated, read_solutions(model, trajectories), trajectories)
-        values[places] = torch.tensor(found, dtype=torch.float32).view(-1, draws, stops, answers)
+        values[indices] = torch.tensor(found, dtype=torch.float32).view(-1, draws, stops, answers)
     return split_variance(values)

@@ -61,7 +61,7 @@ class Metrics:
             ["model", "kind"],
             registry=registry,
         )
-        self.ended = Counter(
+        self.finished = Counter(
             "latentplan_trajectories",
             "Trajectories by how they ended.",
             ["model", "finish_reason"],

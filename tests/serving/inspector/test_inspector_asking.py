@@ -7,7 +7,7 @@ from latentplan.rollout.decoded_text import decode_steps, texts_of
 from latentplan.rollout.edits import Edit
 from latentplan.rollout.solve import solve
 from latentplan.rollout.trace import LatentStep, Token, trace
-from latentplan.serving.inspector.inspected_model import Subject
+from latentplan.serving.inspector.inspected_model import InspectedModel
 from latentplan.serving.inspector.views import ask, chains_of, intervene, tally, votes
 
 QUESTION = "the counter shows 2 . it is tripled . what does it show ?"
@@ -15,10 +15,10 @@ METHODS = ["atp_latent", "coconut", "codi", "cot", "no_cot", "colar", "pause"]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_walk_is_the_greedy_trajectory_of_the_engine(make_subject, method):
-    model = make_subject(method).model
+def test_walk_is_the_greedy_trajectory_of_the_engine(make_inspected, method):
+    model = make_inspected(method).model
     ((solution,),) = solve(model, [QUESTION], Sampling.greedy(12))
-    *_, done = ask(make_subject(method), QUESTION, max_new_tokens=12)
+    *_, done = ask(make_inspected(method), QUESTION, max_new_tokens=12)
     assert done["completion"] == solution.completion
     assert (done["num_latents"], done["num_tokens"]) == (solution.num_latents, solution.num_tokens)
     assert done["finished"] == solution.finished
@@ -71,7 +71,7 @@ def test_written_steps_of_a_chain_of_thought_are_shown_with_their_tokens(
     _, long = learnt_problems
     system = make_system("cot")
     overfit(system, [long], bound=0.02, steps=200)
-    *_, done = ask(Subject("cot", as_loaded(system), 11), long.question)
+    *_, done = ask(InspectedModel("cot", as_loaded(system), 11), long.question)
     assert tuple(step["text"] for step in done["written"]) == long.steps
     for step in done["written"]:
         assert "".join(piece["text"] for piece in step["pieces"]).strip() == step["text"]
@@ -79,8 +79,8 @@ def test_written_steps_of_a_chain_of_thought_are_shown_with_their_tokens(
     assert done["num_latents"] == 0
 
 
-def test_latents_without_a_decoder_show_what_the_language_model_would_have_written(make_subject):
-    first = next(ask(make_subject("coconut"), QUESTION))
+def test_latents_without_a_decoder_show_what_the_language_model_would_have_written(make_inspected):
+    first = next(ask(make_inspected("coconut"), QUESTION))
     assert first["decoded"] is None
     (top, _) = first["next_words"]
     assert len(top) == 3
@@ -119,9 +119,9 @@ def test_interventions_beside_the_intact_answer(learnt, learnt_problems):
     assert (other["label"], other["answer"], other["correct"]) == (short.question, short.answer, None)
 
 
-def test_intervention_on_a_model_without_latents_is_refused(make_subject):
+def test_intervention_on_a_model_without_latents_is_refused(make_inspected):
     with pytest.raises(ValueError, match="has no latents"):
-        intervene(make_subject("cot"), QUESTION, [Edit("zero", (1,))])
+        intervene(make_inspected("cot"), QUESTION, [Edit("zero", (1,))])
 
 
 def test_thinking_on_after_a_deletion_is_refused(learnt, learnt_problems):
@@ -142,8 +142,8 @@ def test_votes_add_up_and_are_those_of_the_samples(learnt, learnt_problems):
     assert numbers == sorted(numbers, reverse=True)
 
 
-def test_models_without_a_readable_plan_have_votes_but_no_plans(make_subject):
-    coconut = make_subject("coconut")
+def test_models_without_a_readable_plan_have_votes_but_no_plans(make_inspected):
+    coconut = make_inspected("coconut")
     (solutions,) = solve(coconut.model, [QUESTION], Sampling(max_new_tokens=4), num_generations=4)
     result = tally(coconut, QUESTION, solutions)
     assert result["plans"] is None

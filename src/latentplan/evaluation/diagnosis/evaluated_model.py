@@ -1,4 +1,4 @@
-"""`Subject`: a model, its problems and what it answered, computed once and shared by all findings."""
+"""`EvaluatedModel`: a model, its problems and what it answered, computed once and shared by all findings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from latentplan.rollout.solve import GreedyChains, greedy_chains, question_batch
 
 
 @dataclass
-class Subject:
+class EvaluatedModel:
     """What is examined.
 
     Attributes:
@@ -72,13 +72,13 @@ class Subject:
         return self.greedy
 
     @cached_property
-    def asked(self) -> list[Problem]:
+    def ordered(self) -> list[Problem]:
         """The problems in the order of the greedy trajectories."""
         return [self.problems[index] for index in self.greedy.indices]
 
     @cached_property
-    def right(self) -> list[bool]:
-        """Whether each greedy answer is right, in their order."""
+    def correct(self) -> list[bool]:
+        """Whether each greedy answer is correct, in their order."""
         return self.judge([solution.completion for solution in self.greedy.solutions])
 
     @cached_property
@@ -88,8 +88,8 @@ class Subject:
         return slots.tolist()
 
     def judge(self, completions: Sequence[str]) -> list[bool]:
-        """Returns whether completions, in the order of the greedy trajectories, are right."""
-        return are_correct(completions, self.asked)
+        """Returns whether completions, in the order of the greedy trajectories, are correct."""
+        return are_correct(completions, self.ordered)
 
     def completions(self, intervention: Intervention, chains: GreedyChains | None = None) -> list[str]:
         """Writes the completions after an intervention on the model's chains (or on others of the same
@@ -116,9 +116,9 @@ class Subject:
         """Means and log-variances of the greedy chains, `[questions, slots, hidden]`, on the CPU."""
         means: list[torch.Tensor] = []
         log_variances: list[torch.Tensor] = []
-        for start in range(0, len(self.asked), self.batch_size):
+        for start in range(0, len(self.ordered), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            ids, mask = question_batch(self.model, [problem.question for problem in self.asked[rows]])
+            ids, mask = question_batch(self.model, [problem.question for problem in self.ordered[rows]])
             slot_mask = self.chains.slot_mask[rows].to(ids.device)
             reasoner = self.model.reasoner
             chain = unroll(reasoner, reasoner.start(ids, mask), slot_mask)

@@ -75,7 +75,7 @@ class Finding:
         status: `sound`; `failed`; `unclear`, where the interval holds the threshold; `noted`, where there is
             no judgement; `not applicable`.
         verdict: in a sentence.
-        threshold: what was asked for, and why.
+        threshold: what was required, and why.
         figures: behind the verdict.
     """
 
@@ -147,7 +147,7 @@ class Diagnosis(SavedJson):
 
     @classmethod
     def read_parts(cls, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the fields of a row, with dataclasses in the place of dictionaries."""
+        """Returns the fields of a row, with dataclasses instead of dictionaries."""
         findings = [_finding(each) for each in row["findings"]]
         return {**row, "accuracy": Estimate(**row["accuracy"]), "findings": findings}
 
@@ -267,7 +267,7 @@ RECONSTRUCTION = RELIABLE_RECONSTRUCTION
 """Steps read back exactly. Below it, what is decoded says more about the decoder than about the latents."""
 
 USED_SHARE = 0.1
-"""Of the accuracy: latents whose exchange costs less than a tenth of the right answers are ornament."""
+"""Of the accuracy: latents whose exchange costs less than a tenth of the right answers are unused."""
 
 FOLLOWED_EDITS = 0.5
 """Of the edits: if the answer follows the latents in less than half of them, something else decides it."""
@@ -297,7 +297,7 @@ CALIBRATION_ERROR = 0.1
 """Of the stop probability: it is wrong by ten points on average."""
 
 VALID_PLANS = 0.9
-"""Of the right answers: with fewer, the decoded plan does not explain the answer beside it."""
+"""Of the correct answers: with fewer, the decoded plan does not explain the answer."""
 
 LATENT_SIGNAL = 0.02
 """Of the variance of rewards: with less, the score of the latents is noise; RL warns at the same share."""

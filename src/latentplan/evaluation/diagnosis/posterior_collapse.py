@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from latentplan.evaluation.diagnosis import findings as thresholds
-from latentplan.evaluation.diagnosis.evaluated_model import Subject
+from latentplan.evaluation.diagnosis.evaluated_model import EvaluatedModel
 from latentplan.evaluation.diagnosis.findings import FAILED, SOUND, Figure, Finding, not_applicable
 from latentplan.modeling.latent_heads import standard_normal_kl
 from latentplan.modeling.thinking import LatentChain
@@ -18,11 +18,13 @@ _FEWEST = 30
 _SAME = 1e-6
 
 
-def posterior_collapse(subject: Subject) -> Finding:
+def posterior_collapse(evaluated: EvaluatedModel) -> Finding:
     """Measures what varies with the question, slot by slot, over the questions whose chain uses it."""
-    if not subject.has_latents:
-        return not_applicable(NAME, f"{subject.model.reasoner.config.method} has no latents")
-    chain = _in_units(subject.distributions, getattr(subject.model.reasoner.latent_head, "output_scale", 1.0))
+    if not evaluated.has_latents:
+        return not_applicable(NAME, f"{evaluated.model.reasoner.config.method} has no latents")
+    chain = _in_units(
+        evaluated.distributions, getattr(evaluated.model.reasoner.latent_head, "output_scale", 1.0)
+    )
     used = [slot for slot in range(chain.mask.shape[1]) if int(chain.mask[:, slot].sum()) >= _FEWEST]
     if not used:
         return not_applicable(NAME, f"no slot is used by {_FEWEST} questions, too few to compare")

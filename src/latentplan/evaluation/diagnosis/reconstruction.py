@@ -6,7 +6,7 @@ import numpy as np
 
 from latentplan.evaluation.diagnosis import findings as figures
 from latentplan.evaluation.diagnosis import findings as thresholds
-from latentplan.evaluation.diagnosis.evaluated_model import Subject
+from latentplan.evaluation.diagnosis.evaluated_model import EvaluatedModel
 from latentplan.evaluation.diagnosis.findings import FAILED, SOUND, Figure, Finding, at_least, not_applicable
 from latentplan.evaluation.latent_metrics import result_of
 from latentplan.rollout.decoding_accuracy import (
@@ -20,16 +20,18 @@ from latentplan.rollout.decoding_accuracy import (
 NAME = "reconstruction"
 
 
-def reconstruction(subject: Subject) -> Finding:
+def reconstruction(evaluated: EvaluatedModel) -> Finding:
     """Measures the steps that are read back, teacher-encoded and free-running."""
-    if subject.model.step_decoder is None:
-        return not_applicable(NAME, f"{subject.model.reasoner.config.method} has no step decoder")
-    rows = [row for row, problem in enumerate(subject.asked) if problem.steps]
+    if evaluated.model.step_decoder is None:
+        return not_applicable(NAME, f"{evaluated.model.reasoner.config.method} has no step decoder")
+    rows = [row for row, problem in enumerate(evaluated.ordered) if problem.steps]
     if not rows:
         return not_applicable(NAME, "no problem has a labelled chain to compare with")
-    labelled = [subject.asked[row] for row in rows]
-    teacher = teacher_encoded(subject.model, labelled, batch_size=subject.batch_size)
-    free = free_running(subject.model, labelled, [subject.greedy.solutions[row].plan or [] for row in rows])
+    labelled = [evaluated.ordered[row] for row in rows]
+    teacher = teacher_encoded(evaluated.model, labelled, batch_size=evaluated.batch_size)
+    free = free_running(
+        evaluated.model, labelled, [evaluated.greedy.solutions[row].plan or [] for row in rows]
+    )
     exact = _share("teacher-encoded: exact", teacher, text_of)
     status = at_least(exact, thresholds.RECONSTRUCTION)
     return Finding(

@@ -77,31 +77,31 @@ class LatentplanLM(LM):
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Returns the completion of each request, in their order, cut before the first text of its `until`.
 
-        The noise of a sampled answer follows from the seed and the request's place in its task.
+        The noise of a sampled answer follows from the seed and the request's index in its task.
 
         Raises:
             ValueError: a request asks for a setting that latentplan does not have, such as `top_p`.
         """
         together: dict[tuple[Any, Sampling], list[int]] = defaultdict(list)
-        for place, request in enumerate(requests):
+        for index, request in enumerate(requests):
             sampling = self._sampling(request.args[1])
-            together[request.task_name, sampling].append(place)
+            together[request.task_name, sampling].append(index)
         texts = [""] * len(requests)
         with (
             tqdm(total=len(requests), disable=disable_tqdm, desc="latentplan") as bar,
             evaluation_mode(self.model),
         ):
-            for (_, sampling), places in together.items():
+            for (_, sampling), indices in together.items():
                 solved = solve(
                     self.model,
-                    [requests[place].args[0] for place in places],
+                    [requests[index].args[0] for index in indices],
                     sampling,
                     seed=self.seed,
                     batch_size=self.batch_size,
                     on_progress=bar.update,
                 )
-                for place, (solution,) in zip(places, solved, strict=True):
-                    texts[place] = cut(solution.completion, requests[place].args[1].get("until"))
+                for index, (solution,) in zip(indices, solved, strict=True):
+                    texts[index] = cut(solution.completion, requests[index].args[1].get("until"))
         for request, text in zip(requests, texts, strict=True):
             self.cache_hook.add_partial("generate_until", request.args, text)
         return texts
@@ -194,11 +194,11 @@ def question(row: Mapping[str, str]) -> str:
 
 
 def answer(row: Mapping[str, str]) -> str:
-    """Returns the right answer."""
+    """Returns the correct answer."""
     return row["answer"]
 
 
 def accuracy(row: Mapping[str, str], completions: Sequence[str]) -> dict[str, float]:
-    """Returns whether the marked answer is right, as `latentplan evaluate` decides it."""
+    """Returns whether the marked answer is correct, as `latentplan evaluate` decides it."""
     kind = kind_of(row["answer"], row["answer_kind"])
     return {"accuracy": float(kind.is_correct(completions[0], row["answer"]))}

@@ -34,7 +34,7 @@ CONSTANTS: dict[int, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Dials:
+class NumberSettings:
     """What a number may be: the scale of its range, the largest one, and whether amounts have decimals."""
 
     scale: int = 1
@@ -47,7 +47,7 @@ class Number(Protocol):
 
     may_be_decimal: bool
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> Value | None:
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> Value | None:
         """Returns a number that suits the story so far, or None where there is none."""
 
     def text(self, value: Value) -> str:
@@ -69,15 +69,15 @@ class _Whole:
 
 @dataclass(frozen=True, slots=True)
 class WholeNumber(_Whole):
-    """A whole number of a range; with `scales`, the dial for the size of numbers widens it."""
+    """A whole number of a range; with `scales`, the setting for the size of numbers widens it."""
 
     low: int
     high: int
     scales: bool = True
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> int | None:
         """Draws uniformly from the range."""
-        high = min(self.high * dials.scale if self.scales else self.high, dials.largest)
+        high = min(self.high * settings.scale if self.scales else self.high, settings.largest)
         return _between(rng, self.low, high) if high >= self.low else None
 
 
@@ -89,9 +89,9 @@ class Multiple(_Whole):
     low: int
     high: int
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> int | None:
         """Draws uniformly from the multiples."""
-        high = min(self.high * dials.scale, dials.largest // self.of)
+        high = min(self.high * settings.scale, settings.largest // self.of)
         return self.of * _between(rng, self.low, high) if high >= self.low else None
 
 
@@ -102,7 +102,7 @@ class Below(_Whole):
     quantity: str
     share: int
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> int | None:
         """Draws uniformly from what is there."""
         high = int(values[self.quantity] * self.share) // 100
         return _between(rng, 2, high) if high >= 2 else None
@@ -116,10 +116,10 @@ class Above(_Whole):
     low: int
     high: int
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> int | None:
         """Draws uniformly from the margin."""
-        value = int(values[self.quantity]) + _between(rng, self.low, self.high * dials.scale)
-        return value if value <= dials.largest else None
+        value = int(values[self.quantity]) + _between(rng, self.low, self.high * settings.scale)
+        return value if value <= settings.largest else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class Divisor(_Whole):
     low: int
     high: int
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> int | None:
         """Draws uniformly from the divisors."""
         whole = values[self.quantity]
         if not isinstance(whole, int):
@@ -147,13 +147,13 @@ class Money:
     high: int
     may_be_decimal = True
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> Value | None:
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> Value | None:
         """Draws uniformly from whole dollars, or from steps of ten and twenty-five cents."""
-        high = min(self.high * dials.scale, dials.largest)
+        high = min(self.high * settings.scale, settings.largest)
         if high < self.low:
             return None
         dollars = _between(rng, self.low, high)
-        if not dials.decimals or rng.random() < 0.3:
+        if not settings.decimals or rng.random() < 0.3:
             return dollars
         return exact(dollars + Fraction(rng.choice((10, 20, 25, 40, 50, 50, 60, 75, 80, 90)), 100))
 
@@ -170,13 +170,13 @@ class Measure:
     high: int
     may_be_decimal = True
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> Value | None:
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> Value | None:
         """Draws uniformly from whole numbers, or from halves."""
-        high = min(self.high * dials.scale, dials.largest)
+        high = min(self.high * settings.scale, settings.largest)
         if high < self.low:
             return None
         whole = _between(rng, self.low, high)
-        return whole + Fraction(1, 2) if dials.decimals and rng.random() < 0.5 else whole
+        return whole + Fraction(1, 2) if settings.decimals and rng.random() < 0.5 else whole
 
     def text(self, value: Value) -> str:
         """Writes at most one decimal."""
@@ -189,11 +189,11 @@ class Note(_Whole):
 
     quantity: str
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> int | None:
         """Returns the smallest that leaves some change."""
         owed = values[self.quantity]
         paid = next((n for n in (10, 20, 50, 100) if n > owed), (int(owed) // 100 + 1) * 100)
-        return paid if paid <= dials.largest else None
+        return paid if paid <= settings.largest else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ class Rate(_Whole):
     quantity: str
     choices: tuple[int, ...]
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> int | None:
         """Draws uniformly from the percentages that fit."""
         whole = values[self.quantity]
         found = [share for share in self.choices if not whole * share % 100]
@@ -226,7 +226,7 @@ class Times:
         if not {self.low, self.high} <= set(_TIMES):
             raise ValueError(f"there are words for {min(_TIMES)} to {max(_TIMES)} times only")
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> int:
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> int:
         """Draws uniformly from the range."""
         return _between(rng, self.low, self.high)
 
@@ -242,7 +242,7 @@ class PartOf:
     quantity: str
     may_be_decimal = False
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> int | None:
         """Draws uniformly from the parts that fit."""
         whole = values[self.quantity]
         found = [n for n in _PARTS if not whole % n and whole > n]

@@ -83,7 +83,7 @@ class PlanTable:
         self.definitions = self._definitions()
 
     def chains(self, values: Mapping[str, Value], limit: int) -> list[Chain]:
-        """Returns the chains for these numbers, the told one first, without those that are not valid for
+        """Returns the chains for these numbers, that of the story first, without those that are not valid for
         them.
 
         `limit` is the largest result allowed. Fewer than `MAX_PLANS` chains are all that there are: where
@@ -197,7 +197,7 @@ class _Search:
         self.start: _State = tuple((index, self._terms(node)) for index, node in enumerate(self.nodes))
 
     def every(self) -> Iterator[tuple[int, ...]]:
-        """Returns all plans, the told one first."""
+        """Returns all plans, that of the story first."""
         return self._every(self.start)
 
     def spread(self, budget: int) -> list[tuple[int, ...]]:

@@ -111,7 +111,7 @@ class Part:
         text: the sentences, or several phrasings of them.
         numbers: the numbers that they bring in, drawn in this order.
         total: what the running total becomes; several expressions are equivalent decompositions, the one that
-            is told first, the most expanded one last.
+            is rendered first, the most expanded one last.
         let: other quantities that later parts may use, in expressions of what is there so far.
         question: the question, or several phrasings, if the story ends here; it cannot if there is none.
         name: what `needs` and `unless` of later parts call this one.
@@ -155,9 +155,9 @@ class Shape:
     Attributes:
         template: the story template.
         parts: the parts taken, in order.
-        graphs: the decompositions of the answer, the one told first.
+        graphs: the decompositions of the answer, the one rendered first.
         lengths: the numbers of steps that its chains can have.
-        operators: the operators of the graph that is told.
+        operators: the operators of the graph that is rendered.
     """
 
     template: StoryTemplate

@@ -87,14 +87,14 @@ def read_theme(text: str, name: str) -> dict[str, StoryTemplate]:
 
 
 @contextmanager
-def _within(place: str) -> Iterator[None]:
-    """Adds a place to what is raised inside."""
+def _within(location: str) -> Iterator[None]:
+    """Adds a location to what is raised inside."""
     try:
         yield
     except StoryTemplateError as error:
-        raise StoryTemplateError((place, *error.where), error.problem) from None
+        raise StoryTemplateError((location, *error.where), error.problem) from None
     except ValueError as error:
-        raise StoryTemplateError((place,), str(error)) from None
+        raise StoryTemplateError((location,), str(error)) from None
 
 
 class _Loader(getattr(yaml, "CBaseLoader", yaml.BaseLoader)):  # type: ignore[misc]

@@ -56,8 +56,8 @@ def _panel(panel: Any, model: ModelCurves, reference: ModelCurves | None) -> Non
             marker="x",
             label=f"{reference.name}, majority vote",
         )
-    for place, (selector, points) in enumerate(model.curves.items()):
-        _curve(panel, points, SELECTORS[selector], LOOKS[selector], _APART ** (place - 2.5) if place else 1.0)
+    for index, (selector, points) in enumerate(model.curves.items()):
+        _curve(panel, points, SELECTORS[selector], LOOKS[selector], _APART ** (index - 2.5) if index else 1.0)
     panel.plot(
         model.greedy.tokens,
         100 * model.greedy.accuracy.estimate,
@@ -133,10 +133,10 @@ def draw_comparison(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Pat
 
 
 def _comparison_panel(panel: Any, rows: Sequence[Mapping[str, Any]], benchmark: str) -> None:
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         if not (is_number(row["accuracy"]) and is_number(row["tokens"])):
             continue
-        look = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
+        look = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
         panel.errorbar(
             row["tokens"],
             100 * row["accuracy"],

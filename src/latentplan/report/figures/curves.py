@@ -61,11 +61,11 @@ def stop_curves(stops: Sequence[StopRow]) -> dict[int, list[StopPoint]]:
 def _stop_panel(panel: Any, stops: Sequence[StopRow]) -> None:
     curves = {needed: curve for needed, curve in stop_curves(stops).items() if curve}
     last = max((stop.step for stop in stops), default=1)
-    for place, (needed, curve) in enumerate(curves.items()):
+    for index, (needed, curve) in enumerate(curves.items()):
         steps, means, low, high, _ = map(np.array, zip(*curve, strict=True))
         # Lines side by side, so that none hides another.
-        at = steps + 0.06 * (place - (len(curves) - 1) / 2)
-        style = look(place)
+        at = steps + 0.06 * (index - (len(curves) - 1) / 2)
+        style = look(index)
         panel.errorbar(
             at, means, yerr=[means - np.minimum(low, means), np.maximum(high, means) - means], capsize=2.5,
             elinewidth=0.9, markersize=6, label=str(needed) if needed else "not known", **style,
@@ -85,15 +85,15 @@ def draw_sigma(tables: Mapping[str, LatentTable]) -> Any:
     """
     figure = new_figure(8.2, 3.7)
     noise, spread = figure.subplots(1, 2)
-    for place, (title, table) in enumerate(tables.items()):
+    for index, (title, table) in enumerate(tables.items()):
         rows = sigma_curve(table)
         if not rows:
             continue
         steps, median, low, high, between, _ = map(np.array, zip(*rows, strict=True))
-        style = look(place)
+        style = look(index)
         bars = [median - low, high - median]
         noise.errorbar(
-            steps + 0.06 * place, median, yerr=bars, capsize=2.5, elinewidth=0.9, label=title, **style
+            steps + 0.06 * index, median, yerr=bars, capsize=2.5, elinewidth=0.9, label=title, **style
         )
         spread.plot(steps, between / median, label=title, **style)
     noise.set(title="σ, mean over dimensions", xlabel="latent step", ylabel="σ")
@@ -135,8 +135,8 @@ def draw_rewards(runs: Sequence[Run]) -> Any:
     """Returns a row for each run: its components, their weighted sum, and how that differs within a group."""
     figure = new_figure(12.6, 3.3 * len(runs))
     for (parts, total, spread), run in zip(figure.subplots(len(runs), 3, squeeze=False), runs, strict=True):
-        for place, key in enumerate(reward_parts(run)):
-            _curve(parts, run, key, place, _part_title(key))
+        for index, key in enumerate(reward_parts(run)):
+            _curve(parts, run, key, index, _part_title(key))
         parts.legend(fontsize=8, handlelength=3)
         parts.set(title=f"{run.title}: components", ylabel="mean over trajectories")
         _curve(total, run, "reward", 0, "reward")
@@ -149,11 +149,11 @@ def draw_rewards(runs: Sequence[Run]) -> Any:
     return figure
 
 
-def _curve(panel: Any, run: Run, key: str, place: int, label: str) -> None:
+def _curve(panel: Any, run: Run, key: str, index: int, label: str) -> None:
     points = thinned(run.series(key))
     if not points:
         return
-    style = look(place)
+    style = look(index)
     panel.plot(*zip(*points, strict=True), color=style["color"], alpha=0.25, linewidth=1)
     smooth = moving_average(points)
     panel.plot(

@@ -41,20 +41,20 @@ from latentplan.report.run_reader import Run
 def write_latents(
     file: Path, models: Mapping[str, LatentTable], points: Mapping[str, Sequence[np.ndarray]]
 ) -> Path:
-    """Returns a line for each latent step: its labels, σ, and its place in each projection."""
+    """Writes a line for each latent step: its labels, σ, and its position in each projection."""
     axes = [f"{name}_{axis}" for name in points for axis in "xy"]
     head = ["model", "problem", "step", "text", *(name for name in LABELS if name != "step"), "sigma", *axes]
     lines = []
-    for place, (title, table) in enumerate(models.items()):
+    for model, (title, table) in enumerate(models.items()):
         for index, row in enumerate(table.rows):
             labels = [label(row) for name, label in LABELS.items() if name != "step"]
-            at = [f"{value:.4g}" for parts in points.values() for value in parts[place][index]]
+            at = [f"{value:.4g}" for parts in points.values() for value in parts[model][index]]
             lines.append([title, row.problem, row.step, row.text, *labels, row.sigma, *at])
     return _csv(file, head, lines)
 
 
 def write_clustering(file: Path, measured: Mapping[str, Mapping[str, Clustering | None]]) -> Path:
-    """Returns a line for each model and label."""
+    """Writes a line for each model and label."""
     names = [item.name for item in fields(Clustering)]
     lines = [
         [title, label, *(getattr(found, name) for name in names)]
@@ -66,7 +66,7 @@ def write_clustering(file: Path, measured: Mapping[str, Mapping[str, Clustering 
 
 
 def write_stops(file: Path, models: Mapping[str, LatentTable]) -> Path:
-    """Returns a line for each point of the curves."""
+    """Writes a line for each point of the curves."""
     lines = [
         [title, needed, *point]
         for title, table in models.items()
@@ -78,7 +78,7 @@ def write_stops(file: Path, models: Mapping[str, LatentTable]) -> Path:
 
 
 def write_sigma(file: Path, models: Mapping[str, LatentTable]) -> Path:
-    """Returns a line for each model and step."""
+    """Writes a line for each model and step."""
     lines = [[title, *point] for title, table in models.items() for point in sigma_curve(table)]
     return _csv(
         file, ["model", "step", "sigma", "quantile_10", "quantile_90", "spread_of_mean", "chains"], lines
@@ -86,7 +86,7 @@ def write_sigma(file: Path, models: Mapping[str, LatentTable]) -> Path:
 
 
 def write_rewards(file: Path, runs: Sequence[Run]) -> Path:
-    """Returns a line for each run, metric and logged step."""
+    """Writes a line for each run, metric and logged step."""
     lines = [
         [run.title, metric, step, value]
         for run in runs
@@ -97,7 +97,7 @@ def write_rewards(file: Path, runs: Sequence[Run]) -> Path:
 
 
 def write_plans(file: Path, models: Mapping[str, LatentTable]) -> Path:
-    """Returns every problem with its answer and plan, by model."""
+    """Writes every problem with its answer and plan, by model."""
     rows = {title: [asdict(solved) for solved in table.problems] for title, table in models.items()}
     return write_atomically(file, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
 
@@ -279,7 +279,7 @@ def _method(name: str, first_only: bool, models: Sequence[Projected]) -> str:
 def fewer_rows(table: LatentTable, seed: int) -> LatentTable:
     """Keeps at most 1,000 latent steps, of problems drawn by the seed: the same problems for every model."""
     order = np.random.default_rng(seed).permutation(len(table.problems)).tolist()
-    rank = {problem: place for place, problem in enumerate(order)}
+    rank = {problem: index for index, problem in enumerate(order)}
     kept = sorted(
         range(len(table.rows)), key=lambda row: (rank[table.rows[row].problem], table.rows[row].step)
     )

@@ -36,7 +36,7 @@ def operator_of(text: str | None) -> str | None:
     equations = equations_of(text) if text else ()
     written = "".join(equation.expression for equation in equations).translate(_SPELLINGS)
     # A sign at the start is no operator.
-    found = {symbol for place, symbol in enumerate(written) if place and symbol in _SHOWN}
+    found = {symbol for index, symbol in enumerate(written) if index and symbol in _SHOWN}
     if len(found) > 1:
         return "several"
     return _SHOWN[found.pop()] if found else None
@@ -110,10 +110,10 @@ def _panel(panel: Any, model: Projected, label: str) -> None:
     )
     looks = _looks(label, classes)
     points = model.points[: len(rows)]
-    rest = [place for place, name in enumerate(names) if name not in looks]
+    rest = [index for index, name in enumerate(names) if name not in looks]
     panel.scatter(points[rest, 0], points[rest, 1], s=4, color="#c9ccc9", linewidths=0, clip_on=False)
     for name, style in looks.items():
-        at = [place for place, found in enumerate(names) if found == name]
+        at = [index for index, found in enumerate(names) if found == name]
         panel.scatter(points[at, 0], points[at, 1], label=_WORDS.get(name, name), clip_on=False, **style)
     panel.set(xticks=[], yticks=[])
     panel.spines[:].set(visible=True, color=RULE)
@@ -148,13 +148,13 @@ def _looks(label: str, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
     if label == "step":
         return {
             name: {
-                "marker": MARKERS[place % len(MARKERS)],
+                "marker": MARKERS[index % len(MARKERS)],
                 "s": 16,
-                "color": _STEP_COLOURS[min(place, 4)],
+                "color": _STEP_COLOURS[min(index, 4)],
                 "linewidths": 0.3,
                 "edgecolors": "#16234f",
             }
-            for place, name in enumerate(sorted(classes, key=int))
+            for index, name in enumerate(sorted(classes, key=int))
         }
     if label == "operator":
         shown = [name for name in _OPERATORS if name in classes]
@@ -167,10 +167,10 @@ def _looks(label: str, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
         name: {
             "marker": f"${name}$",
             "s": 26 + 22 * (len(name) - 1),
-            "color": COLOURS[place % len(COLOURS)],
+            "color": COLOURS[index % len(COLOURS)],
             "linewidths": 0.0,
         }
-        for place, name in enumerate(sorted(classes, key=float))
+        for index, name in enumerate(sorted(classes, key=float))
     }
 
 

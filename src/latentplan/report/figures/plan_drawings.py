@@ -27,15 +27,15 @@ def chosen_questions(tables: Sequence[LatentTable]) -> list[int]:
     Of each kind those with the longest plans.
     """
 
-    def telling(place: int) -> tuple[int, int, int]:
-        solved = [table.problems[place] for table in tables]
+    def telling(index: int) -> tuple[int, int, int]:
+        solved = [table.problems[index] for table in tables]
         answers, plans = {each.correct for each in solved}, {tuple(each.plan or ()) for each in solved}
         return len(answers), len(plans), min(min(len(each.plan or ()), _MAX_STEPS) for each in solved)
 
-    places = sorted(range(len(tables[0].problems)), key=lambda place: (telling(place), -place), reverse=True)
-    plain = [place for place in places if all(_is_sound(table.problems[place]) for table in tables)]
-    plain.sort(key=lambda place: -telling(place)[2])
-    special = [place for place in places if place not in set(plain)]
+    indices = sorted(range(len(tables[0].problems)), key=lambda index: (telling(index), -index), reverse=True)
+    plain = [index for index in indices if all(_is_sound(table.problems[index]) for table in tables)]
+    plain.sort(key=lambda index: -telling(index)[2])
+    special = [index for index in indices if index not in set(plain)]
     chosen = special[: QUESTIONS // 2] + plain
     return [*chosen, *special[QUESTIONS // 2 :]][:QUESTIONS]
 
@@ -87,8 +87,8 @@ def draw_plans(tables: Mapping[str, LatentTable]) -> Any:
     The models stand beside each other, or below each other where their plans are long.
     """
     shown = dict([(title, table) for title, table in tables.items() if table.decoded][:_MODELS])
-    places = chosen_questions(list(shown.values()))
-    grid = [[_Drawing.of(table.problems[place]) for table in shown.values()] for place in places]
+    indices = chosen_questions(list(shown.values()))
+    grid = [[_Drawing.of(table.problems[index]) for table in shown.values()] for index in indices]
     width = max(drawing.size[0] for row in grid for drawing in row)
     beside = width * len(shown) <= _MAX_WIDTH
     rows = grid if beside else [[drawing] for row in grid for drawing in row]
@@ -97,8 +97,8 @@ def draw_plans(tables: Mapping[str, LatentTable]) -> Any:
     if beside:
         for column, title in enumerate(shown):
             sheet.write(column * width, _TITLE, title, fontsize=11, fontweight="bold")
-    for place, (row, height) in enumerate(zip(rows, heights, strict=True)):
-        before = "" if beside else f"{list(shown)[place % len(shown)]}: "
+    for index, (row, height) in enumerate(zip(rows, heights, strict=True)):
+        before = "" if beside else f"{list(shown)[index % len(shown)]}: "
         lines = textwrap.wrap(
             before + _question(row[0].solved), int(13 * sheet.width), max_lines=2, placeholder=" …"
         )
@@ -140,15 +140,15 @@ def _question(solved: SolvedProblem) -> str:
 
 def _draw_one(panel: Any, drawing: _Drawing) -> None:
     graph = drawing.graph
-    places = [drawing.place(node) for node in graph.nodes]
+    positions = [drawing.place(node) for node in graph.nodes]
     end = (drawing.spacing * drawing.columns, 0.0)
-    for node, (x, y) in zip(graph.nodes, places, strict=True):
+    for node, (x, y) in zip(graph.nodes, positions, strict=True):
         for source in node.sources:
-            _arrow(panel, places[source], (x, y), drawing.spacing, 9 + 2.9 * _longest_line(node))
+            _arrow(panel, positions[source], (x, y), drawing.spacing, 9 + 2.9 * _longest_line(node))
         _givens(panel, node, x, y)
     if graph.answering is not None:
-        _arrow(panel, places[graph.answering], end, drawing.spacing)
-    for node, (x, y) in zip(graph.nodes, places, strict=True):
+        _arrow(panel, positions[graph.answering], end, drawing.spacing)
+    for node, (x, y) in zip(graph.nodes, positions, strict=True):
         _step(panel, node, x, y)
     if not graph.nodes:
         panel.text(0, 0, "no steps", ha="center", va="center", color=BAD)
@@ -174,8 +174,8 @@ def _arrow(
 
 def _givens(panel: Any, node: StepNode, x: float, y: float) -> None:
     gap = 0.36 + 0.08 * max((len(given.text) - 2 for given in node.given), default=0)
-    for place, given in enumerate(node.given):
-        at = (x + gap * (place - (len(node.given) - 1) / 2), y - 0.58)
+    for index, given in enumerate(node.given):
+        at = (x + gap * (index - (len(node.given) - 1) / 2), y - 0.58)
         panel.annotate(
             "", xy=(x, y - 0.1), xytext=at,
             arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.9, "shrinkA": 6, "shrinkB": 2},

@@ -59,12 +59,12 @@ def new_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def look(place: int) -> dict[str, Any]:
+def look(index: int) -> dict[str, Any]:
     """Returns colour, marker and line style of the line at an index."""
     return {
-        "color": (COLOURS[4], COLOURS[5], COLOURS[2], COLOURS[1], COLOURS[6], COLOURS[0])[place % 6],
-        "marker": MARKERS[place % len(MARKERS)],
-        "linestyle": LINES[place % len(LINES)],
+        "color": (COLOURS[4], COLOURS[5], COLOURS[2], COLOURS[1], COLOURS[6], COLOURS[0])[index % 6],
+        "marker": MARKERS[index % len(MARKERS)],
+        "linestyle": LINES[index % len(LINES)],
     }
 
 

@@ -36,7 +36,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Subject:
+class InspectedModel:
     """A model under the inspector.
 
     Attributes:
@@ -80,7 +80,7 @@ class Subject:
         }
 
 
-def subject_of(name: str, model: LoadedModel, folder: Path) -> Subject:
+def inspected_model(name: str, model: LoadedModel, folder: Path) -> InspectedModel:
     """Returns a model and what is written beside it; what cannot be read is left out.
 
     Args:
@@ -90,13 +90,13 @@ def subject_of(name: str, model: LoadedModel, folder: Path) -> Subject:
     """
     run = run_of(folder, holding=RECORD)
     if run is None:
-        return Subject(name, model)
+        return InspectedModel(name, model)
     record, config = read_record(run), read_settings(run)
     data = record.get("data")
     modulus = data.get("modulus") if isinstance(data, dict) else None
     stage = {"grpo": "RL", "sft": "SFT"}.get(str(record.get("kind")), "")
     examples = tuple(islice(_of_evaluations(run), NUM_EXAMPLES)) or _of_minigsm(config)
-    return Subject(name, model, modulus if isinstance(modulus, int) else None, examples, stage)
+    return InspectedModel(name, model, modulus if isinstance(modulus, int) else None, examples, stage)
 
 
 def _of_evaluations(run: Path) -> Iterator[Example]:

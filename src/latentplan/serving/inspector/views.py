@@ -22,19 +22,19 @@ from latentplan.rollout.edits import Edit, answers_after, edited_chain, in_words
 from latentplan.rollout.plan_decoding import decode_plans, written_plan
 from latentplan.rollout.solve import Solution, greedy_chains
 from latentplan.rollout.trace import LatentStep, Token, trace
-from latentplan.serving.inspector.inspected_model import Subject
+from latentplan.serving.inspector.inspected_model import InspectedModel
 from latentplan.serving.inspector.reading import PlanReading, read_plan
 
 Event = dict[str, Any]
 
 
 def ask(
-    subject: Subject, question: str, *, max_new_tokens: int = 128, reference: str | None = None
+    inspected: InspectedModel, question: str, *, max_new_tokens: int = 128, reference: str | None = None
 ) -> Iterator[Event]:
     """Yields the most probable trajectory, event by event.
 
     Args:
-        subject: the model.
+        inspected: the model.
         question: in words.
         max_new_tokens: of text, at most.
         reference: the right answer, where it is known.
@@ -42,25 +42,25 @@ def ask(
     plan: list[str] = []
     tokens: list[Token] = []
     num_latents = num_steps = 0
-    for seen in trace(subject.model, question, max_new_tokens=max_new_tokens):
+    for seen in trace(inspected.model, question, max_new_tokens=max_new_tokens):
         if isinstance(seen, Token):
             tokens.append(seen)
             if not seen.last:
-                yield _token_event(subject, tokens)
+                yield _token_event(inspected, tokens)
         elif seen.stopped:
             yield {"event": "stop", "probability": seen.stop}
         else:
             num_steps, num_latents = num_steps + 1, num_latents + len(seen.latents)
-            event = _step_event(subject, num_steps, seen)
+            event = _step_event(inspected, num_steps, seen)
             plan += [event["decoded"]["text"]] if event["decoded"] else []
             yield event
     words = [token for token in tokens if not token.last]
-    completion = text_of(subject.model.tokenizer, [token.id for token in words])
+    completion = text_of(inspected.model.tokenizer, [token.id for token in words])
     yield {
         "event": "done",
-        **judged(subject, question, completion.strip(), _plan_of(subject, plan, completion), reference),
-        "written": _written(subject, words),
-        "answer_probability": _product([token.probability for token in _of_answer(subject, tokens)]),
+        **judged(inspected, question, completion.strip(), _plan_of(inspected, plan, completion), reference),
+        "written": _written(inspected, words),
+        "answer_probability": _product([token.probability for token in _of_answer(inspected, tokens)]),
         "num_latents": num_latents,
         "num_tokens": num_latents + len(words),
         "finished": bool(tokens) and tokens[-1].last,
@@ -68,12 +68,16 @@ def ask(
 
 
 def judged(
-    subject: Subject, question: str, completion: str, plan: Sequence[str] | None, reference: str | None
+    inspected: InspectedModel,
+    question: str,
+    completion: str,
+    plan: Sequence[str] | None,
+    reference: str | None,
 ) -> dict[str, Any]:
     """Returns a completion's answer, whether it is right (None: not known), and its plan read step by
     step.
     """
-    kind = subject.kind_of(question, reference)
+    kind = inspected.kind_of(question, reference)
     answer = kind.extract(completion)
     return {
         "completion": completion,
@@ -81,7 +85,7 @@ def judged(
         "correct": None if reference is None else kind.is_correct(completion, reference),
         "plan": None
         if plan is None
-        else plan_json(plan, read_plan(plan, answer, question, subject.modulus, kind)),
+        else plan_json(plan, read_plan(plan, answer, question, inspected.modulus, kind)),
     }
 
 
@@ -94,13 +98,13 @@ def plan_json(steps: Sequence[str], reading: PlanReading) -> dict[str, Any]:
     }
 
 
-def _step_event(subject: Subject, number: int, step: LatentStep) -> Event:
-    decoder = subject.model.step_decoder
+def _step_event(inspected: InspectedModel, number: int, step: LatentStep) -> Event:
+    decoder = inspected.model.step_decoder
     decoded = words = None
     if decoder is not None:
-        decoded = asdict(decode_steps(decoder, subject.model.tokenizer, step.latents.unsqueeze(0))[0])
+        decoded = asdict(decode_steps(decoder, inspected.model.tokenizer, step.latents.unsqueeze(0))[0])
     else:
-        words = [[asdict(piece) for piece in top] for top in next_words(subject.model, step.hidden)]
+        words = [[asdict(piece) for piece in top] for top in next_words(inspected.model, step.hidden)]
     sigmas = [None] * len(step.latents) if step.sigma is None else step.sigma.tolist()
     latents = [
         {"norm": norm, "sigma": sigma}
@@ -116,26 +120,26 @@ def _step_event(subject: Subject, number: int, step: LatentStep) -> Event:
     }
 
 
-def _token_event(subject: Subject, tokens: Sequence[Token]) -> Event:
+def _token_event(inspected: InspectedModel, tokens: Sequence[Token]) -> Event:
     """Makes the event of the last token, whose text may depend on those before it."""
     near = [token.id for token in tokens[-8:]]
-    *_, text = texts_of(subject.model.tokenizer, near)
+    *_, text = texts_of(inspected.model.tokenizer, near)
     return {"event": "token", "text": text, "probability": tokens[-1].probability}
 
 
-def _plan_of(subject: Subject, decoded: list[str], completion: str) -> list[str] | None:
-    config = subject.model.reasoner.config
-    if subject.model.step_decoder is not None:
+def _plan_of(inspected: InspectedModel, decoded: list[str], completion: str) -> list[str] | None:
+    config = inspected.model.reasoner.config
+    if inspected.model.step_decoder is not None:
         return decoded
     if config.written_steps:
         return written_plan(completion, config.step_separator, config.answer_marker)
     return None
 
 
-def _written(subject: Subject, tokens: Sequence[Token]) -> list[dict[str, Any]] | None:
+def _written(inspected: InspectedModel, tokens: Sequence[Token]) -> list[dict[str, Any]] | None:
     """Returns each step's tokens and their product, for a model that writes its steps; else None."""
-    config, tokenizer = subject.model.reasoner.config, subject.model.tokenizer
-    if not config.written_steps or subject.model.step_decoder is not None:
+    config, tokenizer = inspected.model.reasoner.config, inspected.model.tokenizer
+    if not config.written_steps or inspected.model.step_decoder is not None:
         return None
     texts = list(texts_of(tokenizer, [token.id for token in tokens]))
     pieces = [Piece(text, token.probability) for text, token in zip(texts, tokens, strict=True)]
@@ -165,11 +169,11 @@ def _within(pieces: Sequence[Piece], begin: int, end: int) -> list[Piece]:
     return chosen
 
 
-def _of_answer(subject: Subject, tokens: Sequence[Token]) -> list[Token]:
+def _of_answer(inspected: InspectedModel, tokens: Sequence[Token]) -> list[Token]:
     """Returns the tokens from the last answer marker on, the end included; all where there is none."""
-    marker = subject.model.processor.marker
+    marker = inspected.model.processor.marker
     ids = [token.id for token in tokens]
-    starts = [place for place in range(len(ids)) if marker and ids[place : place + len(marker)] == marker]
+    starts = [index for index in range(len(ids)) if marker and ids[index : index + len(marker)] == marker]
     return list(tokens[starts[-1] :]) if starts else list(tokens)
 
 
@@ -181,7 +185,7 @@ def _product(values: Sequence[float]) -> float:
 
 
 def intervene(
-    subject: Subject,
+    inspected: InspectedModel,
     question: str,
     edits: Sequence[Edit],
     *,
@@ -192,7 +196,7 @@ def intervene(
     """Returns the greedy answer with the chain as it is, and after each edit.
 
     Args:
-        subject: the model.
+        inspected: the model.
         question: in words.
         edits: each made to the intact chain.
         of_models: the chains of other models for this question, by name, for `move`.
@@ -206,28 +210,30 @@ def intervene(
     Raises:
         ValueError: the model has no latents, or an edit does not fit its chain.
     """
-    if not subject.model.reasoner.config.num_slots:
-        raise ValueError(f"{subject.name} has no latents that could be changed: it writes its steps, or none")
+    if not inspected.model.reasoner.config.num_slots:
+        raise ValueError(
+            f"{inspected.name} has no latents that could be changed: it writes its steps, or none"
+        )
     questions = list(dict.fromkeys([question, *(edit.question for edit in edits if edit.question)]))
-    chains = dict(zip(questions, chains_of(subject.model, questions), strict=True))
+    chains = dict(zip(questions, chains_of(inspected.model, questions), strict=True))
     others = {**chains, **(of_models or {})}
     edited = [
         edited_chain(
-            subject.model, question, chains[question], edit, others.get(edit.question or edit.model or "")
+            inspected.model, question, chains[question], edit, others.get(edit.question or edit.model or "")
         )
         for edit in edits
     ]
     asked = [question] * (1 + len(edits)) + questions[1:]
     all_chains = [chains[question], *edited, *(chains[other] for other in questions[1:])]
     latents, slot_mask = pad_chains(all_chains)
-    completions = answers_after(subject.model, asked, latents, slot_mask, max_new_tokens)
-    plans = _decoded_plans(subject.model, latents, slot_mask)
+    completions = answers_after(inspected.model, asked, latents, slot_mask, max_new_tokens)
+    plans = _decoded_plans(inspected.model, latents, slot_mask)
     labels = ["intact", *map(in_words, edits), *questions[1:]]
     rows = [
         {
             "label": label,
             "num_steps": len(chain),
-            **judged(subject, at, completion.strip(), plan, reference if at == question else None),
+            **judged(inspected, at, completion.strip(), plan, reference if at == question else None),
         }
         for label, at, chain, completion, plan in zip(
             labels, asked, all_chains, completions, plans, strict=True
@@ -253,7 +259,7 @@ def _decoded_plans(
 
 
 def tally(
-    subject: Subject, question: str, solutions: Sequence[Solution], reference: str | None = None
+    inspected: InspectedModel, question: str, solutions: Sequence[Solution], reference: str | None = None
 ) -> dict[str, Any]:
     """Returns the samples, counted.
 
@@ -261,11 +267,11 @@ def tally(
         `answers`: each different answer (None: no answer) with its votes, most first; `plans`: each different
         plan likewise, with its answers, None for a model whose steps cannot be read; `num_tokens`: mean.
     """
-    kind = subject.kind_of(question, reference)
+    kind = inspected.kind_of(question, reference)
     return {
         "count": len(solutions),
         "answers": votes(solutions, reference, kind),
-        "plans": _plans(subject, question, solutions, kind),
+        "plans": _plans(inspected, question, solutions, kind),
         "num_tokens": sum(solution.num_tokens for solution in solutions) / len(solutions),
         "num_unfinished": sum(not solution.finished for solution in solutions),
     }
@@ -292,7 +298,7 @@ def votes(
 
 
 def _plans(
-    subject: Subject, question: str, solutions: Sequence[Solution], kind: AnswerKind
+    inspected: InspectedModel, question: str, solutions: Sequence[Solution], kind: AnswerKind
 ) -> list[dict[str, Any]] | None:
     """Groups equal plans, which read the same but for white space."""
     if any(solution.plan is None for solution in solutions):
@@ -304,6 +310,6 @@ def _plans(
     found = []
     for group in sorted(members.values(), key=len, reverse=True):
         steps, answers = group[0].plan or [], votes(group, None, kind)
-        reading = read_plan(steps, answers[0]["answer"], question, subject.modulus, kind)
+        reading = read_plan(steps, answers[0]["answer"], question, inspected.modulus, kind)
         found.append({"votes": len(group), "answers": answers, **plan_json(steps, reading)})
     return found
