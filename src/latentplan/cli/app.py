@@ -91,8 +91,8 @@ class _Commands(TyperGroup):
         super().__init__(commands={**deferred, **(commands or {})}, **settings)
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"latentplan {__version__}")
         raise typer.Exit
 

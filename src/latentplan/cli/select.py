@@ -39,7 +39,7 @@ from latentplan.report.figures.accuracy_tokens import draw_best_of_n
 
 Models = Annotated[
     list[Path],
-    typer.Argument(help="Runs or model folders; one that writes its steps is what the others stand beside."),
+    typer.Argument(help="Runs or model folders; the others are compared with one that writes its steps."),
 ]
 Benchmark = Annotated[str, typer.Option("--benchmark", help="One, as for evaluate.")]
 NumGenerations = Annotated[

@@ -43,9 +43,7 @@ MaxWaitMs = Annotated[
     float,
     typer.Option("--max_wait_ms", min=0, help="A question waits so long for company, at most."),
 ]
-MaxQueue = Annotated[
-    int, typer.Option("--max_queue", min=1, help="Trajectories that wait for a place at most.")
-]
+MaxQueue = Annotated[int, typer.Option("--max_queue", min=1, help="Trajectories that wait at most.")]
 MaxQuestionTokens = Annotated[
     int, typer.Option("--max_question_tokens", min=1, help="Tokens of a question at most.")
 ]

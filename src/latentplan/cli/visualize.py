@@ -47,9 +47,7 @@ from latentplan.training.run_directory import command_line
 FITS = ("both", "first")
 
 
-Models = Annotated[
-    list[Path], typer.Argument(help="Runs or model folders; several are drawn beside each other.")
-]
+Models = Annotated[list[Path], typer.Argument(help="Runs or model folders; several are drawn side by side.")]
 Benchmark = Annotated[
     str | None,
     typer.Option(
@@ -102,7 +100,7 @@ def visualize(
         problems = load_benchmarks(arguments, num_problems, split=split, columns=columns)
     except ValueError as error:
         fail(error)
-    ((label, asked),) = problems.items()
+    ((label, chosen),) = problems.items()
     latents = temperature if latent_temperature is None else latent_temperature
     sampling = Sampling(temperature, latents, max_new_tokens)
     titles = _titles(models)
@@ -114,7 +112,7 @@ def visualize(
             left_out.append(LeftOut(title, f"{loaded.reasoner.config.method} has no latents"))
             continue
         refuse_control_tokens(loaded, arguments, problems, split=split, columns=columns)
-        tables[title] = _collect(loaded, asked, sampling, seed, batch_size, title, console)
+        tables[title] = _collect(loaded, chosen, sampling, seed, batch_size, title, console)
     if not tables:
         fail("; ".join(f"{gone.name}: {gone.reason}" for gone in left_out) + ": there is nothing to draw")
     request = Request(
@@ -123,7 +121,7 @@ def visualize(
         projections=list(dict.fromkeys(names)),
         first_only=fit == "first",
         seed=seed,
-        about={"benchmark": label, "num_problems": len(asked), "command": command_line()},
+        about={"benchmark": label, "num_problems": len(chosen), "command": command_line()},
     )
     _draw(request, output or results_folder(models[-1], "pictures"), left_out, console)
 

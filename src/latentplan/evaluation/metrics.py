@@ -36,7 +36,7 @@ class Prediction:
         answer: the predicted answer, as its kind extracts it; None where there is none.
         correct: whether the two match.
         completion: what was written after the latents, without eos.
-        plan: decoded steps (step decoder), written steps (CoT), or None.
+        plan: decoded steps (step decoder), explicit steps (CoT), or None.
         num_latents: latent tokens used.
         num_tokens: latent tokens and text tokens before eos.
         finished: whether eos was written.

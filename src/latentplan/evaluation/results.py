@@ -284,7 +284,7 @@ class Point:
 
 @dataclass(frozen=True)
 class EqualTokens:
-    """A point beside the reference's majority vote with at most as many tokens.
+    """A point and the reference's majority vote with at most as many tokens.
 
     Attributes:
         selector, k, tokens, accuracy: of the point.
@@ -313,7 +313,7 @@ class ModelCurves:
         tokens: mean tokens of a sample.
         greedy: the most probable trajectory, k = 1.
         curves: by selector, for k = 1, 2, 4, …
-        equal_tokens: beside the reference; empty for itself, and without one.
+        equal_tokens: compared with the reference; empty for itself, and without one.
     """
 
     name: str
@@ -334,7 +334,7 @@ class SelectionResult(SavedJson):
         data_fingerprint: equal for equal problems in equal order.
         num_problems, num_generations: problems, and samples of each.
         sampling, seed: how they were drawn.
-        reference: the name of the model that the others stand beside at equal tokens; None without one.
+        reference: the name of the model that the others are compared with at equal tokens; None without one.
         models: in the order in which they were given.
         created: when, ISO 8601 in UTC.
         device: what it ran on.

@@ -1,4 +1,4 @@
-"""The runs of a comparison: where they lie, whether those that exist are the right ones, and what is left.
+"""The runs of a comparison: where they lie, whether existing ones fit the comparison, and what is left.
 
 OUTPUT/recipes/NAME.yaml   each recipe as it is trained
 OUTPUT/SEED/NAME/          a run directory for each seed

@@ -294,7 +294,7 @@ def _machines(comparison: Comparison) -> list[str]:
 
 
 def build_comparison(folder: Path) -> list[Path]:
-    """Writes everything beside `compare.json` and returns the files.
+    """Writes all files into the folder of `compare.json` and returns them.
 
     Raises:
         ValueError: the folder holds no comparison.

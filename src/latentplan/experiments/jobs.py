@@ -38,7 +38,7 @@ class Job:
         title: what the user sees.
         run: its run directory.
         log: where its output goes.
-        pending: the command lines that are left to carry out, asked when the job starts.
+        pending: the command lines that are left to carry out, determined when the job starts.
         needs: the jobs that come first.
         total_steps: optimisation steps of its training, for the progress bar; None where not known.
         threads: CPU threads that it may use; None leaves it to PyTorch.

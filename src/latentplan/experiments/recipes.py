@@ -22,7 +22,7 @@ from latentplan.common.files import read_mapping
 from latentplan.common.secrets import from_environment, is_masked, is_secret
 
 EXPERIMENTS = "experiments"
-"""Folder beside the recipes, with comparisons of them."""
+"""Folder among the recipes, with comparisons of them."""
 INSTEAD_OF = {
     "curriculum_steps": "curriculum_epochs",
     "curriculum_epochs": "curriculum_steps",

@@ -93,7 +93,7 @@ class Counterfactual:
 
     Attributes:
         question: in words.
-        answer: the right one; None where it is not known, and the model's own answer has to do.
+        answer: the correct one; None where it is not known, and the model's own answer has to do.
         steps: the labelled chain; empty where it is not known.
     """
 
@@ -108,7 +108,7 @@ def counterfactuals(
     """Returns a partner for each problem of the evaluation set that `argument` names; None where there is
     none.
 
-    Of a minigsm preset, whose generator knows what follows from a number, they have their right answers;
+    Of a minigsm preset, whose generator knows what follows from a number, they have their correct answers;
     elsewhere a number of the text is changed, and what follows from it is not known.
     """
     preset = minigsm_preset(argument)

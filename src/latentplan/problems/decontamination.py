@@ -39,8 +39,8 @@ def find_overlap(
     With `key=question_template`, a test set made by changing the numbers of known questions overlaps with its
     source too: of GSM-Hard's 1319 questions 329 are GSM8K test questions unchanged, 1318 but for the numbers.
     """
-    asked = {key(problem.question) for problem in test}
-    return [problem for problem in train if key(problem.question) in asked]
+    tested = {key(problem.question) for problem in test}
+    return [problem for problem in train if key(problem.question) in tested]
 
 
 def remove_overlap(
@@ -49,8 +49,8 @@ def remove_overlap(
     """Returns the training problems whose question is not in the test set, in order; `key` as in
     `find_overlap`.
     """
-    asked = {key(problem.question) for problem in test}
-    return [problem for problem in train if key(problem.question) not in asked]
+    tested = {key(problem.question) for problem in test}
+    return [problem for problem in train if key(problem.question) not in tested]
 
 
 class ContaminationError(DataError):
@@ -67,7 +67,7 @@ def refuse_overlap(
     Args:
         train: the problems to train on, in memory or a store.
         held_out: the evaluation sets by name.
-        place_of: where the training problem at a place, from 0, comes from: `train.jsonl:17`.
+        place_of: where the training problem at an index, from 0, comes from: `train.jsonl:17`.
 
     Raises:
         ContaminationError: some do; names the set, how many and the first few, and says what to do.

@@ -1,4 +1,4 @@
-"""`Problem`: what is asked, one chain of reasoning that leads to the answer, and the answer."""
+"""`Problem`: a question, one chain of reasoning that leads to the answer, and the answer."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class ListLike(Sequence[Item]):
 
     @abstractmethod
     def at(self, index: int) -> Item:
-        """Returns the item at a place, from 0 to the length."""
+        """Returns the item at an index, from 0 to the length."""
 
     @overload
     def __getitem__(self, index: int) -> Item: ...
@@ -132,7 +132,7 @@ class ProblemStore(ListLike[Problem]):
         return len(self.question_keys)
 
     def at(self, index: int) -> Problem:
-        """Returns the problem at a place."""
+        """Returns the problem at an index."""
         return Problem.from_json(json.loads(self.canonical_line(index)))
 
     def canonical_line(self, index: int) -> bytes:
@@ -162,7 +162,7 @@ class Selected(ListLike[Item]):
         return len(self.places)
 
     def at(self, index: int) -> Item:
-        """Returns the item at a place."""
+        """Returns the item at an index."""
         return self.items[int(self.places[index])]
 
 

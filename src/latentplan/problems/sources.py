@@ -308,7 +308,7 @@ def evaluation_set(
 
     Raises:
         DataError: the argument names nothing. Loading raises it too, for what cannot be read, and ValueError
-            where minigsm has fewer distinct problems than asked for.
+            where minigsm has fewer distinct problems than requested.
     """
     preset = minigsm_preset(argument)
     if preset is not None:
@@ -359,7 +359,7 @@ def load_benchmarks(
 
     Raises:
         DataError: an argument names nothing, two have the same label, or a file is empty or cannot be read.
-        ValueError: minigsm has fewer distinct problems than asked for.
+        ValueError: minigsm has fewer distinct problems than requested.
     """
     problems: dict[str, list[Problem]] = {}
     for argument in arguments:

@@ -77,7 +77,7 @@ class DataArguments:
 
 @dataclass(frozen=True)
 class ReadProblems:
-    """All problems that were read, and where the one at a place came from."""
+    """All problems that were read, and where the one at an index came from."""
 
     problems: Sequence[Problem]
     place_of: Callable[[int], str]
@@ -109,9 +109,9 @@ def read_all(data: DataArguments) -> ReadProblems:
 
         if key:
             return _from_store(cache.make(f"problems-{key}", write))
-        asked = f"problems-{_digest(_asked(data))}"
+        request = f"problems-{_digest(_request(data))}"
         return _from_store(
-            cache.make_named(asked, write, lambda details: f"{asked}-{details['fingerprint'][:32]}")
+            cache.make_named(request, write, lambda details: f"{request}-{details['fingerprint'][:32]}")
         )
 
 
@@ -185,10 +185,10 @@ def _key(data: DataArguments, scans: Sequence[Scan]) -> str | None:
         if content is None:
             return None
         contents.append(content)
-    return _digest([_asked(data), contents])
+    return _digest([_request(data), contents])
 
 
-def _asked(data: DataArguments) -> list[object]:
+def _request(data: DataArguments) -> list[object]:
     """Returns all settings but the data that decide which problems are read."""
     return [
         latentplan.__version__,
@@ -226,8 +226,8 @@ def load_training_problems(
     read = read_all(data)
     indices = np.arange(len(read.problems))
     if data.exclude_benchmarks:
-        asked = [question_keys(_evaluation_problems(name, data)) for name in data.exclude_benchmarks]
-        indices = np.flatnonzero(~np.isin(question_keys(read.problems), np.concatenate(asked)))
+        excluded = [question_keys(_evaluation_problems(name, data)) for name in data.exclude_benchmarks]
+        indices = np.flatnonzero(~np.isin(question_keys(read.problems), np.concatenate(excluded)))
     if not len(indices):
         raise ValueError(f"there is no training problem in {', '.join(data.dataset_name)}")
     problems = _select(read.problems, indices)

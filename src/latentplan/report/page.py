@@ -186,9 +186,9 @@ def _step_counts(runs: Sequence[Run]) -> list[tuple[str, Any]]:
 
 def _facts(runs: Sequence[Run], seconds: float | None) -> list[str]:
     """Returns the line below the title: which problems, when, on what, how long."""
-    asked = {(run.measured("benchmark"), run.measured("num_problems")) for run in runs if run.greedy}
+    found = {(run.measured("benchmark"), run.measured("num_problems")) for run in runs if run.greedy}
     created = sorted(text for run in runs if isinstance(text := run.record.get("created"), str))
-    facts = [f"{count(number)} problems of {name}" for name, number in sorted(asked, key=str)]
+    facts = [f"{count(number)} problems of {name}" for name, number in sorted(found, key=str)]
     facts += [wording.when(created[0])] if created else []
     facts += common(runs, "device")
     return facts + ([f"{duration(seconds)} in all"] if is_number(seconds) else [])

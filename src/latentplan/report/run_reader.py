@@ -277,8 +277,8 @@ class Comparison(NamedTuple):
     Attributes:
         change: accuracy of b minus that of a.
         differs: whether chance is an unlikely explanation.
-        fixed: problems that only b got right, None where the two cannot be paired.
-        broken: problems that only a got right, None likewise.
+        fixed: problems that only b solved, None where the two cannot be paired.
+        broken: problems that only a solved, None likewise.
         p_value: of McNemar's test, None likewise.
     """
 

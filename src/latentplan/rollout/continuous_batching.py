@@ -4,7 +4,7 @@
 temperatures and length. Here every pass takes each row further, wherever it is: by a block of latents, by
 `<|end-latent|>` or by a token. A row's noise follows from its key as in `generate`, masked columns are
 invisible and positions count from each row's own beginning, so a row is the trajectory that `generate` gives
-it, whatever rows are beside it (up to the rounding of sums over more or fewer columns).
+it, whatever rows are with it (up to the rounding of sums over more or fewer columns).
 
 What is known to be slower than `generate`: no captured passes on a GPU, one wait for the device a pass, and
 a chain that fills all its slots takes `<|end-latent|>` in a pass of its own.
@@ -87,7 +87,7 @@ class ContinuousBatch:
         model: the policy.
 
     Attributes:
-        rows: those that go on, and some that have ended and not left yet.
+        rows: the unfinished ones, and some that have ended and not left yet.
     """
 
     def __init__(self, model: LatentReasoner):
@@ -99,7 +99,7 @@ class ContinuousBatch:
 
     @property
     def running(self) -> int:
-        """Rows that go on."""
+        """Unfinished rows."""
         return sum(not row.ended for row in self.rows)
 
     @torch.no_grad()

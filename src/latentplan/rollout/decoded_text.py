@@ -26,7 +26,7 @@ class Piece:
     Attributes:
         text: as it stands between its neighbours; empty where a character is not complete yet.
         probability: given the tokens before it.
-        other: text of the next most probable token; None where it was not asked for.
+        other: text of the next most probable token; None where it was not requested.
         other_probability: of that one.
     """
 

@@ -67,13 +67,13 @@ class DecodedPlans:
 def teacher_encoded(
     model: LoadedModel, problems: Sequence[Problem], *, batch_size: int, stage: int | None = None
 ) -> DecodedPlans:
-    """Decodes teacher-encoded latents, beside the labelled chains; `stage` as in `teacher_plans`."""
+    """Decodes teacher-encoded latents, to compare with the labelled chains; `stage` as in `teacher_plans`."""
     plans = teacher_plans(model, problems, batch_size=batch_size, stage=stage)
     return DecodedPlans(plans, Labels(model, problems, all_plans=False, stage=stage).chains)
 
 
 def free_running(model: LoadedModel, problems: Sequence[Problem], plans: Sequence[Plan]) -> DecodedPlans:
-    """Puts the plans of greedy trajectories beside every valid chain that is known."""
+    """Takes the plans of greedy trajectories, to compare with every valid chain that is known."""
     return DecodedPlans(plans, Labels(model, problems, all_plans=True).chains)
 
 

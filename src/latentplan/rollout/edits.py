@@ -44,7 +44,7 @@ def noised(latents: torch.Tensor, keys: torch.Tensor, where: torch.Tensor | None
 
 
 def replaced(latents: torch.Tensor, others: torch.Tensor, where: torch.Tensor | None = None) -> torch.Tensor:
-    """Puts other latents in the place of some.
+    """Puts other latents instead of some.
 
     Args:
         latents: `[rows, slots, hidden]`.
@@ -254,7 +254,7 @@ def edited_chain(
     if not edit.regenerate:
         return changed
     if edit.kind not in _REGENERATES:
-        raise ValueError(f"after {edit.kind} the steps would only be thought again as they were")
+        raise ValueError(f"after {edit.kind} the steps would only be regenerated as they were")
     given = changed[: max(edit.steps, default=len(changed))]
     traced = trace(model, question, max_new_tokens=0, given=given)
     steps = [seen.latents for seen in traced if isinstance(seen, LatentStep) and not seen.stopped]
@@ -286,7 +286,7 @@ def in_words(edit: Edit) -> str:
         words = f"{which} exchanged"
     else:
         words = f"{which} {_DONE.get(edit.kind, edit.kind)}"
-    return words + (", the steps after it thought again" if edit.regenerate else "")
+    return words + (", the steps after it regenerated" if edit.regenerate else "")
 
 
 _DONE = {"delete": "deleted", "zero": "set to zero", "noise": "replaced by noise"}

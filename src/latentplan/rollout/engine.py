@@ -101,7 +101,7 @@ def generate(
         model: the policy.
         question_ids, question_mask: `[questions, question]`, left-padded; for latent models with
             `<|start-latent|>` at the end.
-        problem_ids: `[questions]` int64, what the noise of a question follows from, beside `seed`.
+        problem_ids: `[questions]` int64, what the noise of a question follows from, with `seed`.
         seed: of the noise.
         sampling: temperatures and length.
         draws: chains of latents for each question.

@@ -138,14 +138,14 @@ class Trace:
 
 @dataclass(frozen=True)
 class Edit:
-    """A trace with one step changed; the steps after it have not been thought again yet."""
+    """A trace with one step changed; the steps after it have not been regenerated yet."""
 
     model: LatentModel
     question: str
     latents: torch.Tensor
 
     def resume(self, max_new_tokens: int = 128) -> Trace:
-        """Lets the model think the steps after the edited one again, and answer."""
+        """Lets the model regenerate the steps after the edited one, and answer."""
         return self.model.trace(self.question, max_new_tokens=max_new_tokens, given=self.latents)
 
 
@@ -214,15 +214,15 @@ class LatentModel:
             seed: of the noise.
             batch_size: trajectories at a time.
         """
-        asked = [questions] if isinstance(questions, str) else list(questions)
+        requested = [questions] if isinstance(questions, str) else list(questions)
         latent = temperature if latent_temperature is None else latent_temperature
         sampling = Sampling(temperature, latent, max_new_tokens)
         batches = list(
-            roll_out(self.loaded, asked, sampling, seed=seed, num_generations=n, batch_size=batch_size)
+            roll_out(self.loaded, requested, sampling, seed=seed, num_generations=n, batch_size=batch_size)
         )
-        answers: list[list[Answer]] = [[] for _ in asked]
+        answers: list[list[Answer]] = [[] for _ in requested]
         for batch in batches:
-            found = self._answers([asked[index] for index in batch.indices for _ in range(n)], batch)
+            found = self._answers([requested[index] for index in batch.indices for _ in range(n)], batch)
             for position, index in enumerate(batch.indices):
                 answers[index] = found[position * n : (position + 1) * n]
         return Rollout(answers, batches)
@@ -258,7 +258,7 @@ class LatentModel:
         return Trace(question, steps, tokens, answer)
 
     def edit(self, traced: Trace, step: int, value: torch.Tensor | TracedStep | float) -> Edit:
-        """Replaces the latents of one step; `resume` thinks on from there.
+        """Replaces the latents of one step; `resume` regenerates what follows.
 
         Args:
             traced: a trace of this model.

@@ -42,7 +42,7 @@ class Solution:
 
     Attributes:
         completion: what was written after the latents, without eos.
-        plan: the decoded steps (latent models with a decoder), the written steps (CoT), or None.
+        plan: the decoded steps (latent models with a decoder), the explicit steps (CoT), or None.
         num_latents: latent tokens used.
         num_tokens: latent tokens and answer tokens before eos.
         finished: whether eos was written.

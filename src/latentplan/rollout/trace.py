@@ -69,7 +69,7 @@ def trace(
         question: in words.
         max_new_tokens: tokens at most.
         given: `[steps, latents_per_step, hidden]`, the first steps' latents, whatever they are. The model
-            goes on after them by itself; at these steps nothing stops it.
+            generates those after them by itself; at these steps nothing stops it.
     """
     reasoner = model.reasoner
     state = reasoner.start(*question_batch(model, [question]))

@@ -24,7 +24,7 @@ class Trajectories:
         chain_keys: `[chains]`, keys of the counter-based noise.
         latents: `[chains, slots, hidden]`, also the latent that a stop was decided on.
         slot_mask: `[chains, slots]`, 1 where a slot is in use.
-        stop_mask: `[chains, steps]`, 1 where the stop head was asked.
+        stop_mask: `[chains, steps]`, 1 where the stop head decided.
         stops: `[chains, steps]`, 1 where it said stop.
         latent_log_probs: `[chains, slots]`, summed over dimensions; 0 for unused slots and point latents.
         stop_log_probs: `[chains, steps]`, of the decision taken.

@@ -98,7 +98,7 @@ def measure_variance(
         rewards: of all samples of a batch.
         sampling: temperatures and length.
         seed: of the noise.
-        first: place of the first problem among all, where these are a part; the noise follows from it.
+        first: index of the first problem among all, where these are a part; the noise follows from it.
         draws: of the latents.
         stops: of the stop decisions for each draw; 1 for models without a stop head.
         answers: for each of these.

@@ -192,7 +192,7 @@ class TextPart(_Body):
 
 
 class Message(_Body):
-    """One message of a conversation; what clients note in it beside role and content is not looked at."""
+    """One message of a conversation; fields other than role and content are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 

@@ -125,7 +125,7 @@ def test_intervention_on_a_model_without_latents_is_refused(make_inspected):
 
 
 def test_thinking_on_after_a_deletion_is_refused(learnt, learnt_problems):
-    with pytest.raises(ValueError, match="thought again as they were"):
+    with pytest.raises(ValueError, match="regenerated as they were"):
         intervene(learnt, learnt_problems[1].question, [Edit("delete", (1,), regenerate=True)])
 
 

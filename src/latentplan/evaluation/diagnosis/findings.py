@@ -267,7 +267,7 @@ RECONSTRUCTION = RELIABLE_RECONSTRUCTION
 """Steps read back exactly. Below it, what is decoded says more about the decoder than about the latents."""
 
 USED_SHARE = 0.1
-"""Of the accuracy: latents whose exchange costs less than a tenth of the right answers are unused."""
+"""Of the accuracy: latents whose exchange costs less than a tenth of the correct answers are unused."""
 
 FOLLOWED_EDITS = 0.5
 """Of the edits: if the answer follows the latents in less than half of them, something else decides it."""

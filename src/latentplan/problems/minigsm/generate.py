@@ -15,7 +15,7 @@ _PATIENCE = 20_000
 
 
 class SpaceExhaustedError(ValueError):
-    """More distinct problems were asked for than the split holds; says how many there are."""
+    """More distinct problems were requested than the split holds; says how many there are."""
 
 
 class Draft(Protocol):

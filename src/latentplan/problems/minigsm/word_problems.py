@@ -116,7 +116,7 @@ class WordDraft:
 class WordDomain:
     """Draws drafts of word problems; the settings are those of `config`.
 
-    Raises ValueError when no story has problems of one of the lengths asked for, or a story is unknown.
+    Raises ValueError when no story has problems of one of the requested lengths, or a story is unknown.
     """
 
     def __init__(self, config: MinigsmConfig):

@@ -128,7 +128,7 @@ class Request:
         projections: names of `PROJECTIONS`.
         first_only: fit a projection on the first model alone.
         seed: of projections, folds and the choice of problems.
-        about: what is written into `pictures.json` beside the pictures.
+        about: what is written into `pictures.json` with the pictures.
     """
 
     models: Mapping[str, LatentTable]
@@ -177,7 +177,7 @@ def draw_pictures(
         The PNG files, and what was left out with the reason.
 
     Raises:
-        ImportError: matplotlib, scikit-learn, or umap-learn where it is asked for, is missing.
+        ImportError: matplotlib, scikit-learn, or umap-learn where it is requested, is missing.
     """
     check_installed(request.projections)
     listed, files, left_out = [], [], []

@@ -84,7 +84,7 @@ class _Drawing:
 def draw_plans(tables: Mapping[str, LatentTable]) -> Any:
     """Returns the plans of a few questions, for at most three models with a step decoder.
 
-    The models stand beside each other, or below each other where their plans are long.
+    The models stand side by side, or below each other where their plans are long.
     """
     shown = dict([(title, table) for title, table in tables.items() if table.decoded][:_MODELS])
     indices = chosen_questions(list(shown.values()))

@@ -36,7 +36,7 @@ class _Body(BaseModel):
 
 
 class AskBody(_Body):
-    """Which model, which question, and the right answer where it is known."""
+    """Which model, which question, and the correct answer where it is known."""
 
     model: str
     question: str
@@ -177,7 +177,7 @@ class Handlers:
         return found
 
     def _read(self, name: str, question: str, field: str = "question") -> tuple[InspectedModel, list[int]]:
-        """Returns the model that is asked and the question's ids. Raises ApiError, also where there is no
+        """Returns the requested model and the question's ids. Raises ApiError, also where there is no
         time.
         """
         if self._under_way >= MAX_AT_ONCE:

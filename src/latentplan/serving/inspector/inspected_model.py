@@ -24,7 +24,7 @@ class Example:
 
     Attributes:
         question: in words.
-        answer: the right one.
+        answer: the correct one.
         num_steps: of its labelled chain.
         answer_kind: the kind of answer, where the problem names one.
     """
@@ -81,7 +81,7 @@ class InspectedModel:
 
 
 def inspected_model(name: str, model: LoadedModel, folder: Path) -> InspectedModel:
-    """Returns a model and what is written beside it; what cannot be read is left out.
+    """Returns a model with what its run says; what cannot be read is left out.
 
     Args:
         name: as the server calls it.
@@ -100,7 +100,7 @@ def inspected_model(name: str, model: LoadedModel, folder: Path) -> InspectedMod
 
 
 def _of_evaluations(run: Path) -> Iterator[Example]:
-    """Yields the different questions of the run's evaluations, in the order in which they were asked."""
+    """Yields the different questions of the run's evaluations, in their order."""
     seen = set()
     for file in sorted((run / EVALUATION).glob("*.jsonl")):
         try:

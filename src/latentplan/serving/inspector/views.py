@@ -37,7 +37,7 @@ def ask(
         inspected: the model.
         question: in words.
         max_new_tokens: of text, at most.
-        reference: the right answer, where it is known.
+        reference: the correct answer, where it is known.
     """
     plan: list[str] = []
     tokens: list[Token] = []
@@ -74,7 +74,7 @@ def judged(
     plan: Sequence[str] | None,
     reference: str | None,
 ) -> dict[str, Any]:
-    """Returns a completion's answer, whether it is right (None: not known), and its plan read step by
+    """Returns a completion's answer, whether it is correct (None: not known), and its plan read step by
     step.
     """
     kind = inspected.kind_of(question, reference)
@@ -201,7 +201,7 @@ def intervene(
         edits: each made to the intact chain.
         of_models: the chains of other models for this question, by name, for `move`.
         max_new_tokens: of text, at most.
-        reference: the right answer, where it is known.
+        reference: the correct answer, where it is known.
 
     Returns:
         `intact` and `outcomes`, in the order of the edits: `label`, `num_steps`, and what `asking.judged`
@@ -223,10 +223,10 @@ def intervene(
         )
         for edit in edits
     ]
-    asked = [question] * (1 + len(edits)) + questions[1:]
+    all_questions = [question] * (1 + len(edits)) + questions[1:]
     all_chains = [chains[question], *edited, *(chains[other] for other in questions[1:])]
     latents, slot_mask = pad_chains(all_chains)
-    completions = answers_after(inspected.model, asked, latents, slot_mask, max_new_tokens)
+    completions = answers_after(inspected.model, all_questions, latents, slot_mask, max_new_tokens)
     plans = _decoded_plans(inspected.model, latents, slot_mask)
     labels = ["intact", *map(in_words, edits), *questions[1:]]
     rows = [
@@ -236,7 +236,7 @@ def intervene(
             **judged(inspected, at, completion.strip(), plan, reference if at == question else None),
         }
         for label, at, chain, completion, plan in zip(
-            labels, asked, all_chains, completions, plans, strict=True
+            labels, all_questions, all_chains, completions, plans, strict=True
         )
     ]
     first_other = 1 + len(edits)
