@@ -41,9 +41,7 @@ def estimate(
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of a row.")] = Lengths.steps,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Compute the memory of one device for a recipe: --config RECIPE, --SETTING VALUE on top; downloads
-    nothing.
-    """
+    """Compute a recipe's memory on one device; downloads nothing: --config RECIPE, --SETTING VALUE on top."""
     quiet_libraries()
     lengths = Lengths(question=question_tokens, step=step_tokens, steps=steps)
     try:
