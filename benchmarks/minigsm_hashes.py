@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from latentplan.problems.counterfactuals import generate_pairs
 from latentplan.problems.minigsm import PRESETS, MinigsmConfig, SpaceExhaustedError
-from latentplan.problems.minigsm.generate import open_world
+from latentplan.problems.minigsm.generate import open_domain
 from latentplan.problems.minigsm.presets import SPLITS, Split
 
 
@@ -48,7 +48,7 @@ def hashes(count: int, story_count: int, seeds: int) -> Iterator[tuple[str, str]
 def stories() -> list[str]:
     """The names of all stories, in the order in which problems are drawn from them."""
     try:
-        open_world(replace(PRESETS["default"], families=()))
+        open_domain(replace(PRESETS["default"], families=()))
     except ValueError as error:
         return str(error).rpartition("known are ")[2].split(", ")
     raise AssertionError("a selection of no stories was accepted")

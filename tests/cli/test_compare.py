@@ -14,9 +14,9 @@ import yaml
 from typer.testing import CliRunner
 
 from latentplan.cli.app import app
-from latentplan.cli.compare import asked_rates
 from latentplan.experiments import jobs
 from latentplan.experiments.budget import equal_flops, equal_steps, length_of, stage_costs
+from latentplan.experiments.comparison_request import read_rates
 from latentplan.experiments.comparison_spec import Item, experiment_names, read_entries, read_experiment
 from latentplan.experiments.recipes import parse_recipe, proportional, trainer_of
 
@@ -145,13 +145,13 @@ def test_a_start_that_is_no_row_is_trained_and_not_evaluated(recipes, commands, 
     [("", []), ("1e-3,2e-3", [1e-3, 2e-3]), ("x0.5,x1 x2", [1.5e-4, 3e-4, 6e-4]), ("2e-3,2e-3", [2e-3])],
 )
 def test_learning_rates_are_given_or_factors_of_a_recipe_s_own(text, tried):
-    assert asked_rates(text).of(3e-4) == pytest.approx(tried)
+    assert read_rates(text).of(3e-4) == pytest.approx(tried)
 
 
 @pytest.mark.parametrize("text", ["fast", "x1,2e-3", "0", "-1e-3", "x"])
 def test_other_learning_rates_are_refused(text):
     with pytest.raises(typer.BadParameter, match="--learning_rates takes rates"):
-        asked_rates(text)
+        read_rates(text)
 
 
 def test_the_best_learning_rate_on_validation_data_is_taken(recipes, commands, tmp_path):

@@ -11,7 +11,7 @@ from latentplan.evaluation.attribution import Attribution, crossed_answers, take
 from latentplan.modeling.loading import load_model
 from latentplan.problems.minigsm import PRESETS, generate
 from latentplan.problems.problem import Problem
-from latentplan.rollout.edits import completions_with, intact
+from latentplan.rollout.interventions import completions_with, intact
 from latentplan.rollout.solve import greedy_chains
 from latentplan.training.configs import ModelArguments, SFTConfig
 from latentplan.training.model_init import initialise_system
@@ -84,7 +84,7 @@ def said(runs, monkeypatch):
         ]
         for thinker in models
     ]
-    order = greedy_chains(models[0], [problem.question for problem in PROBLEMS], batch_size=64).places
+    order = greedy_chains(models[0], [problem.question for problem in PROBLEMS], batch_size=64).indices
     answers = dict(zip(order, texts[0][0], strict=True))
     problems = [replace(problem, answer=answers[place]) for place, problem in enumerate(PROBLEMS)]
     monkeypatch.setattr(

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from latentplan.evaluation.diagnosis.evaluated_model import Subject
+from latentplan.evaluation.diagnosis.evaluated_model import EvaluatedModel
 from latentplan.evaluation.diagnosis.examine import FINDINGS, examine
 from latentplan.evaluation.diagnosis.faithfulness import MOVED, NEITHER, STAYED, collect_pairs, edited_steps
 from latentplan.evaluation.diagnosis.findings import FAILED, NOT_APPLICABLE, NOTED, SOUND, UNCLEAR
@@ -123,20 +123,20 @@ def test_own_answers_serve_where_right_ones_are_not_known(taught_model, problems
     known = problems[:4]
     others = [known[1], known[0], known[3], known[2]]
     partners = [Counterfactual(other.question) for other in others]
-    subject = Subject(taught_model, known, partners, max_new_tokens=8)
-    pairs = collect_pairs(subject)
+    evaluated = EvaluatedModel(taught_model, known, partners, max_new_tokens=8)
+    pairs = collect_pairs(evaluated)
     kept = [place for place in range(4) if known[place].answer != others[place].answer]
-    assert sorted(pairs.places) == kept
-    for place, answer in zip(pairs.places, pairs.other_answers, strict=True):
+    assert sorted(pairs.indices) == kept
+    for place, answer in zip(pairs.indices, pairs.other_answers, strict=True):
         assert answer == others[place].answer
     wrong = [Counterfactual(other.question, answer="77") for other in others]
-    assert collect_pairs(Subject(taught_model, known, wrong, max_new_tokens=8)).places == []
+    assert collect_pairs(EvaluatedModel(taught_model, known, wrong, max_new_tokens=8)).indices == []
 
 
 def test_edits_of_a_taught_model_have_three_outcomes(taught_model, problems):
     known = problems[:4]
     partners = [Counterfactual(other.question) for other in (known[1], known[0], known[3], known[2])]
-    finding = FINDINGS["faithfulness"](Subject(taught_model, known, partners, max_new_tokens=8))
+    finding = FINDINGS["faithfulness"](EvaluatedModel(taught_model, known, partners, max_new_tokens=8))
     shares = [
         finding.figure(f"all latents spliced: {outcome}").estimate for outcome in (MOVED, STAYED, NEITHER)
     ]
@@ -146,30 +146,30 @@ def test_edits_of_a_taught_model_have_three_outcomes(taught_model, problems):
 
 def test_stop_decisions_end_with_the_first_stop(taught_model, problems):
     known = problems[:4]
-    subject = Subject(taught_model, known, [None] * 4, max_new_tokens=8)
-    needed = {row: min(3, len(problem.steps)) for row, problem in enumerate(subject.asked)}
-    rows = decisions(subject, needed)
+    evaluated = EvaluatedModel(taught_model, known, [None] * 4, max_new_tokens=8)
+    needed = {row: min(3, len(problem.steps)) for row, problem in enumerate(evaluated.ordered)}
+    rows = decisions(evaluated, needed)
     assert len(rows) == sum(min(steps + 1, 3) for steps in needed.values())
     due = rows[:, 1] == 1
     assert rows[due, 0].min() > 0.5 > rows[~due, 0].max()
 
 
 def answered(right, exchanged):
-    """A subject whose answers are given: whether each is right, and what exchanged latents make of it."""
+    """A evaluated whose answers are given: whether each is right, and what exchanged latents make of it."""
     count = len(right)
     completions = [f"### {number}" for number in range(count)]
-    subject = SimpleNamespace(
+    evaluated = SimpleNamespace(
         has_latents=True,
         problems=[None] * count,
-        asked=[Problem("How many?", (), "0")] * count,
-        right=right,
+        ordered=[Problem("How many?", (), "0")] * count,
+        correct=right,
         exchanged=exchanged,
         greedy=SimpleNamespace(solutions=[Solution(text, None, 0, 0, True) for text in completions]),
         completions=lambda intervention: completions,
         judge=lambda texts: [text == "### right" for text in texts],
         model=SimpleNamespace(reasoner=SimpleNamespace(config=SimpleNamespace(method="x"))),
     )
-    return silent_failure(subject)
+    return silent_failure(evaluated)
 
 
 @pytest.mark.parametrize(
@@ -193,14 +193,14 @@ def test_plan_coverage_counts_labelled_valid_and_other_plans(tiny_model, problem
     one, other = ("<<1+2=3>>", "<<3+4=7>>"), ("<<1+4=5>>", "<<5+2=7>>")
     problem = Problem("q", one, "7", plans=(one, other))
     plans = [one, other, other, ("<<1+2=3>>",), ()]
-    subject = SimpleNamespace(
+    evaluated = SimpleNamespace(
         model=tiny_model("cot"),
-        asked=[problem] * 5,
+        ordered=[problem] * 5,
         greedy=SimpleNamespace(solutions=[Solution("### 7", list(plan), 0, 0, True) for plan in plans]),
-        right=[True, True, False, True, False],
+        correct=[True, True, False, True, False],
         num_generations=1,
     )
-    finding = plan_coverage(subject)
+    finding = plan_coverage(evaluated)
     shares = {figure.name: figure.estimate for figure in finding.figures}
     assert shares["greedy plan: the labelled one"] == pytest.approx(1 / 5)
     assert shares["greedy plan: another valid one"] == pytest.approx(2 / 5)
@@ -213,12 +213,12 @@ def test_collapse_by_hand_in_the_head_s_own_units(scale):
     # 40 questions, one slot: the first dimension is ±1 with σ = 1/4, the second always 0 with σ = 1.
     mean = torch.tensor([[[1.0, 0.0]], [[-1.0, 0.0]]]).repeat(20, 1, 1) * scale
     log_variance = torch.tensor([1 / 16, 1.0]).log().expand(40, 1, 2) + 2 * math.log(scale)
-    subject = SimpleNamespace(
+    evaluated = SimpleNamespace(
         has_latents=True,
         distributions=LatentChain(mean, mean, log_variance, torch.ones(40, 1)),
         model=SimpleNamespace(reasoner=SimpleNamespace(latent_head=SimpleNamespace(output_scale=scale))),
     )
-    finding = posterior_collapse(subject)
+    finding = posterior_collapse(evaluated)
     variance = 40 / 39
     assert finding.figure("slot 1: active units").estimate == 0.5
     assert finding.figure("slot 1: information, bits at most").estimate == pytest.approx(
@@ -229,9 +229,9 @@ def test_collapse_by_hand_in_the_head_s_own_units(scale):
     )
     assert finding.figure("slot 1: effective rank").estimate == pytest.approx(1)
     assert finding.status == SOUND
-    wider = replace(subject.distributions, log_variance=log_variance + math.log(64))
-    subject.distributions = wider  # σ = 2 beside ±1: a sixth of a bit
-    assert posterior_collapse(subject).status == FAILED
+    wider = replace(evaluated.distributions, log_variance=log_variance + math.log(64))
+    evaluated.distributions = wider  # σ = 2 beside ±1: a sixth of a bit
+    assert posterior_collapse(evaluated).status == FAILED
 
 
 def test_edited_and_last_step_by_the_labels_or_by_what_the_decoder_reads(tiny_model, problems):
@@ -241,11 +241,11 @@ def test_edited_and_last_step_by_the_labels_or_by_what_the_decoder_reads(tiny_mo
     latents, mask = torch.zeros(3, 6, 16), torch.ones(3, 6)
     own = GreedyChains([0, 1, 2], latents, mask, [["x", "y", "z"]] * 3)
     foreign = GreedyChains([0, 1, 2], latents, mask, [["x", "q", "z"], ["x", "y", "z"], ["x"]])
-    by_labels = Subject(tiny_model("coconut"), known, partners)
+    by_labels = EvaluatedModel(tiny_model("coconut"), known, partners)
     assert edited_steps(by_labels, [0, 1, 2], own, foreign) == ([1, None, None], [1, 1, 1])
-    by_plans = Subject(tiny_model("atp_latent"), known, partners)
+    by_plans = EvaluatedModel(tiny_model("atp_latent"), known, partners)
     assert edited_steps(by_plans, [0, 1, 2], own, foreign) == ([1, None, None], [2, 2, 2])
-    by_tokens = Subject(tiny_model("colar"), known, partners)
+    by_tokens = EvaluatedModel(tiny_model("colar"), known, partners)
     assert edited_steps(by_tokens, [0, 1, 2], own, foreign)[0] == [None] * 3
     shorter = replace(foreign, slot_mask=torch.zeros(3, 6))
     assert edited_steps(by_plans, [0, 1, 2], own, shorter)[0] == [None] * 3
@@ -264,13 +264,13 @@ def test_edited_and_last_step_by_the_labels_or_by_what_the_decoder_reads(tiny_mo
 def test_overthinking_by_hand(latents, can_stop, status):
     asked = [Problem("q", ("s",) * steps, "7") for steps in (1, 2, 3, 4)] * 10
     config = SimpleNamespace(method="x", max_latent_steps=8)
-    subject = SimpleNamespace(
+    evaluated = SimpleNamespace(
         has_latents=True,
         counts_steps=True,
-        asked=asked,
+        ordered=asked,
         used_steps=latents * 10,
         run=None,
         greedy=SimpleNamespace(solutions=[Solution("", None, n, n + 2, True) for n in latents * 10]),
         model=SimpleNamespace(reasoner=SimpleNamespace(config=config, stop_head=can_stop or None)),
     )
-    assert overthinking(subject).status == status
+    assert overthinking(evaluated).status == status

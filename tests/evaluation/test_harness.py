@@ -14,7 +14,7 @@ from latentplan.modeling.sampling import Sampling
 from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import Problem
 from latentplan.rollout.decoding_accuracy import teacher_plans
-from latentplan.rollout.edits import of_another_question, same_norm_noise, zero
+from latentplan.rollout.interventions import of_another_question, same_norm_noise, zero
 from latentplan.rollout.solve import GreedyChains, greedy_chains
 
 SHORT = Sampling.greedy(max_new_tokens=8)
@@ -157,9 +157,9 @@ def test_teacher_uses_the_labelled_steps(tiny_model, problems):
 def test_chains_are_those_of_each_question(taught_model, problems):
     questions = [problem.question for problem in problems]
     chains = greedy_chains(taught_model, questions, batch_size=4)
-    assert sorted(chains.places) == list(range(len(problems)))
-    assert [len(questions[place]) for place in chains.places] == sorted(map(len, questions))
-    alone = greedy_chains(taught_model, [questions[chains.places[3]]], batch_size=1)
+    assert sorted(chains.indices) == list(range(len(problems)))
+    assert [len(questions[place]) for place in chains.indices] == sorted(map(len, questions))
+    alone = greedy_chains(taught_model, [questions[chains.indices[3]]], batch_size=1)
     used = alone.slot_mask[0].bool()
     torch.testing.assert_close(chains.latents[3][used], alone.latents[0][used])
     assert chains.plans[3] == alone.plans[0]

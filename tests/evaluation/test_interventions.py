@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from latentplan.rollout.edits import (
+from latentplan.rollout.interventions import (
     all_but_last_step,
     first_steps,
     last_step_only,
     of_an_equal_chain,
+    regenerate,
     reversed_steps,
     rotated_steps,
-    think_on,
 )
 from latentplan.rollout.solve import GreedyChains, greedy_chains
 
@@ -59,7 +59,7 @@ def test_equal_chains_are_exchanged_among_themselves(chains):
 
 def test_a_chain_that_stopped_at_once_stays_empty(chains):
     mask = torch.zeros_like(chains.slot_mask)
-    empty = GreedyChains(chains.places, chains.latents, mask, chains.plans)
+    empty = GreedyChains(chains.indices, chains.latents, mask, chains.plans)
     for intervention in (last_step_only(2), all_but_last_step(2), reversed_steps(2)):
         assert used(*intervention(empty, ALL, 0)) == [[], [], []]
 
@@ -68,13 +68,13 @@ def test_a_chain_that_stopped_at_once_stays_empty(chains):
 def test_thinking_on_from_one_s_own_latents_changes_nothing(tiny_model, problems, batch_size):
     model = tiny_model("atp_latent")
     own = greedy_chains(model, [problem.question for problem in problems[:5]], batch_size=5)
-    questions = [problems[place].question for place in own.places]
+    questions = [problems[place].question for place in own.indices]
     mask = own.slot_mask.unsqueeze(2)
     for held in (0, 2, 6):
-        again = think_on(model, questions, own, torch.full((5,), held), batch_size)
+        again = regenerate(model, questions, own, torch.full((5,), held), batch_size)
         torch.testing.assert_close(again.latents * mask, own.latents * mask, atol=1e-5, rtol=1e-5)
-    foreign = GreedyChains(own.places, own.latents.roll(1, 0), own.slot_mask, own.plans)
-    moved = think_on(model, questions, foreign, torch.full((5,), 2), batch_size)
+    foreign = GreedyChains(own.indices, own.latents.roll(1, 0), own.slot_mask, own.plans)
+    moved = regenerate(model, questions, foreign, torch.full((5,), 2), batch_size)
     assert torch.equal(moved.latents[:, :2], foreign.latents[:, :2])
     longer = own.slot_mask[:, 2].bool()
     assert not torch.allclose(moved.latents[longer, 2], own.latents[longer, 2], atol=1e-3)

@@ -35,7 +35,7 @@ def test_rows_are_the_latents_and_plans_of_the_greedy_chains(model, mixed_proble
         assert 2 * len(rows) == solution.num_latents
     chains = greedy_chains(model, questions, batch_size=6)
     first = next(index for index, row in enumerate(table.rows) if row.step == 1)
-    row = chains.places.index(table.rows[first].problem)
+    row = chains.indices.index(table.rows[first].problem)
     assert np.allclose(table.vectors[first], chains.latents[row, :2].flatten().numpy(), atol=1e-5)
     assert np.allclose(table.means, table.vectors, atol=1e-4)
 

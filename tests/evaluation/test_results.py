@@ -32,7 +32,13 @@ from latentplan.evaluation.results import (
 from latentplan.evaluation.statistics import wilson_interval
 from latentplan.problems.problem import Problem
 from latentplan.rewards.plan_graph import result_of
-from latentplan.rollout.decoding_accuracy import latent_steps, nearest_share, step_share, text_of, total_share
+from latentplan.rollout.decoding_accuracy import (
+    DecodedPlans,
+    latent_steps,
+    nearest_share,
+    step_share,
+    text_of,
+)
 from latentplan.rollout.solve import Solution
 
 PROBLEMS = [
@@ -168,14 +174,14 @@ def test_nearest_of_several_plans():
     plans = [["<<1+2=3>>", "<<3+4=7>>"], ["<<1+4=5>>", "<<5+2=7>>"]]
     assert nearest_share(["<<1+4=5>>", "<<5+2=7>>"], plans, text_of) == (2, 2)
     assert nearest_share(["<<2+4=6>>", "<<1+6=7>>"], plans, result_of) == (1, 2)
-    assert total_share([plans[0], ["?"]], [plans, plans], text_of) == 0.5
-    assert total_share([], [], text_of) is None
+    assert DecodedPlans([plans[0], ["?"]], [plans, plans]).share(text_of).value == 0.5
+    assert DecodedPlans([], []).share(text_of).value is None
 
 
 def test_chains_of_sentences_have_no_results():
     chain = ["Ann is a wumpus.", "Every wumpus is wise."]
     assert step_share(chain, chain, text_of) == (2, 2)
-    assert total_share([chain], [[chain]], result_of) is None
+    assert DecodedPlans([chain], [[chain]]).share(result_of).value is None
 
 
 def test_rest_of_a_longer_chain():

@@ -56,7 +56,7 @@ def test_all_k_come_from_one_rollout(sampled):
         assert [point.tokens for point in points] == pytest.approx([k * curves.tokens for k in (1, 2, 4)])
     at_one = {points[0].accuracy.estimate for points in curves.curves.values()}
     assert max(at_one) == pytest.approx(min(at_one))
-    assert all(len(each.right) == 5 for each in sampled["atp_latent"].samples)
+    assert all(len(each.correct) == 5 for each in sampled["atp_latent"].samples)
     # No decoder, no plans: nothing to choose by.
     assert list(sampled["coconut"].curves.curves) == [PASS, MAJORITY]
 
@@ -67,7 +67,7 @@ def test_answers_vote_as_numbers_and_plans_are_scored():
     plans = [["<<3+4=7>>"], ["<<3+4=8>>"], [], ["<<3+4=7>>"]]
     solutions = [Solution(text, plan, 0, 4, True) for text, plan in zip(texts, plans, strict=True)]
     (found,) = samples_of([problem], predictions_of(0, problem, solutions), 4)
-    assert found.right == [True, True, False, False]
+    assert found.correct == [True, True, False, False]
     assert found.answers[0] == found.answers[1] != found.answers[2]
     assert found.answers[3] is None
     assert found.plan_score == [1, 0, 0, 0]

@@ -21,7 +21,7 @@ from latentplan.problems.reading import format_of_file, read_problems
 from latentplan.rewards import BUILT_IN, LABELLED_WEIGHTS, RewardSet
 from latentplan.rewards.sentence_coherence import natural_coherence
 from latentplan.rollout.solve import Solution
-from latentplan.serving.inspector.inspected_model import subject_of
+from latentplan.serving.inspector.inspected_model import inspected_model
 from latentplan.serving.inspector.views import judged, votes
 
 ROWS = [
@@ -132,7 +132,7 @@ def test_answers_are_judged_by_letter_and_scores_of_equations_do_not_apply(probl
 def test_samples_that_name_one_option_vote_together(problems):
     solved = [solution(text) for text in ("### C", "### (c)", "### C) 21", "### A", "### 21", "nothing")]
     (samples,) = samples_of(problems, predictions_of(0, problems[0], solved), len(solved))
-    assert samples.right == [True, True, True, False, False, False]
+    assert samples.correct == [True, True, True, False, False, False]
     assert len(set(samples.answers[:3])) == 1
     assert len(set(samples.answers)) == 4
 
@@ -157,7 +157,7 @@ def test_the_inspector_knows_the_kind_of_its_examples(tmp_path, problems, make_s
     folder.mkdir(parents=True)
     (folder.parent / "run.json").write_text("{}")
     (folder / "aqua.jsonl").write_text(json.dumps(rows[0].to_json()) + "\n")
-    subject = subject_of("mine", as_loaded(make_system("no_cot")), folder.parent)
+    subject = inspected_model("mine", as_loaded(make_system("no_cot")), folder.parent)
     question = problems[0].question
     assert subject.kind_of(question, "C").name == "choice"
     assert subject.kind_of("What do 4 pens cost?", "28").name == "number"

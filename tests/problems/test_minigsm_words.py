@@ -19,7 +19,7 @@ from latentplan.problems.minigsm.number_kinds import CONSTANTS
 from latentplan.problems.minigsm.presets import SPLITS, split_of
 from latentplan.problems.minigsm.solution_chains import MAX_PLANS, PlanTable
 from latentplan.problems.minigsm.theme_files import story_templates
-from latentplan.problems.minigsm.word_problems import WordWorld
+from latentplan.problems.minigsm.word_problems import WordDomain
 from latentplan.problems.problem import Chain, Problem
 
 WORD_PRESETS = [name for name, config in PRESETS.items() if config.world == "words"]
@@ -103,8 +103,8 @@ def test_there_are_at_least_forty_families_and_each_is_reachable():
 
 
 @cache
-def _world() -> WordWorld:
-    return WordWorld(replace(DEFAULT, max_steps=8))
+def _world() -> WordDomain:
+    return WordDomain(replace(DEFAULT, max_steps=8))
 
 
 @pytest.mark.parametrize("name", story_templates())

@@ -12,11 +12,12 @@ import pytest
 import typer
 
 from latentplan.cli.report import report
+from latentplan.common.text_table import duration
 from latentplan.report import ReportEntry, build_report
 from latentplan.report.examples import example_groups, modulus_of
 from latentplan.report.run_reader import load_runs
 from latentplan.report.svg import Axis, Series, line_chart, round_ticks, thinned
-from latentplan.report.wording import duration, run_title, verdict
+from latentplan.report.wording import run_title, verdict
 
 SECTIONS = ["summary", "comparison", "steps", "learning", "rl", "examples", "cost", "setup"]
 VOID = {"meta", "br", "link", "img", "hr", "input"}

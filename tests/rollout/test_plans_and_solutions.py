@@ -59,7 +59,7 @@ def test_a_batch_holds_whole_groups(make_system, as_loaded, mixed_problems):
         rolled = roll_out(
             loaded, questions, Sampling(max_new_tokens=2), seed=0, num_generations=3, batch_size=batch_size
         )
-        return [(batch.places, batch.trajectories.num_tokens.shape[0]) for batch in rolled]
+        return [(batch.indices, batch.trajectories.num_tokens.shape[0]) for batch in rolled]
 
     assert places(7) == [(pair, 6) for pair in batches_by_length(questions, 2)]
     assert places(1) == [(one, 3) for one in batches_by_length(questions, 1)], "a group is not divided"

@@ -27,14 +27,14 @@ class Running:
     app: Any
     client: openai.OpenAI
 
-    def served(self, name="atp"):
-        return self.app.state.served[name]
+    def worker(self, name="atp"):
+        return self.app.state.workers[name]
 
     @contextmanager
     def busy(self, name="atp"):
         """Has a model's thread do nothing as long as the block runs."""
         go, started = threading.Event(), threading.Event()
-        self.served(name).call(lambda model: (started.set(), go.wait(20)))
+        self.worker(name).call(lambda model: (started.set(), go.wait(20)))
         assert started.wait(10)
         try:
             yield

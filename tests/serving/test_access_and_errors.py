@@ -153,7 +153,7 @@ def user(content):
         ({"messages": [{"role": "assistant", "content": "9"}]}, "the last message must be", None),
         ({"n": 2}, "2 greedy answers are all the same", "n"),
         ({"n": 0}, "n: Input should be greater than or equal to 1", "n"),
-        ({"n": 65, "temperature": 1}, "65 answers are asked for; this server gives at most 64", "n"),
+        ({"n": 65, "temperature": 1}, "65 answers are requested; this server gives at most 64", "n"),
         ({"temperature": -1}, "temperature: Input should be greater", "temperature"),
         ({"temperature": "hot"}, "temperature: Input should be a valid number", "temperature"),
         ({"seed": 2**63}, "seed: Input should be less than", "seed"),

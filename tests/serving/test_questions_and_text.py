@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from latentplan.serving.model_worker import Written
+from latentplan.serving.model_worker import Detokenizer
 from latentplan.serving.prompts import Questions, question_of
 from latentplan.serving.protocol import ApiError, Message
 from latentplan.serving.responses import coherence
@@ -60,10 +60,10 @@ class Letters:
 
 
 def pieces(text, stop=(), alphabet=None):
-    """The pieces in which a text becomes certain, one character at a time, and the `Written`."""
+    """The pieces in which a text becomes certain, one character at a time, and the `Detokenizer`."""
     alphabet = alphabet or sorted(set(text))
     ids = [alphabet.index(character) for character in text]
-    written = Written(Letters(alphabet), stop)
+    written = Detokenizer(Letters(alphabet), stop)
     told = [written.grow(ids[: count + 1], count + 1 == len(ids)) for count in range(len(ids))]
     return told, written
 

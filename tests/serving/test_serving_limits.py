@@ -10,7 +10,7 @@ import time
 import openai
 import pytest
 
-from latentplan.serving.model_worker import ServedModel
+from latentplan.serving.model_worker import ModelWorker
 from latentplan.serving.protocol import ApiError
 from latentplan.serving.settings import ServeSettings
 
@@ -44,7 +44,7 @@ def test_a_full_queue_is_a_503_that_says_when_to_come_again(narrow, questions):
             target=lambda: answers.append(narrow.send(CHAT, asking(questions[0], n=3, temperature=1)))
         )
         waiting.start()
-        wait_until(lambda: len(narrow.served()._waiting) == 3)
+        wait_until(lambda: len(narrow.worker()._waiting) == 3)
         status, headers, body = narrow.send(CHAT, asking(questions[1], n=2, temperature=1))
         assert (status, headers["Retry-After"], body["error"]["code"]) == (503, "1", "queue_full")
         with pytest.raises(openai.InternalServerError, match="too many questions wait for atp already"):
@@ -60,14 +60,14 @@ def test_too_late_is_a_504_and_frees_the_place(narrow, questions):
         status, _, body = narrow.send(CHAT, asking(questions[0]))
         assert (status, body["error"]["type"]) == (504, "timeout_error")
         assert "no answer within 1 seconds (--request_timeout)" in body["error"]["message"]
-        assert len(narrow.served()._waiting) == 0
+        assert len(narrow.worker()._waiting) == 0
     assert narrow.send(CHAT, asking(questions[0]))[0] == 200
 
 
 def test_a_stream_that_is_too_late_ends_with_the_error(narrow, questions):
     with narrow.busy(), pytest.raises(openai.APIError, match="no answer within 1 seconds"):
         list(narrow.client.chat.completions.create(**asking(questions[0]), stream=True))
-    wait_until(lambda: not narrow.served()._waiting)
+    wait_until(lambda: not narrow.worker()._waiting)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -77,10 +77,10 @@ def test_a_client_that_goes_away_frees_its_place(server, questions, stream):
         connection = http.client.HTTPConnection(host, int(port), timeout=10)
         body = json.dumps(asking(questions[0], n=4, temperature=1, stream=stream))
         connection.request("POST", CHAT, body, {"Content-Type": "application/json"})
-        wait_until(lambda: len(server.served()._waiting) == 4)
+        wait_until(lambda: len(server.worker()._waiting) == 4)
         connection.sock.close()
         connection.close()
-        wait_until(lambda: len(server.served()._waiting) == 0)
+        wait_until(lambda: len(server.worker()._waiting) == 0)
 
 
 def test_a_client_that_goes_away_leaves_the_running_batch(open_server, tiny_models, questions):
@@ -89,21 +89,21 @@ def test_a_client_that_goes_away_leaves_the_running_batch(open_server, tiny_mode
             **asking(questions[0], n=2, temperature=1, seed=1), stream=True
         )
         next(iter(stream))
-        wait_until(lambda: len(running.served()._running) == 2)
+        wait_until(lambda: len(running.worker()._running) == 2)
         stream.close()
-        wait_until(lambda: not running.served()._running)
+        wait_until(lambda: not running.worker()._running)
         tokens = running.app.state.metrics.tokens.labels("atp", "text")._value.get()
         assert tokens == 0  # nobody was told an ending
 
 
 def test_a_failing_pass_is_a_500_and_the_next_request_is_answered(server, questions, monkeypatch, caplog):
-    served = server.served()
+    worker = server.worker()
 
     def broken(rows):
         raise RuntimeError("the device has gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(served._batch, "admit", broken)
+        patch.setattr(worker._batch, "admit", broken)
         status, _, body = server.send(CHAT, asking(questions[0]))
     assert (status, body["error"]["code"]) == (500, "internal_error")
     assert "the device has gone" in caplog.text
@@ -111,20 +111,20 @@ def test_a_failing_pass_is_a_500_and_the_next_request_is_answered(server, questi
 
 
 def test_what_a_model_s_thread_is_called_for_gets_its_result_or_its_error(server):
-    served = server.served()
-    assert served.call(lambda model: model.reasoner.config.method).result(10) == "atp_latent"
+    worker = server.worker()
+    assert worker.call(lambda model: model.reasoner.config.method).result(10) == "atp_latent"
     with pytest.raises(ZeroDivisionError):
-        served.call(lambda model: 1 // 0).result(10)
+        worker.call(lambda model: 1 // 0).result(10)
 
 
 def test_a_model_that_is_closed_takes_nothing_more(tiny_models):
-    served = ServedModel("atp", tiny_models["atp"], ServeSettings())
-    assert served.ready
-    last = served.call(lambda model: "done")
-    served.close()
-    assert (last.result(), served.ready) == ("done", False)
+    worker = ModelWorker("atp", tiny_models["atp"], ServeSettings())
+    assert worker.ready
+    last = worker.call(lambda model: "done")
+    worker.close()
+    assert (last.result(), worker.ready) == ("done", False)
     with pytest.raises(ApiError, match="being shut down"):
-        served.call(lambda model: None)
+        worker.call(lambda model: None)
 
 
 def test_metrics_count_what_was_asked(open_server, tiny_models, questions):

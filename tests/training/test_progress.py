@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from latentplan.training import loggers as progress
-from latentplan.training.loggers import ProgressDisplay, describe, duration
+from latentplan.training.loggers import ProgressDisplay, describe
 
 SFT_LINE = {
     "loss": 3.25,
@@ -46,10 +46,6 @@ def test_what_a_line_says():
 def test_a_reward_function_may_be_called_like_a_metric(name):
     line = {"reward": 1.5, f"rewards/{name}/mean": 0.25, "latents/mean_length": 3.0, "learning_rate": 0.1}
     assert describe(line) == ["reward 1.5", f"{name} 0.25", "latents 3", "lr 0.1"]
-
-
-def test_durations():
-    assert [duration(seconds) for seconds in (4.4, 99, 180, 7500)] == ["4 s", "99 s", "3 min", "2 h 05 min"]
 
 
 @pytest.fixture

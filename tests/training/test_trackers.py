@@ -10,7 +10,7 @@ from transformers.integrations.integration_utils import TrackioCallback, WandbCa
 from latentplan.training import loggers as trackers
 from latentplan.training import run_training as runs
 from latentplan.training.configs import SFTConfig
-from latentplan.training.loggers import log_samples, markdown_table, usable_trackers
+from latentplan.training.loggers import log_samples, samples_table, usable_trackers
 from latentplan.training.run_directory import MetricsFile
 
 
@@ -84,7 +84,7 @@ ROWS = [
 
 
 def test_samples_as_a_table_in_markdown():
-    assert markdown_table(["a", "b"], [["1|2", "<<x>>\ny"]]).splitlines() == [
+    assert samples_table(["a", "b"], [["1|2", "<<x>>\ny"]]).splitlines() == [
         "| a | b |",
         "| --- | --- |",
         "| 1\\|2 | &lt;&lt;x>><br>y |",

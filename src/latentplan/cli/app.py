@@ -1,7 +1,7 @@
-"""`latentplan`: the command line. A command's module is imported when the command is called, so that help and
-mistakes are answered at once, without PyTorch.
+"""`latentplan`: the command line.
 
-`DeferredCommand`: a command that imports what it needs when it is called, and is known by name before.
+A command's module is imported when the command is called (`DeferredCommand`), so that help and mistakes are
+answered at once, without PyTorch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class DeferredCommand(TyperCommand):
         self.module = module
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """The context of the real command, which takes over from here."""
+        """Returns the context of the real command, which takes over from here."""
         return self._real().make_context(info_name, args, parent, **extra)
 
     def _real(self) -> Any:
@@ -49,7 +49,9 @@ class DeferredCommand(TyperCommand):
 
 
 def _docstring(module: str, function: str) -> str:
-    """A function's docstring, read from the source. Raises ValueError if there is no such function."""
+    """Returns a function's docstring, read from the source. Raises ValueError if there is no such
+    function.
+    """
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise ValueError(f"there is no module {module}")
@@ -83,12 +85,14 @@ class _Commands(TyperGroup):
     """`COMMANDS`, before those that cost nothing to import."""
 
     def __init__(self, *, commands: Any = None, **settings: Any):
-        deferred = {name: DeferredCommand(name, f"{__package__}.{place}") for name, place in COMMANDS.items()}
+        deferred = {
+            name: DeferredCommand(name, f"{__package__}.{module}") for name, module in COMMANDS.items()
+        }
         super().__init__(commands={**deferred, **(commands or {})}, **settings)
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"latentplan {__version__}")
         raise typer.Exit
 
@@ -121,7 +125,7 @@ def _root(
 
 
 def main() -> None:
-    """The entry point."""
+    """Runs the command line."""
     app()
 
 

@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from latentplan.cli.load_or_exit import fail, names_of, open_model, refuse_control_tokens
@@ -26,9 +25,9 @@ from latentplan.cli.options import (
     TrustRemoteCode,
     column_map,
 )
-from latentplan.common.run_files import evaluation_folder, file_stem, run_of
+from latentplan.common.run_files import file_stem, results_folder, run_of
 from latentplan.evaluation.attribution import Attribution, crossed_answers, take_apart
-from latentplan.evaluation.results import Estimate
+from latentplan.evaluation.result_tables import attribution_table
 from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.sources import load_benchmarks, own_preset
 
@@ -73,34 +72,7 @@ def attribute(
         label, question_fingerprint(problems), len(problems), str(before), str(after), take_apart(solved)
     )
     console = Console(highlight=False)
-    console.print(_table(found))
+    console.print(attribution_table(found))
     stem = file_stem(label, 0.0, 0.0, 1, 0)
-    folder = output or evaluation_folder(after).with_name("attribution")
+    folder = output or results_folder(after, "attribution")
     console.print(Text(str(found.save(folder / f"{names_of([before])[0]}-{stem}.json"))), soft_wrap=True)
-
-
-def _table(found: Attribution) -> Table:
-    table = Table(title=f"{found.benchmark}, {found.num_problems} problems, greedy", title_justify="left")
-    table.add_column("latents of")
-    table.add_column("answered by")
-    table.add_column("accuracy", justify="right")
-    for latents, answers, accuracy in (
-        ("before", "before", found.parts.accuracy_before),
-        ("after", "before", found.parts.accuracy_latents),
-        ("before", "after", found.parts.accuracy_answers),
-        ("after", "after", found.parts.accuracy_after),
-    ):
-        table.add_row(latents, answers, _shown(accuracy, "{:.1f}%"))
-    table.add_section()
-    for name, points in (
-        ("gain, points", found.parts.gain),
-        ("of it the latents'", found.parts.from_latents),
-        ("of it the answers'", found.parts.from_answers),
-    ):
-        table.add_row(name, "", _shown(points, "{:+.1f}"))
-    return table
-
-
-def _shown(share: Estimate, number: str) -> str:
-    bounds = ", ".join(number.format(100 * bound) for bound in (share.low, share.high) if bound is not None)
-    return f"{number.format(100 * share.estimate)} [{bounds}]"

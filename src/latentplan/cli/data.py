@@ -1,9 +1,7 @@
-"""`latentplan data make minigsm`: write word problems that know all their valid chains.
+"""`latentplan data make minigsm` and `latentplan data check`: make word problems, and check a data file.
 
 latentplan data make minigsm --preset clock --count 50000 --output train.jsonl
 latentplan data make minigsm --preset hard --split test --distractors 2 --count 1000 --output test.jsonl
-
-`latentplan data check`: is a data file readable, and what does it hold?
 
 latentplan data check train.jsonl
 latentplan data check SVAMP.json --benchmark svamp
@@ -24,12 +22,12 @@ from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import track
-from rich.table import Table
 from rich.text import Text
 
 from latentplan.cli.options import Columns, column_map
+from latentplan.common.text_table import terminal_table
 from latentplan.encoding.control_tokens import ControlTokenError, latent_token_in, widespread_marks
 from latentplan.problems.benchmarks import BENCHMARKS
 from latentplan.problems.check import CheckReport, ControlTokenCheck, Doubt, check_file
@@ -37,38 +35,38 @@ from latentplan.problems.minigsm import PRESETS, MinigsmConfig, generate
 from latentplan.problems.minigsm.presets import SPLITS
 from latentplan.problems.problem import DataError, Problem
 
-_HELP = {dial.name: dial.metadata["help"] for dial in fields(MinigsmConfig)}
+_HELP = {each.name: each.metadata["help"] for each in fields(MinigsmConfig)}
 
 
-def _dial(name: str, *flags: str) -> Any:
+def _setting(name: str, *flags: str) -> Any:
     return typer.Option(*(flags or (f"--{name}",)), help=_HELP[name], show_default=False)
 
 
 def minigsm(
     output: Annotated[str, typer.Option("--output", help="The JSONL file to write; - is standard output.")],
     preset: Annotated[
-        str, typer.Option("--preset", help=f"Named dials to start from: {', '.join(PRESETS)}.")
+        str, typer.Option("--preset", help=f"A preset to start from: {', '.join(PRESETS)}.")
     ] = "default",
     split: Annotated[str, typer.Option("--split", help=f"One of {', '.join(SPLITS)}.")] = "train",
     count: Annotated[int, typer.Option("--count", min=0, help="How many problems.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", help="Equal seeds give equal problems.")] = 0,
-    world: Annotated[str | None, _dial("world")] = None,
-    min_steps: Annotated[int | None, _dial("min_steps")] = None,
-    max_steps: Annotated[int | None, _dial("max_steps")] = None,
-    step_weights: Annotated[str | None, _dial("step_weights")] = None,
-    distinct: Annotated[str | None, _dial("distinct")] = None,
-    label: Annotated[str | None, _dial("label")] = None,
-    number_scale: Annotated[int | None, _dial("number_scale")] = None,
-    max_number: Annotated[int | None, _dial("max_number")] = None,
-    operators: Annotated[str | None, _dial("operators")] = None,
-    percentages: Annotated[bool | None, _dial("percentages", "--percentages/--no_percentages")] = None,
-    decimals: Annotated[bool | None, _dial("decimals", "--decimals/--no_decimals")] = None,
-    distractors: Annotated[int | None, _dial("distractors")] = None,
-    families: Annotated[str | None, _dial("families")] = None,
-    modulus: Annotated[int | None, _dial("modulus")] = None,
-    max_addend: Annotated[int | None, _dial("max_addend")] = None,
-    multipliers: Annotated[str | None, _dial("multipliers")] = None,
-    phrasing: Annotated[str | None, _dial("phrasing")] = None,
+    world: Annotated[str | None, _setting("world")] = None,
+    min_steps: Annotated[int | None, _setting("min_steps")] = None,
+    max_steps: Annotated[int | None, _setting("max_steps")] = None,
+    step_weights: Annotated[str | None, _setting("step_weights")] = None,
+    distinct: Annotated[str | None, _setting("distinct")] = None,
+    label: Annotated[str | None, _setting("label")] = None,
+    number_scale: Annotated[int | None, _setting("number_scale")] = None,
+    max_number: Annotated[int | None, _setting("max_number")] = None,
+    operators: Annotated[str | None, _setting("operators")] = None,
+    percentages: Annotated[bool | None, _setting("percentages", "--percentages/--no_percentages")] = None,
+    decimals: Annotated[bool | None, _setting("decimals", "--decimals/--no_decimals")] = None,
+    distractors: Annotated[int | None, _setting("distractors")] = None,
+    families: Annotated[str | None, _setting("families")] = None,
+    modulus: Annotated[int | None, _setting("modulus")] = None,
+    max_addend: Annotated[int | None, _setting("max_addend")] = None,
+    multipliers: Annotated[str | None, _setting("multipliers")] = None,
+    phrasing: Annotated[str | None, _setting("phrasing")] = None,
 ) -> None:
     """Make word problems of one split; lists such as step weights are written with commas: 1,1,2.
 
@@ -76,11 +74,11 @@ def minigsm(
     """
     if preset not in PRESETS:
         raise typer.BadParameter(f"preset is {preset!r}; it must be one of {', '.join(PRESETS)}")
-    dials: dict[str, Any] = {
+    settings: dict[str, Any] = {
         name: value for name, value in locals().items() if name in _HELP and value is not None
     }
     try:
-        config = replace(PRESETS[preset], **{name: _listed(name, value) for name, value in dials.items()})
+        config = replace(PRESETS[preset], **{name: _listed(name, value) for name, value in settings.items()})
         problems = generate(config, split=split, count=count, seed=seed)  # type: ignore[arg-type]
         _write(problems, count, output)
     except ValueError as error:
@@ -90,7 +88,7 @@ def minigsm(
 
 
 def _listed(name: str, value: object) -> Any:
-    """The value of a dial; lists come as text with commas."""
+    """Returns the value of a setting; lists come as text with commas."""
     if name not in ("step_weights", "families", "multipliers"):
         return value
     parts = [part.strip() for part in str(value).split(",") if part.strip()]
@@ -113,7 +111,7 @@ def _write(problems: Iterable[Problem], count: int, output: str) -> None:
 
 @contextmanager
 def _opened(output: str) -> Iterator[TextIO]:
-    """Standard output, or a file that appears under its name only when it is complete."""
+    """Opens standard output, or a file that appears under its name only when it is complete."""
     if output == "-":
         yield sys.stdout
         return
@@ -179,26 +177,25 @@ def check(
 
 
 def _widespread(problem: Problem) -> tuple[str | None, Sequence[str]]:
-    """Without a tokenizer: tokens of every model of ours are refused, those of many others are doubtful."""
+    """Refuses tokens of every model of ours, and doubts those of many others, without a tokenizer."""
     error = latent_token_in(problem)
     return (str(error), ()) if error is not None else (None, widespread_marks(problem))
 
 
 def _tokens_of(model: str) -> ControlTokenCheck:
-    """The check that training of a model makes; the command ends where there is no such model."""
+    """Returns the check that training of a model makes; the command ends where there is no such model."""
     from transformers import AutoTokenizer
 
     from latentplan.cli.load_or_exit import fail
-    from latentplan.common.run_files import is_latent_checkpoint
+    from latentplan.common.run_files import model_in
     from latentplan.encoding.processor import ProblemProcessor
     from latentplan.encoding.tokenizers import add_special_tokens
     from latentplan.modeling.configuration import LatentReasonerConfig
     from latentplan.modeling.loading import find_model, load_tokenizer, processor_of
 
     try:
-        folder = Path(model)
-        if is_latent_checkpoint(folder) or is_latent_checkpoint(folder / "model"):
-            found = find_model(folder)
+        if model_in(model) is not None:
+            found = find_model(model)
             processor = processor_of(
                 LatentReasonerConfig.from_pretrained(found), load_tokenizer(found, False)
             )
@@ -243,12 +240,13 @@ def _example(problem: Problem) -> Text:
     return text.append(f"  ### {problem.answer}\n", style="bold")
 
 
-def _histogram(report: CheckReport) -> Table:
-    table = Table("steps", "problems", "", box=None)
+def _histogram(report: CheckReport) -> RenderableType:
     largest = max(report.step_counts.values())
-    for steps, count in report.step_counts.items():
-        table.add_row(str(steps), str(count), "█" * max(1, round(_BAR_WIDTH * count / largest)))
-    return table
+    rows = [
+        [str(steps), str(count), "█" * max(1, round(_BAR_WIDTH * count / largest))]
+        for steps, count in report.step_counts.items()
+    ]
+    return terminal_table(["steps", "problems", ""], rows, num_left=3, box=None)
 
 
 def _by_reason(doubts: tuple[Doubt, ...]) -> dict[str, list[Doubt]]:

@@ -30,11 +30,9 @@ from latentplan.cli.options import (
     TrustRemoteCode,
     column_map,
 )
-from latentplan.common.files import write_atomically
-from latentplan.common.run_files import evaluation_folder, file_stem, run_of
+from latentplan.common.run_files import file_stem, results_folder, run_of
 from latentplan.evaluation.diagnosis.examine import FINDINGS, examine
-from latentplan.evaluation.diagnosis.findings import Diagnosis
-from latentplan.evaluation.result_tables import diagnosis_markdown, diagnosis_table
+from latentplan.evaluation.result_tables import diagnosis_table, write_diagnosis
 from latentplan.modeling.loading import find_model
 from latentplan.problems.counterfactuals import counterfactuals
 from latentplan.problems.sources import load_benchmarks, own_preset
@@ -100,7 +98,7 @@ def diagnose(
         fail(error)
     loaded = open_model(model, device, torch_threads, tokens_per_latent, trust_remote_code)
     refuse_control_tokens(loaded, arguments, problems, split=split, columns=columns)
-    folder = output or evaluation_folder(model).with_name("diagnosis")
+    folder = output or results_folder(model, "diagnosis")
     console = Console(highlight=False)
     failed: list[str] = []
     for argument, (label, chosen) in zip(arguments, problems.items(), strict=True):
@@ -118,18 +116,11 @@ def diagnose(
                 on_progress=shown.next,
             )
         console.print(diagnosis_table(found, with_figures=figures))
-        stem = write(found, folder / file_stem(label, 0.0, 0.0, 1, seed))
+        stem = write_diagnosis(found, folder / file_stem(label, 0.0, 0.0, 1, seed))
         console.print(Text(f"all figures in {stem}.json and {stem}.md"), soft_wrap=True)
         failed += [name for name in found.failed if name in watched]
     if failed:
         raise typer.Exit(SOMETHING_FAILED)
-
-
-def write(diagnosis: Diagnosis, stem: Path) -> Path:
-    """Writes STEM.json and STEM.md, each in one move, and returns the stem."""
-    diagnosis.save(stem.with_name(f"{stem.name}.json"))
-    write_atomically(stem.with_name(f"{stem.name}.md"), diagnosis_markdown(diagnosis))
-    return stem
 
 
 def _names(fail_on: str) -> set[str]:
@@ -154,7 +145,7 @@ class _Shown:
         self.started = False
 
     def next(self, name: str) -> None:
-        """A finding begins, the one before it being done."""
+        """Shows that a finding begins, the one before it being done."""
         self.progress.update(self.task, description=name, advance=int(self.started))
         self.started = True
 

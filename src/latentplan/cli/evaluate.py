@@ -35,7 +35,7 @@ from latentplan.cli.options import (
     TrustRemoteCode,
     column_map,
 )
-from latentplan.common.run_files import as_name, evaluation_folder, file_stem
+from latentplan.common.run_files import RECORD, as_name, file_stem, results_folder
 from latentplan.evaluation.harness import evaluate as run_evaluation
 from latentplan.evaluation.metrics import Prediction, PredictionWriter
 from latentplan.evaluation.result_tables import results_table
@@ -66,7 +66,7 @@ class _Run:
     factor: int | None
 
     def stem(self, label: str) -> Path:
-        """Where the results on a benchmark go, without the suffix."""
+        """Returns where the results on a benchmark go, without the suffix."""
         stem = file_stem(
             label,
             self.sampling.temperature,
@@ -138,7 +138,7 @@ def evaluate(
         model, device, torch_threads, tokens_per_latent, trust_remote_code, input_rule, input_rule_settings
     )
     refuse_control_tokens(loaded, benchmark, problems, split=split, columns=column_map(dataset_columns))
-    folder = output or evaluation_folder(model)
+    folder = output or results_folder(model)
     run = _Run(
         loaded,
         sampling,
@@ -155,7 +155,7 @@ def evaluate(
     for label in problems:
         stem = run.stem(label)
         console.print(Text(f"{stem}.json, predictions in {stem}.jsonl"), soft_wrap=True)
-    if folder == evaluation_folder(model) and (folder.parent / "run.json").is_file():
+    if folder == results_folder(model) and (folder.parent / RECORD).is_file():
         try:
             write_model_card(folder.parent)
         except ValueError as error:

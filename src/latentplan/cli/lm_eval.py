@@ -40,7 +40,9 @@ def lm_eval(context: typer.Context) -> None:
 
 
 def completed(arguments: list[str]) -> list[str]:
-    """The arguments of `lm_eval`, with latentplan's model, tasks and batch size unless they name others."""
+    """Returns the arguments of `lm_eval`, with latentplan's model, tasks and batch size unless they name
+    others.
+    """
     words = _flag(list(arguments), "--trust_remote_code")
     if not words or set(words) & {"-h", "--help"}:
         return words
@@ -52,14 +54,16 @@ def completed(arguments: list[str]) -> list[str]:
 
 
 def _flag(words: list[str], name: str) -> list[str]:
-    """The words with `NAME true` or `NAME false` as `lm_eval` takes it: the name alone, or nothing."""
+    """Returns the words with `NAME true` or `NAME false` as `lm_eval` takes it: the name alone, or
+    nothing.
+    """
     if name not in words:
         return words
-    place = words.index(name)
-    value = words[place + 1].lower() if place + 1 < len(words) else ""
+    at = words.index(name)
+    value = words[at + 1].lower() if at + 1 < len(words) else ""
     if value not in ("true", "false"):
         return words
-    return [*words[:place], *([name] if value == "true" else []), *words[place + 2 :]]
+    return [*words[:at], *([name] if value == "true" else []), *words[at + 2 :]]
 
 
 # `ls` and `validate` know the first alone. One trajectory at a time, the default there, would only be slow.

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from latentplan.common.files import read_mapping
+from latentplan.common.run_files import without_model
 from latentplan.common.secrets import masked_text
 from latentplan.encoding.control_tokens import ControlTokenError
 from latentplan.modeling.loading import LoadedModel, load_model
@@ -53,7 +54,8 @@ def open_model(
     input_rule: str | None = None,
     input_rule_settings: str | None = None,
 ) -> LoadedModel:
-    """The model in a run or model folder, on `device` (by default the GPU, if any); else the command ends.
+    """Returns the model in a run or model folder, on `device` (by default the GPU, if any); else the command
+    ends.
 
     Args:
         folder: the run or model folder.
@@ -107,18 +109,17 @@ def refuse_control_tokens(
         try:
             model.processor.encode_all(chosen)
         except ControlTokenError as error:
-            place = place_in_set(argument, error.problem, split=split, columns=columns)
-            fail(f"{place}: {error}")
+            location = place_in_set(argument, error.problem, split=split, columns=columns)
+            fail(f"{location}: {error}")
 
 
 def names_of(models: Sequence[Path]) -> list[str]:
-    """The runs' folders, with as many of those above them as tell them apart.
+    """Returns the runs' folders, with as many of those above them as tell them apart.
 
     Raises:
         ValueError: one is given twice.
     """
-    runs = [model.resolve() for model in models]
-    runs = [run.parent if run.name == "model" else run for run in runs]
+    runs = [without_model(model.resolve()) for model in models]
     if len(set(runs)) < len(runs):
         raise ValueError("the same model is given twice")
     depth = 1

@@ -67,7 +67,9 @@ Columns = Annotated[
 
 
 def yes_or_no(text: str | bool) -> bool:
-    """The value of a flag such as `--trust_remote_code true`. Raises typer.BadParameter for anything else."""
+    """Returns the value of a flag such as `--trust_remote_code true`. Raises typer.BadParameter for anything
+    else.
+    """
     value = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(
         str(text).lower()
     )
@@ -92,7 +94,7 @@ TorchThreads = Annotated[
 
 
 def column_map(text: str | None) -> dict[str, str] | None:
-    """The value of `--dataset_columns`. Raises DataError if it is no mapping."""
+    """Returns the value of `--dataset_columns`. Raises DataError if it is no mapping."""
     if text is None:
         return None
     columns = read_mapping(text)

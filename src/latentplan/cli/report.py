@@ -5,7 +5,6 @@ latentplan report runs/quickstart
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from latentplan.report.page import build_report, find_entries
+from latentplan.report.summary import read_summary
 
 
 def report(
@@ -31,8 +31,5 @@ def report(
 
 
 def _seconds(run: Path) -> float | None:
-    """The wall time of the whole job is known only when it ends, so it is kept from an earlier summary."""
-    try:
-        return json.loads((run / "summary.json").read_text(encoding="utf-8"))["seconds"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    """Reads the wall time from an earlier summary: that of the whole job is known only when it ends."""
+    return read_summary(run).get("seconds")

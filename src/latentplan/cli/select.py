@@ -6,8 +6,6 @@ latentplan select runs/latent --benchmark svamp=SVAMP.json --num_generations 64 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -31,21 +29,17 @@ from latentplan.cli.options import (
     column_map,
 )
 from latentplan.common.files import write_atomically
-from latentplan.common.run_files import evaluation_folder, file_stem
-from latentplan.evaluation.best_of_n import Sampled, beside, sample_model
-from latentplan.evaluation.harness import versions
+from latentplan.common.run_files import file_stem, results_folder
+from latentplan.evaluation.best_of_n import compare_models, sample_model
 from latentplan.evaluation.result_tables import best_of_n_markdown, best_of_n_table
 from latentplan.evaluation.results import SamplingSettings, SelectionResult
-from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
-from latentplan.problems.fingerprint import question_fingerprint
-from latentplan.problems.problem import Problem
 from latentplan.problems.sources import load_benchmarks
 from latentplan.report.figures.accuracy_tokens import draw_best_of_n
 
 Models = Annotated[
     list[Path],
-    typer.Argument(help="Runs or model folders; one that writes its steps is what the others stand beside."),
+    typer.Argument(help="Runs or model folders; the others are compared with one that writes its steps."),
 ]
 Benchmark = Annotated[str, typer.Option("--benchmark", help="One, as for evaluate.")]
 NumGenerations = Annotated[
@@ -114,46 +108,13 @@ def select(
                 )
             )
     settings = SamplingSettings(temperature, latents, max_new_tokens)
-    result = compare(label, problems, settings, seed, sampled, loaded)
+    result = compare_models(label, problems, settings, seed, sampled, loaded)
     console.print(best_of_n_table(result))
-    stem = (output or evaluation_folder(models[0]).with_name("selection")) / file_stem(
+    stem = (output or results_folder(models[0], "selection")) / file_stem(
         label, sampling.temperature, sampling.latent_temperature, num_generations, seed
     )
     for file in write(result, stem):
         console.print(Text(str(file)), soft_wrap=True)
-
-
-def compare(
-    benchmark: str,
-    problems: Sequence[Problem],
-    sampling: SamplingSettings,
-    seed: int,
-    sampled: Sequence[Sampled],
-    models: Sequence[LoadedModel],
-) -> SelectionResult:
-    """All models' curves, beside the first of them that writes its steps and has no latents."""
-    written = [
-        each
-        for each, model in zip(sampled, models, strict=True)
-        if model.reasoner.config.written_steps and not model.reasoner.config.has_latents
-    ]
-    reference = written[0] if written else None
-    return SelectionResult(
-        benchmark=benchmark,
-        data_fingerprint=question_fingerprint(problems),
-        num_problems=len(problems),
-        num_generations=len(sampled[0].samples[0].right),
-        sampling=sampling,
-        seed=seed,
-        reference=None if reference is None else reference.curves.name,
-        models=[
-            each.curves if reference is None or each is reference else beside(each, reference)
-            for each in sampled
-        ],
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        device=str(models[0].reasoner.device),
-        versions=versions(),
-    )
 
 
 def write(result: SelectionResult, stem: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from latentplan.cli.load_or_exit import fail, open_model
 from latentplan.cli.options import Device, InputRuleName, InputRuleSettings, TorchThreads, TrustRemoteCode
+from latentplan.common.run_files import without_model
 from latentplan.modeling.loading import LoadedModel
 from latentplan.serving.settings import LOCALHOST, ServeSettings
 
@@ -42,9 +43,7 @@ MaxWaitMs = Annotated[
     float,
     typer.Option("--max_wait_ms", min=0, help="A question waits so long for company, at most."),
 ]
-MaxQueue = Annotated[
-    int, typer.Option("--max_queue", min=1, help="Trajectories that wait for a place at most.")
-]
+MaxQueue = Annotated[int, typer.Option("--max_queue", min=1, help="Trajectories that wait at most.")]
 MaxQuestionTokens = Annotated[
     int, typer.Option("--max_question_tokens", min=1, help="Tokens of a question at most.")
 ]
@@ -157,7 +156,7 @@ def hosts_of(host: str) -> tuple[str, ...]:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """A socket at this address that does not listen yet; else the command ends."""
+    """Returns a socket at this address that does not listen yet; else the command ends."""
     try:
         (family, kind, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         bound = socket.socket(family, kind)
@@ -169,25 +168,20 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def model_names(folders: Sequence[Path], names: Sequence[str]) -> list[str]:
-    """The name of each model: as given, else that of its run or folder.
+    """Returns the name of each model: as given, else that of its run or folder.
 
     Raises:
         ValueError: there are names for some models only, or two models have the same.
     """
     if names and len(names) != len(folders):
         raise ValueError(f"{len(folders)} models and {len(names)} names: give each model a --name, or none")
-    chosen = list(names) or [_own_name(folder) for folder in folders]
+    chosen = list(names) or [without_model(folder.resolve()).name for folder in folders]
     for name in chosen:
         if not name.strip():
             raise ValueError("a model's name is empty")
         if chosen.count(name) > 1:
             raise ValueError(f"two models are called {name!r}: tell them apart with --name, one for each")
     return chosen
-
-
-def _own_name(folder: Path) -> str:
-    folder = folder.resolve()
-    return folder.parent.name if folder.name == "model" else folder.name
 
 
 def _server_parts() -> tuple[Any, Any]:

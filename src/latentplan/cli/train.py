@@ -1,10 +1,9 @@
 """`latentplan sft` and `latentplan grpo`: one run from a recipe.
 
-`--accelerate_config NAME`: the same command on several devices, started by `accelerate launch`.
-
-NAME is a configuration that comes with latentplan (ddp, fsdp2, deepspeed_zero2, deepspeed_zero3) or a file
-written by `accelerate config`; `--num_processes N` is the number of devices, by default all that are visible,
-or what the file says.
+With `--accelerate_config NAME`, `accelerate launch` starts the same command on several devices. NAME is a
+configuration that comes with latentplan (ddp, fsdp2, deepspeed_zero2, deepspeed_zero3) or a file written by
+`accelerate config`; `--num_processes N` is the number of devices, by default all that are visible, or what
+the file says.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def on_several_devices(command: str, arguments: Sequence[str], secrets: Sequence
 
 
 def launch_command(config: Path, num_processes: str | None, arguments: Sequence[str]) -> list[str]:
-    """The command line that runs `latentplan ARGUMENTS` on every device.
+    """Returns the command line that runs `latentplan ARGUMENTS` on every device.
 
     A file of one's own says by itself how many processes there are; our own configurations take all devices.
 
@@ -75,7 +74,9 @@ def _visible_devices() -> int:
 
 
 def find_config(name: str) -> Path:
-    """The file of an accelerate configuration, by path or by the name of one that comes with latentplan."""
+    """Returns the file of an accelerate configuration, by path or by the name of one that comes with
+    latentplan.
+    """
     if Path(name).is_file():
         return Path(name)
     packaged = _folder() / f"{name.removesuffix('.yaml')}.yaml"
@@ -88,7 +89,7 @@ def find_config(name: str) -> Path:
 
 
 def config_names() -> list[str]:
-    """The accelerate configurations that come with latentplan."""
+    """Returns the accelerate configurations that come with latentplan."""
     return sorted(path.stem for path in _folder().glob("*.yaml"))
 
 
@@ -97,7 +98,7 @@ def _folder() -> Path:
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The arguments of the run itself, and those about the devices by name.
+    """Returns the arguments of the run itself, and those about the devices by name.
 
     Raises typer.BadParameter where one of the latter lacks its value.
     """

@@ -31,7 +31,7 @@ from latentplan.cli.options import (
     TrustRemoteCode,
     column_map,
 )
-from latentplan.common.run_files import is_latent_checkpoint, run_of
+from latentplan.common.run_files import home_of, results_folder, run_of
 from latentplan.evaluation.collect_latents import collect_latents
 from latentplan.evaluation.latent_table import LatentTable
 from latentplan.modeling.loading import LoadedModel
@@ -47,9 +47,7 @@ from latentplan.training.run_directory import command_line
 FITS = ("both", "first")
 
 
-Models = Annotated[
-    list[Path], typer.Argument(help="Runs or model folders; several are drawn beside each other.")
-]
+Models = Annotated[list[Path], typer.Argument(help="Runs or model folders; several are drawn side by side.")]
 Benchmark = Annotated[
     str | None,
     typer.Option(
@@ -102,7 +100,7 @@ def visualize(
         problems = load_benchmarks(arguments, num_problems, split=split, columns=columns)
     except ValueError as error:
         fail(error)
-    ((label, asked),) = problems.items()
+    ((label, chosen),) = problems.items()
     latents = temperature if latent_temperature is None else latent_temperature
     sampling = Sampling(temperature, latents, max_new_tokens)
     titles = _titles(models)
@@ -114,7 +112,7 @@ def visualize(
             left_out.append(LeftOut(title, f"{loaded.reasoner.config.method} has no latents"))
             continue
         refuse_control_tokens(loaded, arguments, problems, split=split, columns=columns)
-        tables[title] = _collect(loaded, asked, sampling, seed, batch_size, title, console)
+        tables[title] = _collect(loaded, chosen, sampling, seed, batch_size, title, console)
     if not tables:
         fail("; ".join(f"{gone.name}: {gone.reason}" for gone in left_out) + ": there is nothing to draw")
     request = Request(
@@ -123,20 +121,9 @@ def visualize(
         projections=list(dict.fromkeys(names)),
         first_only=fit == "first",
         seed=seed,
-        about={"benchmark": label, "num_problems": len(asked), "command": command_line()},
+        about={"benchmark": label, "num_problems": len(chosen), "command": command_line()},
     )
-    _draw(request, output or pictures_folder(models[-1]), left_out, console)
-
-
-def pictures_folder(model: Path) -> Path:
-    """`pictures/` in the run that a model belongs to, or in the model folder without a run around it."""
-    return run_folder(model) / "pictures"
-
-
-def run_folder(model: Path) -> Path:
-    """The run that a model belongs to, or the folder itself."""
-    inside = model.resolve().name == "model" and is_latent_checkpoint(model)
-    return model.resolve().parent if inside else model
+    _draw(request, output or results_folder(models[-1], "pictures"), left_out, console)
 
 
 def _check(projections: Sequence[str], fit: str) -> None:
@@ -152,8 +139,8 @@ def _check(projections: Sequence[str], fit: str) -> None:
 
 
 def _titles(models: Sequence[Path]) -> list[str]:
-    """A different title for each model, from the name of its run, else from its path."""
-    folders = [run_folder(model) for model in models]
+    """Returns a different title for each model, from the name of its run, else from its path."""
+    folders = [home_of(model) for model in models]
     titles = [run_title(folder.resolve().name) for folder in folders]
     if len(set(titles)) < len(titles):
         titles = [os.fspath(folder) for folder in folders]
@@ -185,7 +172,7 @@ def _collect(
 
 def _runs_of_rl(models: Sequence[Path], titles: Sequence[str]) -> list[Run]:
     entries = [
-        ReportEntry(title, title, run_folder(model).resolve())
+        ReportEntry(title, title, home_of(model).resolve())
         for model, title in zip(models, titles, strict=True)
     ]
     return [run for run in load_runs(entries) if run.is_rl]

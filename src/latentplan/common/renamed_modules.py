@@ -12,7 +12,6 @@ from types import ModuleType
 
 _RENAMED = """
 cli.app: cli.deferred
-cli.compare: cli.comparison.asked
 cli.data: cli.data_check cli.data_make
 cli.load_or_exit: cli.opening
 cli.subprocess_entry: cli.child
@@ -43,6 +42,7 @@ evaluation.statistics: evaluation.paired
 experiments: cli.comparison
 experiments.budget: cli.comparison.budget
 experiments.comparison_plan: cli.comparison.equalise cli.comparison.plan
+experiments.comparison_request: cli.comparison.asked
 experiments.comparison_results: report.comparison.columns report.comparison.measures report.comparison.pairs
 experiments.comparison_runs: cli.comparison.runs
 experiments.comparison_spec: cli.comparison.entries cli.comparison.experiments
@@ -110,8 +110,9 @@ rewards.sentence_parsing: rewards.things
 rollout.continuous_batching: rollout.rolling
 rollout.decoded_text: serving.inspector.decoded
 rollout.decoding_accuracy: rollout.reconstruction
-rollout.edits: evaluation.interventions serving.inspector.edits
+rollout.edits: serving.inspector.edits
 rollout.engine: rollout.budget
+rollout.interventions: evaluation.interventions
 rollout.logprobs: rollout.log_probs
 rollout.plan_decoding: rollout.plan_tokens rollout.plans
 rollout.solve: evaluation.rollouts
@@ -166,6 +167,10 @@ _MOVED = {
         "text_total": "methods.losses:text_loss_sum",
         "used_slot_count": "methods.losses:num_used_slots",
     },
+    "evaluation.diagnosis.subject": {
+        "Subject": "evaluation.diagnosis.evaluated_model:EvaluatedModel",
+    },
+    "evaluation.interventions": {"think_on": "rollout.interventions:regenerate"},
     "methods.system": {
         "LatentSystem": "training.trainable_model:LatentModelForTraining",
         "make_encoder": "training.trainable_model:make_processor",
@@ -193,6 +198,8 @@ _MOVED = {
         "from_places": "modeling.efficiency.chunked_logits:from_indices",
         "places": "modeling.efficiency.chunked_logits:mask_indices",
     },
+    "problems.minigsm.numbers": {"Dials": "problems.minigsm.number_kinds:NumberSettings"},
+    "problems.minigsm.words": {"WordWorld": "problems.minigsm.word_problems:WordDomain"},
     "problems.minigsm.family": {"Family": "problems.minigsm.story_template:StoryTemplate"},
     "problems.readers": {
         "ColumnMap": "problems.formats.own_data:ColumnMap",
@@ -207,9 +214,21 @@ _MOVED = {
         "numbers_of_question": "rewards.plan_graph:numbers_of_question",
     },
     "rewards.steps": {"of_equations": "rewards.plan_rewards:of_equations"},
+    "report.formats": {
+        "duration": "common.text_table:duration",
+        "short": "common.text_table:short",
+    },
     "rollout.rolling": {"RollingBatch": "rollout.continuous_batching:ContinuousBatch"},
+    "serving.inspector.desk": {"Desk": "serving.inspector.handlers:Handlers"},
+    "serving.inspector.subjects": {
+        "Subject": "serving.inspector.inspected_model:InspectedModel",
+        "subject_of": "serving.inspector.inspected_model:inspected_model",
+    },
+    "serving.served": {"ServedModel": "serving.model_worker:ModelWorker"},
+    "serving.written": {"Written": "serving.model_worker:Detokenizer"},
     "serving.inspector.walk": {"walk": "rollout.trace:trace"},
     "training.arguments": {"DataArguments": "problems.training_set:DataArguments"},
+    "training.progress": {"duration": "common.text_table:rough_duration"},
     "training.data": {"encode_problems": "encoding.token_store:encode_problems"},
 }
 """What a renamed module held and its successor does not, by the name that it had there."""

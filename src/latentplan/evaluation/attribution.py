@@ -1,7 +1,7 @@
 """Where a gain came from: from better latents, or from answer words that read the same latents better.
 
 The greedy latents of each of two models, such as one before and one after RL, are answered by both. With
-x(l, a) = 1 where the latents of l, answered by a, give the right answer,
+x(l, a) = 1 where the latents of l, answered by a, give the correct answer,
 
     from latents = ½ [x(after, before) − x(before, before)] + ½ [x(after, after) − x(before, after)]
 
@@ -22,7 +22,7 @@ from latentplan.evaluation.results import Estimate, SavedJson
 from latentplan.evaluation.statistics import paired_interval, wilson_interval
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
-from latentplan.rollout.edits import completions_with, intact
+from latentplan.rollout.interventions import completions_with, intact
 from latentplan.rollout.solve import evaluation_mode, greedy_chains
 
 FORMAT_VERSION = 1
@@ -72,7 +72,7 @@ class Attribution(SavedJson):
 
     @classmethod
     def read_parts(cls, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of a row, with dataclasses in the place of dictionaries."""
+        """Returns the fields of a row, with dataclasses instead of dictionaries."""
         return {**row, "parts": Parts(**{name: Estimate(**value) for name, value in row["parts"].items()})}
 
 
@@ -84,7 +84,7 @@ def crossed_answers(
     max_new_tokens: int,
     batch_size: int,
 ) -> np.ndarray:
-    """Whether each problem is solved: `[latents of, answered by, problems]`, bool, `before` first.
+    """Returns whether each problem is solved: `[latents of, answered by, problems]`, bool, `before` first.
 
     Raises:
         ValueError: the models' latents do not fit into each other.
@@ -95,7 +95,7 @@ def crossed_answers(
     for thinks, thinker in enumerate((before, after)):
         with evaluation_mode(thinker):
             chains = greedy_chains(thinker, questions, batch_size=batch_size, with_plans=False)
-        answered = [problems[place] for place in chains.places]
+        answered = [problems[index] for index in chains.indices]
         for answers, reader in enumerate((before, after)):
             with evaluation_mode(reader):
                 completions = completions_with(
@@ -107,14 +107,14 @@ def crossed_answers(
                     max_new_tokens=max_new_tokens,
                     batch_size=batch_size,
                 )
-            solved[thinks, answers, chains.places] = are_correct(completions, answered)
+            solved[thinks, answers, chains.indices] = are_correct(completions, answered)
     return solved
 
 
 def take_apart(solved: np.ndarray) -> Parts:
-    """The estimates from what `crossed_answers` returns."""
+    """Returns the estimates from what `crossed_answers` returns."""
     before, answered, thought, after = (
-        solved[place].astype(float) for place in ((0, 0), (0, 1), (1, 0), (1, 1))
+        solved[cell].astype(float) for cell in ((0, 0), (0, 1), (1, 0), (1, 1))
     )
     return Parts(
         accuracy_before=_share(before),

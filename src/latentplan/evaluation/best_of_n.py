@@ -1,6 +1,7 @@
-"""Samples of each question to curves: every k from one rollout, and models side by side at equal tokens.
+"""One answer chosen from k samples: how often it is correct, and at how many tokens.
 
-How often one answer chosen from k samples is right: exact, over all k-subsets of n samples, no drawing.
+A model is sampled once; every k follows from the same n samples, exactly, over all k-subsets and without
+drawing. Models stand side by side at equal tokens.
 
 majority_at_k([Answer(3, True), Answer(1, False)], 0)     of 4 samples: 3/4, 1/2 + 1/4, 1, 1   for k = 1 … 4
 best_at_k([0.9, 0.5, 0.5], [True, False, True], 2)        2/3 + 1/3·1/2: the best, or one of the others
@@ -11,11 +12,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import lru_cache
 from math import comb, isnan
 from typing import NamedTuple
 
 from latentplan.evaluation.diagnosis.findings import mean as mean_figure
+from latentplan.evaluation.harness import versions
 from latentplan.evaluation.metrics import (
     Prediction,
     accuracy_estimate,
@@ -33,23 +36,26 @@ from latentplan.evaluation.results import (
     Estimate,
     ModelCurves,
     Point,
+    SamplingSettings,
+    SelectionResult,
 )
 from latentplan.evaluation.statistics import mean_interval, pass_at_k, wilson_interval
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
+from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import Problem
 from latentplan.rollout.solve import evaluation_mode, solve
 
 
 class Answer(NamedTuple):
-    """One of the different answers among a problem's samples: how many gave it, and whether it is right."""
+    """One of the different answers among a problem's samples: how many gave it, and whether it is correct."""
 
     votes: int
-    right: bool
+    correct: bool
 
 
 def majority_at_k(answers: Sequence[Answer], silent: int) -> list[float]:
-    """The probability that the most frequent answer of k samples is right, for k = 1 … n.
+    """Returns the probability that the most frequent answer of k samples is correct, for k = 1 … n.
 
     The k samples are drawn without replacement from the n that there are, so the estimate is unbiased for
     each k, as pass@k is. Of equally frequent answers one is taken at random. Wang et al. (2023),
@@ -57,75 +63,79 @@ def majority_at_k(answers: Sequence[Answer], silent: int) -> list[float]:
 
     Args:
         answers: the different answers.
-        silent: samples without any answer; they have no vote. Where nobody votes nothing is right.
+        silent: samples without any answer; they have no vote. Where nobody votes nothing is correct.
     """
     counts = [answer.votes for answer in answers]
     total = sum(counts) + silent
     chances = [0.0] * total
-    for place, answer in enumerate(answers):
-        if answer.right:
-            others = tuple(sorted(counts[:place] + counts[place + 1 :]))
+    for index, answer in enumerate(answers):
+        if answer.correct:
+            others = tuple(sorted(counts[:index] + counts[index + 1 :]))
             wins = _wins(answer.votes, others, silent)
             chances = [a + b for a, b in zip(chances, wins, strict=True)]
     return chances
 
 
-def best_at_k(scores: Sequence[float | None], right: Sequence[bool], k: int) -> float:
-    """The probability that of k samples the one with the highest score is right; ties at random.
+def best_at_k(scores: Sequence[float | None], correct: Sequence[bool], k: int) -> float:
+    """Returns the probability that of k samples the one with the highest score is correct; ties at random.
 
-    None scores lowest. With a score that knows what is right it is pass@k, with the same score for all it is
-    the mean accuracy.
+    None scores lowest. With a score that knows what is correct it is pass@k, with the same score for all it
+    is the mean accuracy.
 
     Raises:
         ValueError: `k` is not in 1 … n, or there is not one score for each sample.
     """
-    return best_then_vote_at_k(scores, right, list(range(len(right))), k, votes=False)
+    return best_then_vote_at_k(scores, correct, list(range(len(correct))), k, votes=False)
 
 
 def best_then_vote_at_k(
     scores: Sequence[float | None],
-    right: Sequence[bool],
+    correct: Sequence[bool],
     answers: Sequence[Hashable],
     k: int,
     votes: bool = True,
 ) -> float:
-    """As `best_at_k`, but of the samples that share the highest score the most frequent answer is taken.
+    """Chooses as `best_at_k`, but takes the most frequent answer of the samples with the highest score.
 
     Args:
-        scores, right: of each sample.
+        scores, correct: of each sample.
         answers: of each sample, equal where they agree; None has no vote.
         k: samples to choose from.
         votes: False takes any of them.
     """
     total = len(scores)
-    if not (total == len(right) == len(answers)) or not 1 <= k <= total:
-        raise ValueError(f"best of {k} needs 1 to n samples with a score each, got {total} and {len(right)}")
+    if not (total == len(correct) == len(answers)) or not 1 <= k <= total:
+        raise ValueError(
+            f"best of {k} needs 1 to n samples with a score each, got {total} and {len(correct)}"
+        )
     levels: dict[float, list[int]] = defaultdict(list)
-    for place, score in enumerate(scores):
-        levels[float("-inf") if score is None else score].append(place)
+    for index, score in enumerate(scores):
+        levels[float("-inf") if score is None else score].append(index)
     chance, below = 0.0, 0
     for level in sorted(levels):
-        places = levels[level]
-        ways = [comb(len(places), taken) * comb(below, k - taken) for taken in range(min(k, len(places)) + 1)]
+        indices = levels[level]
+        ways = [
+            comb(len(indices), taken) * comb(below, k - taken) for taken in range(min(k, len(indices)) + 1)
+        ]
         if votes:
-            found = majority_at_k(*tally([answers[at] for at in places], [right[at] for at in places]))
+            found = majority_at_k(*tally([answers[at] for at in indices], [correct[at] for at in indices]))
             chance += sum(ways[taken] / comb(total, k) * found[taken - 1] for taken in range(1, len(ways)))
         else:
-            chance += sum(ways[1:]) / comb(total, k) * sum(right[at] for at in places) / len(places)
-        below += len(places)
+            chance += sum(ways[1:]) / comb(total, k) * sum(correct[at] for at in indices) / len(indices)
+        below += len(indices)
     return chance
 
 
-def tally(answers: Sequence[Hashable], right: Sequence[bool]) -> tuple[list[Answer], int]:
-    """The different answers of some samples, and how many gave none (None)."""
+def tally(answers: Sequence[Hashable], correct: Sequence[bool]) -> tuple[list[Answer], int]:
+    """Returns the different answers of some samples, and how many gave none (None)."""
     counts = Counter(answer for answer in answers if answer is not None)
-    known = {answer for answer, hit in zip(answers, right, strict=True) if hit}
+    known = {answer for answer, hit in zip(answers, correct, strict=True) if hit}
     return [Answer(count, answer in known) for answer, count in counts.items()], list(answers).count(None)
 
 
 @lru_cache(maxsize=100_000)
 def _wins(count: int, others: tuple[int, ...], silent: int) -> list[float]:
-    """The probability that an answer given `count` times wins against others, for k = 1 … n."""
+    """Returns the probability that an answer given `count` times wins against others, for k = 1 … n."""
     total = count + sum(others) + silent
     chances = [0.0] * total
     for votes in range(1, count + 1):
@@ -138,7 +148,9 @@ def _wins(count: int, others: tuple[int, ...], silent: int) -> list[float]:
 
 
 def _ways(most: int, others: tuple[int, ...], silent: int) -> list[list[int]]:
-    """`[ties][size]`: subsets of so many other samples, no answer above `most` votes and so many at it."""
+    """Counts, in `[ties][size]`, subsets of other samples with no answer above `most` votes and so many at
+    it.
+    """
     ways = [[comb(silent, size) for size in range(silent + 1)]]
     for count in others:
         width = len(ways[0]) + min(count, most)
@@ -157,12 +169,12 @@ class Samples:
     """A question's samples, column by column.
 
     Attributes:
-        right: whether each is right.
+        correct: whether each is correct.
         answers: equal where they agree; None without an answer.
         coherence, plan_score: of the plan; None without one.
     """
 
-    right: list[bool]
+    correct: list[bool]
     answers: list[object]
     coherence: list[float | None]
     plan_score: list[float | None]
@@ -172,19 +184,19 @@ AtK = Callable[[Samples, int], float]
 
 
 def _majority(samples: Samples, k: int) -> float:
-    return majority_at_k(*tally(samples.answers, samples.right))[k - 1]
+    return majority_at_k(*tally(samples.answers, samples.correct))[k - 1]
 
 
 AT_K: dict[str, AtK] = {
-    PASS: lambda samples, k: pass_at_k(len(samples.right), sum(samples.right), k),
+    PASS: lambda samples, k: pass_at_k(len(samples.correct), sum(samples.correct), k),
     MAJORITY: _majority,
-    COHERENCE: lambda samples, k: best_at_k(samples.coherence, samples.right, k),
-    PLAN_SCORE: lambda samples, k: best_at_k(samples.plan_score, samples.right, k),
+    COHERENCE: lambda samples, k: best_at_k(samples.coherence, samples.correct, k),
+    PLAN_SCORE: lambda samples, k: best_at_k(samples.plan_score, samples.correct, k),
     PLAN_SCORE_VOTE: lambda samples, k: best_then_vote_at_k(
-        samples.plan_score, samples.right, samples.answers, k
+        samples.plan_score, samples.correct, samples.answers, k
     ),
 }
-"""The probability that the answer chosen from k of a question's samples is right."""
+"""The probability that the answer chosen from k of a question's samples is correct."""
 _SURE = 1e-9
 _NEED_PLANS = (COHERENCE, PLAN_SCORE, PLAN_SCORE_VOTE)
 
@@ -213,7 +225,8 @@ def sample_model(
     batch_size: int,
     on_progress: Callable[[int], None] = lambda solved: None,
 ) -> Sampled:
-    """The curves of a model for k = 1, 2, 4, … up to `num_generations`, from that many samples a question.
+    """Returns the curves of a model for k = 1, 2, 4, … up to `num_generations`, from that many samples a
+    question.
 
     Args:
         model: reasoner, step decoder or None, tokenizer.
@@ -242,7 +255,7 @@ def sample_model(
             on_progress=on_progress,
         )
         rows = enumerate(zip(problems, solutions, strict=True))
-        return [each for place, pair in rows for each in predictions_of(place, *pair)]
+        return [each for index, pair in rows for each in predictions_of(index, *pair)]
 
     with evaluation_mode(model):
         drawn = predictions(sampling, num_generations)
@@ -266,7 +279,9 @@ def sample_model(
 def _curves(
     samples: Sequence[Samples], tokens: float, largest: int, has_plans: bool
 ) -> dict[str, list[Point]]:
-    """Of each way of choosing that there is for these samples, a point for k = 1, 2, 4, … up to `largest`."""
+    """Computes, for each way of choosing that these samples allow, a point for k = 1, 2, 4, … up to
+    `largest`.
+    """
     powers = [2**power for power in range(largest.bit_length())]
     return {
         selector: [Point(k, k * tokens, _estimate(samples, at_k, k)) for k in powers]
@@ -278,7 +293,7 @@ def _curves(
 def samples_of(
     problems: Sequence[Problem], predictions: Sequence[Prediction], num_generations: int
 ) -> list[Samples]:
-    """Predictions, the samples of a problem being neighbours, as the samples of each problem."""
+    """Groups predictions by problem; the samples of a problem must be neighbours."""
     scores = plan_scores(problems, predictions)
     found = []
     for start in range(0, len(predictions), num_generations):
@@ -286,7 +301,7 @@ def samples_of(
         group = predictions[rows]
         found.append(
             Samples(
-                right=[each.correct for each in group],
+                correct=[each.correct for each in group],
                 answers=[_vote(problems[each.index], each.answer) for each in group],
                 coherence=list(scores.coherence_strict[rows]),
                 plan_score=list(scores.plan[rows]),
@@ -296,9 +311,11 @@ def samples_of(
 
 
 def beside(sampled: Sampled, reference: Sampled) -> ModelCurves:
-    """A model's curves with each point beside the reference's majority vote for at most as many tokens."""
+    """Returns a model's curves with each point beside the reference's majority vote for at most as many
+    tokens.
+    """
     rows = []
-    most = len(reference.samples[0].right)
+    most = len(reference.samples[0].correct)
     for selector, points in sampled.curves.curves.items():
         if selector == PASS:
             continue
@@ -324,7 +341,9 @@ def _row(sampled: Sampled, reference: Sampled, selector: str, point: Point, k: i
 
 
 def _estimate(samples: Sequence[Samples], at_k: AtK, k: int) -> Estimate:
-    """The mean over problems, with Student's interval, or Wilson's where each is surely right or wrong."""
+    """Returns the mean over problems, with Student's interval, or Wilson's where each is surely correct or
+    wrong.
+    """
     values = [at_k(each, k) for each in samples]
     if all(min(value, 1 - value) < _SURE for value in values):
         return Estimate(*wilson_interval(round(sum(values)), len(values)))
@@ -333,5 +352,38 @@ def _estimate(samples: Sequence[Samples], at_k: AtK, k: int) -> Estimate:
 
 
 def _vote(problem: Problem, answer: str | None) -> object:
-    """Equal for answers that are the same, as the problem's kind of answer decides."""
+    """Returns a value that is equal for equal answers, as the problem's kind of answer decides."""
     return None if answer is None else problem.kind.vote(answer)
+
+
+def compare_models(
+    benchmark: str,
+    problems: Sequence[Problem],
+    sampling: SamplingSettings,
+    seed: int,
+    sampled: Sequence[Sampled],
+    models: Sequence[LoadedModel],
+) -> SelectionResult:
+    """Returns all models' curves, beside the first of them that writes its steps and has no latents."""
+    written = [
+        each
+        for each, model in zip(sampled, models, strict=True)
+        if model.reasoner.config.written_steps and not model.reasoner.config.num_slots
+    ]
+    reference = written[0] if written else None
+    return SelectionResult(
+        benchmark=benchmark,
+        data_fingerprint=question_fingerprint(problems),
+        num_problems=len(problems),
+        num_generations=len(sampled[0].samples[0].correct),
+        sampling=sampling,
+        seed=seed,
+        reference=None if reference is None else reference.curves.name,
+        models=[
+            each.curves if reference is None or each is reference else beside(each, reference)
+            for each in sampled
+        ],
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        device=str(models[0].reasoner.device),
+        versions=versions(),
+    )

@@ -27,7 +27,7 @@ def collect_latents(
     batch_size: int = 128,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> LatentTable:
-    """The latent steps of one trajectory of each problem.
+    """Returns the latent steps of one trajectory of each problem.
 
     Args:
         model: a model with latents.
@@ -49,7 +49,7 @@ def collect_latents(
         questions = [problem.question for problem in problems]
         for batch in roll_out(model, questions, sampling, seed=seed, batch_size=batch_size):
             collector.add(batch, sampling)
-            on_progress(len(batch.places))
+            on_progress(len(batch.indices))
     return collector.table()
 
 
@@ -66,7 +66,7 @@ class _Collector:
 
     @torch.no_grad()
     def add(self, batch: RolledBatch, sampling: Sampling) -> None:
-        """The rows of one batch with one trajectory for each question."""
+        """Adds the rows of one batch with one trajectory for each question."""
         scores = score(self.model.reasoner, batch.trajectories, sampling)
         size = self.model.reasoner.config.latents_per_step
         used = batch.trajectories.slot_mask[:, ::size].bool()
@@ -76,11 +76,11 @@ class _Collector:
         if scores.chain.log_variance is not None:
             sigma = torch.exp(0.5 * scores.chain.log_variance).unflatten(1, (-1, size)).mean(dim=(2, 3))
         solutions = read_solutions(self.model, batch.trajectories)
-        for row, place in enumerate(batch.places):
-            problem = self.problems[place]
-            found = predictions_of(place, problem, [solutions[row]])[0]
+        for row, index in enumerate(batch.indices):
+            problem = self.problems[index]
+            found = predictions_of(index, problem, [solutions[row]])[0]
             plan = found.plan if self.model.step_decoder is not None else None
-            self.solved[place] = SolvedProblem(
+            self.solved[index] = SolvedProblem(
                 problem.question,
                 problem.answer,
                 found.answer,
@@ -93,7 +93,7 @@ class _Collector:
             for step in range(int(used[row].sum())):
                 self.rows.append(
                     LatentRow(
-                        problem=place,
+                        problem=index,
                         step=step + 1,
                         text=texts[step] if step < len(texts) else None,
                         sigma=None if sigma is None else float(sigma[row, step]),
@@ -107,12 +107,12 @@ class _Collector:
     def _add_stops(self, batch: RolledBatch, probabilities: torch.Tensor) -> None:
         most = self.model.reasoner.config.max_latent_steps
         for row, step in batch.trajectories.stop_mask.nonzero().tolist():
-            place = batch.places[row]
-            needed = min(len(self.problems[place].steps), most)
-            self.stops.append(StopRow(place, step + 1, float(probabilities[row, step]), needed))
+            index = batch.indices[row]
+            needed = min(len(self.problems[index].steps), most)
+            self.stops.append(StopRow(index, step + 1, float(probabilities[row, step]), needed))
 
     def _labelled(self, problem: Problem) -> Plan:
-        """What each latent step stands for by the labels; nothing where latents stand for tokens."""
+        """Returns what each latent step stands for by the labels; nothing where latents stand for tokens."""
         config = self.model.reasoner.config
         if not config.latents_are_steps:
             return []
@@ -124,13 +124,13 @@ class _Collector:
             vectors=_array(self.vectors),
             means=_array(self.means),
             stops=self.stops,
-            problems=[self.solved[place] for place in range(len(self.problems))],
+            problems=[self.solved[index] for index in range(len(self.problems))],
             decoded=self.model.step_decoder is not None,
         )
 
 
 def _by_step(latents: torch.Tensor, size: int) -> torch.Tensor:
-    """`[chains, slots, hidden]` to `[chains, steps, size · hidden]`."""
+    """Returns `[chains, slots, hidden]` to `[chains, steps, size · hidden]`."""
     return latents.unflatten(1, (-1, size)).flatten(2)
 
 

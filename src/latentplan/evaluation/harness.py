@@ -1,8 +1,6 @@
 """`evaluate`: one model on one set of problems, from rollouts to an `EvaluationResult`.
 
-    result, predictions = evaluate(load_model("runs/NAME/model"), problems, benchmark="svamp")
-
-Each other file of the folder holds one subject: rollouts, scores, diagnostics, results, table.
+result, predictions = evaluate(load_model("runs/NAME/model"), problems, benchmark="svamp")
 """
 
 from __future__ import annotations
@@ -36,7 +34,6 @@ from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import Problem
 from latentplan.rollout.solve import (
     GreedyChains,
-    chains_of,
     evaluation_mode,
     greedy_chains,
     read_solutions,
@@ -61,7 +58,7 @@ def evaluate(
     trained_on: int | None = None,
     on_progress: OnProgress = lambda solved: None,
 ) -> tuple[EvaluationResult, list[Prediction]]:
-    """Everything that is measured of a model on a set of problems.
+    """Measures everything that there is to measure of a model on a set of problems.
 
     Reconstruction, latent use and stop calibration are of the greedy trajectories, whatever `sampling` is.
 
@@ -70,7 +67,7 @@ def evaluate(
         problems: what to solve.
         benchmark: the set's short name.
         sampling: temperatures and length.
-        seed: of the noise; a problem's noise follows from it and the problem's place.
+        seed: of the noise; a problem's noise follows from it and the problem's index.
         num_generations: trajectories of each problem.
         batch_size: trajectories at a time; it changes no result.
         latent_use: whether to answer again with the latents replaced (four more answers for each problem).
@@ -100,7 +97,7 @@ def evaluate(
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the libraries that decide the numbers."""
+    """Returns the versions of Python and of the libraries that decide the numbers."""
     return {
         "latentplan": latentplan.__version__,
         "python": platform.python_version(),
@@ -167,10 +164,10 @@ def _solve(
         seconds += batch.seconds
         solutions = read_solutions(model, batch.trajectories)
         solved: list[Prediction] = []
-        for row, place in enumerate(batch.places):
-            solved += predictions_of(place, problems[place], solutions[row * group : (row + 1) * group])
+        for row, index in enumerate(batch.indices):
+            solved += predictions_of(index, problems[index], solutions[row * group : (row + 1) * group])
         if settings.greedy:
-            chains.append(chains_of(batch, [solution.plan for solution in solutions]))
+            chains.append(GreedyChains.of(batch, solutions))
         predictions += solved
         on_progress(solved)
     predictions.sort(key=lambda prediction: (prediction.index, prediction.sample))

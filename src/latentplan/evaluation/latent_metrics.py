@@ -1,20 +1,15 @@
-"""What accuracy does not show: can the plans be read, do the latents matter, are there as many as needed?
+"""What accuracy does not show: do the latents cause the answer, can they be read, are there enough of them?
 
-Do the latents cause the answer? The answers again, with the latents replaced by something else.
+*Latent use*: the greedy latents of each question are put back, set to zero, replaced by noise of the same
+norm, or by those of another question. A model whose accuracy stays is a silent failure: it does not use its
+latents.
 
-The greedy latents of each question are put back, set to zero, replaced by noise of the same norm, or by
-those of another question. A model whose accuracy stays is a silent failure: its latents are ornament.
+*Reconstruction*: what the step decoder reads, teacher-encoded and free-running, as
+`rollout.decoding_accuracy` has it. A step is *exact* when its text is the label's as the tokenizer writes it,
+and has the right *result* when its last equation has the result of the label's last equation; chains without
+equations are left out of the results.
 
-Can the step decoder be trusted? Its reading of the latents against chains that are known to be right.
-
-*Teacher-encoded*: the reasoner is made to use as many latent steps as are labelled, the latents are the
-means, and each decoded step is compared with the labelled one. *Free-running*: the plan of the greedy
-trajectory is compared, step by step, with the labelled chain, or with the nearest of all valid chains where
-`Problem.plans` knows them; steps too few or too many count as misses.
-
-A step is *exact* when its text is the label's as the tokenizer writes it, and has the right *result* when its
-last equation has the result of the label's last equation; chains without equations are not asked for results.
-A chain longer than the K latent steps has its rest in the last one, as in training.
+*Stop calibration*: latent steps used against those needed.
 """
 
 from __future__ import annotations
@@ -31,12 +26,11 @@ from latentplan.problems.problem import Problem
 from latentplan.rewards.plan_graph import result_of
 from latentplan.rollout.decoding_accuracy import (
     RELIABLE_RECONSTRUCTION,
-    Labels,
-    teacher_plans,
+    free_running,
+    teacher_encoded,
     text_of,
-    total_share,
 )
-from latentplan.rollout.edits import (
+from latentplan.rollout.interventions import (
     Intervention,
     completions_with,
     intact,
@@ -56,8 +50,8 @@ def measure_latent_use(
     max_new_tokens: int,
     batch_size: int,
 ) -> LatentUse:
-    """Greedy accuracy after each intervention; `other_question` is None where there is only one problem."""
-    answered = [problems[place] for place in chains.places]
+    """Measures greedy accuracy after each intervention; `other_question` is None with a single problem."""
+    answered = [problems[index] for index in chains.indices]
 
     def accuracy(intervention: Intervention) -> float:
         completions = completions_with(
@@ -75,29 +69,27 @@ def measure_latent_use(
         intact=accuracy(intact),
         zero=accuracy(zero),
         noise=accuracy(same_norm_noise),
-        other_question=accuracy(of_another_question) if len(chains.places) > 1 else None,
+        other_question=accuracy(of_another_question) if len(chains.indices) > 1 else None,
     )
 
 
 def measure_reconstruction(
     model: LoadedModel, problems: Sequence[Problem], chains: GreedyChains, *, batch_size: int
 ) -> Reconstruction:
-    """Both reconstructions over all problems that have a labelled chain."""
+    """Returns both reconstructions over all problems that have a labelled chain."""
     labelled = [problem for problem in problems if problem.steps]
-    teacher = teacher_plans(model, labelled, batch_size=batch_size)
+    teacher = teacher_encoded(model, labelled, batch_size=batch_size)
     free = [
-        (plan, problems[place])
-        for place, plan in zip(chains.places, chains.plans, strict=True)
-        if plan is not None and problems[place].steps
+        (plan, problems[index])
+        for index, plan in zip(chains.indices, chains.plans, strict=True)
+        if plan is not None and problems[index].steps
     ]
-    taught = Labels(model, labelled, all_plans=False)
-    valid = Labels(model, [problem for _, problem in free], all_plans=True)
-    free_plans = [plan for plan, _ in free]
+    own = free_running(model, [problem for _, problem in free], [plan for plan, _ in free])
     return Reconstruction(
-        teacher_exact=total_share(teacher, taught.chains, text_of),
-        teacher_result=total_share(teacher, taught.chains, result_of),
-        free_exact=total_share(free_plans, valid.chains, text_of),
-        free_result=total_share(free_plans, valid.chains, result_of),
+        teacher_exact=teacher.share(text_of).value,
+        teacher_result=teacher.share(result_of).value,
+        free_exact=own.share(text_of).value,
+        free_result=own.share(result_of).value,
     )
 
 
@@ -125,7 +117,9 @@ def diagnose(
     batch_size: int,
     latent_use: bool,
 ) -> Diagnostics:
-    """Every diagnostic that applies to the model, from its greedy chains (None for one without latents)."""
+    """Returns every diagnostic that applies to the model, from its greedy chains (None for one without
+    latents).
+    """
     if chains is None:
         return Diagnostics()
     reconstruction = use = None
@@ -141,12 +135,12 @@ def diagnose(
 def stop_calibration(
     model: LoadedModel, problems: Sequence[Problem], chains: GreedyChains
 ) -> StopCalibration | None:
-    """Latent steps used against min(labelled steps, K), over the problems with a labelled chain.
+    """Compares latent steps used with min(labelled steps, K), over the problems with a labelled chain.
 
     None without a stop head, without labelled chains, or where latents stand for tokens.
     """
     config = model.reasoner.config
-    steps = torch.tensor([len(problems[place].steps) for place in chains.places])
+    steps = torch.tensor([len(problems[index].steps) for index in chains.indices])
     labelled = steps > 0
     counts_steps = model.reasoner.stop_head is not None and config.latents_are_steps
     if not counts_steps or not bool(labelled.any()):
@@ -161,7 +155,7 @@ def stop_calibration(
 
 
 def reconstruction_warnings(reconstruction: Reconstruction | None) -> list[str]:
-    """A warning for each kind of reconstruction below `RELIABLE_RECONSTRUCTION`."""
+    """Returns a warning for each kind of reconstruction below `RELIABLE_RECONSTRUCTION`."""
     if reconstruction is None:
         return []
     kinds = {"teacher-encoded": reconstruction.teacher_exact, "free-running": reconstruction.free_exact}

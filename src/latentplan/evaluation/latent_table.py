@@ -1,11 +1,9 @@
 """`LatentTable`: the latent steps of a model on a set of problems, as arrays and rows without tensors.
 
-What `evaluation.collect_latents` collects and pictures are drawn from. A *latent step* is the c latents that
-stand for one step of the chain, one after another in one vector.
-
-How well latents are ordered by a label: a silhouette and a linear probe, each beside shuffled labels.
-
-Needs scikit-learn (the extra `plot`).
+`evaluation.collect_latents` fills it and pictures are drawn from it. A *latent step* is the c latents that
+stand for one step of the chain, one after another in one vector. `Clustering` says how well they are ordered
+by a label: a silhouette and a linear probe, each with that of shuffled labels (this needs scikit-learn, the
+extra `plot`).
 """
 
 from __future__ import annotations
@@ -25,12 +23,12 @@ class LatentRow:
     """One latent step that was used.
 
     Attributes:
-        problem: place of its problem in the set.
-        step: its place in the chain, from 1.
-        text: what it says: as decoded, or of a model without a decoder the labelled step of this place; None
+        problem: index of its problem in the set.
+        step: its number in the chain, from 1.
+        text: what it says: as decoded, or of a model without a decoder the labelled step of this number; None
             where neither is there.
         sigma: its σ, the mean over dimensions; None where latents are points.
-        correct: whether the answer after its chain is right.
+        correct: whether the answer after its chain is correct.
     """
 
     problem: int
@@ -45,8 +43,8 @@ class StopRow:
     """One decision of the stop head.
 
     Attributes:
-        problem: place of the problem in the set.
-        step: the latent step before which it was asked, from 1.
+        problem: index of the problem in the set.
+        step: the latent step before which the stop head decided, from 1.
         probability: of stopping there.
         needed: labelled steps of the problem, at most K; 0 where there is no labelled chain.
     """
@@ -63,7 +61,7 @@ class SolvedProblem:
 
     Attributes:
         question: in words.
-        reference: the right answer.
+        reference: the correct answer.
         answer: the predicted one; None where there is none.
         correct: whether they match.
         plan: the decoded steps; None without a decoder.
@@ -105,12 +103,12 @@ class LatentTable:
     problems: Sequence[SolvedProblem]
     decoded: bool
 
-    def of_problems(self, places: Sequence[int]) -> LatentTable:
-        """The latent steps of these problems only; `stops` and `problems` stay whole."""
-        wanted = set(places)
-        kept = [place for place, row in enumerate(self.rows) if row.problem in wanted]
+    def of_problems(self, indices: Sequence[int]) -> LatentTable:
+        """Returns the latent steps of these problems only; `stops` and `problems` stay whole."""
+        wanted = set(indices)
+        kept = [index for index, row in enumerate(self.rows) if row.problem in wanted]
         return LatentTable(
-            [self.rows[place] for place in kept],
+            [self.rows[index] for index in kept],
             self.vectors[kept],
             self.means[kept],
             self.stops,
@@ -119,8 +117,10 @@ class LatentTable:
         )
 
     def spread(self, step: int) -> float | None:
-        """Standard deviation of μ between problems at a step, the mean over dimensions; None of one row."""
-        at = [place for place, row in enumerate(self.rows) if row.step == step]
+        """Computes the standard deviation of μ between problems at a step, the mean over dimensions; None of
+        one row.
+        """
+        at = [index for index, row in enumerate(self.rows) if row.step == step]
         return float(self.means[at].std(axis=0).mean()) if len(at) > 1 else None
 
 
@@ -154,7 +154,7 @@ class Clustering:
 
 
 def main_classes(labels: Sequence[str | None], groups: Sequence[int]) -> list[str]:
-    """The most frequent classes, at most 12, among those of at least 10 groups (problems)."""
+    """Returns the most frequent classes, at most 12, among those of at least 10 groups (problems)."""
     rows: dict[str, list[int]] = defaultdict(list)
     for label, group in zip(labels, groups, strict=True):
         if label is not None:
@@ -166,7 +166,8 @@ def main_classes(labels: Sequence[str | None], groups: Sequence[int]) -> list[st
 def clustering(
     vectors: np.ndarray, labels: Sequence[str | None], groups: Sequence[int], seed: int = 0
 ) -> Clustering | None:
-    """Both numbers for vectors `[rows, width]`; None with fewer than two classes, or where all are equal.
+    """Returns both numbers for vectors `[rows, width]`; None with fewer than two classes, or where all are
+    equal.
 
     Args:
         vectors: the latents.
@@ -178,12 +179,12 @@ def clustering(
         ImportError: scikit-learn is missing.
     """
     classes = main_classes(labels, groups)
-    kept = [place for place, label in enumerate(labels) if label in classes]
+    kept = [index for index, label in enumerate(labels) if label in classes]
     if len(classes) < 2 or np.ptp(vectors[kept], axis=0).max() == 0:
         return None
-    chosen, names = vectors[kept], np.array([labels[place] for place in kept])
+    chosen, names = vectors[kept], np.array([labels[index] for index in kept])
     shuffled = np.random.default_rng(seed).permutation(names)
-    of = np.array([groups[place] for place in kept])
+    of = np.array([groups[index] for index in kept])
     return Clustering(
         points=len(kept),
         classes=len(classes),

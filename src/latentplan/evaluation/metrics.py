@@ -1,6 +1,6 @@
-"""Predictions to numbers: accuracy, tokens, plans, and all of them by the length of the labelled chain.
+"""Predictions and what they come to: accuracy, tokens, plans, also by the length of the labelled chain.
 
-`Prediction`: one trajectory beside the problem that it answers, and the JSONL file of them.
+A `Prediction` is one trajectory with the problem that it answers, and a line of a JSONL file.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class Prediction:
     """One trajectory and the problem that it answers.
 
     Attributes:
-        index: the problem's place in the benchmark, from 0.
+        index: the problem's index in the benchmark, from 0.
         sample: which of the problem's trajectories, from 0.
         question: in words.
-        reference: the right answer.
+        reference: the correct answer.
         answer: the predicted answer, as its kind extracts it; None where there is none.
         correct: whether the two match.
         completion: what was written after the latents, without eos.
-        plan: decoded steps (step decoder), written steps (CoT), or None.
+        plan: decoded steps (step decoder), explicit steps (CoT), or None.
         num_latents: latent tokens used.
         num_tokens: latent tokens and text tokens before eos.
         finished: whether eos was written.
@@ -61,7 +61,7 @@ class Prediction:
     answer_kind: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The row that the JSONL file holds; `answer_kind` is left out when absent."""
+        """Returns the row that the JSONL file holds; `answer_kind` is left out when absent."""
         row = asdict(self)
         if self.answer_kind is None:
             del row["answer_kind"]
@@ -69,7 +69,7 @@ class Prediction:
 
 
 def predictions_of(index: int, problem: Problem, solutions: Sequence[Solution]) -> list[Prediction]:
-    """The solutions of the problem at place `index`, judged."""
+    """Returns the solutions of the problem of this index, judged."""
     return [
         Prediction(
             index=index,
@@ -92,7 +92,9 @@ def predictions_of(index: int, problem: Problem, solutions: Sequence[Solution]) 
 
 
 def are_correct(completions: Sequence[str], problems: Sequence[Problem]) -> list[bool]:
-    """Whether each completion gives the answer of its problem, as the problem's kind of answer decides."""
+    """Returns whether each completion gives the answer of its problem, as the problem's kind of answer
+    decides.
+    """
     pairs = zip(completions, problems, strict=True)
     return [problem.kind.is_correct(completion, problem.answer) for completion, problem in pairs]
 
@@ -145,7 +147,7 @@ class PlanScores:
 
 
 def plan_scores(problems: Sequence[Problem], predictions: Sequence[Prediction]) -> PlanScores:
-    """The scores of `latentplan.rewards` for each prediction, of the problem at its `index`.
+    """Returns the scores of `latentplan.rewards` for each prediction, of the problem at its `index`.
 
     `coherence_natural` is scored where the labelled chains are sentences, or are missing and the plans are.
     """
@@ -168,23 +170,23 @@ def plan_scores(problems: Sequence[Problem], predictions: Sequence[Prediction]) 
 
 
 def mean_of(scores: Iterable[float | None]) -> float | None:
-    """The mean of those that are not None; None where all are."""
+    """Returns the mean of those that are not None; None where all are."""
     values = [score for score in scores if score is not None]
     return fmean(values) if values else None
 
 
 def mean_coherence(scores: PlanScores) -> Coherence | None:
-    """The coherences over the predictions with a plan; None where there are none."""
+    """Returns the coherences over the predictions with a plan; None where there are none."""
     means = map(mean_of, (scores.coherence_strict, scores.coherence_paper, scores.coherence_natural))
     found = Coherence(*means)
     return None if found == Coherence(None, None) else found
 
 
 def accuracy_estimate(predictions: Sequence[Prediction]) -> Estimate:
-    """The share of right answers with its 95% interval.
+    """Returns the share of correct answers with its 95% interval.
 
     One generation: Wilson's interval of a proportion. Several: the mean over problems of each problem's share
-    of right samples, with Student's interval over problems (samples of one problem are not independent).
+    of correct samples, with Student's interval over problems (samples of one problem are not independent).
     """
     by_problem = list(_correct_by_problem(predictions).values())
     if all(len(samples) == 1 for samples in by_problem):
@@ -194,7 +196,9 @@ def accuracy_estimate(predictions: Sequence[Prediction]) -> Estimate:
 
 
 def pass_at_powers(predictions: Sequence[Prediction], num_generations: int) -> dict[str, float] | None:
-    """pass@k for k = 1, 2, 4, … up to `num_generations`, the mean over problems; None with one generation."""
+    """Computes pass@k for k = 1, 2, 4, … up to `num_generations`, the mean over problems; None of one
+    generation.
+    """
     if num_generations == 1:
         return None
     by_problem = list(_correct_by_problem(predictions).values())
@@ -203,7 +207,7 @@ def pass_at_powers(predictions: Sequence[Prediction], num_generations: int) -> d
 
 
 def mean_tokens(predictions: Sequence[Prediction]) -> Tokens:
-    """Mean latents, text tokens before eos, and their sum."""
+    """Returns mean latents, text tokens before eos, and their sum."""
     mean = fmean(prediction.num_tokens for prediction in predictions)
     latents = fmean(prediction.num_latents for prediction in predictions)
     return Tokens(mean=mean, latents=latents, text=mean - latents)
@@ -212,18 +216,18 @@ def mean_tokens(predictions: Sequence[Prediction]) -> Tokens:
 def group_by_steps(
     predictions: Sequence[Prediction], coherence: Sequence[float | None]
 ) -> dict[str, StepGroup]:
-    """Accuracy, tokens and mean `coherence` of the problems with each number of labelled steps, ascending."""
+    """Computes accuracy, tokens and mean `coherence` for each number of labelled steps, ascending."""
     groups: dict[int, list[int]] = defaultdict(list)
-    for place, prediction in enumerate(predictions):
-        groups[len(prediction.steps)].append(place)
+    for row, prediction in enumerate(predictions):
+        groups[len(prediction.steps)].append(row)
     return {
         str(steps): StepGroup(
-            num_problems=len({predictions[place].index for place in places}),
-            accuracy=fmean(predictions[place].correct for place in places),
-            tokens=fmean(predictions[place].num_tokens for place in places),
-            coherence=mean_of(coherence[place] for place in places),
+            num_problems=len({predictions[row].index for row in rows}),
+            accuracy=fmean(predictions[row].correct for row in rows),
+            tokens=fmean(predictions[row].num_tokens for row in rows),
+            coherence=mean_of(coherence[row] for row in rows),
         )
-        for steps, places in sorted(groups.items())
+        for steps, rows in sorted(groups.items())
     }
 
 

@@ -1,18 +1,26 @@
-"""A selection result for people: a table on the terminal, and Markdown.
-
-Evaluation results side by side: a column for each, a row for each measure that one of them has.
-
-A diagnosis for people: a table on the terminal, and Markdown.
-"""
+"""Results as tables for people: of evaluations, of best-of-n, of a diagnosis and of an attribution."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column
 from rich.text import Text
 
+from latentplan.common.files import write_atomically
+from latentplan.common.text_table import (
+    ABSENT,
+    markdown_cell,
+    markdown_table,
+    percent,
+    points,
+    signed_points,
+    terminal_table,
+    with_interval,
+)
 from latentplan.evaluation.diagnosis.findings import (
     FAILED,
     NOT_APPLICABLE,
@@ -32,24 +40,27 @@ from latentplan.evaluation.results import (
     SelectionResult,
 )
 
+if TYPE_CHECKING:
+    from latentplan.evaluation.attribution import Attribution
+
 Row = list[str]
 
 
 def best_of_n_table(result: SelectionResult) -> RenderableType:
-    """A table of accuracies for each model, and one of what stands beside the reference."""
+    """Returns a table of accuracies for each model, and one of what stands beside the reference."""
     parts: list[RenderableType] = []
     for model in result.models:
-        parts.append(_table(_title(result, model), *_accuracies(model)))
+        parts.append(terminal_table(*_accuracies(model), _title(result, model)))
         if model.equal_tokens:
             title = f"{model.name} beside {result.reference}'s majority vote, at most as many tokens"
-            parts += [_table(title, *_equal_tokens(model)), Text(_unpaid(result, model), "dim")]
+            parts += [terminal_table(*_equal_tokens(model), title), Text(_unpaid(result, model), "dim")]
     if result.reference is None:
         parts.append(Text("no model that writes its steps: nothing to stand beside at equal tokens", "dim"))
     return Group(*parts)
 
 
 def best_of_n_markdown(result: SelectionResult) -> str:
-    """The same tables."""
+    """Returns the same tables."""
     lines = [
         f"# Answers chosen from samples: {result.benchmark}",
         "",
@@ -59,10 +70,10 @@ def best_of_n_markdown(result: SelectionResult) -> str:
         "text of all k samples.",
     ]
     for model in result.models:
-        lines += ["", f"## {_title(result, model)}", "", *_markdown(*_accuracies(model))]
+        lines += ["", f"## {_title(result, model)}", "", markdown_table(*_accuracies(model))]
         if model.equal_tokens:
             lines += ["", f"Beside {result.reference}'s majority vote with at most as many tokens:", ""]
-            lines += [*_markdown(*_equal_tokens(model)), "", _unpaid(result, model)]
+            lines += [markdown_table(*_equal_tokens(model)), "", _unpaid(result, model)]
     return "\n".join(lines) + "\n"
 
 
@@ -100,7 +111,7 @@ def _equal_tokens(model: ModelCurves) -> tuple[Row, list[Row]]:
 
 
 def _equal_row(row: EqualTokens) -> Row | None:
-    """None where the tokens do not pay for one chain of the reference."""
+    """Returns a row; None where the tokens do not pay for one chain of the reference."""
     if row.reference_accuracy is None or row.difference is None:
         return None
     return [
@@ -110,50 +121,32 @@ def _equal_row(row: EqualTokens) -> Row | None:
         _interval(row.accuracy),
         str(row.reference_k),
         _interval(row.reference_accuracy),
-        _interval(row.difference, signed=True),
+        _interval(row.difference, signed_points),
     ]
 
 
-def _interval(estimate: Estimate, signed: bool = False) -> str:
-    sign = "+" if signed else ""
-    text = f"{100 * estimate.estimate:{sign}.1f}"
-    if estimate.low is None or estimate.high is None:
-        return text
-    return f"{text} [{100 * estimate.low:{sign}.1f}, {100 * estimate.high:{sign}.1f}]"
-
-
-def _table(title: str, header: Row, rows: list[Row]) -> Table:
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for place, name in enumerate(header):
-        table.add_column(name, justify="right" if place else "left")
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _markdown(header: Row, rows: list[Row]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+def _interval(estimate: Estimate, write: Callable[[Any], str] = points) -> str:
+    return with_interval(estimate.estimate, estimate.low, estimate.high, write, write)
 
 
 Cell = Callable[[EvaluationResult], str | None]
 
 
 def results_table(results: Sequence[EvaluationResult]) -> RenderableType:
-    """A table for a rich console, and the warnings of the results under it."""
-    table = Table(header_style="bold")
-    table.add_column("measure")
-    for result in results:
-        table.add_column(f"{result.benchmark}\n{result.method}", justify="right")
-    for name, cell in _rows(results):
-        cells = [cell(result) for result in results]
-        if any(value is not None for value in cells):
-            table.add_row(name, *(value or "–" for value in cells))
+    """Returns a table for a rich console, and the warnings of the results under it."""
+    head = ["measure", *(f"{result.benchmark}\n{result.method}" for result in results)]
+    found = [(name, [cell(result) for result in results]) for name, cell in _rows(results)]
+    rows = [
+        [name, *(cell or ABSENT for cell in cells)]
+        for name, cells in found
+        if any(cell is not None for cell in cells)
+    ]
     warnings = [
         Text(f"warning: {result.benchmark}: {warning}", style="yellow")
         for result in results
         for warning in result.warnings
     ]
-    return Group(table, *warnings)
+    return Group(terminal_table(head, rows), *warnings)
 
 
 def _rows(results: Sequence[EvaluationResult]) -> list[tuple[str, Cell]]:
@@ -195,7 +188,7 @@ def _rows(results: Sequence[EvaluationResult]) -> list[tuple[str, Cell]]:
 
 
 def _part_rows(part: str, title: str, labels: dict[str, str]) -> list[tuple[str, Cell]]:
-    """A heading, and a row for each share in a part of the result that may be None."""
+    """Returns a heading, and a row for each share in a part of the result that may be None."""
 
     def cell(name: str) -> Cell:
         return lambda result: _percent(getattr(getattr(result, part), name, None))
@@ -207,10 +200,7 @@ def _part_rows(part: str, title: str, labels: dict[str, str]) -> list[tuple[str,
 
 
 def _accuracy(result: EvaluationResult) -> str:
-    estimate, low, high = result.accuracy.estimate, result.accuracy.low, result.accuracy.high
-    if low is None or high is None:
-        return f"{estimate:.1%}"
-    return f"{estimate:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
+    return with_interval(result.accuracy.estimate, result.accuracy.low, result.accuracy.high)
 
 
 def _pass_at(k: str) -> Cell:
@@ -220,7 +210,7 @@ def _pass_at(k: str) -> Cell:
 def _group_accuracy(steps: str) -> Cell:
     def cell(result: EvaluationResult) -> str | None:
         group = result.by_steps.get(steps)
-        return None if group is None else f"{group.accuracy:.1%} of {group.num_problems}"
+        return None if group is None else f"{percent(group.accuracy)} of {group.num_problems}"
 
     return cell
 
@@ -231,7 +221,7 @@ def _stops(result: EvaluationResult) -> str | None:
 
 
 def _percent(share: float | None) -> str | None:
-    return None if share is None else f"{share:.1%}"
+    return None if share is None else percent(share)
 
 
 # A sign beside each word, so that nothing rests on colour.
@@ -245,40 +235,45 @@ LOOKS = {
 
 
 def diagnosis_table(diagnosis: Diagnosis, with_figures: bool = False) -> RenderableType:
-    """A row for each finding; below it, where asked for, its figures."""
-    table = Table(
-        header_style="bold", show_lines=True, title=_diagnosis_title(diagnosis), title_justify="left"
-    )
-    table.add_column("finding", no_wrap=True)
-    table.add_column("status", no_wrap=True)
-    table.add_column("verdict", ratio=1)
+    """Returns a row for each finding; below it, if requested, its figures."""
+    rows: list[list[RenderableType]] = []
     for finding in diagnosis.findings:
         sign, style = LOOKS[finding.status]
-        table.add_row(finding.name, Text(f"{sign} {finding.status}", style), _verdict(finding, with_figures))
-    return table
+        status = Text(f"{sign} {finding.status}", style)
+        rows.append([finding.name, status, _verdict(finding, with_figures)])
+    head = [Column("finding", no_wrap=True), Column("status", no_wrap=True), Column("verdict", ratio=1)]
+    return terminal_table(head, rows, _diagnosis_title(diagnosis), show_lines=True)
 
 
 def diagnosis_markdown(diagnosis: Diagnosis) -> str:
-    """The verdicts as a table, then each finding's threshold and figures."""
+    """Returns the verdicts as a table, then each finding's threshold and figures."""
     lines = [
         f"# {_diagnosis_title(diagnosis)}",
         "",
         f"Model `{diagnosis.model}`, seed {diagnosis.seed}, {diagnosis.created}, {diagnosis.device}.",
         "",
-        "| finding | status | verdict |",
-        "| --- | --- | --- |",
-        *(f"| {each.name} | {each.status} | {_cell(each.verdict)} |" for each in diagnosis.findings),
+        markdown_table(
+            ["finding", "status", "verdict"],
+            ([each.name, each.status, markdown_cell(each.verdict)] for each in diagnosis.findings),
+        ),
     ]
     for finding in diagnosis.findings:
         if finding.figures:
             lines += ["", f"## {finding.name}: {finding.status}", ""]
             lines += [f"{_sentence(finding.threshold)}", ""] if finding.threshold else []
-            lines += ["| figure | value [95% interval] | of |", "| --- | --- | --- |"]
-            lines += [
-                f"| {_cell(figure.name)} | {figure.text} | {'' if figure.count is None else figure.count} |"
+            rows = [
+                [markdown_cell(figure.name), figure.text, "" if figure.count is None else str(figure.count)]
                 for figure in finding.figures
             ]
+            lines.append(markdown_table(["figure", "value [95% interval]", "of"], rows))
     return "\n".join(lines) + "\n"
+
+
+def write_diagnosis(diagnosis: Diagnosis, stem: Path) -> Path:
+    """Writes STEM.json and STEM.md, each in one move, and returns the stem."""
+    diagnosis.save(stem.with_name(f"{stem.name}.json"))
+    write_atomically(stem.with_name(f"{stem.name}.md"), diagnosis_markdown(diagnosis))
+    return stem
 
 
 def _verdict(finding: Finding, with_figures: bool) -> RenderableType:
@@ -286,24 +281,23 @@ def _verdict(finding: Finding, with_figures: bool) -> RenderableType:
     if finding.threshold:
         parts.append(Text(finding.threshold, "dim"))
     if with_figures and finding.figures:
-        figures = Table(box=None, show_header=False, pad_edge=False)
-        for figure in finding.figures:
-            count = "" if figure.count is None else f"of {figure.count}"
-            figures.add_row(Text(figure.name), Text(figure.text, justify="right"), Text(count, "dim"))
-        parts.append(figures)
+        rows = [
+            [
+                Text(figure.name),
+                Text(figure.text, justify="right"),
+                Text("" if figure.count is None else f"of {figure.count}", "dim"),
+            ]
+            for figure in finding.figures
+        ]
+        parts.append(terminal_table((), rows, box=None, show_header=False, pad_edge=False))
     return Group(*parts)
 
 
 def _diagnosis_title(diagnosis: Diagnosis) -> str:
     accuracy = diagnosis.accuracy
-    interval = (
-        ""
-        if accuracy.low is None or accuracy.high is None
-        else (f" [{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}]")
-    )
     return (
         f"{diagnosis.method} on {diagnosis.benchmark}: {diagnosis.num_problems} problems, "
-        f"accuracy {accuracy.estimate:.1%}{interval}"
+        f"accuracy {with_interval(accuracy.estimate, accuracy.low, accuracy.high)}"
     )
 
 
@@ -311,5 +305,23 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def attribution_table(found: Attribution) -> RenderableType:
+    """Builds a table of accuracy with one model's latents and another's answers, and what each
+    contributes.
+    """
+    parts = found.parts
+    crossed = (
+        ("before", "before", parts.accuracy_before),
+        ("after", "before", parts.accuracy_latents),
+        ("before", "after", parts.accuracy_answers),
+        ("after", "after", parts.accuracy_after),
+    )
+    gains = (
+        ("gain, points", parts.gain),
+        ("of it the latents'", parts.from_latents),
+        ("of it the answers'", parts.from_answers),
+    )
+    rows: list[Row | None] = [[*names, _interval(share, percent)] for *names, share in crossed]
+    rows += [None, *([name, "", _interval(points, signed_points)] for name, points in gains)]
+    title = f"{found.benchmark}, {found.num_problems} problems, greedy"
+    return terminal_table(["latents of", "answered by", "accuracy"], rows, title, num_left=2)

@@ -1,12 +1,9 @@
-"""`EvaluationResult`: what one evaluation found, as the JSON file that tables and reports are made of.
+"""What is saved of an evaluation: `EvaluationResult` and `SelectionResult`, the JSON that tables are made of.
 
     {"format_version": 1, "benchmark": "svamp", "accuracy": {"estimate": 0.9, "low": 0.83, "high": 0.94}, ...}
 
-A measure that does not apply to a model, such as coherence without readable plans, is null.
-
-`SelectionResult`: accuracy against tokens for each way to choose among samples, as a JSON file.
-
-What all results have in common: a JSON file with a format version, written in one move, read strictly.
+A result has a format version, is written in one move and read strictly. A measure that does not apply to a
+model, such as coherence without readable plans, is null.
 """
 
 from __future__ import annotations
@@ -33,16 +30,16 @@ class SavedJson:
 
     @classmethod
     def read_parts(cls, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of a row, with dataclasses in the place of dictionaries."""
+        """Returns the fields of a row, with dataclasses instead of dictionaries."""
         raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, numbers and strings; the format version comes first."""
+        """Returns plain dictionaries, lists, numbers and strings; the format version comes first."""
         return {"format_version": self.format_version, **asdict(cast(Any, self))}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """The inverse of `to_json`.
+        """Returns the inverse of `to_json`.
 
         Raises:
             ValueError: the row is something else, or of another format version; the message says which.
@@ -66,7 +63,9 @@ class SavedJson:
 
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> Self:
-        """What is in a file that `save` wrote. Raises ValueError, naming the file, if it holds none."""
+        """Loads a file that `save` wrote. Raises ValueError, naming the file, if it holds nothing of the
+        kind.
+        """
         try:
             return cls.from_json(json.loads(Path(file).read_text(encoding="utf-8")))
         except (ValueError, AttributeError) as error:
@@ -182,7 +181,7 @@ class EvaluationResult(SavedJson):
         data_fingerprint: equal for equal problems in equal order.
         num_problems: problems evaluated.
         sampling, seed, num_generations: how the trajectories were drawn.
-        accuracy: share of right answers; with several generations, the mean over them.
+        accuracy: share of correct answers; with several generations, the mean over them.
         tokens: mean tokens of a trajectory.
         finished: share of trajectories that ended with eos.
         seconds: spent on generation alone, without any diagnostics.
@@ -192,7 +191,7 @@ class EvaluationResult(SavedJson):
         pass_at_k: by k ("1", "2", "4", …); None with one generation.
         coherence, validity, grounding, plan_score: means over trajectories with a plan; None without plans.
         reconstruction: None without a step decoder.
-        latent_use: None without latents, or where it was not asked for.
+        latent_use: None without latents, or where it was not requested.
         stop: None without a stop head.
         by_steps: by the number of labelled steps.
         warnings: what a reader of the numbers has to know.
@@ -232,7 +231,7 @@ class EvaluationResult(SavedJson):
 
     @classmethod
     def read_parts(cls, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of a row, with dataclasses in the place of dictionaries."""
+        """Returns the fields of a row, with dataclasses instead of dictionaries."""
         return {name: _read(name, value) for name, value in row.items()}
 
 
@@ -265,7 +264,7 @@ SELECTORS = {
     PLAN_SCORE: "best plan score",
     PLAN_SCORE_VOTE: "best plan score, then vote",
 }
-"""The ways to choose, and what they are called; only the first needs to know what is right."""
+"""The ways to choose, and what they are called; only the first needs to know what is correct."""
 
 
 @dataclass(frozen=True)
@@ -285,7 +284,7 @@ class Point:
 
 @dataclass(frozen=True)
 class EqualTokens:
-    """A point beside the reference's majority vote with at most as many tokens.
+    """A point and the reference's majority vote with at most as many tokens.
 
     Attributes:
         selector, k, tokens, accuracy: of the point.
@@ -314,7 +313,7 @@ class ModelCurves:
         tokens: mean tokens of a sample.
         greedy: the most probable trajectory, k = 1.
         curves: by selector, for k = 1, 2, 4, …
-        equal_tokens: beside the reference; empty for itself, and without one.
+        equal_tokens: compared with the reference; empty for itself, and without one.
     """
 
     name: str
@@ -335,7 +334,7 @@ class SelectionResult(SavedJson):
         data_fingerprint: equal for equal problems in equal order.
         num_problems, num_generations: problems, and samples of each.
         sampling, seed: how they were drawn.
-        reference: the name of the model that the others stand beside at equal tokens; None without one.
+        reference: the name of the model that the others are compared with at equal tokens; None without one.
         models: in the order in which they were given.
         created: when, ISO 8601 in UTC.
         device: what it ran on.
@@ -360,7 +359,7 @@ class SelectionResult(SavedJson):
 
     @classmethod
     def read_parts(cls, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of a row, with dataclasses in the place of dictionaries."""
+        """Returns the fields of a row, with dataclasses instead of dictionaries."""
         models = [_model(each) for each in row["models"]]
         return {**row, "sampling": SamplingSettings(**row["sampling"]), "models": models}
 

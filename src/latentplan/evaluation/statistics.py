@@ -1,13 +1,12 @@
-"""How sure a number in a table is: intervals, a paired test, and pass@k; exact formulas, no sampling.
+"""How sure a number in a table is: intervals, pass@k, and tests of two models on the same problems.
+
+All formulas are exact, but for the bootstrap.
 
 wilson_interval(90, 100)                 one seed, many problems: (0.9, 0.826, 0.945)
 mean_interval([0.90, 0.92, 0.94])        several seeds: (0.92, 0.870, 0.970)
 mcnemar(correct_a, correct_b).p_value    do two models differ on the same problems?
-pass_at_k(16, 4, 8)                      4 of 16 samples right: 0.962
-
-Tests of two models on the same problems, each trained with several seeds; exact, but for the bootstrap.
-
-sign_flip_test([1, 1, 1, 0])             three problems fall to a, none to b: p = 2/8
+pass_at_k(16, 4, 8)                      4 of 16 samples correct: 0.962
+sign_flip_test([1, 1, 1, 0])             three problems are won, none is lost: p = 2/8
 paired_bootstrap([0.5, 0, -0.5, 1.0])    the mean difference and its interval
 holm([0.01, 0.04, 0.03])                 [0.03, 0.06, 0.06]
 """
@@ -32,7 +31,7 @@ class Interval(NamedTuple):
 
 
 class McNemar(NamedTuple):
-    """Of `mcnemar`: how many problems only one of the two got right, and the two-sided p-value."""
+    """Of `mcnemar`: how many problems only one of the two solved, and the two-sided p-value."""
 
     only_a: int
     only_b: int
@@ -40,7 +39,8 @@ class McNemar(NamedTuple):
 
 
 def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> Interval:
-    """The Wilson score interval of a proportion, such as the accuracy of one model on `total` problems.
+    """Returns the Wilson score interval of a proportion, such as the accuracy of one model on `total`
+    problems.
 
     Unlike p ± z·√(p(1−p)/n) it stays within [0, 1] and is sensible at 0 and at 1. Wilson (1927), 'Probable
     inference, the law of succession, and statistical inference', JASA 22:209-212.
@@ -58,7 +58,8 @@ def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> Int
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """The mean over seeds with Student's t interval: mean ± t(n−1)·s/√n, s with n − 1 in the denominator.
+    """Returns the mean over seeds with Student's t interval: mean ± t(n−1)·s/√n, s with n − 1 in the
+    denominator.
 
     One value says nothing about the spread, so its bounds are NaN. Student (1908), 'The probable error of a
     mean', Biometrika 6:1-25.
@@ -77,9 +78,9 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
 
 
 def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> McNemar:
-    """McNemar's exact test of whether two models differ on the same problems.
+    """Tests exactly whether two models differ on the same problems (McNemar).
 
-    Only the problems that one got right and the other wrong tell them apart; if the models are equally good,
+    Only the problems that one solved and the other did not distinguish them; if the models are equally good,
     each of these n falls to either with probability ½, so p = min(1, 2·Σ_{i ≤ min(only_a, only_b)} C(n,
     i)/2ⁿ). McNemar (1947), Psychometrika 12:153-157, with the exact binomial.
 
@@ -97,7 +98,8 @@ def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> McNemar:
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
-    """The unbiased estimate of the probability that k samples contain a right one: 1 − C(n−c, k)/C(n, k).
+    """Returns the unbiased estimate of the probability that k samples contain a correct one: 1 −
+    C(n−c, k)/C(n, k).
 
     Chen et al. (2021), 'Evaluating large language models trained on code', arXiv:2107.03374, equation 1.
 
@@ -116,7 +118,7 @@ def _checked(confidence: float) -> float:
 
 
 def _student_t(confidence: float, degrees: int) -> float:
-    """The t with P(|T| ≤ t) = confidence, by bisection on the angle θ = atan(t/√degrees)."""
+    """Returns the t with P(|T| ≤ t) = confidence, by bisection on the angle θ = atan(t/√degrees)."""
     low, high = 0.0, math.pi / 2
     for _ in range(60):
         middle = (low + high) / 2
@@ -125,7 +127,9 @@ def _student_t(confidence: float, degrees: int) -> float:
 
 
 def _student_mass(theta: float, degrees: int) -> float:
-    """P(|T| ≤ √degrees·tan θ) for whole degrees of freedom: Abramowitz and Stegun, 26.7.3 and 26.7.4."""
+    """Computes P(|T| ≤ √degrees·tan θ) for whole degrees of freedom: Abramowitz and Stegun, 26.7.3 and
+    26.7.4.
+    """
     odd = degrees % 2
     term, series = (math.cos(theta), 0.0) if odd else (1.0, 0.0)
     for power in range(1 + odd, degrees, 2):
@@ -135,7 +139,8 @@ def _student_mass(theta: float, degrees: int) -> float:
 
 
 def sign_flip_test(differences: Sequence[int]) -> float:
-    """Two-sided p-value of 'the two models are equally good', from the difference on each problem.
+    """Computes the two-sided p-value of 'the two models are equally good' from the difference on each
+    problem.
 
     If they are, each difference is as likely as its negative; p is the share of all ways to flip the signs
     whose sum is at least as far from 0 as the one seen (Fisher, 1935, 'The design of experiments', section
@@ -156,7 +161,7 @@ def sign_flip_test(differences: Sequence[int]) -> float:
 
 
 def _binomial(count: int) -> np.ndarray:
-    """Chances of 0 … count heads of `count` fair coins."""
+    """Computes the chances of 0 … count heads of `count` fair coins."""
     logs = [
         math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1) for k in range(count + 1)
     ]
@@ -166,7 +171,7 @@ def _binomial(count: int) -> np.ndarray:
 def paired_bootstrap(
     differences: Sequence[float], confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> Interval:
-    """The mean difference over problems and its percentile interval when problems are drawn again.
+    """Returns the mean difference over problems and its percentile interval when problems are drawn again.
 
     It speaks of other problems of the same kind, and of the very models that were trained. Efron (1979),
     'Bootstrap methods: another look at the jackknife', Annals of Statistics 7:1-26.
@@ -185,7 +190,7 @@ def paired_bootstrap(
 
 
 def paired_interval(differences: Sequence[float]) -> Interval:
-    """As `paired_bootstrap` at 95%, with exact bounds where all differences are 0, or all 1, or all -1.
+    """Computes `paired_bootstrap` at 95%, with exact bounds where all differences are 0, or all 1, or all -1.
 
     A bootstrap, which sees no others, would take these for certain.
     """
@@ -198,7 +203,7 @@ def paired_interval(differences: Sequence[float]) -> Interval:
 
 
 def beyond_what_was_seen(share: float, count: int) -> tuple[float, float]:
-    """The exact 95% bounds of 0, 1 or -1 in every one of `count` problems.
+    """Returns the exact 95% bounds of 0, 1 or -1 in every one of `count` problems.
 
     Clopper & Pearson (1934), 'The use of confidence or fiducial limits', Biometrika 26:404-413.
     """
@@ -207,14 +212,14 @@ def beyond_what_was_seen(share: float, count: int) -> tuple[float, float]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for there being several, in their order: the chance of any false alarm stays below.
+    """Corrects p-values for there being several, in their order: the chance of any false alarm stays below.
 
     The i-th smallest of m (from 0) is multiplied by m − i, and none gets smaller than one before it. Holm
     (1979), 'A simple sequentially rejective multiple test procedure', Scandinavian Journal of Statistics 6.
     """
-    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     corrected, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = largest
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
     return corrected

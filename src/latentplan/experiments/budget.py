@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import typer
 
+from latentplan.common.run_files import read_metrics
 from latentplan.experiments.comparison_spec import Entry
 from latentplan.experiments.recipes import proportional
 from latentplan.training.configs import SFTConfig
@@ -40,7 +40,9 @@ class Length:
         return sum(self.stages)
 
     def settings(self, command: str, total: float) -> dict[str, Any]:
-        """What changes in the recipe when it trains for `total` units; stages keep their proportions."""
+        """Returns what changes in the recipe when it trains for `total` units; stages keep their
+        proportions.
+        """
         if command != "sft":
             return {"max_steps": round(total)}
         if self.unit == "steps":
@@ -49,7 +51,7 @@ class Length:
 
 
 def length_of(command: str, config: Any) -> Length:
-    """The length of a run with these parsed settings."""
+    """Returns the length of a run with these parsed settings."""
     if not isinstance(config, SFTConfig):
         return Length("steps", (config.max_steps,))
     epochs = config.curriculum_epochs
@@ -62,7 +64,8 @@ def length_of(command: str, config: Any) -> Length:
 
 
 def equal_steps(entries: Sequence[Entry], lengths: Mapping[str, Length]) -> dict[str, dict[str, Any]]:
-    """By entry, the settings that give each listed recipe as many steps as the first that trains like it.
+    """Returns by entry the settings that give each listed recipe as many steps as the first that trains like
+    it.
 
     Supervised recipes are compared with the first supervised one, RL with the first of RL: a step of one is
     nothing like a step of the other.
@@ -82,7 +85,7 @@ def equal_steps(entries: Sequence[Entry], lengths: Mapping[str, Length]) -> dict
 def equal_flops(
     entries: Sequence[Entry], lengths: Mapping[str, Length], costs: Mapping[str, Sequence[float]]
 ) -> dict[str, dict[str, Any]]:
-    """By supervised entry, the settings that give it the FLOPs of the first one.
+    """Returns by supervised entry the settings that give it the FLOPs of the first one.
 
     Args:
         entries: the comparison's.
@@ -107,8 +110,8 @@ def _flops(length: Length, costs: Sequence[float]) -> float:
 
 
 def stage_costs(run: Path) -> list[float]:
-    """FLOPs of one optimisation step of each stage, from the metrics of a probe that logged every step."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    """Computes the FLOPs of one optimisation step of each stage, from a probe that logged every step."""
+    rows = read_metrics(run)
     costs, before = [], 0.0
     for _, stage in groupby(rows, key=lambda row: row["stage"]):
         steps = list(stage)

@@ -1,12 +1,13 @@
-"""`Plan`: a whole comparison, from its options to `compare.json`, which the tables are made from.
+"""`Plan`: a whole comparison, which is written to `compare.json`, and the jobs that carry it out.
 
-Carrying out a budget: recipes are made longer or shorter, by what a few steps of each cost if need be.
+For an equal budget, recipes are made longer or shorter, if need be by what a few steps of each cost.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,11 +27,12 @@ from latentplan.experiments.budget import (
     length_of,
     stage_costs,
 )
-from latentplan.experiments.comparison_runs import Evaluations, Runs
-from latentplan.experiments.comparison_spec import Entry
+from latentplan.experiments.comparison_runs import Evaluations, Runs, conflict_message
+from latentplan.experiments.comparison_spec import COMPARISON, Entry
 from latentplan.experiments.jobs import Job, run_jobs
 from latentplan.experiments.lr_sweep import Sweep
 from latentplan.experiments.recipes import with_settings
+from latentplan.training.run_directory import RunConflictError
 
 FORMAT_VERSION = 1
 
@@ -71,21 +73,38 @@ class Plan:
         return self.runs.evaluations
 
     def chosen(self, name: str) -> dict[str, Any] | None:
-        """The settings that the sweep has chosen for an entry; None where it still has to."""
+        """Returns the settings that the sweep has chosen for an entry; None where it still has to."""
         if not self.sweep.covers(self.runs.entries[name]):
             return {}
         rate = self.sweep.chosen(name)
         return None if rate is None else {"learning_rate": rate}
 
+    def clear_conflicts(self) -> None:
+        """Deletes runs that are in the way, and those that started from them, if that was requested.
+
+        Raises:
+            RunConflictError: there are some, and it was not.
+        """
+        conflicts = self.runs.all_conflicts(self.seeds, self.chosen)
+        if conflicts and not self.runs.redo:
+            raise RunConflictError(conflict_message(conflicts))
+        for seed in self.seeds:
+            gone: set[str] = set()
+            for entry in self.entries:
+                run = self.runs.folder(seed, entry.name)
+                if run in conflicts or entry.start in gone:
+                    gone.add(entry.name)
+                    shutil.rmtree(run, ignore_errors=True)
+
     def jobs(self) -> list[Job]:
-        """All runs of the sweep and of the comparison."""
+        """Returns all runs of the sweep and of the comparison."""
         jobs: list[Job] = []
         lengths = lengths_of(self.runs, self.seeds[0])
-        for place, seed in enumerate(self.seeds):
+        for index, seed in enumerate(self.seeds):
             for entry in self.entries:
                 length = lengths[entry.name]
                 total = round(length.total) if length.unit == "steps" else None
-                if place == 0 and self.sweep.covers(entry):
+                if index == 0 and self.sweep.covers(entry):
                     jobs += self.sweep.jobs(entry, total)
                 jobs.append(self._job(seed, entry, total))
         return jobs
@@ -110,11 +129,11 @@ class Plan:
     def save(self, command: str) -> Path:
         """Writes `compare.json`."""
         return write_atomically(
-            self.output / "compare.json", json.dumps(self.to_json(command), indent=2, default=str) + "\n"
+            self.output / COMPARISON, json.dumps(self.to_json(command), indent=2, default=str) + "\n"
         )
 
     def to_json(self, command: str) -> dict[str, Any]:
-        """What `compare.json` holds."""
+        """Returns what `compare.json` holds."""
         benchmarks = [
             {
                 **benchmark.to_json(),
@@ -158,7 +177,7 @@ class Plan:
 
 
 def lengths_of(runs: Runs, seed: int) -> dict[str, Length]:
-    """How long each recipe trains.
+    """Returns how long each recipe trains.
 
     Raises:
         typer.BadParameter: a recipe's settings do not fit together; says which recipe.
@@ -209,7 +228,7 @@ def _probe(
     threads: int | None,
     console: Console,
 ) -> dict[str, list[float]]:
-    """FLOPs of a step of each stage, from a few steps of every supervised recipe."""
+    """Measures the FLOPs of a step of each stage, from a few steps of every supervised recipe."""
     probed = [entry for entry in entries if entry.command == "sft"]
     short = [Entry(**{**vars(entry), "settings": _short(entry.settings)}) for entry in probed]
     runs = Runs(output / "probes", short, threads=threads, redo=True)

@@ -1,32 +1,39 @@
-"""What the runs of a comparison measured, and what it comes to over the seeds.
+"""What the runs of a comparison measured, over the seeds: rows, tested pairs, and the numbers of the tables.
 
-Every pair of rows tested on the problems that both have answered with every seed.
-
-The columns of the tables: one flat row of numbers for each method and benchmark, None where unmeasured.
+Every pair of rows is tested on the problems that both have answered with every seed. `flat_rows` gives one
+flat row of numbers for each method and benchmark, None where nothing was measured.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
-
+from latentplan.common.run_files import (
+    predictions_file,
+    read_mapping,
+    read_record,
+    read_rows,
+    read_settings,
+    result_file,
+)
 from latentplan.common.secrets import masked, masked_command
+from latentplan.common.text_table import is_number
 from latentplan.evaluation.statistics import holm, mcnemar, mean_interval, paired_bootstrap, sign_flip_test
-from latentplan.report.run_reader import coherence_of, dig, is_number
+from latentplan.experiments.comparison_spec import COMPARISON
+from latentplan.report.run_reader import coherence_of, dig
 
 Json = dict[str, Any]
 
 
 @dataclass
-class RunFiles:
+class RunOfSeed:
     """One run of one row.
 
     Attributes:
@@ -35,7 +42,7 @@ class RunFiles:
         config: config.yaml.
         results: its greedy evaluations, by benchmark.
         sampled: its sampled evaluations, by benchmark.
-        predictions: whether each problem was solved, by benchmark, then by its place and question.
+        predictions: whether each problem was solved, by benchmark, then by its index and question.
     """
 
     seed: int
@@ -60,7 +67,7 @@ class Row:
     name: str
     title: str
     entry: Json
-    runs: list[RunFiles]
+    runs: list[RunOfSeed]
     total_flops: float | None = None
     total_seconds: float | None = None
 
@@ -84,17 +91,17 @@ class Comparison:
 
 
 def read_comparison(folder: Path) -> Comparison:
-    """The comparison in a folder.
+    """Returns the comparison in a folder.
 
     Raises:
         ValueError: there is none.
     """
     try:
-        plan = masked(json.loads((folder / "compare.json").read_text(encoding="utf-8")))
+        plan = masked(json.loads((folder / COMPARISON).read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} holds no comparison: compare.json cannot be read ({error})") from error
+        raise ValueError(f"{folder} holds no comparison: {COMPARISON} cannot be read ({error})") from error
     plan["command"] = masked_command(plan["command"])
-    files: dict[tuple[int, str], RunFiles] = {}
+    files: dict[tuple[int, str], RunOfSeed] = {}
     for seed in plan["seeds"]:
         for name in plan["entries"]:
             listed = name in plan["rows"]
@@ -110,37 +117,30 @@ def read_comparison(folder: Path) -> Comparison:
     return Comparison(plan, rows)
 
 
-def _read_run(run: Path, seed: int, benchmarks: Sequence[Json]) -> RunFiles:
-    files = RunFiles(seed, _load(run / "run.json", json.loads), _load(run / "config.yaml", yaml.safe_load))
+def _read_run(run: Path, seed: int, benchmarks: Sequence[Json]) -> RunOfSeed:
+    files = RunOfSeed(seed, read_record(run), read_settings(run))
     for each in benchmarks:
         label, stem = each["label"], each["stem"]
-        files.results[label] = _load(run / "evaluation" / f"{stem}.json", json.loads)
+        files.results[label] = read_mapping(result_file(run, stem))
         if each["sampled_stem"] != stem:
-            files.sampled[label] = _load(run / "evaluation" / f"{each['sampled_stem']}.json", json.loads)
-        files.predictions[label] = _solved(run / "evaluation" / f"{stem}.jsonl")
+            files.sampled[label] = read_mapping(result_file(run, each["sampled_stem"]))
+        files.predictions[label] = _solved(predictions_file(run, stem))
     return files
 
 
-def _load(file: Path, parse: Callable[[str], Any]) -> Json:
-    try:
-        content = parse(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def _solved(file: Path) -> dict[tuple[Any, Any], bool]:
+    """Returns whether each problem was solved; nothing where a line of the file is broken."""
+    rows, broken = read_rows(file)
     try:
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        return {(row["index"], row["question"]): bool(row["correct"]) for row in rows}
-    except (OSError, ValueError, KeyError, TypeError):
+        return {} if broken else {(row["index"], row["question"]): bool(row["correct"]) for row in rows}
+    except (KeyError, TypeError):
         return {}
 
 
 def _with_starts(
-    plan: Json, files: Mapping[tuple[int, str], RunFiles], name: str, measure: str
+    plan: Json, files: Mapping[tuple[int, str], RunOfSeed], name: str, measure: str
 ) -> float | None:
-    """A cost of a row's run and of those that it started from, the mean over seeds."""
+    """Returns a cost of a row's run and of those that it started from, the mean over seeds."""
     total, each = 0.0, name
     while each is not None:
         cost = mean(files[seed, each].record.get(measure) for seed in plan["seeds"])
@@ -151,23 +151,25 @@ def _with_starts(
 
 
 def mean(values: Any) -> float | None:
-    """Of those that are numbers; None where there are none."""
+    """Computes the mean of those that are numbers; None where there are none."""
     numbers = [value for value in values if is_number(value)]
     return fmean(numbers) if numbers else None
 
 
 def over_seeds(row: Row, benchmark: str, *path: str) -> float | None:
-    """The mean of a value of the greedy evaluations."""
+    """Returns the mean of a value of the greedy evaluations."""
     return mean(dig(run.results.get(benchmark), *path) for run in row.runs)
 
 
 def coherence(row: Row, benchmark: str) -> float | None:
-    """The mean coherence of the plans in the greedy evaluations, of the kind that fits them."""
+    """Returns the mean coherence of the plans in the greedy evaluations, of the kind that fits them."""
     return mean(coherence_of(run.results.get(benchmark)) for run in row.runs)
 
 
 def accuracy(row: Row, benchmark: str) -> tuple[float | None, float | None, float | None]:
-    """Mean accuracy with its 95% interval: Student's over seeds; with one seed Wilson's over problems."""
+    """Returns mean accuracy with its 95% interval: Student's over seeds; with one seed Wilson's over
+    problems.
+    """
     found = [dig(run.results.get(benchmark), "accuracy") for run in row.runs]
     values = [each["estimate"] for each in found if is_number(dig(each, "estimate"))]
     if not values:
@@ -180,7 +182,9 @@ def accuracy(row: Row, benchmark: str) -> tuple[float | None, float | None, floa
 
 
 def latents_matter(row: Row, benchmark: str) -> float | None:
-    """By how much greedy accuracy falls when latents are replaced, in the way that it falls least."""
+    """Computes by how much greedy accuracy falls when latents are replaced, in the way that it falls
+    least.
+    """
     drops = []
     for run in row.runs:
         use = dig(run.results.get(benchmark), "latent_use") or {}
@@ -191,7 +195,7 @@ def latents_matter(row: Row, benchmark: str) -> float | None:
 
 
 def problems_per_second(row: Row, benchmark: str) -> float | None:
-    """Of greedy generation."""
+    """Computes the speed of greedy generation."""
     return mean(
         dig(run.results.get(benchmark), "num_problems") / run.results[benchmark]["seconds"]
         for run in row.runs
@@ -200,7 +204,7 @@ def problems_per_second(row: Row, benchmark: str) -> float | None:
 
 
 def pass_at_k(row: Row, benchmark: str) -> dict[int, float]:
-    """Mean pass@k of the sampled evaluations, by k."""
+    """Returns mean pass@k of the sampled evaluations, by k."""
     found = [dig(run.sampled.get(benchmark), "pass_at_k") or {} for run in row.runs]
     powers = sorted({int(k) for each in found for k in each})
     values = {k: mean(each.get(str(k)) for each in found) for k in powers}
@@ -208,21 +212,21 @@ def pass_at_k(row: Row, benchmark: str) -> dict[int, float]:
 
 
 def recorded(row: Row, name: str) -> float | None:
-    """The mean of a value of run.json."""
+    """Returns the mean of a value of run.json."""
     return mean(run.record.get(name) for run in row.runs)
 
 
 def steps(row: Row) -> float | None:
-    """Optimisation steps of the row's own run."""
+    """Returns the optimisation steps of the row's own run."""
     return recorded(row, "steps")
 
 
 def data_passes(row: Row) -> float | None:
-    """How often the row's own run saw each training problem, on average; on one device."""
+    """Computes how often the row's own run saw each training problem, on average; on one device."""
     return mean(_passes(run) for run in row.runs)
 
 
-def _passes(run: RunFiles) -> float | None:
+def _passes(run: RunOfSeed) -> float | None:
     config, taken = run.config, run.record.get("steps")
     problems = dig(run.record, "data", "num_problems")
     if not (is_number(taken) and is_number(problems) and problems):
@@ -235,7 +239,7 @@ def _passes(run: RunFiles) -> float | None:
 
 
 def is_close(one: float, other: float) -> bool:
-    """Whether two costs differ by less than 2%."""
+    """Returns whether two costs differ by less than 2%."""
     return math.isclose(one, other, rel_tol=0.02)
 
 
@@ -268,12 +272,14 @@ class Pair:
     p_holm: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Returns plain values."""
         return asdict(self)
 
 
 def all_pairs(comparison: Comparison, benchmark: str) -> list[Pair]:
-    """Every two rows, those with the reference first, each with the reference or the earlier row as a."""
+    """Returns every two rows, those with the reference first, each with the reference or the earlier row as
+    a.
+    """
     reference = comparison.plan["reference"]
     rows = sorted(comparison.rows, key=lambda row: row.name != reference)
     found = [_pair(one, other, benchmark) for one, other in combinations(rows, 2)]
@@ -317,7 +323,7 @@ NumberRow = dict[str, Any]
 
 
 def flat_rows(comparison: Comparison) -> list[NumberRow]:
-    """Every method on every benchmark, as `table.csv` has it."""
+    """Returns every method on every benchmark, as `table.csv` has it."""
     return [
         {**_what(row, benchmark), **_measured(row, benchmark), **_cost(row), **_sampled(row, benchmark)}
         for benchmark in comparison.benchmarks

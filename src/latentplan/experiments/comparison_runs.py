@@ -1,4 +1,4 @@
-"""The runs of a comparison: where they lie, whether those that exist are the right ones, and what is left.
+"""The runs of a comparison: where they lie, whether existing ones fit the comparison, and what is left.
 
 OUTPUT/recipes/NAME.yaml   each recipe as it is trained
 OUTPUT/SEED/NAME/          a run directory for each seed
@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from latentplan.common.plugins import names_own_code
-from latentplan.common.run_files import file_stem
+from latentplan.common.run_files import (
+    file_stem,
+    has_trained,
+    is_finished,
+    read_record,
+    result_file,
+    result_of,
+    trained_model,
+)
 from latentplan.experiments.comparison_spec import Entry, write_recipe
 from latentplan.experiments.jobs import Commands
 from latentplan.experiments.recipes import parse_recipe, trainer_of
@@ -24,7 +32,6 @@ from latentplan.training.configs import flatten_recipe
 from latentplan.training.run_directory import (
     RunConflictError,
     differing_settings,
-    has_trained,
     weights_fingerprint,
 )
 
@@ -50,7 +57,7 @@ class Benchmark:
     questions: frozenset[str] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
-        """All but the questions."""
+        """Returns all but the questions."""
         names = ("argument", "label", "fingerprint", "num_problems")
         return {name: getattr(self, name) for name in names}
 
@@ -66,24 +73,26 @@ class Evaluations:
     threads: int | None = None
 
     def samplings(self) -> list[tuple[Sampling, int]]:
-        """Each way of sampling, with its number of trajectories."""
+        """Returns each way of sampling, with its number of trajectories."""
         greedy = (Sampling.greedy(self.max_new_tokens), 1)
         sampled = (Sampling(1.0, 1.0, self.max_new_tokens), self.num_generations)
         return [greedy] if self.num_generations == 1 else [greedy, sampled]
 
     def stem(self, benchmark: Benchmark, sampling: Sampling, num_generations: int) -> str:
-        """Name of the files of results, without the suffix."""
+        """Names the files of results, without the suffix."""
         return file_stem(
             benchmark.label, sampling.temperature, sampling.latent_temperature, num_generations, 0
         )
 
     def pending(self, run: Path, trusted: bool = False) -> Commands:
-        """The evaluations of a run that there are no results of; `trusted`, with code that the run names."""
+        """Returns the evaluations of a run that there are no results of; `trusted`, with code that the run
+        names.
+        """
         commands: Commands = []
         for sampling, count in self.samplings():
             left = defaultdict(list)
             for benchmark in self.benchmarks:
-                if not self._is_done(run, benchmark, f"{self.stem(benchmark, sampling, count)}.json", count):
+                if not self._is_done(run, benchmark, self.stem(benchmark, sampling, count), count):
                     left[benchmark.num_problems].append(benchmark)
             commands += [self._command(run, size, each, count) for size, each in left.items()]
         return [[*command, *TRUST] for command in commands] if trusted else commands
@@ -97,16 +106,12 @@ class Evaluations:
             command += ["--temperature", "1", "--num_generations", str(count), "--no_latent_use"]
         return command if self.threads is None else [*command, "--torch_threads", str(self.threads)]
 
-    def _is_done(self, run: Path, benchmark: Benchmark, name: str, count: int) -> bool:
-        """Whether there is a result of this model, on these problems, with answers as long."""
-        file, model = run / "evaluation" / name, run / "model" / "config.json"
-        try:
-            result = json.loads(file.read_text())
-            same = (result["data_fingerprint"], result["num_generations"]) == (benchmark.fingerprint, count)
-            newer = file.stat().st_mtime >= model.stat().st_mtime
-            return newer and same and result["sampling"]["max_new_tokens"] == self.max_new_tokens
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+    def _is_done(self, run: Path, benchmark: Benchmark, stem: str, count: int) -> bool:
+        """Returns whether there is a result of this model, on these problems, with answers as long."""
+        result = result_of(result_file(run, stem), trained_model(run))
+        length = (result.get("sampling") or {}).get("max_new_tokens")
+        found = (result.get("data_fingerprint"), result.get("num_generations"), length)
+        return found == (benchmark.fingerprint, count, self.max_new_tokens)
 
 
 class Runs:
@@ -133,11 +138,12 @@ class Runs:
         self.evaluations = evaluations or Evaluations()
 
     def folder(self, seed: int, name: str) -> Path:
-        """The run directory of an entry."""
+        """Returns the run directory of an entry."""
         return self.output / str(seed) / name
 
     def names_code(self, name: str) -> bool:
-        """Whether an entry, or one that it starts from, names code of the user's, or trusts a model's.
+        """Returns whether an entry, or one that it starts from, names code of the user's, or trusts a
+        model's.
 
         The models that come of it name that code too, and here the user has named it first.
         """
@@ -154,7 +160,7 @@ class Runs:
         return write_recipe(self.output / "recipes" / f"{name}.yaml", settings, entry.recipe)
 
     def training(self, seed: int, name: str, folder: Path | None = None, **chosen: Any) -> list[str]:
-        """The command line that trains an entry, into its own folder or another one."""
+        """Returns the command line that trains an entry, into its own folder or another one."""
         entry = self.entries[name]
         recipe = self.output / "recipes" / f"{name}.yaml"
         command = [entry.command, "--config", str(recipe), "--seed", str(seed)]
@@ -167,13 +173,13 @@ class Runs:
         return [*command, *(word for key, value in chosen.items() for word in (f"--{key}", str(value)))]
 
     def parsed(self, command: Sequence[str]) -> tuple[Any, ...]:
-        """The settings of a training command, as instances of its classes."""
+        """Returns the settings of a training command, as instances of its classes."""
         config = command[command.index("--config") + 1]
         _, classes = trainer_of(self.entries[Path(config).stem].settings)
         return parse_recipe(classes, list(command[1:]))
 
     def pending(self, seed: int, name: str, **chosen: Any) -> Commands:
-        """What is left to do for an entry: train it, evaluate it.
+        """Returns what is left to do for an entry: train it, evaluate it.
 
         Raises:
             RunConflictError: there is another run where it belongs, and it is not to be deleted.
@@ -186,7 +192,7 @@ class Runs:
         )
 
     def pending_training(self, training: list[str], run: Path) -> Commands:
-        """The training command, unless the run has finished.
+        """Returns the training command, unless the run has finished.
 
         Raises:
             RunConflictError: as `pending`.
@@ -205,7 +211,7 @@ class Runs:
         also_starts: bool = False,
         also_free: Sequence[str] = (),
     ) -> list[str]:
-        """Why the run in a folder is not what a command would train; empty where there is none.
+        """Says why the run in a folder is not what a command would train; empty where there is none.
 
         Args:
             also_starts: whether to compare the weights that it started from too, which have to be there.
@@ -226,7 +232,7 @@ class Runs:
     def all_conflicts(
         self, seeds: Sequence[int], chosen: Callable[[str], Mapping[str, Any] | None]
     ) -> dict[Path, list[str]]:
-        """The runs that exist and are not those of the comparison, with what differs.
+        """Returns the runs that exist and are not those of the comparison, with what differs.
 
         Args:
             seeds: the comparison's.
@@ -245,17 +251,8 @@ class Runs:
         return found
 
 
-def is_finished(run: Path) -> bool:
-    """Whether a run has been completed."""
-    try:
-        record = json.loads((run / "run.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return record.get("status") == "finished" and (run / "model").is_dir()
-
-
 def conflict_message(conflicts: Mapping[Path, Sequence[str]]) -> str:
-    """What to say, and what to do, about runs that are in the way."""
+    """Says which runs are in the way, and what to do."""
     lines = [
         f"{run} holds a run with other settings ({'; '.join(differing)})"
         for run, differing in conflicts.items()
@@ -264,7 +261,4 @@ def conflict_message(conflicts: Mapping[Path, Sequence[str]]) -> str:
 
 
 def _pinned_start(run: Path) -> str | None:
-    try:
-        return json.loads((run / "run.json").read_text()).get("pinned", {}).get("start")
-    except (OSError, ValueError):
-        return None
+    return read_record(run).get("pinned", {}).get("start")

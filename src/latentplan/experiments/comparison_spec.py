@@ -1,6 +1,6 @@
-"""The rows of a comparison: recipes, their changes, and the recipes that they start from.
+"""The entries of a comparison: recipes, their changes, and the recipes that they start from.
 
-Experiments: comparisons as YAML files, those that come with latentplan and one's own.
+An experiment is a comparison as a YAML file, one of those that come with latentplan or the user's own:
 
 title: what the table is called
 says: what a paper says about it
@@ -33,6 +33,9 @@ from latentplan.experiments.recipes import (
     with_settings,
 )
 from latentplan.report.wording import run_title
+
+COMPARISON = "compare.json"
+"""The plan of a comparison, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Entry:
 
 
 def read_entries(items: Sequence[Item], common: Mapping[str, Any]) -> list[Entry]:
-    """The entries of a comparison, each after the one that it starts from.
+    """Returns the entries of a comparison, each after the one that it starts from.
 
     Args:
         items: the rows.
@@ -108,7 +111,7 @@ def read_entries(items: Sequence[Item], common: Mapping[str, Any]) -> list[Entry
 
 
 def row_names(items: Sequence[Item]) -> list[str]:
-    """The name of each row: as given, or of the recipe, with its folder where two are called alike.
+    """Returns the name of each row: as given, or of the recipe, with its folder where two are called alike.
 
     Raises:
         typer.BadParameter: two rows have the same name all the same.
@@ -142,7 +145,7 @@ def _check_common(common: Mapping[str, Any], entries: Sequence[Entry]) -> None:
 
 
 def _start_of(entry: Entry, entries: Mapping[str, Entry], common: Mapping[str, Any]) -> Entry | None:
-    """The entry that another starts from, a new one where it is not in the comparison yet."""
+    """Returns the entry that another starts from, a new one where it is not in the comparison yet."""
     start = entry.settings.get("model_name_or_path")
     if start is None:
         return None
@@ -169,7 +172,7 @@ def _same_folder(one: Any, other: Any) -> bool:
 
 
 def _is_run(start: str) -> bool:
-    """Whether a name looks like a run of ours, and not like a model of the hub or on disk."""
+    """Returns whether a name looks like a run of ours, and not like a model of the hub or on disk."""
     if start.startswith("runs/"):
         return True
     looks_local = start.startswith((".", "/", "~")) or start.count("/") > 1
@@ -225,7 +228,7 @@ class Experiment:
 
 
 def read_experiment(name: str) -> Experiment:
-    """An experiment by the name of one that comes with latentplan, or from a file.
+    """Returns an experiment by the name of one that comes with latentplan, or from a file.
 
     Raises:
         typer.BadParameter: there is none, or it says something that an experiment cannot.
@@ -244,7 +247,7 @@ def read_experiment(name: str) -> Experiment:
 
 
 def experiment_names() -> list[str]:
-    """The experiments that come with latentplan."""
+    """Returns the experiments that come with latentplan."""
     return sorted(path.stem for path in _folder().glob("*.yaml"))
 
 

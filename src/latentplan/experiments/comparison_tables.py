@@ -1,16 +1,11 @@
-"""The tables as Markdown, CSV and LaTeX.
+"""The tables of `latentplan compare` in Markdown, CSV, JSON and LaTeX, with a plot and notes.
 
-What a reader has to know to judge whether a comparison is fair.
-
-Writing the tables: Markdown, CSV, JSON, LaTeX and a plot, from what the runs hold now.
-
-The tables of `latentplan compare`, made from `compare.json` and the run directories beside it.
+They are made from `compare.json` and what the run directories hold now. The notes say what a reader has to
+know to judge whether a comparison is fair.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from latentplan.common.files import write_atomically
+from latentplan.common.text_table import (
+    ABSENT,
+    count,
+    csv_of_mappings,
+    decimal,
+    duration,
+    is_number,
+    latex_table,
+    markdown_table,
+    p_value_cell,
+    percent,
+    scientific,
+    signed_points,
+    with_interval,
+)
 from latentplan.experiments.comparison_results import (
     Comparison,
     NumberRow,
@@ -29,8 +39,6 @@ from latentplan.experiments.comparison_results import (
     read_comparison,
 )
 from latentplan.report.figures.accuracy_tokens import draw_comparison
-from latentplan.report.run_reader import is_number
-from latentplan.report.wording import ABSENT, count, decimal, duration, percent
 
 MOST_PAIRS = 15
 """Pairs in the Markdown table; with more rows only those with the reference are shown."""
@@ -39,26 +47,8 @@ Column = tuple[str, Callable[[NumberRow], str]]
 
 
 def accuracy_cell(row: NumberRow) -> str:
-    """`84.5% [82.0, 87.0]`."""
-    if not is_number(row["accuracy"]):
-        return ABSENT
-    if not (is_number(row["accuracy_low"]) and is_number(row["accuracy_high"])):
-        return percent(row["accuracy"])
-    low, high = 100 * row["accuracy_low"], 100 * row["accuracy_high"]
-    return f"{percent(row['accuracy'])} [{low:.1f}, {high:.1f}]"
-
-
-def scientific(value: Any) -> str:
-    """`1.2e13`."""
-    if not is_number(value):
-        return ABSENT
-    digits, exponent = f"{value:.2e}".split("e")
-    return f"{digits}e{int(exponent)}"
-
-
-def points(value: Any) -> str:
-    """Percentage points with their sign."""
-    return f"{100 * value:+.1f}" if is_number(value) else ABSENT
+    """Writes the accuracy of a row with its interval."""
+    return with_interval(row["accuracy"], row["accuracy_low"], row["accuracy_high"])
 
 
 QUALITY: list[Column] = [
@@ -68,7 +58,7 @@ QUALITY: list[Column] = [
     ("of which latents", lambda row: decimal(row["latents"])),
     ("coherence", lambda row: percent(row["coherence"])),
     ("reconstruction", lambda row: percent(row["reconstruction"])),
-    ("latents matter", lambda row: points(row["latents_matter"])),
+    ("latents matter", lambda row: signed_points(row["latents_matter"])),
     ("problems/s", lambda row: decimal(row["problems_per_second"], 0)),
 ]
 COST: list[Column] = [
@@ -87,24 +77,24 @@ COST: list[Column] = [
 def markdown(
     plan: Mapping[str, Any], rows: Sequence[NumberRow], pairs: Sequence[Pair], notes: Sequence[str]
 ) -> str:
-    """The whole comparison as one Markdown document."""
+    """Returns the whole comparison as one Markdown document."""
     parts = [f"# {plan['title']}", f"`{plan['command']}`"]
     if plan["says"]:
         parts.append(plan["says"])
     for benchmark in dict.fromkeys(row["benchmark"] for row in rows):
         mine = [row for row in rows if row["benchmark"] == benchmark]
-        parts += [f"## {benchmark}", markdown_table(QUALITY, mine)]
+        parts += [f"## {benchmark}", _measured_table(QUALITY, mine)]
         powers = [key for key in mine[0] if key.startswith("pass@")]
         if powers:
             parts += [
                 "Sampled at temperature 1:",
-                markdown_table([QUALITY[0], *map(_pass_column, powers)], mine),
+                _measured_table([QUALITY[0], *map(_pass_column, powers)], mine),
             ]
         shown = _shown([pair for pair in pairs if pair.benchmark == benchmark], plan["reference"])
         if shown:
             parts += ["Pairs on the same problems (b against a):", _pair_table(shown, rows)]
     first = [row for row in rows if row["benchmark"] == rows[0]["benchmark"]]
-    parts += ["## Training cost", markdown_table(COST, first), "## Notes", _listed(notes)]
+    parts += ["## Training cost", _measured_table(COST, first), "## Notes", _listed(notes)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -125,38 +115,21 @@ def _pair_table(pairs: Sequence[Pair], rows: Sequence[NumberRow]) -> str:
     columns: list[tuple[str, Callable[[Pair], str]]] = [
         ("a", lambda pair: titles[pair.a]),
         ("b", lambda pair: titles[pair.b]),
-        ("points", lambda pair: points(pair.difference)),
-        ("95%, problems", lambda pair: f"{points(pair.low)} to {points(pair.high)}"),
-        ("95%, seeds", lambda pair: f"{points(pair.seeds_low)} to {points(pair.seeds_high)}"),
-        ("p", lambda pair: _p(pair.p_value)),
-        ("p, Holm", lambda pair: _p(pair.p_holm)),
+        ("points", lambda pair: signed_points(pair.difference)),
+        ("95%, problems", lambda pair: f"{signed_points(pair.low)} to {signed_points(pair.high)}"),
+        ("95%, seeds", lambda pair: f"{signed_points(pair.seeds_low)} to {signed_points(pair.seeds_high)}"),
+        ("p", lambda pair: p_value_cell(pair.p_value)),
+        ("p, Holm", lambda pair: p_value_cell(pair.p_holm)),
     ]
-    return _grid([name for name, _ in columns], [[cell(pair) for _, cell in columns] for pair in pairs])
+    return markdown_table(
+        [name for name, _ in columns], [[cell(pair) for _, cell in columns] for pair in pairs], 1
+    )
 
 
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def markdown_table(columns: Sequence[Column], rows: Sequence[NumberRow]) -> str:
-    """A table without the columns that no row has anything in."""
+def _measured_table(columns: Sequence[Column], rows: Sequence[NumberRow]) -> str:
+    """Writes a table without the columns that no row has anything in."""
     kept = [(name, cell) for name, cell in columns if any(cell(row) != ABSENT for row in rows)]
-    return _grid([name for name, _ in kept], [[cell(row) for _, cell in kept] for row in rows])
-
-
-def _grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *("---:" for _ in head[1:])]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *body])
-
-
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Numbers as they are; an empty cell where nothing was measured."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
+    return markdown_table([name for name, _ in kept], [[cell(row) for _, cell in kept] for row in rows], 1)
 
 
 _LATEX: list[Column] = [
@@ -164,31 +137,17 @@ _LATEX: list[Column] = [
     QUALITY[4],
     ("FLOPs with starts", lambda row: scientific(row["flops_with_starts"])),
 ]
-_ESCAPES = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", ABSENT: "--"}
 
 
 def latex(plan: Mapping[str, Any], rows: Sequence[NumberRow]) -> str:
-    """A booktabs table: accuracy with its interval, tokens, coherence and training FLOPs with starts."""
-    lines = [
-        "% " + str(plan["command"]),
-        r"\begin{tabular}{l" + "r" * (len(_LATEX) - 1) + "}",
-        r"\toprule",
-        _latex_line(name for name, _ in _LATEX),
-    ]
-    for benchmark in dict.fromkeys(row["benchmark"] for row in rows):
-        lines += [r"\midrule", rf"\multicolumn{{{len(_LATEX)}}}{{l}}{{{_escaped(benchmark)}}} \\"]
-        lines += [
-            _latex_line(cell(row) for _, cell in _LATEX) for row in rows if row["benchmark"] == benchmark
-        ]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-def _latex_line(cells: Any) -> str:
-    return " & ".join(_escaped(cell) for cell in cells) + r" \\"
-
-
-def _escaped(text: str) -> str:
-    return "".join(_ESCAPES.get(character, character) for character in text)
+    """Returns a booktabs table: accuracy with its interval, tokens, coherence and training FLOPs with
+    starts.
+    """
+    groups = {
+        benchmark: [[cell(row) for _, cell in _LATEX] for row in rows if row["benchmark"] == benchmark]
+        for benchmark in dict.fromkeys(row["benchmark"] for row in rows)
+    }
+    return latex_table([name for name, _ in _LATEX], groups, comment=str(plan["command"]))
 
 
 _BUDGETS = {
@@ -201,7 +160,7 @@ _BUDGETS = {
 
 
 def notes(comparison: Comparison, rows: Sequence[NumberRow]) -> list[str]:
-    """Sentences, in the order of their weight."""
+    """Writes sentences, in the order of their weight."""
     plan = comparison.plan
     seeds = plan["seeds"]
     return [
@@ -232,7 +191,9 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def _unequal(comparison: Comparison, rows: Sequence[NumberRow]) -> list[str]:
-    """Which rows had more or fewer steps, data passes or FLOPs than the first that is trained like them."""
+    """Says which rows had more or fewer steps, data passes or FLOPs than the first that is trained
+    like them.
+    """
     found = []
     labels = {"steps": "optimisation steps", "data_passes": "passes over the data", "training_flops": "FLOPs"}
     for command, kind in (("sft", "supervised"), ("grpo", "RL")):
@@ -283,7 +244,7 @@ def _sweep(comparison: Comparison) -> list[str]:
 
 
 def _is_at_edge(sweep: Mapping[str, Any]) -> bool:
-    """Whether the chosen rate is one of the outer ones, and better than the others."""
+    """Returns whether the chosen rate is one of the outer ones, and better than the others."""
     reached = {float(rate): value for rate, value in sweep.get("accuracies", {}).items()}
     if len(reached) < 2:
         return False
@@ -305,7 +266,7 @@ def _warnings(comparison: Comparison) -> list[str]:
 
 
 def _warnings_of(row: Row) -> list[str]:
-    """Each kind of warning once, as the first evaluation that has it gave it."""
+    """Returns each kind of warning once, as the first evaluation that has it gave it."""
     found: dict[str, list[str]] = {}
     for run in row.runs:
         for benchmark, result in run.results.items():
@@ -333,7 +294,7 @@ def _machines(comparison: Comparison) -> list[str]:
 
 
 def build_comparison(folder: Path) -> list[Path]:
-    """Writes everything beside `compare.json` and returns the files.
+    """Writes all files into the folder of `compare.json` and returns them.
 
     Raises:
         ValueError: the folder holds no comparison.
@@ -354,12 +315,9 @@ def build_comparison(folder: Path) -> list[Path]:
     flat_pairs = [{**pair.to_json(), "mcnemar": json.dumps(pair.mcnemar)} for pair in pairs]
     texts = {
         "table.md": markdown(plan, rows, pairs, said),
-        "table.csv": csv_text(rows),
-        "pairs.csv": csv_text(flat_pairs),
+        "table.csv": csv_of_mappings(rows),
+        "pairs.csv": csv_of_mappings(flat_pairs),
         "table.tex": latex(plan, rows),
         "comparison.json": json.dumps(result, indent=2, ensure_ascii=False) + "\n",
     }
     return [*(write_atomically(folder / name, text) for name, text in texts.items()), *plots]
-
-
-__all__ = ["build_comparison"]

@@ -1,6 +1,6 @@
 """Jobs: commands that train and evaluate, each job in a process of its own, some of them side by side.
 
-A job starts when those that it needs are done. What it has to do is asked when it starts, so that it can
+A job starts when those that it needs are done. What it has to do is determined when it starts, so that it can
 depend on their results, and so that what has been done already is not done again.
 """
 
@@ -23,6 +23,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from latentplan.common.run_files import last_step, trained_model
+
 Commands = list[list[str]]
 MOST_BARS = 10
 
@@ -36,7 +38,7 @@ class Job:
         title: what the user sees.
         run: its run directory.
         log: where its output goes.
-        pending: the command lines that are left to carry out, asked when the job starts.
+        pending: the command lines that are left to carry out, determined when the job starts.
         needs: the jobs that come first.
         total_steps: optimisation steps of its training, for the progress bar; None where not known.
         threads: CPU threads that it may use; None leaves it to PyTorch.
@@ -141,7 +143,7 @@ class _Board:
                 self.shown[job.name] = job.status
                 if not self.console.is_terminal:
                     self.console.print(Text(f"{datetime.now():%H:%M:%S} {job.title}: {job.status}"))
-            reached = job.total_steps if job.status == "done" else _step_reached(job.run)
+            reached = job.total_steps if job.status == "done" else last_step(job.run)
             visible = not self.crowded or job.process is not None
             self.progress.update(bar, completed=reached, status=job.status, visible=visible)
 
@@ -171,7 +173,7 @@ def _look_after(job: Job, on_done: Callable[[Job], None]) -> None:
     assert job.process is not None
     code = job.process.poll()
     if code is None:
-        job.status = "evaluates" if (job.run / "model" / "config.json").is_file() else "trains"
+        job.status = "evaluates" if trained_model(job.run).is_file() else "trains"
         return
     job.process = None
     if code != 0:
@@ -182,7 +184,7 @@ def _look_after(job: Job, on_done: Callable[[Job], None]) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM interrupts like Ctrl-C, so that what was started is also stopped."""
+    """Makes SIGTERM interrupt like Ctrl-C, so that what was started is also stopped."""
 
     def interrupt(number: int, frame: object) -> NoReturn:
         raise KeyboardInterrupt
@@ -205,14 +207,6 @@ def _stop(jobs: Sequence[Job]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _step_reached(run: Path) -> int:
-    try:
-        last = (run / "metrics.jsonl").read_text().splitlines()[-1]
-        return int(json.loads(last)["step"])
-    except (OSError, IndexError, ValueError, KeyError):
-        return 0
 
 
 def _tail(log: Path, lines: int = 15) -> str:

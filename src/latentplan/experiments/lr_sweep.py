@@ -38,7 +38,7 @@ class Rates:
     relative: bool = False
 
     def of(self, own: float) -> list[float]:
-        """What to try for a recipe whose own rate this is."""
+        """Returns what to try for a recipe whose own rate this is."""
         return [float(f"{own * number:.6g}") for number in self.numbers] if self.relative else [*self.numbers]
 
     def __str__(self) -> str:
@@ -68,15 +68,15 @@ class Sweep:
     evaluations: Evaluations
 
     def covers(self, entry: Entry) -> bool:
-        """Whether a learning rate is chosen for an entry: it is a row, and there are rates."""
+        """Returns whether a learning rate is chosen for an entry: it is a row, and there are rates."""
         return bool(self.rates.numbers) and entry.listed
 
     def job_names(self, entry: Entry) -> list[str]:
-        """Of the jobs that have to end before the rate of an entry can be chosen."""
+        """Names the jobs that have to end before the rate of an entry can be chosen."""
         return [f"sweep/{entry.name}/{rate:g}" for rate in self.tried(entry)]
 
     def tried(self, entry: Entry) -> list[float]:
-        """The learning rates of an entry to choose from; none where nothing is chosen for it.
+        """Returns the learning rates of an entry to choose from; none where nothing is chosen for it.
 
         Raises:
             ValueError: factors were given, and the recipe has no learning rate of its own.
@@ -92,7 +92,7 @@ class Sweep:
         return self.rates.of(float(own or 0.0))
 
     def jobs(self, entry: Entry, total_steps: int | None) -> list[Job]:
-        """A job for each rate."""
+        """Returns a job for each rate."""
         needs = [] if entry.start is None else [f"{self.seed}/{entry.start}"]
         return [
             Job(
@@ -109,15 +109,15 @@ class Sweep:
         ]
 
     def folder(self, name: str, rate: float) -> Path:
-        """The run of an entry with a learning rate, as long as none is chosen."""
+        """Returns the run of an entry with a learning rate, as long as none is chosen."""
         return self.runs.output / "sweep" / f"{name}-lr{rate:g}"
 
     def _place(self, name: str, rate: float) -> Path:
-        """Where that run is now: the chosen one has become that of the first seed."""
+        """Returns where that run is now: the chosen one has become that of the first seed."""
         return self.runs.folder(self.seed, name) if rate == self.chosen(name) else self.folder(name, rate)
 
     def pending(self, entry: Entry, rate: float) -> Commands:
-        """What is left to do for one rate; nothing where the choice has been made."""
+        """Returns what is left to do for one rate; nothing where the choice has been made."""
         if self.chosen(entry.name) is not None:
             return []
         self.runs.write_recipe(entry.name)
@@ -145,12 +145,14 @@ class Sweep:
             return None
 
     def chosen(self, name: str) -> float | None:
-        """The rate that has been chosen for an entry, by the same sweep."""
+        """Returns the rate that has been chosen for an entry, by the same sweep."""
         record = self.record(name)
         return None if record is None else float(record["chosen"])
 
     def record(self, name: str) -> dict[str, Any] | None:
-        """What the sweep of an entry has found; None where there is nothing yet, or it was another sweep."""
+        """Reads what the sweep of an entry has found; None where there is nothing yet, or it was another
+        sweep.
+        """
         try:
             record = json.loads(self._file(name).read_text())
         except (OSError, ValueError):
@@ -158,7 +160,7 @@ class Sweep:
         return record if record.get("fingerprint") == self._fingerprint(name) else None
 
     def choose(self, name: str) -> float:
-        """The rate with the best validation accuracy, the smaller of two that are equal.
+        """Returns the rate with the best validation accuracy, the smaller of two that are equal.
 
         Its run becomes that of the comparison's first seed.
         """
@@ -193,7 +195,9 @@ class Sweep:
         return self.runs.output / "sweep" / f"{name}.json"
 
     def _fingerprint(self, name: str) -> str:
-        """Of all that decides the choice: the settings of the entry and of its starts, and the sweep's."""
+        """Identifies all that decides the choice: the settings of the entry and of its starts, and the
+        sweep's.
+        """
         settings, entry = [], self.runs.entries.get(name)
         while entry is not None:
             settings.append(entry.settings)

@@ -1,6 +1,6 @@
 """Recipes: a short YAML file of settings, which flags on the command line override.
 
-How long a recipe trains, and the same recipe made shorter or longer; stages keep their proportions.
+A recipe can also be made shorter or longer; the stages of its curriculum keep their proportions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from latentplan.common.plugin_settings import Plugin, kinds_of, owner_of, plugin
 from latentplan.common.secrets import from_environment, is_masked, is_secret
 
 EXPERIMENTS = "experiments"
-"""Folder beside the recipes, with comparisons of them."""
+"""Folder among the recipes, with comparisons of them."""
 INSTEAD_OF = {
     "curriculum_steps": "curriculum_epochs",
     "curriculum_epochs": "curriculum_steps",
@@ -33,7 +33,7 @@ INSTEAD_OF = {
 
 
 def parse_recipe(classes: Sequence[type], arguments: list[str]) -> tuple[Any, ...]:
-    """Reads settings from `--config RECIPE` and flags, as one instance of each class.
+    """Parses settings from `--config RECIPE` and flags, as one instance of each class.
 
     RECIPE is a YAML file, or the name of a recipe that comes with latentplan, such as `quickstart/cot`. A
     secret may also come from the environment, which goes before the recipe. The own settings of the plug-ins
@@ -121,12 +121,12 @@ def _own_defaults(plugin: Plugin, settings: Mapping[str, Any], flags: Mapping[st
 
 
 def secret_settings(classes: Sequence[type]) -> list[str]:
-    """The names of the settings that hold a secret."""
+    """Returns the names of the settings that hold a secret."""
     return [item.name for each in classes for item in fields(each) if is_secret(item.name)]
 
 
 def _forget_masked(settings: Any) -> None:
-    """Secrets that a recorded command or configuration has masked come from the environment, if at all."""
+    """Takes secrets that a recorded command or configuration has masked from the environment, if at all."""
     names = secret_settings([type(settings)])
     for name in names:
         if is_masked(getattr(settings, name)):
@@ -150,7 +150,7 @@ def _split_config(arguments: list[str]) -> tuple[list[str], str | None]:
 
 
 def _mapping(text: str) -> dict[str, Any]:
-    """A flag that is a mapping, written as YAML or JSON: `{text: 1.0, stop: 0.5}`."""
+    """Returns a flag that is a mapping, written as YAML or JSON: `{text: 1.0, stop: 0.5}`."""
     value = read_mapping(text)
     if value is None:
         raise ArgumentTypeError(f"must be a mapping such as '{{name: 1.0}}', got {text!r}")
@@ -162,7 +162,7 @@ def _refuse(message: str) -> NoReturn:
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a recipe, by path or by the name of one that comes with latentplan."""
+    """Returns the file of a recipe, by path or by the name of one that comes with latentplan."""
     if Path(name).is_file():
         return Path(name)
     packaged = Path(str(files("latentplan") / "recipes")) / f"{name.removesuffix('.yaml')}.yaml"
@@ -174,14 +174,16 @@ def find_recipe(name: str) -> Path:
 
 
 def recipe_names() -> list[str]:
-    """The recipes that come with latentplan."""
+    """Returns the recipes that come with latentplan."""
     folder = Path(str(files("latentplan") / "recipes"))
     names = (str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
     return sorted(name for name in names if not name.startswith(f"{EXPERIMENTS}/"))
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """The settings that a recipe names. Raises typer.BadParameter if there is none, or it is no mapping."""
+    """Returns the settings that a recipe names. Raises typer.BadParameter if there is none, or it is no
+    mapping.
+    """
     path = find_recipe(name)
     try:
         settings = yaml.safe_load(path.read_text()) or {}
@@ -193,7 +195,7 @@ def read_recipe(name: str) -> dict[str, Any]:
 
 
 def with_settings(settings: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
-    """The settings with some changed; those that a changed one replaces are left out."""
+    """Returns the settings with some changed; those that a changed one replaces are left out."""
     replaced = {INSTEAD_OF[name] for name in changed if name in INSTEAD_OF}
     return {**{name: value for name, value in settings.items() if name not in replaced}, **changed}
 
@@ -234,7 +236,8 @@ def _check_names(
 
 
 def trainer_of(settings: dict[str, Any]) -> tuple[str, tuple[type, ...]]:
-    """Finds the command that trains a recipe, and its classes of settings: the first that knows all settings.
+    """Returns the command that trains a recipe, and its classes of settings: the first that knows all
+    settings.
 
     Raises:
         typer.BadParameter: none does, or a plug-in does not exist; names the settings that are wrong.
@@ -284,7 +287,7 @@ FEWEST_PROBLEMS = 2000
 
 
 def count_steps(settings: Mapping[str, Any]) -> int | None:
-    """Optimisation steps of a recipe; None where it counts epochs or says nothing."""
+    """Counts the optimisation steps of a recipe; None where it counts epochs or says nothing."""
     if "max_steps" in settings:
         return int(settings["max_steps"])
     steps = settings.get("curriculum_steps")
@@ -297,7 +300,7 @@ def count_steps(settings: Mapping[str, Any]) -> int | None:
 
 
 def scaled_settings(settings: Mapping[str, Any], scale: float) -> dict[str, Any]:
-    """What changes in a recipe when it takes `scale` as many optimisation steps.
+    """Returns what changes in a recipe when it takes `scale` as many optimisation steps.
 
     Below 1 there are also fewer generated training problems.
     """
@@ -320,7 +323,7 @@ def scaled_settings(settings: Mapping[str, Any], scale: float) -> dict[str, Any]
 
 
 def proportional(lengths: Sequence[float], total: int) -> list[int]:
-    """Whole numbers of the proportions of `lengths`, each at least 1, that add up to `total`.
+    """Returns whole numbers of the proportions of `lengths`, each at least 1, that add up to `total`.
 
     Raises:
         ValueError: there are more stages than `total`.

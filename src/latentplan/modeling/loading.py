@@ -12,12 +12,13 @@ from transformers.utils import CONFIG_NAME
 from transformers.utils import logging as hf_logging
 
 from latentplan.common.plugins import CodeSource
-from latentplan.common.run_files import is_latent_checkpoint
+from latentplan.common.run_files import RECORD, STEP_DECODER, model_folders, model_in
+from latentplan.common.run_files import is_latent_checkpoint as is_latent_checkpoint  # where it was once
 from latentplan.encoding.chat_template import ChatTemplate
 from latentplan.encoding.processor import ProblemProcessor
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.folders.damage import DamagedModelError, blamed_on, check_regular, read_json
-from latentplan.modeling.folders.model_check import STEP_DECODER, check_sound
+from latentplan.modeling.folders.model_check import check_sound
 from latentplan.modeling.folders.remote_code import tokenizer_code
 from latentplan.modeling.reasoner import LatentReasoner
 from latentplan.modeling.saving import CODE_FILE
@@ -44,14 +45,14 @@ def find_model(folder: str | os.PathLike) -> Path:
         FileNotFoundError: neither holds a latentplan model; the message says what is there instead.
     """
     folder = Path(folder)
-    for each in (folder, folder / "model"):
-        if is_latent_checkpoint(each):
-            return each
+    model = model_in(folder)
+    if model is not None:
+        return model
     refuse_damaged(folder)
     wanted = "(a folder with config.json and model.safetensors, such as runs/NAME/model)"
     if not folder.exists():
         raise FileNotFoundError(f"{folder} holds no latentplan model {wanted}: there is no such folder")
-    if (folder / "run.json").is_file():
+    if (folder / RECORD).is_file():
         raise FileNotFoundError(
             f"{folder} holds no latentplan model yet: the run has not ended; the same `latentplan sft` or "
             "`latentplan grpo` command resumes it if it was interrupted"
@@ -63,7 +64,7 @@ def find_model(folder: str | os.PathLike) -> Path:
 
 def refuse_damaged(folder: str | os.PathLike) -> None:
     """Raises DamagedModelError where a folder, or a run's `model` folder, lacks a readable config.json."""
-    for each in (Path(folder), Path(folder) / "model"):
+    for each in model_folders(folder):
         if os.path.lexists(each / CONFIG_NAME) or (each / CODE_FILE).is_file():
             read_json(each / CONFIG_NAME)
 

@@ -1,1 +1,1 @@
-"""What is asked and what is right: problems, readers, benchmarks, answers, and the minigsm generator."""
+"""Questions and their correct answers: problems, readers, benchmarks, answers, and the minigsm generator."""

@@ -123,14 +123,16 @@ def check_file(
 
 
 def _argument(name: str) -> BenchmarkArgument:
-    """What a name stands for; one that can only be a file's is taken for a file, which then is missing."""
+    """Returns what a name stands for; one that can only be a file's is taken for a file, which then is
+    missing.
+    """
     if Path(name).suffix and not Path(name).exists() and name.count("=") == 0:
         return BenchmarkArgument(None, Path(name))
     return parse_benchmark_argument(name)
 
 
 def _doubts(line: int, problem: Problem) -> Iterator[Doubt]:
-    """What is doubtful in a chain of equations; sentences are taken as they are."""
+    """Returns what is doubtful in a chain of equations; sentences are taken as they are."""
     equation: Equation | None = None
     for step in problem.steps:
         if not step.startswith("<<"):

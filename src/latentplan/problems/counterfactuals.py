@@ -1,14 +1,10 @@
-"""Questions that differ in exactly one number: of minigsm with their right answers, of other texts without.
-
-Ann has 3 pens and buys 4. How many has she now?     Ann has 3 pens and buys 5. How many has she now?
-
-Problems beside themselves with one number changed, for causal tests: what should the answer be then?
+"""Problems with exactly one number changed, for causal tests: what should the answer be then?
 
     a dial shows 7 . first add 3 . second double it . reading ?      9
     a dial shows 7 . first add 1 . second double it . reading ?      5
 
-The words are the same, and so is the order of the labelled steps. The partner may be of any split: nothing is
-trained on it.
+The words are the same, and so is the order of the labelled steps. A partner of a minigsm problem has its
+correct answer, one of another text has none. It may be of any split: nothing is trained on it.
 """
 
 from __future__ import annotations
@@ -20,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import cast
 
-from latentplan.problems.minigsm.generate import Draft, World, open_world, tell_problems
+from latentplan.problems.minigsm.generate import Domain, Draft, open_domain, render_problems
 from latentplan.problems.minigsm.presets import MinigsmConfig, Split
 from latentplan.problems.problem import Chain, Problem
 from latentplan.problems.sources import minigsm_preset
@@ -31,25 +27,25 @@ _PATIENCE = 50
 def generate_pairs(
     config: MinigsmConfig, *, split: Split, count: int, seed: int
 ) -> Iterator[tuple[Problem, Problem | None]]:
-    """The problems of `generate` with equal arguments, each with a partner that differs in one number.
+    """Yields the problems of `generate` with equal arguments, each with a partner that differs in one number.
 
     A partner has another answer and as many labelled steps; None where none was found. Raises what
     `generate` raises.
     """
-    world = _Remembering(open_world(config))
-    for problem in tell_problems(world, config, split=split, count=count, seed=seed):
-        yield problem, world.partner(problem, config)
+    domain = _Remembering(open_domain(config))
+    for problem in render_problems(domain, config, split=split, count=count, seed=seed):
+        yield problem, domain.partner(problem, config)
 
 
 class _Remembering:
-    """A world that remembers its last draft and how it was told; it is its own draft."""
+    """A domain that remembers its last draft and how it was rendered; it is its own draft."""
 
-    def __init__(self, world: World):
-        self.world = world
+    def __init__(self, domain: Domain):
+        self.domain = domain
 
     def draw(self, rng: random.Random, num_steps: int) -> _Remembering | None:
-        """A draft of the world within."""
-        self.draft: Draft | None = self.world.draw(rng, num_steps)
+        """Returns a draft of the domain within."""
+        self.draft: Draft | None = self.domain.draw(rng, num_steps)
         return None if self.draft is None else self
 
     @property
@@ -57,26 +53,26 @@ class _Remembering:
         """That of the last draft."""
         return self._last.canonical
 
-    def tell(self, rng: random.Random) -> Problem | None:
-        """The last draft in words."""
+    def render(self, rng: random.Random) -> Problem | None:
+        """Returns the last draft in words."""
         self.state = rng.getstate()
-        return self._last.tell(rng)
+        return self._last.render(rng)
 
     def others(self, rng: random.Random, config: MinigsmConfig) -> Iterator[Draft]:
-        """Those of the last draft."""
+        """Returns those of the last draft."""
         return self._last.others(rng, config)
 
-    def tell_other(self, other: Draft, rng: random.Random) -> Problem | None:
-        """`other` in the words of the last draft."""
-        return self._last.tell_other(other, rng)
+    def render_other(self, other: Draft, rng: random.Random) -> Problem | None:
+        """Renders `other` in the words of the last draft."""
+        return self._last.render_other(other, rng)
 
     def partner(self, problem: Problem, config: MinigsmConfig) -> Problem | None:
-        """A partner of the problem that was told last."""
+        """Returns a partner of the problem that was rendered last."""
         changes = random.Random(problem.question)
         for other in islice(self.others(changes, config), _PATIENCE):
             words = random.Random()
             words.setstate(self.state)
-            partner = self.tell_other(other, words)
+            partner = self.render_other(other, words)
             if partner is not None and partner.answer != problem.answer:
                 return partner
         return None
@@ -97,7 +93,7 @@ class Counterfactual:
 
     Attributes:
         question: in words.
-        answer: the right one; None where it is not known, and the model's own answer has to do.
+        answer: the correct one; None where it is not known, and the model's own answer has to do.
         steps: the labelled chain; empty where it is not known.
     """
 
@@ -109,9 +105,10 @@ class Counterfactual:
 def counterfactuals(
     argument: str, problems: Sequence[Problem], split: str = "test"
 ) -> list[Counterfactual | None]:
-    """A partner for each problem of the evaluation set that `argument` names; None where there is none.
+    """Returns a partner for each problem of the evaluation set that `argument` names; None where there is
+    none.
 
-    Of a minigsm preset, whose generator knows what follows from a number, they have their right answers;
+    Of a minigsm preset, whose generator knows what follows from a number, they have their correct answers;
     elsewhere a number of the text is changed, and what follows from it is not known.
     """
     preset = minigsm_preset(argument)
@@ -126,7 +123,7 @@ def counterfactuals(
 
 
 def edited_question(question: str) -> Counterfactual | None:
-    """The question with one of its whole numbers, from 2 to 9999, changed by up to a quarter.
+    """Returns the question with one of its whole numbers, from 2 to 9999, changed by up to a quarter.
 
     Which number, and what it becomes, follows from the question alone. None for a question without such a
     number.

@@ -1,10 +1,8 @@
-"""Problems that a training and a test set share: a model must not be trained on what it is evaluated on.
+"""Questions that a training and a test set share: a model must not be trained on what it is evaluated on.
 
-Which questions a run was trained on, as a small file in the run: so that evaluation can say so.
-
-`trained_questions.npy` holds the 64-bit keys of the questions, sorted, and last the bound up to which it
-holds them. Of more than `MAX_KEYS` questions it holds those with the smallest keys, which is a fair sample
-because a key is a hash: counts then are estimates.
+`trained_questions.npy` in a run tells evaluation which questions the run was trained on. It holds their
+64-bit keys, sorted, and last the bound up to which it holds them. Of more than `MAX_KEYS` questions it holds
+those with the smallest keys, which is a fair sample because a key is a hash: counts then are estimates.
 """
 
 from __future__ import annotations
@@ -36,21 +34,23 @@ _NUMBER_WORDS = frozenset(
 def find_overlap(
     train: Iterable[Problem], test: Iterable[Problem], *, key: QuestionKey = normalise_question
 ) -> list[Problem]:
-    """The training problems whose question is also in the test set, in order.
+    """Returns the training problems whose question is also in the test set, in order.
 
     With `key=question_template`, a test set made by changing the numbers of known questions overlaps with its
     source too: of GSM-Hard's 1319 questions 329 are GSM8K test questions unchanged, 1318 but for the numbers.
     """
-    asked = {key(problem.question) for problem in test}
-    return [problem for problem in train if key(problem.question) in asked]
+    tested = {key(problem.question) for problem in test}
+    return [problem for problem in train if key(problem.question) in tested]
 
 
 def remove_overlap(
     train: Iterable[Problem], test: Iterable[Problem], *, key: QuestionKey = normalise_question
 ) -> list[Problem]:
-    """The training problems whose question is not in the test set, in order; `key` as in `find_overlap`."""
-    asked = {key(problem.question) for problem in test}
-    return [problem for problem in train if key(problem.question) not in asked]
+    """Returns the training problems whose question is not in the test set, in order; `key` as in
+    `find_overlap`.
+    """
+    tested = {key(problem.question) for problem in test}
+    return [problem for problem in train if key(problem.question) not in tested]
 
 
 class ContaminationError(DataError):
@@ -67,7 +67,7 @@ def refuse_overlap(
     Args:
         train: the problems to train on, in memory or a store.
         held_out: the evaluation sets by name.
-        place_of: where the training problem at a place, from 0, comes from: `train.jsonl:17`.
+        place_of: where the training problem at an index, from 0, comes from: `train.jsonl:17`.
 
     Raises:
         ContaminationError: some do; names the set, how many and the first few, and says what to do.
@@ -91,7 +91,7 @@ def _opening(question: str) -> str:
 
 
 def question_template(question: str) -> str:
-    """The normalised question without its numbers, in digits or in words."""
+    """Returns the normalised question without its numbers, in digits or in words."""
     words = re.findall(r"[a-z]+", normalise_question(question))
     return " ".join(word for word in words if word not in _NUMBER_WORDS)
 
@@ -118,14 +118,14 @@ class TrainedQuestions:
 
     @classmethod
     def of(cls, problems: Iterable[Problem]) -> TrainedQuestions:
-        """Those of the problems."""
+        """Returns those of the problems."""
         return cls(question_keys(problems))
 
     def __or__(self, other: TrainedQuestions) -> TrainedQuestions:
         return TrainedQuestions(np.concatenate([self.keys, other.keys]), min(self.below, other.below))
 
     def count(self, problems: Iterable[Problem]) -> int:
-        """How many of the problems ask a question that was trained on; an estimate above `MAX_KEYS`."""
+        """Counts the problems whose question was trained on; an estimate above `MAX_KEYS`."""
         keys = question_keys(problems)
         known = keys[keys <= self.below]
         hits = int(np.isin(known, self.keys).sum())
@@ -140,7 +140,9 @@ class TrainedQuestions:
 
     @classmethod
     def load(cls, model: str | os.PathLike[str] | None) -> TrainedQuestions | None:
-        """Those of a run, or of the run around a model folder or checkpoint; None where none can be read."""
+        """Returns those of a run, or of the run around a model folder or checkpoint; None where none can be
+        read.
+        """
         for folder in (Path(model), Path(model).parent) if model else ():
             if (folder / TRAINED_QUESTIONS).is_file():
                 try:

@@ -26,7 +26,7 @@ _ABANDONED_AFTER = 3600.0
 
 
 def cache_root(folder: str | os.PathLike[str] | None = None) -> Path:
-    """`folder` if one is given, else `$LATENTPLAN_CACHE`, else `~/.cache/latentplan`."""
+    """Returns `folder` if one is given, else `$LATENTPLAN_CACHE`, else `~/.cache/latentplan`."""
     named = folder or os.environ.get("LATENTPLAN_CACHE")
     return Path(named) if named else Path.home() / ".cache" / "latentplan"
 
@@ -42,7 +42,7 @@ class Cache:
         self.root = Path(root)
 
     def find(self, name: str) -> Path | None:
-        """The entry of this name if it is whole, else None."""
+        """Returns the entry of this name if it is whole, else None."""
         folder = self.root / name
         if not folder.exists():
             return None
@@ -52,7 +52,8 @@ class Cache:
         return None
 
     def make(self, name: str, write: Callable[[Path], Mapping[str, Any]]) -> Path:
-        """The entry of this name, built by `write(folder)` unless another process has done so meanwhile.
+        """Returns the entry of this name, built by `write(folder)` unless another process has done so
+        meanwhile.
 
         What `write` returns goes into the manifest. Of several processes on one machine one builds, and the
         others wait for it; a process that dies leaves nothing that counts.
@@ -70,7 +71,7 @@ class Cache:
         write: Callable[[Path], Mapping[str, Any]],
         name_of: Callable[[Mapping[str, Any]], str],
     ) -> Path:
-        """An entry whose name only its content tells: `name_of` is given what `write` returns."""
+        """Returns an entry whose name only its content tells: `name_of` is given what `write` returns."""
         with self._writing(), self._lock(prefix):
             return self._build(prefix, write, name_of)
 
@@ -116,7 +117,7 @@ class Cache:
 
     @contextmanager
     def _lock(self, name: str) -> Iterator[None]:
-        """Held by one process at a time, and freed by the system when it dies; without effect on Windows."""
+        """Holds a lock that the system frees when this process dies; without effect on Windows."""
         try:
             import fcntl
         except ImportError:
@@ -141,7 +142,7 @@ class Cache:
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
-    """What was written into an entry's manifest."""
+    """Reads what was written into an entry's manifest."""
     return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
 
 

@@ -44,7 +44,7 @@ class Equation:
     result: Fraction
 
     def is_true(self, modulus: int | None = None) -> bool:
-        """Whether the expression has this result; False where it has no value (division by zero).
+        """Returns whether the expression has this result; False where it has no value (division by zero).
 
         A result with decimals may be the value rounded to the decimals given, `100/3=33.33`; one without is
         exact. With a modulus the two sides are compared as residues: `8+5=2` is true modulo 11.
@@ -60,7 +60,8 @@ class Equation:
 
 @lru_cache(maxsize=65536)
 def parse_equation(step: str) -> Equation | None:
-    """The equation that a step consists of, `<<16-3-4=9>>` or `16-3-4=9`; None if it is anything else.
+    """Returns the equation that a step consists of, `<<16-3-4=9>>` or `16-3-4=9`; None if it is anything
+    else.
 
     The whole step has to be the equation: see `find_equations` for equations inside a sentence.
     """
@@ -78,19 +79,23 @@ def parse_equation(step: str) -> Equation | None:
 
 
 def find_equations(text: str) -> list[Equation]:
-    """Every readable equation in double angle brackets, in order, as GSM8K annotates its solutions."""
+    """Returns every readable equation in double angle brackets, in order, as GSM8K annotates its
+    solutions.
+    """
     found = (parse_equation(match.group(0)) for match in _BRACKETED.finditer(text))
     return [equation for equation in found if equation is not None]
 
 
 def find_numbers(text: str) -> list[Fraction]:
-    """Every number written in digits, in order, without its sign: `"$1,000 and 50%"` gives 1000 and 1/2."""
+    """Returns every number written in digits, in order, without its sign: `"$1,000 and 50%"` gives 1000 and
+    1/2.
+    """
     found = re.findall(_NUMBER, text)
     return [_number(digits) for digits in found if len(digits) <= MAX_LENGTH]
 
 
 def evaluate(expression: str, modulus: int | None = None) -> Fraction:
-    """The exact value of an arithmetic expression; with a modulus, its residue in 0 … modulus − 1.
+    """Returns the exact value of an arithmetic expression; with a modulus, its residue in 0 … modulus − 1.
 
     Read are + − * / (also x × ÷), parentheses, unary minus, decimals (`.5`), percentages (`50%` is 1/2),
     commas in thousands, and `$`, which is ignored. With a modulus every value on the way has to be an
@@ -219,7 +224,7 @@ def _number(text: str) -> Fraction:
 
 
 def _is_rounded(value: Fraction, result: Fraction, result_text: str) -> bool:
-    """Whether `result` is `value` rounded to the decimals of its text (a half may go either way)."""
+    """Returns whether `result` is `value` rounded to the decimals of its text (a half may go either way)."""
     decimals = re.search(r"\.([0-9]+)(%?)$", result_text)
     if not decimals or "/" in result_text or result == 0:
         return False

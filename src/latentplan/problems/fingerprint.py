@@ -12,12 +12,12 @@ from latentplan.problems.problem import Problem
 
 
 def canonical_line(problem: Problem) -> bytes:
-    """Everything of a problem as one line of JSON without its line break, equal for equal problems."""
+    """Writes all of a problem as one line of JSON without its line break, equal for equal problems."""
     return json.dumps(problem.to_json(), sort_keys=True, ensure_ascii=False).encode()
 
 
 def fingerprint(problems: Iterable[Problem]) -> str:
-    """SHA-256 of whole problems in their order: what a run was trained on (`run.json`)."""
+    """Computes the SHA-256 of whole problems in their order: what a run was trained on (`run.json`)."""
     digest = hashlib.sha256()
     for line in _canonical_lines(problems):
         digest.update(line)
@@ -25,7 +25,7 @@ def fingerprint(problems: Iterable[Problem]) -> str:
 
 
 def question_fingerprint(problems: Iterable[Problem]) -> str:
-    """16 hexadecimal digits that are equal for equal questions, steps and answers in equal order.
+    """Computes 16 hexadecimal digits, equal for equal questions, steps and answers in equal order.
 
     What an evaluation was measured on (`data_fingerprint` of its result): other valid plans do not change it.
     """
@@ -37,7 +37,7 @@ def question_fingerprint(problems: Iterable[Problem]) -> str:
 
 
 def question_keys(problems: Iterable[Problem]) -> np.ndarray:
-    """The 64-bit `Problem.key` of each normalised question, uint64 `[problems]`."""
+    """Returns the 64-bit `Problem.key` of each normalised question, uint64 `[problems]`."""
     stored = getattr(problems, "question_keys", None)
     if stored is not None:
         return np.asarray(stored)
@@ -45,6 +45,6 @@ def question_keys(problems: Iterable[Problem]) -> np.ndarray:
 
 
 def _canonical_lines(problems: Iterable[Problem]) -> Iterator[bytes]:
-    """Those that a store on disk holds already, else made here."""
+    """Returns those that a store on disk holds already, else made here."""
     stored = getattr(problems, "canonical_lines", None)
     return stored() if stored is not None else map(canonical_line, problems)

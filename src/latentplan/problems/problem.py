@@ -1,4 +1,4 @@
-"""`Problem`: what is asked, one chain of reasoning that leads to the answer, and the answer."""
+"""`Problem`: a question, one chain of reasoning that leads to the answer, and the answer."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class DataError(ValueError):
 
     def __init__(self, reason: str, *, file: str | None = None, line: int | None = None):
         self.reason, self.file, self.line = reason, file, line
-        place = ":".join(str(part) for part in (file, line) if part is not None)
-        super().__init__(f"{place}: {reason}" if place else reason)
+        location = ":".join(str(part) for part in (file, line) if part is not None)
+        super().__init__(f"{location}: {reason}" if location else reason)
 
 
 class UnknownFormatError(DataError):
@@ -59,7 +59,9 @@ class Problem:
         return hashlib.sha256(normalise_question(self.question).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
-        """The row that latentplan's own JSONL format holds; optional fields are left out when absent."""
+        """Returns the row that latentplan's own JSONL format holds; optional fields are left out when
+        absent.
+        """
         row: dict[str, Any] = {"question": self.question, "steps": list(self.steps), "answer": self.answer}
         if self.plans is not None:
             row["plans"] = [list(plan) for plan in self.plans]
@@ -71,7 +73,7 @@ class Problem:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Problem:
-        """The inverse of `to_json`. Raises KeyError or TypeError on rows of another shape."""
+        """Returns the inverse of `to_json`. Raises KeyError or TypeError on rows of another shape."""
         plans = row.get("plans")
         return cls(
             question=row["question"],

@@ -1,9 +1,8 @@
 """Problems on disk, indexed like a list: sets that are larger than memory.
 
 A store is a folder: `problems.jsonl`, one `canonical_line` a problem; where each line starts; the 64-bit key
-of each question; and where each problem came from.
-
-Columns of numbers in flat files: appended to without holding them, read memory-mapped.
+of each question; and where each problem came from. The numbers lie in flat files, which are appended to
+without being held in memory and read memory-mapped.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ class ColumnWriter:
 
 
 def read_column(path: Path, dtype: type[np.generic]) -> np.ndarray:
-    """The numbers of a file, `[numbers]`, memory-mapped; an empty file has none."""
+    """Returns the numbers of a file, `[numbers]`, memory-mapped; an empty file has none."""
     if path.stat().st_size == 0:
         return np.empty(0, dtype=dtype)
     return np.asarray(np.memmap(path, dtype=dtype, mode="r"))
@@ -93,7 +92,7 @@ class ListLike(Sequence[Item]):
 
     @abstractmethod
     def at(self, index: int) -> Item:
-        """The item at a place, from 0 to the length."""
+        """Returns the item at an index, from 0 to the length."""
 
     @overload
     def __getitem__(self, index: int) -> Item: ...
@@ -133,19 +132,19 @@ class ProblemStore(ListLike[Problem]):
         return len(self.question_keys)
 
     def at(self, index: int) -> Problem:
-        """The problem at a place."""
+        """Returns the problem at an index."""
         return Problem.from_json(json.loads(self.canonical_line(index)))
 
     def canonical_line(self, index: int) -> bytes:
-        """The line of a problem, without its line break."""
+        """Returns the line of a problem, without its line break."""
         return self._lines[self._starts[index] : self._starts[index + 1] - 1].tobytes()
 
     def canonical_lines(self) -> Iterator[bytes]:
-        """All lines in order."""
+        """Returns all lines in order."""
         return map(self.canonical_line, range(len(self)))
 
     def place(self, index: int) -> str:
-        """Where a problem came from, `train.jsonl:17`."""
+        """Returns where a problem came from, `train.jsonl:17`."""
         source, line = self._places[index].tolist()
         return f"{self.sources[source]}:{line}"
 
@@ -163,7 +162,7 @@ class Selected(ListLike[Item]):
         return len(self.places)
 
     def at(self, index: int) -> Item:
-        """The item at a place."""
+        """Returns the item at an index."""
         return self.items[int(self.places[index])]
 
 
@@ -178,7 +177,7 @@ class SelectedProblems(Selected[Problem]):
         return self.items.question_keys[self.places]
 
     def canonical_lines(self) -> Iterator[bytes]:
-        """The lines of the problems selected."""
+        """Returns the lines of the problems selected."""
         return (self.items.canonical_line(int(place)) for place in self.places)
 
 

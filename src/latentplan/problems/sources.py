@@ -1,13 +1,12 @@
-"""Loading problems: a named benchmark or a data set of the hub, or a file.
+"""Problems by name: what `--benchmark` and `dataset_name` may say.
 
 load_benchmark("gsm8k", split="train")                  from the hub, through the `datasets` package
 load_benchmark("svamp", file="SVAMP.json")              from a file in SVAMP's published format
 load_benchmark("mine.jsonl")                            from a file whose columns tell its format
 parse_benchmark_argument("owner/name").load()           from any data set of the hub
+evaluation_set("minigsm:clock", limit=1000)             made by minigsm, with the settings of a preset
 
-Data sets of the Hugging Face hub, or a local folder that is laid out like one, through `datasets`.
-
-Evaluation data by name: `minigsm:PRESET`, or whatever `parse_benchmark_argument` reads.
+A local folder that is laid out like a data set of the hub is read like one.
 """
 
 from __future__ import annotations
@@ -21,9 +20,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-
 from latentplan.common.plugins import names_own_code
+from latentplan.common.run_files import read_settings
 from latentplan.problems.benchmarks import BENCHMARKS, Benchmark, benchmark_named, benchmark_names
 from latentplan.problems.formats.own_data import ColumnMap, mapped_reader
 from latentplan.problems.formats.row_format import RowReader
@@ -48,7 +46,7 @@ INSTALL = "pip install -c constraints.txt -e '.[datasets]'"
 def hub_rows(
     name: str, config: str | None, split: str, *, streaming: bool = False, remedy: str = ""
 ) -> tuple[Rows, str | None]:
-    """The rows of a split, and a fingerprint of them where one is known before they are read.
+    """Returns the rows of a split, and a fingerprint of them where one is known before they are read.
 
     Args:
         name: the id on the hub, `owner/name`, or a local folder.
@@ -89,7 +87,7 @@ def _unavailable(name: str, error: Exception, remedy: str) -> DataError:
 
 
 def _revision(name: str) -> str | None:
-    """The commit that the hub has now; None for a folder, or where the hub does not say."""
+    """Returns the commit that the hub has now; None for a folder, or where the hub does not say."""
     if Path(name).exists():
         return None
     try:
@@ -174,12 +172,12 @@ class BenchmarkArgument:
         limit: int | None = None,
         columns: ColumnMap | None = None,
     ) -> list[Problem]:
-        """Its problems; arguments and errors as in `load_benchmark` and `Reading`."""
+        """Returns its problems; arguments and errors as in `load_benchmark` and `Reading`."""
         scan = self.scan(Reading(split=split, chain=chain, columns=columns, limit=limit))
         return [strict(outcome) for _, outcome in scan.outcomes]
 
     def scan(self, reading: Reading) -> Scan:
-        """Its rows one after another. Raises DataError at once if there are none to be had."""
+        """Returns its rows one after another. Raises DataError at once if there are none to be had."""
         scan = self._scan(reading)
         return replace(scan, outcomes=islice(scan.outcomes, reading.limit))
 
@@ -235,7 +233,8 @@ def load_benchmark(
     chain: str | None = None,
     limit: int | None = None,
 ) -> list[Problem]:
-    """The problems of a benchmark, from a file if one is given, else from the hub; or those of any file.
+    """Returns the problems of a benchmark, from a file if one is given, else from the hub; or those of any
+    file.
 
     Args:
         name_or_path: a benchmark's name (with a `file` also `package.module:NAME`), or a file.
@@ -299,7 +298,7 @@ MINIGSM_PROBLEMS = 1000
 def evaluation_set(
     argument: str, *, limit: int | None = None, split: str = "test", columns: ColumnMap | None = None
 ) -> tuple[str, Callable[[], list[Problem]]]:
-    """The label of an evaluation set, and the function that loads it.
+    """Returns the label of an evaluation set, and the function that loads it.
 
     Args:
         argument: `minigsm:PRESET`, NAME, FILE, NAME=FILE, or a data set of the hub, owner/name.
@@ -309,7 +308,7 @@ def evaluation_set(
 
     Raises:
         DataError: the argument names nothing. Loading raises it too, for what cannot be read, and ValueError
-            where minigsm has fewer distinct problems than asked for.
+            where minigsm has fewer distinct problems than requested.
     """
     preset = minigsm_preset(argument)
     if preset is not None:
@@ -326,7 +325,7 @@ def place_in_set(
     split: str = "test",
     columns: ColumnMap | None = None,
 ) -> str:
-    """File and line of a problem of an evaluation set, which is read again; arguments as `evaluation_set`."""
+    """Finds file and line of a problem of an evaluation set, which is read again; see `evaluation_set`."""
     if minigsm_preset(argument) is not None:
         return argument
     scan = parse_benchmark_argument(argument).scan(Reading(split=split, columns=columns))
@@ -335,13 +334,14 @@ def place_in_set(
 
 
 def minigsm_preset(argument: str) -> MinigsmConfig | None:
-    """The dials that `minigsm:PRESET` names; None for other arguments, and where a file has that name.
+    """Returns the generator settings that `minigsm:PRESET` names; None for other arguments, and where
+    a file has that name.
 
     Raises:
         DataError: there is no such preset.
     """
-    world, colon, preset = argument.partition(":")
-    if world != "minigsm" or Path(argument).exists():
+    name, colon, preset = argument.partition(":")
+    if name != "minigsm" or Path(argument).exists():
         return None
     if not colon or preset not in PRESETS:
         raise DataError(f"{argument!r} is no minigsm preset; write minigsm:NAME with {', '.join(PRESETS)}")
@@ -355,11 +355,11 @@ def load_benchmarks(
     split: str = "test",
     columns: ColumnMap | None = None,
 ) -> dict[str, list[Problem]]:
-    """The problems of each benchmark argument by its label.
+    """Returns the problems of each benchmark argument by its label.
 
     Raises:
         DataError: an argument names nothing, two have the same label, or a file is empty or cannot be read.
-        ValueError: minigsm has fewer distinct problems than asked for.
+        ValueError: minigsm has fewer distinct problems than requested.
     """
     problems: dict[str, list[Problem]] = {}
     for argument in arguments:
@@ -373,16 +373,13 @@ def load_benchmarks(
 
 
 def own_preset(run: Path | None) -> str:
-    """`minigsm:PRESET` that a run was trained on.
+    """Returns the `minigsm:PRESET` that a run was trained on.
 
     Raises:
         ValueError: there is no run around the model, or it was trained on something else.
     """
-    try:
-        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) if run else None
-    except (OSError, yaml.YAMLError):
-        config = None
-    if isinstance(config, dict) and config.get("dataset_name") == ["minigsm"]:
+    config = read_settings(run) if run else {}
+    if config.get("dataset_name") == ["minigsm"]:
         preset = config.get("dataset_config") or "clock"  # as training takes it
         if preset in PRESETS:
             return f"minigsm:{preset}"

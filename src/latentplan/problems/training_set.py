@@ -1,6 +1,4 @@
-"""What `dataset_name` names, read one problem after another into memory or, where it is large, onto disk.
-
-The problems of a run: read or generated, joined, and cleared of evaluation questions.
+"""The problems of a run: read or generated, joined, and cleared of evaluation questions.
 
 Small sets are lists. Those of more than `IN_MEMORY` problems, and those that are streamed, are stores on
 disk, kept in the cache by the data that they were read from.
@@ -79,14 +77,14 @@ class DataArguments:
 
 @dataclass(frozen=True)
 class ReadProblems:
-    """All problems that were read, and where the one at a place came from."""
+    """All problems that were read, and where the one at an index came from."""
 
     problems: Sequence[Problem]
     place_of: Callable[[int], str]
 
 
 def read_all(data: DataArguments) -> ReadProblems:
-    """The problems of every data set of a run, in order.
+    """Returns the problems of every data set of a run, in order.
 
     Raises:
         DataError: data cannot be read, with file, line and reason.
@@ -111,14 +109,14 @@ def read_all(data: DataArguments) -> ReadProblems:
 
         if key:
             return _from_store(cache.make(f"problems-{key}", write))
-        asked = f"problems-{_digest(_asked(data))}"
+        request = f"problems-{_digest(_request(data))}"
         return _from_store(
-            cache.make_named(asked, write, lambda details: f"{asked}-{details['fingerprint'][:32]}")
+            cache.make_named(request, write, lambda details: f"{request}-{details['fingerprint'][:32]}")
         )
 
 
 def minigsm_preset(data: DataArguments) -> MinigsmConfig:
-    """The dials of minigsm that a run trains on. Raises ValueError if there is no such preset."""
+    """Returns the settings of minigsm that a run trains on. Raises ValueError if there is no such preset."""
     preset = data.dataset_config or "clock"
     if preset not in PRESETS:
         raise ValueError(f"dataset_config must be a minigsm preset, one of {sorted(PRESETS)}")
@@ -179,7 +177,7 @@ def _scan_minigsm(data: DataArguments) -> Scan:
 
 
 def _key(data: DataArguments, scans: Sequence[Scan]) -> str | None:
-    """What is read, by its content; None where only reading tells, as for minigsm."""
+    """Identifies what is read by its content; None where only reading tells, as for minigsm."""
     contents = []
     for name, scan in zip(data.dataset_name, scans, strict=True):
         file = None if name == MINIGSM else parse_benchmark_argument(name).file
@@ -187,11 +185,11 @@ def _key(data: DataArguments, scans: Sequence[Scan]) -> str | None:
         if content is None:
             return None
         contents.append(content)
-    return _digest([_asked(data), contents])
+    return _digest([_request(data), contents])
 
 
-def _asked(data: DataArguments) -> list[object]:
-    """Everything but the data that decides which problems are read from it."""
+def _request(data: DataArguments) -> list[object]:
+    """Returns all settings but the data that decide which problems are read."""
     return [
         latentplan.__version__,
         data.dataset_name,
@@ -216,7 +214,7 @@ def _digest(value: object) -> str:
 def load_training_problems(
     data: DataArguments, held_out: Mapping[str, Sequence[Problem]] | None = None
 ) -> tuple[Sequence[Problem], int]:
-    """The training problems, and how many were removed because an evaluation set asks them too.
+    """Returns the training problems, and how many were removed because an evaluation set asks them too.
 
     `held_out` is checked like the sets that `held_out_benchmarks` names: a run's own validation problems.
 
@@ -226,20 +224,20 @@ def load_training_problems(
         ValueError: a data set or preset does not exist, or nothing is left.
     """
     read = read_all(data)
-    places = np.arange(len(read.problems))
+    indices = np.arange(len(read.problems))
     if data.exclude_benchmarks:
-        asked = [question_keys(_evaluation_problems(name, data)) for name in data.exclude_benchmarks]
-        places = np.flatnonzero(~np.isin(question_keys(read.problems), np.concatenate(asked)))
-    if not len(places):
+        excluded = [question_keys(_evaluation_problems(name, data)) for name in data.exclude_benchmarks]
+        indices = np.flatnonzero(~np.isin(question_keys(read.problems), np.concatenate(excluded)))
+    if not len(indices):
         raise ValueError(f"there is no training problem in {', '.join(data.dataset_name)}")
-    problems = _select(read.problems, places)
+    problems = _select(read.problems, indices)
     others = {name: _evaluation_problems(name, data) for name in data.held_out_benchmarks}
-    refuse_overlap(problems, {**others, **(held_out or {})}, lambda index: read.place_of(int(places[index])))
-    return problems, len(read.problems) - len(places)
+    refuse_overlap(problems, {**others, **(held_out or {})}, lambda index: read.place_of(int(indices[index])))
+    return problems, len(read.problems) - len(indices)
 
 
 def common_modulus(problems: Sequence[Problem]) -> int | None:
-    """The modulus that all problems have; None where they differ, or have none."""
+    """Returns the modulus that all problems have; None where they differ, or have none."""
     store = problems.items if isinstance(problems, SelectedProblems) else problems
     if isinstance(store, ProblemStore) and len(store.moduli) == 1:
         return next(iter(store.moduli))
@@ -248,7 +246,9 @@ def common_modulus(problems: Sequence[Problem]) -> int | None:
 
 
 def _evaluation_problems(name: str, data: DataArguments) -> list[Problem]:
-    """An evaluation set, by its own format where its columns tell one, else by the run's column map."""
+    """Returns an evaluation set, by its own format where its columns tell one, else by the run's
+    column map.
+    """
     try:
         return evaluation_set(name)[1]()
     except UnknownFormatError:
@@ -257,9 +257,9 @@ def _evaluation_problems(name: str, data: DataArguments) -> list[Problem]:
         return evaluation_set(name, columns=data.dataset_columns)[1]()
 
 
-def _select(problems: Sequence[Problem], places: np.ndarray) -> Sequence[Problem]:
-    if len(places) == len(problems):
+def _select(problems: Sequence[Problem], indices: np.ndarray) -> Sequence[Problem]:
+    if len(indices) == len(problems):
         return problems
     if isinstance(problems, ProblemStore):
-        return SelectedProblems(problems, places)
-    return [problems[place] for place in places.tolist()]
+        return SelectedProblems(problems, indices)
+    return [problems[index] for index in indices.tolist()]

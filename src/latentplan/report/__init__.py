@@ -1,7 +1,7 @@
 """The report of one or several runs: `summary.json` for programs, `report.html` for people.
 
-    runs -> summary -> build          what was measured, as one small JSON
-    runs -> words, tables, charts, examples -> html -> build     the page
+    run_reader -> summary                                  what was measured, as one small JSON
+    run_reader -> wording, charts, examples -> page        the page
 
 The page needs nothing but itself: styles and figures (SVG) are inline, there is no script and no network.
 """

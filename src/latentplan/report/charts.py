@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from latentplan.report.run_reader import Run, is_number
+from latentplan.common.text_table import is_number, percent, short
+from latentplan.report.run_reader import Run
 from latentplan.report.svg import Axis, Band, Point, Series, line_chart, marker, tag
-from latentplan.report.wording import metric_title, percent, short
+from latentplan.report.wording import metric_title
 
 _OVERALL = ("loss",)
 _REWARDS = ("reward",)
@@ -46,7 +47,7 @@ class Figure:
 
 
 def interval_mark(run: Run) -> Markup:
-    """Accuracy and its interval on a scale from 0 to 100%, for a cell of a table."""
+    """Draws accuracy and its interval on a scale from 0 to 100%, for a cell of a table."""
     estimate, low, high = (run.measured("accuracy", name) for name in ("estimate", "low", "high"))
     if not is_number(estimate):
         return Markup("")
@@ -63,12 +64,12 @@ def interval_mark(run: Run) -> Markup:
 
 
 def swatch(run: Run) -> Markup:
-    """The marker of a run, to stand before its title."""
+    """Returns the marker of a run, to stand before its title."""
     return tag("svg", marker(run.slot, 6, 6), class_="swatch", viewBox="0 0 12 12", aria_hidden="true")
 
 
 def by_steps(runs: Sequence[Run], measure: str, title: str) -> Figure | None:
-    """A share by the number of steps that a problem needs; None if no run has it."""
+    """Returns a share by the number of steps that a problem needs; None if no run has it."""
     found = [(run, _steps(run, measure)) for run in runs]
     lines = [Series(run.title, run.slot, points, marked=True) for run, points in found if points]
     if not lines:
@@ -90,7 +91,7 @@ def _listed(points: Sequence[Point]) -> str:
 
 
 def learning_curves(runs: Sequence[Run]) -> list[Figure]:
-    """One chart per named loss of each run; its total only where it has no parts."""
+    """Returns one chart per named loss of each run; its total only where it has no parts."""
     return [figure for run in runs for figure in _losses(run)]
 
 
@@ -101,7 +102,7 @@ def _losses(run: Run) -> list[Figure]:
 
 
 def upkeep_curves(runs: Sequence[Run]) -> list[Figure]:
-    """Learning rate and gradient norm of each run."""
+    """Draws learning rate and gradient norm of each run."""
     figures = (_curve([run], key, bands=stages(run)) for run in runs for key in _UPKEEP)
     return [figure for figure in figures if figure]
 
@@ -112,9 +113,9 @@ def _loss_order(key: str) -> tuple[int, str]:
 
 
 def stages(run: Run) -> list[Band]:
-    """The stages of the curriculum, each up to where the next begins; none if there is only one."""
+    """Returns the stages of the curriculum, each up to where the next begins; none if there is only one."""
     logged = run.series("stage")
-    starts = [place for place, (_, stage) in enumerate(logged) if not place or stage != logged[place - 1][1]]
+    starts = [index for index, (_, stage) in enumerate(logged) if not index or stage != logged[index - 1][1]]
     ends = [*starts[1:], len(logged) - 1][: len(starts)]
     bands = [
         Band(f"{logged[start][1]:.0f}", logged[start][0], logged[end][0])
@@ -124,25 +125,27 @@ def stages(run: Run) -> list[Band]:
 
 
 def reward_curves(runs: Sequence[Run]) -> list[Figure]:
-    """The reward and each of its parts, over the steps of RL."""
+    """Returns the reward and each of its parts, over the steps of RL."""
     parts = sorted({key for run in runs for row in run.metrics for key in row if _is_reward_part(key)})
     figures = (_curve(runs, key, smooth=True) for key in (*_REWARDS, *parts))
     return [figure for figure in figures if figure]
 
 
 def health_curves(runs: Sequence[Run]) -> list[Figure]:
-    """What tells whether RL is still healthy: contrast within groups, entropy, clipping, lengths, noise."""
+    """Draws what tells whether RL is still healthy: contrast within groups, entropy, clipping, lengths,
+    noise.
+    """
     figures = (_curve(runs, key, smooth=True) for key in _HEALTH)
     return [figure for figure in figures if figure]
 
 
 def signal_curves(runs: Sequence[Run]) -> list[Figure]:
-    """For each run what its rewards depend on, and how much of its gradient is signal, part by part."""
+    """Draws for each run what its rewards depend on, and how much of its gradient is signal, part by part."""
     return [figure for run in runs for title in _SIGNAL if (figure := _parts(run, title, _SIGNAL[title]))]
 
 
 def _parts(run: Run, title: str, prefix: str) -> Figure | None:
-    """All metrics of a run that begin alike, a line each."""
+    """Returns all metrics of a run that begin alike, a line each."""
     keys = dict.fromkeys(key for row in run.metrics for key in row if key.startswith(prefix))
     named = [(key.removeprefix(prefix).replace("_", " "), run.series(key)) for key in keys]
     lines = [Series(name, slot, points, marked=True) for slot, (name, points) in enumerate(named) if points]
@@ -154,7 +157,7 @@ def _parts(run: Run, title: str, prefix: str) -> Figure | None:
 
 
 def validation_curves(runs: Sequence[Run]) -> list[Figure]:
-    """What was measured on validation problems while the runs trained."""
+    """Draws what was measured on validation problems while the runs trained."""
     figures = (_curve(runs, key) for key in _VALIDATION)
     return [figure for figure in figures if figure]
 
@@ -187,7 +190,7 @@ def _is_share(key: str, values: Sequence[float]) -> bool:
 
 
 def _share_limits(shares: Sequence[float]) -> tuple[float, float]:
-    """At least 20 points of the scale from 0 to 1, so that a change of one point looks small."""
+    """Returns at least 20 points of the scale from 0 to 1, so that a change of one point looks small."""
     low, high = min(shares), max(shares)
     span = min(1.0, max(0.2, 1.12 * (high - low)))
     start = min(max(0.0, (low + high - span) / 2), 1.0 - span)

@@ -1,13 +1,11 @@
-"""The page: everything that was read and drawn, put into the template.
+"""The page of a report: `report.html` and `summary.json`, from what run directories hold.
 
-What was trained and what it cost: the settings that matter, the rest of them, and the commands.
-
-Writing the report: from run directories to `report.html` and `summary.json`.
+It shows what was measured, what was trained and what it cost: the settings that matter, the rest of them, and
+the commands.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -18,13 +16,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from latentplan.common.files import write_atomically
+from latentplan.common.run_files import runs_in
 from latentplan.common.secrets import masked_command
+from latentplan.common.text_table import ABSENT, count, decimal, duration, is_number, percent
 from latentplan.report import charts, wording
 from latentplan.report.examples import example_groups
 from latentplan.report.figures.embed import picture_groups
-from latentplan.report.run_reader import ReportEntry, Run, benchmarks_of, is_number, load_runs
+from latentplan.report.run_reader import ReportEntry, Run, benchmarks_of, load_runs
 from latentplan.report.summary import entry_under, summarise_runs, write_summary
-from latentplan.report.wording import count, run_title
+from latentplan.report.wording import run_title
 
 _SETTINGS = {
     "method": "Method",
@@ -57,7 +57,7 @@ _SETTINGS = {
 
 
 def main_settings(run: Run) -> list[tuple[str, str]]:
-    """The settings that say what kind of run this was, as (name, value) in words."""
+    """Returns the settings that say what kind of run this was, as (name, value) in words."""
     rows = [(title, run.config[key]) for key, title in _SETTINGS.items() if _is_set(run.config.get(key))]
     if is_number(run.record.get("num_parameters")):
         rows.append(("Parameters", run.record["num_parameters"]))
@@ -72,7 +72,7 @@ def main_settings(run: Run) -> list[tuple[str, str]]:
 
 
 def shared_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """The settings that several runs have in common; none if there is only one run."""
+    """Returns the settings that several runs have in common; none if there is only one run."""
     if len(runs) < 2:
         return []
     first, *rest = (main_settings(run) for run in runs)
@@ -80,7 +80,7 @@ def shared_settings(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 
 def own_settings(run: Run, runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """The settings of a run that are not those of all runs."""
+    """Returns the settings of a run that are not those of all runs."""
     shared = shared_settings(runs)
     return [row for row in main_settings(run) if row not in shared]
 
@@ -91,7 +91,7 @@ def _is_set(value: Any) -> bool:
 
 
 def in_words(value: Any) -> str:
-    """A setting as a short text: lists with commas, mappings as `name value`."""
+    """Returns a setting as a short text: lists with commas, mappings as `name value`."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {in_words(inner)}" for key, inner in value.items())
     if isinstance(value, list | tuple):
@@ -104,29 +104,29 @@ def in_words(value: Any) -> str:
 
 
 def resolved(run: Run) -> str:
-    """The whole configuration as YAML, empty if there is none."""
+    """Returns the whole configuration as YAML, empty if there is none."""
     return yaml.safe_dump(run.config, sort_keys=True, allow_unicode=True, width=100) if run.config else ""
 
 
 def command_of(run: Run) -> str:
-    """The command line that made a run, empty if it was not recorded."""
+    """Returns the command line that made a run, empty if it was not recorded."""
     return masked_command(run.record.get("command") or "")
 
 
 def common(runs: Sequence[Run], *path: str) -> list[str]:
-    """The different values that the runs recorded under a path, in order."""
+    """Returns the different values that the runs recorded under a path, in order."""
     values = (run.recorded(*path) for run in runs)
     return list(dict.fromkeys(str(value) for value in values if value))
 
 
 def versions(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """(library, version or versions) over all runs."""
+    """Returns (library, version or versions) over all runs."""
     names = dict.fromkeys(name for run in runs for name in (run.recorded("versions") or {}))
     return [(name, ", ".join(common(runs, "versions", name))) for name in names]
 
 
 def render(runs: Sequence[Run], *, seconds: float | None, title: str, command: str) -> str:
-    """The report as one HTML document.
+    """Returns the report as one HTML document.
 
     Args:
         runs: as read by `load_runs`.
@@ -175,7 +175,7 @@ def _figures(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _step_counts(runs: Sequence[Run]) -> list[tuple[str, Any]]:
-    """(number of steps, problems) over all runs."""
+    """Returns (number of steps, problems) over all runs."""
     found = {
         steps: group.get("num_problems")
         for run in runs
@@ -186,13 +186,13 @@ def _step_counts(runs: Sequence[Run]) -> list[tuple[str, Any]]:
 
 
 def _facts(runs: Sequence[Run], seconds: float | None) -> list[str]:
-    """The line below the title: which problems, when, on what, how long."""
-    asked = {(run.measured("benchmark"), run.measured("num_problems")) for run in runs if run.greedy}
+    """Returns the line below the title: which problems, when, on what, how long."""
+    found = {(run.measured("benchmark"), run.measured("num_problems")) for run in runs if run.greedy}
     created = sorted(text for run in runs if isinstance(text := run.record.get("created"), str))
-    facts = [f"{wording.count(number)} problems of {name}" for name, number in sorted(asked, key=str)]
+    facts = [f"{count(number)} problems of {name}" for name, number in sorted(found, key=str)]
     facts += [wording.when(created[0])] if created else []
     facts += common(runs, "device")
-    return facts + ([f"{wording.duration(seconds)} in all"] if is_number(seconds) else [])
+    return facts + ([f"{duration(seconds)} in all"] if is_number(seconds) else [])
 
 
 @cache
@@ -204,9 +204,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        percent=wording.percent, decimal=wording.decimal, count=wording.count, duration=wording.duration
-    )
+    environment.filters.update(percent=percent, decimal=decimal, count=count, duration=duration)
     environment.globals.update(
         interval_mark=charts.interval_mark,
         swatch=charts.swatch,
@@ -217,7 +215,7 @@ def _environment() -> Environment:
         versions=versions,
         common=common,
         is_number=is_number,
-        absent=Markup(wording.ABSENT),
+        absent=Markup(ABSENT),
     )
     return environment
 
@@ -252,15 +250,8 @@ def build_report(
 
 
 def find_entries(directory: Path) -> list[ReportEntry]:
-    """The directory itself if it is a run, else the runs right below it, in the order of their creation."""
-    runs = [directory] if (directory / "run.json").exists() else []
-    runs = runs or sorted((file.parent for file in directory.glob("*/run.json")), key=_created)
-    return [ReportEntry(run.name, run_title(run.name), run) for run in (run.resolve() for run in runs)]
-
-
-def _created(run: Path) -> tuple[str, str]:
-    try:
-        created = json.loads((run / "run.json").read_text(encoding="utf-8"))["created"]
-    except (OSError, ValueError, KeyError, TypeError):
-        created = ""
-    return str(created), run.name
+    """Returns the directory itself if it is a run, else the runs right below it, in the order of their
+    creation.
+    """
+    runs = [run.resolve() for run in runs_in(directory)]
+    return [ReportEntry(run.name, run_title(run.name), run) for run in runs]

@@ -1,21 +1,28 @@
-"""Reading run directories for the report: what is missing or broken becomes a note, never a failure.
+"""Runs as the report needs them: their evaluations, the benchmark that they share, pairs before and after RL.
 
-Whether two runs really differ: on the same problems by McNemar's test, else by their intervals.
-
-Which evaluations belong together, and which benchmark a report is about.
+What is missing or broken in a run directory becomes a note, never a failure. Two runs are compared on the
+same problems by McNemar's test, else by their intervals.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from latentplan.common.run_files import (
+    METRICS,
+    RECORD,
+    SETTINGS,
+    evaluations,
+    predictions_file,
+    read_mapping,
+    read_rows,
+)
 from latentplan.common.secrets import masked
+from latentplan.common.text_table import is_number
 from latentplan.evaluation.statistics import mcnemar
 
 Result = dict[str, Any]
@@ -37,7 +44,9 @@ class Evaluated:
 
 
 def by_benchmark(files: Iterable[tuple[str, Result]]) -> dict[str, Evaluated]:
-    """The evaluations of one run, given as (file name without suffix, contents) in order of preference."""
+    """Returns the evaluations of one run, given as (file name without suffix, contents) in order of
+    preference.
+    """
     found: dict[str, Evaluated] = {}
     for stem, result in files:
         evaluated = found.setdefault(str(result.get("benchmark") or stem), Evaluated())
@@ -50,7 +59,7 @@ def by_benchmark(files: Iterable[tuple[str, Result]]) -> dict[str, Evaluated]:
 
 
 def _temperatures(result: Result) -> tuple[Any, Any]:
-    """Of the text and of the latents; greedy where the file does not say."""
+    """Returns the temperatures of the text and of the latents; greedy where the file does not say."""
     sampling = result.get("sampling")
     sampling = sampling if isinstance(sampling, dict) else {}
     temperature = sampling.get("temperature") or 0
@@ -59,7 +68,7 @@ def _temperatures(result: Result) -> tuple[Any, Any]:
 
 
 def main_benchmark(found: Sequence[dict[str, Evaluated]]) -> str | None:
-    """The benchmark to compare runs on: one that as many of them as possible share.
+    """Returns the benchmark to compare runs on: one that as many of them as possible share.
 
     Among these come first those with a sampled evaluation too, then files called `test…`, then minigsm,
     then GSM8K, then the first by name.
@@ -97,7 +106,7 @@ class Run:
 
     Attributes:
         entry: which run.
-        slot: place among the runs of the report, which decides its colour.
+        slot: index among the runs of the report, which decides its colour.
         record: run.json.
         config: the resolved settings, config.yaml.
         metrics: one mapping per optimisation step that was logged, in order.
@@ -149,46 +158,45 @@ class Run:
         return any(self.measured(name) is not None for name in names)
 
     def measured(self, *path: str) -> Any:
-        """A value of the greedy evaluation, `measured("accuracy", "estimate")`; None where it is absent."""
+        """Returns a value of the greedy evaluation, `measured("accuracy", "estimate")`; None where it is
+        absent.
+        """
         return dig(self.greedy, *path)
 
     def measured_on(self, benchmark: str, *path: str) -> Any:
-        """A value of the greedy evaluation on any benchmark; None where it is absent."""
+        """Returns a value of the greedy evaluation on any benchmark; None where it is absent."""
         return dig(self.evaluations.get(benchmark, Evaluated()).greedy, *path)
 
     def measured_sampled(self, *path: str) -> Any:
-        """A value of the sampled evaluation; None where it is absent."""
+        """Returns a value of the sampled evaluation; None where it is absent."""
         return dig(self.sampled, *path)
 
     def recorded(self, *path: str) -> Any:
-        """A value of run.json; None where it is absent."""
+        """Returns a value of run.json; None where it is absent."""
         return dig(self.record, *path)
 
     def series(self, key: str) -> list[tuple[float, float]]:
-        """(step, value) of every log line that has this metric as a finite number."""
+        """Returns (step, value) of every log line that has this metric as a finite number."""
         return [(row["step"], row[key]) for row in self.metrics if is_number(row.get(key))]
 
 
 def coherence_of(result: Any) -> Any:
-    """The coherence in an evaluation that fits its plans: of sentences where they are, else the strict."""
+    """Returns the coherence in an evaluation that fits its plans: of sentences where they are, else the
+    strict.
+    """
     natural = dig(result, "coherence", "natural")
     return dig(result, "coherence", "strict") if natural is None else natural
 
 
 def dig(value: Any, *path: str) -> Any:
-    """The value at a path of keys, None where one of them is absent."""
+    """Returns the value at a path of keys, None where one of them is absent."""
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     return value
 
 
-def is_number(value: Any) -> bool:
-    """Whether a JSON value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
-
-
 def load_runs(entries: Sequence[ReportEntry]) -> list[Run]:
-    """All runs of a report, in the order given, compared on the benchmark that they share."""
+    """Returns all runs of a report, in the order given, compared on the benchmark that they share."""
     # A lone run gets the most prominent colour of the palette, not that of the first baseline.
     lone = len(entries) == 1
     runs = [_load_run(entry, slot=4 if lone else slot) for slot, entry in enumerate(entries)]
@@ -196,69 +204,46 @@ def load_runs(entries: Sequence[ReportEntry]) -> list[Run]:
     for run in runs:
         run.benchmark = benchmark
         if run.greedy is not None:
-            run.predictions = _rows(run, f"evaluation/{run.evaluations[str(benchmark)].stem}.jsonl")
+            run.predictions = _rows(
+                run, predictions_file(run.entry.path, run.evaluations[str(benchmark)].stem)
+            )
     return runs
 
 
 def benchmarks_of(runs: Sequence[Run]) -> list[str]:
-    """Every benchmark that a run of the report was evaluated on greedily, the main one first."""
+    """Returns every benchmark that a run of the report was evaluated on greedily, the main one first."""
     names = {name for run in runs for name, evaluated in run.evaluations.items() if evaluated.greedy}
     return sorted(names, key=lambda name: (name != runs[0].benchmark, name))
 
 
 def _load_run(entry: ReportEntry, slot: int) -> Run:
-    """One run; files that are absent leave their attribute empty, broken ones also leave a note."""
+    """Returns one run; files that are absent leave their attribute empty, broken ones also leave a note."""
     run = Run(entry, slot)
     # Older versions have not masked all that they recorded.
-    run.record = masked(_mapping(run, "run.json", json.loads))
-    run.config = masked(_mapping(run, "config.yaml", yaml.safe_load))
-    run.metrics = _by_step(_rows(run, "metrics.jsonl"))
-    run.evaluations = by_benchmark(_evaluations(run))
+    run.record = masked(read_mapping(entry.path / RECORD, partial(_note, run, RECORD)))
+    run.config = masked(read_mapping(entry.path / SETTINGS, partial(_note, run, SETTINGS)))
+    run.metrics = _by_step(_rows(run, entry.path / METRICS))
+    run.evaluations = by_benchmark(evaluations(entry.path, partial(_note, run)))
     return run
 
 
-def _mapping(run: Run, name: str, parse: Any) -> dict[str, Any]:
-    file = run.entry.path / name
-    if not file.is_file():
-        return {}
-    try:
-        value = parse(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        run.notes.append(f"{name} of {run.title} cannot be read: {str(error).splitlines()[0]}")
-        return {}
-    if isinstance(value, dict):
-        return value
-    run.notes.append(f"{name} of {run.title} holds no mapping")
-    return {}
+def _note(run: Run, name: str, reason: str) -> None:
+    run.notes.append(f"{name} of {run.title} {reason}")
 
 
-def _rows(run: Run, name: str) -> list[dict[str, Any]]:
-    """The rows of a JSONL file; broken lines are counted in one note."""
-    file = run.entry.path / name
-    if not file.is_file():
-        return []
-    rows, broken = [], []
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        if line.strip():
-            row = _row(line)
-            rows.append(row) if row is not None else broken.append(number)
+def _rows(run: Run, file: Path) -> list[dict[str, Any]]:
+    """Reads the rows of a JSONL file; broken lines are counted in one note."""
+    rows, broken = read_rows(file)
     if broken:
         shown = ", ".join(map(str, broken[:5])) + (", …" if len(broken) > 5 else "")
         lines = "line" if len(broken) == 1 else "lines"
+        name = file.relative_to(run.entry.path)
         run.notes.append(f"{name} of {run.title}: skipped {len(broken)} broken {lines} ({shown})")
-    return [row for row in rows if row is not None]
-
-
-def _row(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) else None
+    return rows
 
 
 def _by_step(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per step, in order: a resumed run logs some steps again, and the later line holds."""
+    """Returns one row per step, in order: a resumed run logs some steps again, and the later line holds."""
     merged: dict[float, dict[str, Any]] = {}
     for row in rows:
         if is_number(row.get("step")):
@@ -266,17 +251,8 @@ def _by_step(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [merged[step] for step in sorted(merged)]
 
 
-def _evaluations(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Evaluations by file name, files called `test…` before others."""
-    files = (run.entry.path / "evaluation").glob("*.json")
-    for file in sorted(files, key=lambda file: (not file.name.startswith("test"), file.name)):
-        result = _mapping(run, f"evaluation/{file.name}", json.loads)
-        if result:
-            yield file.stem, result
-
-
 def started_from(run: Run, runs: Sequence[Run]) -> Run | None:
-    """The run of the report whose model this one started from."""
+    """Returns the run of the report whose model this one started from."""
     start = run.config.get("model_name_or_path")
     if not isinstance(start, str):
         return None
@@ -285,7 +261,7 @@ def started_from(run: Run, runs: Sequence[Run]) -> Run | None:
 
 
 def rl_pairs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """(before, after) for each run of RL whose start is also in the report."""
+    """Returns (before, after) for each run of RL whose start is also in the report."""
     pairs = ((started_from(run, runs), run) for run in runs if run.is_rl)
     return [(before, after) for before, after in pairs if before is not None]
 
@@ -301,8 +277,8 @@ class Comparison(NamedTuple):
     Attributes:
         change: accuracy of b minus that of a.
         differs: whether chance is an unlikely explanation.
-        fixed: problems that only b got right, None where the two cannot be paired.
-        broken: problems that only a got right, None likewise.
+        fixed: problems that only b solved, None where the two cannot be paired.
+        broken: problems that only a solved, None likewise.
         p_value: of McNemar's test, None likewise.
     """
 
@@ -332,7 +308,7 @@ def _lies_below(a: Run, b: Run) -> bool:
 
 
 def paired(a: Run, b: Run) -> Iterator[tuple[Prediction, Prediction]]:
-    """The predictions of both for every question that both have, in the order of a."""
+    """Yields the predictions of both for every question that both have, in the order of a."""
     of_b = by_problem(b)
     for problem, row in by_problem(a).items():
         if problem in of_b:
@@ -340,7 +316,7 @@ def paired(a: Run, b: Run) -> Iterator[tuple[Prediction, Prediction]]:
 
 
 def by_problem(run: Run) -> dict[tuple[Any, Any], Prediction]:
-    """The first prediction for each problem, by its place in the benchmark and its question."""
+    """Returns the first prediction for each problem, by its index in the benchmark and its question."""
     rows: dict[tuple[Any, Any], Prediction] = {}
     for row in run.predictions:
         if isinstance(row.get("question"), str) and "correct" in row:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from latentplan.common.files import write_atomically
+from latentplan.common.run_files import read_mapping
 from latentplan.report.run_reader import (
     ReportEntry,
     Run,
@@ -29,7 +30,7 @@ from latentplan.report.run_reader import (
 
 
 def summarise(parent: Path, entries: Sequence[ReportEntry], seconds: float | None = None) -> dict[str, Any]:
-    """What `summary.json` holds; what was not measured is None.
+    """Computes what `summary.json` holds; what was not measured is None.
 
     Args:
         parent: the directory that the entries' paths are relative to, unless they are absolute.
@@ -40,7 +41,7 @@ def summarise(parent: Path, entries: Sequence[ReportEntry], seconds: float | Non
 
 
 def summarise_runs(runs: Sequence[Run], seconds: float | None = None) -> dict[str, Any]:
-    """`summarise` for runs that have been read already."""
+    """Summarises runs that have been read already."""
     benchmarks = benchmarks_of(runs)
     summary = {
         "seconds": seconds,
@@ -52,15 +53,23 @@ def summarise_runs(runs: Sequence[Run], seconds: float | None = None) -> dict[st
     return summary
 
 
+SUMMARY = "summary.json"
+
+
 def entry_under(parent: Path, entry: ReportEntry) -> ReportEntry:
-    """The entry with its path resolved: as given if it exists, else below `parent`."""
+    """Returns the entry with its path resolved: as given if it exists, else below `parent`."""
     path = entry.path if entry.path.is_absolute() or entry.path.exists() else parent / entry.path
     return ReportEntry(entry.name, entry.title, path)
 
 
 def write_summary(parent: Path, summary: dict[str, Any]) -> Path:
     """Writes `summary.json` into `parent`."""
-    return write_atomically(parent / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    return write_atomically(parent / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_summary(parent: Path) -> dict[str, Any]:
+    """Reads the summary in `parent`; empty where there is none."""
+    return read_mapping(parent / SUMMARY)
 
 
 def _method(run: Run) -> dict[str, Any]:
@@ -92,7 +101,7 @@ def _by_benchmark(run: Run, benchmarks: Sequence[str]) -> dict[str, dict[str, An
 
 
 def _reconstruction(runs: Sequence[Run]) -> float | None:
-    """Of the supervised model: the one that RL started from, else the last that has a step decoder.
+    """Returns that of the supervised model: where RL started, else of the last that has a step decoder.
 
     Of several starts the most accurate, whatever their order.
     """

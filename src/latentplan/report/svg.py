@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from latentplan.report.wording import short
+from latentplan.common.text_table import short
 
 Point = tuple[float, float]
 
@@ -66,7 +66,7 @@ class Axis:
 
 
 def tag(name: str, *content: Any, **attributes: Any) -> Markup:
-    """An SVG element; `_` in an attribute's name is `-`, and `class_` is `class`."""
+    """Returns an SVG element; `_` in an attribute's name is `-`, and `class_` is `class`."""
     names = {key: key.rstrip("_").replace("_", "-") for key in attributes}
     written = Markup("").join(
         Markup(' {}="{}"').format(names[key], value) for key, value in attributes.items()
@@ -76,7 +76,7 @@ def tag(name: str, *content: Any, **attributes: Any) -> Markup:
 
 
 def line_chart(series: Sequence[Series], x: Axis, y: Axis, *, alt: str, bands: Sequence[Band] = ()) -> Markup:
-    """A chart of some lines over a common x axis, 360 × 210; `alt` says it in words."""
+    """Returns a chart of some lines over a common x axis, 360 × 210; `alt` says it in words."""
     drawn = [Series(s.label, s.slot, thinned(s.points), s.smooth, s.marked) for s in series]
     every = [point for line in drawn for point in line.points]
     across = _Scale(x, [point[0] for point in every], _LEFT, _WIDTH - _RIGHT)
@@ -88,23 +88,25 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis, *, alt: str, bands: S
 
 
 def thinned(points: Sequence[Point]) -> list[Point]:
-    """At most 240 points: means of neighbours, so that nothing that stands out for long is lost."""
+    """Returns at most 240 points: means of neighbours, so that nothing that stands out for long is lost."""
     size = math.ceil(len(points) / _MAX_POINTS)
     chunks = [points[start : start + size] for start in range(0, len(points), size)] if size > 1 else []
     return [_mean_point(chunk) for chunk in chunks] or list(points)
 
 
 def moving_average(points: Sequence[Point]) -> list[Point]:
-    """Each value averaged with its neighbours, an eighth of the series in all, less at the ends."""
+    """Returns each value averaged with its neighbours, an eighth of the series in all, less at the ends."""
     reach = max(1, len(points) // 16)
     return [
-        (points[place][0], _mean_point(points[max(0, place - reach) : place + reach + 1])[1])
-        for place in range(len(points))
+        (points[index][0], _mean_point(points[max(0, index - reach) : index + reach + 1])[1])
+        for index in range(len(points))
     ]
 
 
 def round_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
-    """Multiples of 1, 2, 2.5 or 5 times a power of ten between two values, about as many as wanted."""
+    """Returns multiples of 1, 2, 2.5 or 5 times a power of ten between two values, about as many as
+    wanted.
+    """
     if high <= low:
         return [low]
     rough = (high - low) / wanted
@@ -115,7 +117,7 @@ def round_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
 
 
 def marker(slot: int, x: float, y: float, size: float = 4) -> Markup:
-    """A marker whose shape, like its colour, belongs to the run: told apart without colours too."""
+    """Returns a marker whose shape, like its colour, belongs to the run: told apart without colours too."""
     s, side = size * 1.15, size * 1.8
     shapes = (
         lambda: tag("circle", cx=_f(x), cy=_f(y), r=_f(size)),
@@ -213,8 +215,8 @@ def _line(series: Series, across: _Scale, up: _Scale) -> list[Markup]:
 
 
 def _path(points: Sequence[Point], across: _Scale, up: _Scale, kind: str) -> Markup:
-    places = " ".join(f"{_f(across(x))},{_f(up(y))}" for x, y in points)
-    return tag("polyline", points=places, class_=kind)
+    coordinates = " ".join(f"{_f(across(x))},{_f(up(y))}" for x, y in points)
+    return tag("polyline", points=coordinates, class_=kind)
 
 
 def _rule(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:

@@ -1,7 +1,4 @@
-"""The findings in words: one paragraph made from the numbers, and the warnings that belong before them.
-
-Numbers and names as readers see them.
-"""
+"""The findings in words: one paragraph made from the numbers, the warnings before them, and titles."""
 
 from __future__ import annotations
 
@@ -9,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from latentplan.report.run_reader import Comparison, Run, coherence_of, compare, is_number, rl_pairs
+from latentplan.common.text_table import ABSENT, count, decimal, is_number, p_value, percent
+from latentplan.report.run_reader import Comparison, Run, coherence_of, compare, rl_pairs
 
-ABSENT = "–"
 _SPELLINGS = {
     "cot": "CoT",
     "icot": "iCoT",
@@ -58,53 +55,8 @@ _METRICS = {
 }
 
 
-def percent(value: Any) -> str:
-    """`84.5%`."""
-    return f"{100 * value:.1f}%" if is_number(value) else ABSENT
-
-
-def decimal(value: Any, digits: int = 1) -> str:
-    """A number with this many decimals."""
-    return f"{value:.{digits}f}" if is_number(value) else ABSENT
-
-
-def count(value: Any) -> str:
-    """`1,234`, and `1.23M` from a million on."""
-    if not is_number(value):
-        return ABSENT
-    for size, unit in ((1e9, "B"), (1e6, "M")):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:,.0f}"
-
-
-def duration(seconds: Any) -> str:
-    """`0.4 s`, `64 s`, `5 min 10 s`, `2 h 05 min`."""
-    if not is_number(seconds):
-        return ABSENT
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 120:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def p_value(p: float) -> str:
-    """`p < 0.001`, `p = 0.03`."""
-    shown = "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.01 else f"= {p:.2f}"
-    return f"p {shown}".replace(" ", "\u00a0")
-
-
-def short(value: float) -> str:
-    """A number of a plot in as few characters as it takes: `0.02`, `1e-06`, `3000`."""
-    return f"{value:.3g}" if abs(value) < 1000 or abs(value) >= 1e6 else f"{value:.0f}"
-
-
 def metric_title(key: str) -> str:
-    """What a metric is called in words."""
+    """Names a metric in words."""
     if key in _METRICS:
         return _METRICS[key]
     parts = key.removesuffix("/mean").removeprefix("loss/").replace("rewards/", "Reward part: ").split("_")
@@ -113,7 +65,9 @@ def metric_title(key: str) -> str:
 
 
 def run_title(name: str) -> str:
-    """A title for the name of a run directory: `No-CoT` for `no_cot`, `ATP-Latent RL` for `atp_latent_rl`."""
+    """Returns a title for the name of a run directory: `No-CoT` for `no_cot`, `ATP-Latent RL` for
+    `atp_latent_rl`.
+    """
     words = [_SPELLINGS.get(word.lower(), word.capitalize()) for word in name.replace("-", "_").split("_")]
     if not any(words):
         return name
@@ -122,7 +76,7 @@ def run_title(name: str) -> str:
 
 
 def when(created: Any) -> str:
-    """The date of an ISO timestamp."""
+    """Returns the date of an ISO timestamp."""
     return created[:16].replace("T", " ") if isinstance(created, str) else ABSENT
 
 
@@ -138,7 +92,7 @@ class Caution:
 
 
 def verdict(runs: Sequence[Run]) -> str:
-    """One paragraph: who is most accurate, at which price in tokens, and what RL changed."""
+    """Returns one paragraph: who is most accurate, at which price in tokens, and what RL changed."""
     measured = [run for run in runs if is_number(run.measured("accuracy", "estimate"))]
     if not measured:
         return "No run of this report has been evaluated yet, so there is nothing to compare."
@@ -241,7 +195,7 @@ def _caveat(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def cautions(runs: Sequence[Run]) -> list[Caution]:
-    """Every warning of the evaluations, and what the numbers themselves warn of, once each."""
+    """Returns every warning of the evaluations, and what the numbers themselves warn of, once each."""
     found = [caution for run in runs for caution in _cautions(run)]
     return list(dict.fromkeys(found))
 

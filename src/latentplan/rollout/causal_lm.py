@@ -46,7 +46,7 @@ class LatentReasonerForCausalLM(LatentReasoner, GenerationMixin):
         latent_temperature: float | None = None,
         **settings: Any,
     ) -> torch.Tensor:
-        """Questions to questions with answers, as token ids; the latents between them are not shown.
+        """Returns questions with answers, as token ids; the latents between them are not shown.
 
         Args:
             input_ids: `[batch, question]`, left-padded, laid out as the saved tokenizer's chat template does;

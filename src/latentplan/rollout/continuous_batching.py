@@ -4,7 +4,7 @@
 temperatures and length. Here every pass takes each row further, wherever it is: by a block of latents, by
 `<|end-latent|>` or by a token. A row's noise follows from its key as in `generate`, masked columns are
 invisible and positions count from each row's own beginning, so a row is the trajectory that `generate` gives
-it, whatever rows are beside it (up to the rounding of sums over more or fewer columns).
+it, whatever rows are with it (up to the rounding of sums over more or fewer columns).
 
 What is known to be slower than `generate`: no captured passes on a GPU, one wait for the device a pass, and
 a chain that fills all its slots takes `<|end-latent|>` in a pass of its own.
@@ -73,7 +73,7 @@ class Row:
 
 
 def rows_of(question_ids: list[int], seed: int, problem: int, samples: int, sampling: Sampling) -> list[Row]:
-    """The rows of a question's samples, with the keys that `generate` gives them."""
+    """Returns the rows of a question's samples, with the keys that `generate` gives them."""
     if sampling.temperature == sampling.latent_temperature == 0:
         return [Row(question_ids, 0, sampling) for _ in range(samples)]  # nothing is drawn
     keys = trajectory_keys(seed, torch.tensor([problem]), samples)
@@ -87,7 +87,7 @@ class ContinuousBatch:
         model: the policy.
 
     Attributes:
-        rows: those that go on, and some that have ended and not left yet.
+        rows: the unfinished ones, and some that have ended and not left yet.
     """
 
     def __init__(self, model: LatentReasoner):
@@ -99,7 +99,7 @@ class ContinuousBatch:
 
     @property
     def running(self) -> int:
-        """Rows that go on."""
+        """Unfinished rows."""
         return sum(not row.ended for row in self.rows)
 
     @torch.no_grad()
@@ -210,7 +210,9 @@ class ContinuousBatch:
         return stopping
 
     def _counts(self, rows: list[Row], used: torch.Tensor) -> list[int]:
-        """Latents of a block in use, of each row; waits for the device only where the stop head decided."""
+        """Counts latents of a block in use, of each row; waits for the device only where the stop head
+        decided.
+        """
         step, size = self.model.config.latents_per_step, used.shape[1]
         decided = self.model.stop_head is not None and any(-len(row.latents) % step < size for row in rows)
         return used.sum(dim=1).tolist() if decided else [size] * len(rows)
@@ -227,7 +229,7 @@ class ContinuousBatch:
         return self.model.thinking.next_block(self.model, state, size, epsilon, temperature, None)
 
     def _length(self, rows: list[Row]) -> LatentLength:
-        """The length rule of some rows."""
+        """Returns the length rule of some rows."""
         temperatures = [row.sampling.temperature for row in rows]
         if not any(temperatures):
             return LatentLength()
@@ -267,7 +269,7 @@ class ContinuousBatch:
             row.ended = row.finished or row.full
 
     def _memory(self, rows: list[Row]) -> torch.Tensor | None:
-        """What the input rule remembers of rows, `[rows, n]`."""
+        """Returns what the input rule remembers of rows, `[rows, n]`."""
         start = self.model.input_rule.memory(len(rows), self.model.device)
         if start is None:
             return None

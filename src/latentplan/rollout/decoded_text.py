@@ -1,7 +1,7 @@
 """Text with probabilities: what the step decoder reads in latents, and how sure it is of each token.
 
-Where there is no step decoder, the language model's own output layer is asked what it would have written
-where it put the latent, as Coconut (arXiv:2412.06769, section 4) and CODI (arXiv:2502.21074) read theirs.
+Where there is no step decoder, the language model's own output layer says what it would have written instead
+of the latent, as Coconut (arXiv:2412.06769, section 4) and CODI (arXiv:2502.21074) read theirs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Piece:
     Attributes:
         text: as it stands between its neighbours; empty where a character is not complete yet.
         probability: given the tokens before it.
-        other: text of the next most probable token; None where it was not asked for.
+        other: text of the next most probable token; None where it was not requested.
         other_probability: of that one.
     """
 
@@ -55,7 +55,7 @@ class Decoded:
 def decode_steps(
     decoder: StepDecoder, tokenizer: PreTrainedTokenizerBase, latents: torch.Tensor, max_new_tokens: int = 64
 ) -> list[Decoded]:
-    """The greedy text of each step, and its probability under the decoder.
+    """Returns the greedy text of each step, and its probability under the decoder.
 
     Args:
         decoder: the step decoder.
@@ -86,7 +86,9 @@ def _decoded(
     indices: torch.Tensor,
     has_end: bool,
 ) -> Decoded:
-    """Ids `[length]`, with eos if `has_end`, and the two best tokens `[longest, 2]` at each place."""
+    """Decodes ids `[length]`, with eos if `has_end`, and the two best tokens `[longest, 2]` at each
+    position.
+    """
     length = len(ids)
     # In another batch shape the best two may change places by a rounding error; what was written counts.
     first = (indices[:length, 0] != ids).long()
@@ -95,8 +97,8 @@ def _decoded(
     other_ids = indices[:length].gather(1, 1 - first.unsqueeze(1)).squeeze(1).tolist()
     texts = list(texts_of(tokenizer, ids[: length - has_end].tolist()))
     pieces = tuple(
-        Piece(text, chosen[place], _token_text(tokenizer, other_ids[place]), others[place])
-        for place, text in enumerate(texts)
+        Piece(text, chosen[index], _token_text(tokenizer, other_ids[index]), others[index])
+        for index, text in enumerate(texts)
     )
     probability = 1.0
     for value in chosen:
@@ -105,23 +107,25 @@ def _decoded(
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """Token ids as text, special tokens left out."""
+    """Decodes token ids to a text, special tokens left out."""
     return str(tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
 def texts_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> Iterator[str]:
-    """What each token adds to the text; tokens that end within a character add nothing until it is whole."""
+    """Yields what each token adds to the text; those that end within a character add nothing until it is
+    whole.
+    """
     written = ""
-    for place in range(len(ids)):
-        text = text_of(tokenizer, ids[: place + 1])
-        whole = text if place == len(ids) - 1 else text.rstrip("\ufffd")
+    for index in range(len(ids)):
+        text = text_of(tokenizer, ids[: index + 1])
+        whole = text if index == len(ids) - 1 else text.rstrip("\ufffd")
         yield whole[len(written) :]
         written = whole if len(whole) > len(written) else written
 
 
 @torch.no_grad()
 def next_words(model: LoadedModel, hidden: torch.Tensor, count: int = 3) -> list[list[Piece]]:
-    """The most probable tokens of the language model at hidden states `[latents, hidden]`."""
+    """Returns the most probable tokens of the language model at hidden states `[latents, hidden]`."""
     best = model.reasoner.logits(hidden.unsqueeze(0).to(model.reasoner.backbone.dtype))[0]
     top = best.float().softmax(dim=-1).topk(count, dim=-1)
     return [

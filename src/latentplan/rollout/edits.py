@@ -1,181 +1,102 @@
-"""What the latents of a question are replaced by, to see what becomes of the answer.
+"""Latents set to zero, noised, replaced, moved or reordered, and the answer after it.
 
-An intervention gives the latents `[rows, slots, hidden]` and the slot mask `[rows, slots]` that some rows of
-the greedy chains get instead of their own. Masked slots do not count as positions, as in a shorter chain.
-
-What can be done to a chain of latent steps before the answer is written: each edit a small function.
-
-A chain is `[steps, latents_per_step, hidden]`; steps are counted from 1, as on the page.
+The changes themselves (`zeroed`, `noised`, `replaced`, `moved`, `reordered`) are functions of a batch of
+latents `[rows, slots, hidden]`. `rollout.interventions` makes one of them in the greedy chains of a whole set
+of problems. An `Edit` makes one in some steps of one chain `[steps, latents_per_step, hidden]`, whose steps
+are counted from 1, as on the inspector's page.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from latentplan.modeling import counter_rng
-from latentplan.modeling.counter_rng import Draws, Stream
-from latentplan.modeling.latent_length import LatentLength
+from latentplan.modeling.counter_rng import Stream
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
-from latentplan.modeling.thinking import Given, think
-from latentplan.problems.problem import Problem
 from latentplan.rollout.engine import answer_from
-from latentplan.rollout.solve import GreedyChains, question_batch
-
-Chains = tuple[torch.Tensor, torch.Tensor]
-Intervention = Callable[[GreedyChains, slice, int], Chains]
-"""Of the chains, the rows and the seed."""
+from latentplan.rollout.solve import question_batch
+from latentplan.rollout.trace import LatentStep, trace
 
 
-def intact(chains: GreedyChains, rows: slice, seed: int) -> Chains:
-    """The latents `[rows, slots, hidden]` and slot mask `[rows, slots]` as they are."""
-    return chains.latents[rows], chains.slot_mask[rows]
+def zeroed(latents: torch.Tensor, where: torch.Tensor | None = None) -> torch.Tensor:
+    """Sets latents to zero.
 
-
-def zero(chains: GreedyChains, rows: slice, seed: int) -> Chains:
-    """Zeros in the slots that were in use."""
-    return torch.zeros_like(chains.latents[rows]), chains.slot_mask[rows]
-
-
-def same_norm_noise(chains: GreedyChains, rows: slice, seed: int) -> Chains:
-    """In each slot, Gaussian noise of the latent's own norm, from the seed and the question's place."""
-    keys = counter_rng.derive(seed, Stream.INTERVENTION, torch.tensor(chains.places[rows]))
-    return counter_rng.of_same_norm(keys, chains.latents[rows]), chains.slot_mask[rows]
-
-
-def of_another_question(chains: GreedyChains, rows: slice, seed: int) -> Chains:
-    """Latents and slots in use of the question before, in the order of length; the first gets the last's."""
-    places = torch.arange(len(chains.places))[rows] - 1
-    return chains.latents[places], chains.slot_mask[places]
-
-
-def of_an_equal_chain(chains: GreedyChains, rows: slice, seed: int) -> Chains:
-    """Latents of another question that uses as many slots, so that their number says nothing.
-
-    Where there is none, those of the question before, as in `of_another_question`.
+    Args:
+        latents: `[rows, slots, hidden]`.
+        where: bool, `[rows, slots]` or `[rows, 1]`; everywhere if None.
     """
-    donors = torch.tensor(_donors(chains.slot_mask.sum(dim=1).tolist()))[rows]
-    return chains.latents[donors], chains.slot_mask[donors]
+    return replaced(latents, torch.zeros_like(latents), where)
 
 
-def first_steps(count: int, latents_per_step: int) -> Intervention:
-    """Keeps the first `count` latent steps of each chain."""
+def noised(latents: torch.Tensor, keys: torch.Tensor, where: torch.Tensor | None = None) -> torch.Tensor:
+    """Replaces latents by Gaussian noise of their own norms.
 
-    def keep(chains: GreedyChains, rows: slice, seed: int) -> Chains:
-        mask = chains.slot_mask[rows].clone()
-        mask[:, count * latents_per_step :] = 0
-        return chains.latents[rows], mask
-
-    return keep
-
-
-def last_step_only(latents_per_step: int) -> Intervention:
-    """Keeps the last latent step in use and none before it."""
-
-    def keep(chains: GreedyChains, rows: slice, seed: int) -> Chains:
-        mask = chains.slot_mask[rows].clone()
-        places = torch.arange(mask.shape[1])
-        mask[places < mask.sum(dim=1, keepdim=True) - latents_per_step] = 0
-        return chains.latents[rows], mask
-
-    return keep
-
-
-def all_but_last_step(latents_per_step: int) -> Intervention:
-    """Keeps all latent steps in use but the last."""
-
-    def keep(chains: GreedyChains, rows: slice, seed: int) -> Chains:
-        mask = chains.slot_mask[rows].clone()
-        places = torch.arange(mask.shape[1])
-        mask[places >= mask.sum(dim=1, keepdim=True) - latents_per_step] = 0
-        return chains.latents[rows], mask
-
-    return keep
-
-
-def reversed_steps(latents_per_step: int) -> Intervention:
-    """The latent steps in use from last to first; the latents of one step keep their order."""
-    return _in_order(latents_per_step, lambda steps: range(steps - 1, -1, -1))
-
-
-def rotated_steps(latents_per_step: int) -> Intervention:
-    """The last latent step in use first, then the others in their order."""
-    return _in_order(latents_per_step, lambda steps: [steps - 1, *range(steps - 1)])
-
-
-def completions_with(
-    model: LoadedModel,
-    problems: Sequence[Problem],
-    chains: GreedyChains,
-    intervention: Intervention,
-    *,
-    seed: int,
-    max_new_tokens: int,
-    batch_size: int,
-) -> list[str]:
-    """The greedy completion of each chain's question after an intervention, in the order of the chains."""
-    completions: list[str] = []
-    for start in range(0, len(chains.places), batch_size):
-        rows = slice(start, start + batch_size)
-        questions = [problems[place].question for place in chains.places[rows]]
-        completions += _answers(model, questions, *intervention(chains, rows, seed), max_new_tokens)
-    return completions
-
-
-@torch.no_grad()
-def think_on(
-    model: LoadedModel, questions: Sequence[str], chains: GreedyChains, held: torch.Tensor, batch_size: int
-) -> GreedyChains:
-    """The chains with the slots after the first `held` `[rows]` of each computed again, at the means.
-
-    What was held may be foreign: this shows whether later latents follow from earlier ones. As many slots
-    are in use as before, and the plans are no longer known.
+    Args:
+        latents: `[rows, slots, hidden]`.
+        keys: `[rows]`, of which the noise is a function.
+        where: bool, `[rows, slots]` or `[rows, 1]`; everywhere if None.
     """
-    latents = chains.latents.clone()
-    for start in range(0, len(latents), batch_size):
-        rows = slice(start, start + batch_size)
-        ids, mask = question_batch(model, questions[rows])
-        slot_mask, first = chains.slot_mask[rows].to(ids.device), held[rows].to(ids.device)
-        clamped = torch.arange(latents.shape[1], device=ids.device) < first.unsqueeze(1)
-        given = Given.intervened(latents[rows].to(ids.device), clamped)
-        state = model.reasoner.start(ids, mask)
-        chain = think(model.reasoner, state, LatentLength(slot_mask), Draws(), 0.0, given)
-        latents[rows] = chain.latents.to(latents)
-    return replace(chains, latents=latents, plans=[None] * len(latents))
+    return replaced(latents, counter_rng.of_same_norm(keys, latents), where)
 
 
-def _in_order(latents_per_step: int, order: Callable[[int], Sequence[int]]) -> Intervention:
-    def reorder(chains: GreedyChains, rows: slice, seed: int) -> Chains:
-        latents, mask = chains.latents[rows].clone(), chains.slot_mask[rows]
-        by_step = latents.unflatten(1, (-1, latents_per_step))
-        for row, used in enumerate((mask.sum(dim=1) // latents_per_step).tolist()):
-            by_step[row, :used] = by_step[row, list(order(used))] if used else by_step[row, :0]
-        return latents, mask
+def replaced(latents: torch.Tensor, others: torch.Tensor, where: torch.Tensor | None = None) -> torch.Tensor:
+    """Puts other latents instead of some.
 
-    return reorder
-
-
-def _donors(slots: Sequence[int]) -> list[int]:
-    """For each chain the one before it with as many slots; the first of these gets the last."""
-    donors = [place - 1 for place in range(len(slots))]
-    for size in set(slots):
-        places = [place for place, used in enumerate(slots) if used == size]
-        if len(places) > 1:
-            for index, place in enumerate(places):
-                donors[place] = places[index - 1]
-    return donors
+    Args:
+        latents: `[rows, slots, hidden]`.
+        others: the latents to take, of a shape that broadcasts to it.
+        where: bool, `[rows, slots]` or `[rows, 1]`; everywhere if None.
+    """
+    others = others.to(latents)
+    if where is None:
+        return others.expand_as(latents).clone()
+    return torch.where(where.to(latents.device).unsqueeze(-1), others, latents)
 
 
-def _answers(
+def moved(latents: torch.Tensor, others: torch.Tensor, where: torch.Tensor, share: float) -> torch.Tensor:
+    """Moves latents along the straight line towards others.
+
+    Args:
+        latents, others: `[rows, slots, hidden]`.
+        where: bool, `[rows, slots]` or `[rows, 1]`.
+        share: of the way, from 0 to 1.
+    """
+    return replaced(latents, latents + share * (others.to(latents) - latents), where)
+
+
+def reordered(latents: torch.Tensor, order: torch.Tensor, latents_per_step: int) -> torch.Tensor:
+    """Puts latent steps into another order; the latents of one step keep theirs.
+
+    Args:
+        latents: `[rows, slots, hidden]`.
+        order: `[rows, steps]`, the index of the step that comes to each position.
+        latents_per_step: slots of a step.
+    """
+    by_step = latents.unflatten(1, (-1, latents_per_step))
+    rows = torch.arange(len(latents), device=latents.device).unsqueeze(1)
+    return by_step[rows, order.to(latents.device)].flatten(1, 2)
+
+
+def answers_after(
     model: LoadedModel,
     questions: Sequence[str],
     latents: torch.Tensor,
     slot_mask: torch.Tensor,
     max_new_tokens: int,
 ) -> list[str]:
+    """Writes the greedy completion of each question after given latents.
+
+    Args:
+        model: reasoner, tokenizer, processor.
+        questions: in words.
+        latents: `[questions, slots, hidden]`.
+        slot_mask: `[questions, slots]`, 1 where a slot is in use.
+        max_new_tokens: text tokens at most.
+    """
     ids, mask = question_batch(model, questions)
     unused_keys = torch.zeros(len(questions), dtype=torch.long, device=ids.device)
     answer_ids = answer_from(
@@ -192,7 +113,7 @@ def _answers(
 
 @dataclass(frozen=True)
 class Edit:
-    """One thing to do.
+    """One change in some steps of one chain.
 
     Attributes:
         kind: a name in `EDITS`.
@@ -202,7 +123,7 @@ class Edit:
         from_step: `splice`: which of them; None takes the step of the same number.
         model: `move`: towards whose latents for the same question.
         share: `move`: how far, from 0 (not at all) to 1 (all the way).
-        think_on: whether the model thinks the steps after the last edited one again, by itself.
+        regenerate: whether the model computes the steps after the last edited one again.
     """
 
     kind: str
@@ -212,67 +133,65 @@ class Edit:
     from_step: int | None = None
     model: str | None = None
     share: float = 1.0
-    think_on: bool = False
+    regenerate: bool = False
 
 
-Edited = Callable[[torch.Tensor, Edit, torch.Tensor | None], torch.Tensor]
+EditFunction = Callable[[torch.Tensor, Edit, torch.Tensor | None], torch.Tensor]
 
 
-def delete(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.Tensor:
-    """Without these steps; those after them move up."""
-    left = [place for place in range(len(chain)) if place not in _places(chain, edit.steps)]
-    return chain[left]
+def _delete(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.Tensor:
+    """Leaves these steps out; those after them move up."""
+    return chain[~_where(chain, _indices(chain, edit.steps)).squeeze(1)]
 
 
-def zeroed(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.Tensor:
-    """With zeros instead of these steps' latents."""
-    changed = chain.clone()
-    changed[_places(chain, edit.steps)] = 0
-    return changed
+def _zero(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.Tensor:
+    """Sets these steps' latents to zero."""
+    return zeroed(chain, _where(chain, _indices(chain, edit.steps)))
 
 
-def random(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.Tensor:
-    """With Gaussian noise of each latent's own norm, a function of (seed, step)."""
-    changed, places = chain.clone(), _places(chain, edit.steps)
-    keys = counter_rng.derive(edit.seed, Stream.EDIT, torch.tensor(places, device=chain.device))
-    changed[places] = counter_rng.of_same_norm(keys, chain[places])
-    return changed
+def _noise(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.Tensor:
+    """Replaces each latent of these steps by Gaussian noise of its own norm, a function of (seed, step)."""
+    where = _where(chain, _indices(chain, edit.steps))
+    keys = counter_rng.derive(edit.seed, Stream.EDIT, torch.arange(len(chain), device=chain.device))
+    return noised(chain, keys, where)
 
 
-def swap(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.Tensor:
-    """With two steps exchanged. Raises ValueError unless there are two, different ones."""
-    places = _places(chain, edit.steps)
-    if len(places) != 2 or places[0] == places[1]:
+def _swap(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.Tensor:
+    """Exchanges two steps. Raises ValueError unless there are two, different ones."""
+    indices = _indices(chain, edit.steps)
+    if len(indices) != 2 or indices[0] == indices[1]:
         raise ValueError("swap needs two different steps")
-    changed = chain.clone()
-    changed[places] = chain[places[::-1]]
-    return changed
+    order = torch.arange(len(chain))
+    order[indices] = order[indices[::-1]]
+    size = chain.shape[1]
+    return reordered(chain.flatten(0, 1).unsqueeze(0), order.unsqueeze(0), size)[0].unflatten(0, (-1, size))
 
 
-def keep(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.Tensor:
-    """Only the first so many steps. Raises ValueError unless it is told how many, from 0."""
+def _keep(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.Tensor:
+    """Keeps only the first so many steps. Raises ValueError unless it is told how many, from 0."""
     if len(edit.steps) != 1 or not 0 <= edit.steps[0] <= len(chain):
         raise ValueError(f"keep needs how many of the {len(chain)} steps are kept")
     return chain[: edit.steps[0]]
 
 
-def splice(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.Tensor:
-    """With steps of another question's chain in these places; without places, all of that chain."""
+def _splice(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.Tensor:
+    """Puts steps of another question's chain in; without steps, takes all of that chain."""
     if other is None:
         raise ValueError("splice needs another question, whose steps are put in")
     if not edit.steps:
         return other.clone()
-    changed = chain.clone()
-    for place in _places(chain, edit.steps):
-        source = place if edit.from_step is None else edit.from_step - 1
+    indices = _indices(chain, edit.steps)
+    sources = torch.arange(len(chain)).clamp(max=len(other) - 1)
+    for index in indices:
+        source = index if edit.from_step is None else edit.from_step - 1
         if not 0 <= source < len(other):
             raise ValueError(f"the other question has no step {source + 1}: its chain has {len(other)}")
-        changed[place] = other[source]
-    return changed
+        sources[index] = source
+    return replaced(chain, other[sources], _where(chain, indices))
 
 
-def move(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.Tensor:
-    """With steps moved towards those of another model's chain; what only one of the two has stays.
+def _move(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.Tensor:
+    """Moves steps towards those of another model's chain; what only one of the two has stays.
 
     Raises ValueError where there is no other chain, or its latents have another shape.
     """
@@ -281,26 +200,27 @@ def move(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None) -> torch.T
     if other.shape[1:] != chain.shape[1:]:
         sizes = " and ".join(f"{each.shape[1]} of width {each.shape[2]}" for each in (chain, other))
         raise ValueError(f"the latents of a step are {sizes}: there is no way from one model to the other")
-    changed = chain.clone()
-    for place in _places(chain, edit.steps or range(1, len(chain) + 1)) if len(chain) else ():
-        if place < len(other):
-            changed[place] += edit.share * (other[place].to(chain) - chain[place])
-    return changed
+    every = range(1, len(chain) + 1)
+    chosen = _indices(chain, edit.steps or every) if len(chain) else []
+    both = min(len(chain), len(other))
+    others = torch.cat([other[:both].to(chain), chain[both:]])
+    return moved(chain, others, _where(chain, [index for index in chosen if index < both]), edit.share)
 
 
-EDITS: dict[str, Edited] = {
-    "delete": delete,
-    "zero": zeroed,
-    "noise": random,
-    "swap": swap,
-    "keep": keep,
-    "splice": splice,
-    "move": move,
+EDITS: dict[str, EditFunction] = {
+    "delete": _delete,
+    "zero": _zero,
+    "noise": _noise,
+    "swap": _swap,
+    "keep": _keep,
+    "splice": _splice,
+    "move": _move,
 }
+_REGENERATES = ("zero", "noise", "swap", "splice", "move")
 
 
 def apply(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None = None) -> torch.Tensor:
-    """The chain after one edit.
+    """Returns the chain after one edit.
 
     Args:
         chain: `[steps, latents_per_step, hidden]`.
@@ -315,8 +235,42 @@ def apply(chain: torch.Tensor, edit: Edit, other: torch.Tensor | None = None) ->
     return EDITS[edit.kind](chain, edit, other)
 
 
+def edited_chain(
+    model: LoadedModel, question: str, chain: torch.Tensor, edit: Edit, other: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Returns the chain after one edit, with the steps after it computed again where the edit says so.
+
+    Args:
+        model: reasoner, tokenizer, processor.
+        question: whose chain it is, in words.
+        chain: `[steps, latents_per_step, hidden]`.
+        edit: what to do.
+        other: as for `apply`.
+
+    Raises:
+        ValueError: as `apply`; or nothing would be different after what is computed again.
+    """
+    changed = apply(chain, edit, other)
+    if not edit.regenerate:
+        return changed
+    if edit.kind not in _REGENERATES:
+        raise ValueError(f"after {edit.kind} the steps would only be regenerated as they were")
+    given = changed[: max(edit.steps, default=len(changed))]
+    traced = trace(model, question, max_new_tokens=0, given=given)
+    steps = [seen.latents for seen in traced if isinstance(seen, LatentStep) and not seen.stopped]
+    return torch.stack(steps).to(chain.device) if steps else changed[:0]
+
+
+def pad_chains(chains: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pads chains `[steps, latents_per_step, hidden]` to latents `[chains, slots, hidden]` and their mask."""
+    flat = [chain.flatten(0, 1) for chain in chains]
+    latents = torch.nn.utils.rnn.pad_sequence(flat, batch_first=True)
+    lengths = torch.tensor([len(each) for each in flat], device=latents.device)
+    return latents, (torch.arange(latents.shape[1], device=latents.device) < lengths.unsqueeze(1)).long()
+
+
 def in_words(edit: Edit) -> str:
-    """What an edit does, for the page."""
+    """Says what an edit does, for the page."""
     which = f"step{'s' if len(edit.steps) > 1 else ''} {_listed(edit.steps)}"
     if edit.kind == "keep":
         (count,) = edit.steps or (0,)
@@ -332,7 +286,7 @@ def in_words(edit: Edit) -> str:
         words = f"{which} exchanged"
     else:
         words = f"{which} {_DONE.get(edit.kind, edit.kind)}"
-    return words + (", the steps after it thought again" if edit.think_on else "")
+    return words + (", the steps after it regenerated" if edit.regenerate else "")
 
 
 _DONE = {"delete": "deleted", "zero": "set to zero", "noise": "replaced by noise"}
@@ -347,8 +301,8 @@ def _count(number: int) -> str:
     return "step" if number == 1 else f"{number} steps"
 
 
-def _places(chain: torch.Tensor, steps: Sequence[int]) -> list[int]:
-    """Places from 0. Raises ValueError on a step that is not there, or on none."""
+def _indices(chain: torch.Tensor, steps: Sequence[int]) -> list[int]:
+    """Returns indices from 0. Raises ValueError on a step that is not there, or on none."""
     if not steps:
         raise ValueError("the edit does not say which steps it is for")
     for step in steps:
@@ -356,3 +310,10 @@ def _places(chain: torch.Tensor, steps: Sequence[int]) -> list[int]:
             has = {0: "no steps", 1: "one step"}.get(len(chain), f"{len(chain)} steps")
             raise ValueError(f"there is no step {step}: the chain has {has}")
     return [step - 1 for step in steps]
+
+
+def _where(chain: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
+    """Returns a mask `[steps, 1]` of a chain's steps, True at these."""
+    where = torch.zeros(len(chain), 1, dtype=torch.bool, device=chain.device)
+    where[list(indices)] = True
+    return where

@@ -3,9 +3,8 @@
 A question is read once and its cache shared by its group. Rows that have stopped or finished leave masked
 columns, which no other token sees, and leave the batch when they are half of it or more. Each random
 number is a function of (seed, problem, sample, position), so neither the batch size nor the order of
-questions changes a trajectory, nor does the splitting of a request that is larger than memory.
-
-How many trajectories fit into memory at once, so that a large request is split instead of failing.
+questions changes a trajectory. A request that is larger than memory is split instead of failing, which
+changes no trajectory either.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _SHARE = 0.8
 
 
 def cache_bytes(backbone: PreTrainedConfig, positions: int, itemsize: int) -> int:
-    """Keys and values of one sequence of `positions` tokens."""
+    """Computes the bytes of keys and values of one sequence of `positions` tokens."""
     shape = backbone.get_text_config(decoder=True)
     heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
     width = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
@@ -43,12 +42,12 @@ def cache_bytes(backbone: PreTrainedConfig, positions: int, itemsize: int) -> in
 
 
 def vocabulary_bytes(vocabulary: int, itemsize: int) -> int:
-    """One token's logits and log-probabilities, and the noise that it is drawn with."""
+    """Returns one token's logits and log-probabilities, and the noise that it is drawn with."""
     return vocabulary * (itemsize + 4 * 4 + 2 * 8)
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that a rollout may take on a device."""
+    """Returns the memory that a rollout may take on a device."""
     if device.type != "cuda":
         return int(_SHARE * psutil.virtual_memory().available)
     free, _ = torch.cuda.mem_get_info(device)
@@ -57,7 +56,8 @@ def free_bytes(device: torch.device) -> int:
 
 
 def pieces(questions: int, draws: int, at_once: int) -> Iterator[tuple[slice, slice]]:
-    """Ranges of questions and of each one's draws, with at most `at_once` chains in each (one at least).
+    """Yields ranges of questions and of each one's draws, with at most `at_once` chains in each (one at
+    least).
 
     They come in the order of the chains: whole groups while these fit, else parts of one group after another.
     """
@@ -73,7 +73,7 @@ def pieces(questions: int, draws: int, at_once: int) -> Iterator[tuple[slice, sl
 
 
 def trajectory_keys(seed: int, problem_ids: torch.Tensor, samples: int) -> torch.Tensor:
-    """Keys `[problems · samples]` of the noise of each problem's samples, from (seed, problem, sample)."""
+    """Derives noise keys `[problems · samples]` of each problem's samples, from (seed, problem, sample)."""
     sample = torch.arange(samples, device=problem_ids.device)
     return counter_rng.derive(seed, Stream.TRAJECTORY, problem_ids.unsqueeze(1), sample).flatten()
 
@@ -101,7 +101,7 @@ def generate(
         model: the policy.
         question_ids, question_mask: `[questions, question]`, left-padded; for latent models with
             `<|start-latent|>` at the end.
-        problem_ids: `[questions]` int64, what the noise of a question follows from, beside `seed`.
+        problem_ids: `[questions]` int64, what the noise of a question follows from, with `seed`.
         seed: of the noise.
         sampling: temperatures and length.
         draws: chains of latents for each question.
@@ -137,7 +137,7 @@ def generate(
 
 
 def _bytes(model: LatentReasoner, question: int, sampling: Sampling) -> int:
-    """Memory of one trajectory, reserved columns included."""
+    """Computes the memory of one trajectory, reserved columns included."""
     itemsize = model.backbone.dtype.itemsize
     positions = reserved(question + model.config.num_slots + 1 + sampling.max_new_tokens)
     vocabulary = cast(int, cast(torch.Tensor, model.get_output_embeddings().weight).shape[0])
@@ -154,7 +154,7 @@ def _roll_out(
     answers: int,
     sampling: Sampling,
 ) -> Trajectories:
-    """`generate` for the keys `[questions, draws]`, in one batch."""
+    """Generates for the keys `[questions, draws]`, in one batch."""
     draws, chain_keys = keys.shape[1] * stops, keys.flatten().repeat_interleave(stops)
     again = torch.arange(stops, device=keys.device).repeat(keys.numel())
     state = model.start(question_ids, question_mask)

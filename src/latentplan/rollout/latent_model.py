@@ -22,6 +22,7 @@ from latentplan.modeling.sampling import Sampling
 from latentplan.problems.answers import extract_answer
 from latentplan.problems.problem import Problem
 from latentplan.rollout.decoded_text import Decoded, Piece, decode_steps, next_words, text_of
+from latentplan.rollout.edits import replaced
 from latentplan.rollout.logprobs import score
 from latentplan.rollout.solve import RolledBatch, Solution, question_batch, read_solutions, roll_out
 from latentplan.rollout.trace import LatentStep, Token, trace
@@ -137,14 +138,14 @@ class Trace:
 
 @dataclass(frozen=True)
 class Edit:
-    """A trace with one step changed; the steps after it have not been thought again yet."""
+    """A trace with one step changed; the steps after it have not been regenerated yet."""
 
     model: LatentModel
     question: str
     latents: torch.Tensor
 
     def resume(self, max_new_tokens: int = 128) -> Trace:
-        """Lets the model think the steps after the edited one again, and answer."""
+        """Lets the model regenerate the steps after the edited one, and answer."""
         return self.model.trace(self.question, max_new_tokens=max_new_tokens, given=self.latents)
 
 
@@ -213,16 +214,16 @@ class LatentModel:
             seed: of the noise.
             batch_size: trajectories at a time.
         """
-        asked = [questions] if isinstance(questions, str) else list(questions)
+        requested = [questions] if isinstance(questions, str) else list(questions)
         latent = temperature if latent_temperature is None else latent_temperature
         sampling = Sampling(temperature, latent, max_new_tokens)
         batches = list(
-            roll_out(self.loaded, asked, sampling, seed=seed, num_generations=n, batch_size=batch_size)
+            roll_out(self.loaded, requested, sampling, seed=seed, num_generations=n, batch_size=batch_size)
         )
-        answers: list[list[Answer]] = [[] for _ in asked]
+        answers: list[list[Answer]] = [[] for _ in requested]
         for batch in batches:
-            found = self._answers([asked[index] for index in batch.places for _ in range(n)], batch)
-            for position, index in enumerate(batch.places):
+            found = self._answers([requested[index] for index in batch.indices for _ in range(n)], batch)
+            for position, index in enumerate(batch.indices):
                 answers[index] = found[position * n : (position + 1) * n]
         return Rollout(answers, batches)
 
@@ -257,7 +258,7 @@ class LatentModel:
         return Trace(question, steps, tokens, answer)
 
     def edit(self, traced: Trace, step: int, value: torch.Tensor | TracedStep | float) -> Edit:
-        """Replaces the latents of one step; `resume` thinks on from there.
+        """Replaces the latents of one step; `resume` regenerates what follows.
 
         Args:
             traced: a trace of this model.
@@ -272,12 +273,12 @@ class LatentModel:
             raise ValueError(
                 f"step must be from 1 to {len(traced.steps)}, the steps of this trace, got {step}"
             )
-        latents = torch.stack([each.latents for each in traced.steps[:step]]).clone()
+        latents = torch.stack([each.latents for each in traced.steps[:step]])
         new = value.latents if isinstance(value, TracedStep) else torch.as_tensor(value, dtype=latents.dtype)
         if new.dim() and new.shape != latents[-1].shape:
             raise ValueError(f"value must have the shape {tuple(latents[-1].shape)}, got {tuple(new.shape)}")
-        latents[-1] = new
-        return Edit(self, traced.question, latents)
+        edited = torch.arange(step).unsqueeze(1) == step - 1
+        return Edit(self, traced.question, replaced(latents, new, edited))
 
     @torch.no_grad()
     def log_prob(self, question: str, latents: torch.Tensor | Trace | None, answer: str) -> LogProb:

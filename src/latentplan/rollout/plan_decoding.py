@@ -1,10 +1,9 @@
-"""Plans that are sampled from the step decoder, so that their tokens are actions of the policy.
+"""Plans: each chain of latents decoded, step by step, into text.
 
-A reward that is read off the plan, such as coherence, does not depend on the answer's tokens, and a pathwise
-gradient could not reach the latents from it. Where the decoder draws the plan, the latents decide how likely
-each of its tokens is, and the frozen decoder is what the gradient goes through.
-
-Reading plans: each chain of latents decoded, step by step, into text.
+Plans can also be sampled from the step decoder, so that their tokens are actions of the policy. A reward that
+is read off the plan, such as coherence, does not depend on the answer's tokens, and a pathwise gradient could
+not reach the latents from it. Where the decoder draws the plan, the latents decide how likely each of its
+tokens is, and the frozen decoder is what the gradient goes through.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def decode_plans(
     slot_mask: torch.Tensor,
     max_new_tokens: int = 64,
 ) -> list[Plan]:
-    """The decoded steps of each chain; all (chain, step) pairs go through the decoder in one batch.
+    """Returns the decoded steps of each chain; all (chain, step) pairs go through the decoder in one batch.
 
     Steps with the same latents, as all samples of a group have without noise, are decoded once.
 
@@ -63,12 +62,14 @@ def decode_plans(
 
 
 def distinct(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The different ones among float32 rows `[n, width]`, and which of them each row is, `[n]`.
+    """Returns the different ones among float32 rows `[n, width]`, and which of them each row is, `[n]`.
 
     Rows are compared by a hash of 64 bits first: sorting whole latents would cost more than it saves.
     """
-    places = torch.arange(rows.shape[1], device=rows.device)
-    hashed = counter_rng.mix(rows.contiguous().view(torch.int32).long() ^ counter_rng.fold(places)).sum(dim=1)
+    indices = torch.arange(rows.shape[1], device=rows.device)
+    hashed = counter_rng.mix(rows.contiguous().view(torch.int32).long() ^ counter_rng.fold(indices)).sum(
+        dim=1
+    )
     found, which = hashed.unique(return_inverse=True)
     first = torch.full_like(found, len(rows)).scatter_reduce(
         0, which, torch.arange(len(rows), device=rows.device), "amin"
@@ -79,7 +80,7 @@ def distinct(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def written_plan(completion: str, step_separator: str, answer_marker: str) -> Plan:
-    """The steps that a written chain of thought holds before its answer."""
+    """Returns the steps that a written chain of thought holds before its answer."""
     steps, _, _ = completion.partition(answer_marker.strip())
     if step_separator.strip(" "):
         return [step.strip() for step in steps.split(step_separator) if step.strip()]
@@ -104,7 +105,7 @@ class PlanTokens:
     log_probs: torch.Tensor
 
     def select(self, chains: slice) -> PlanTokens:
-        """Of a range of chains."""
+        """Returns the plans of a range of chains."""
         return PlanTokens(*(getattr(self, item.name)[chains] for item in fields(self)))
 
 
@@ -116,7 +117,7 @@ def sample_plans(
     temperature: float,
     max_new_tokens: int = MAX_STEP_TOKENS,
 ) -> tuple[list[Plan], PlanTokens]:
-    """One plan of each chain, drawn at `temperature` with noise that follows from the chain's key.
+    """Returns one plan of each chain, drawn at `temperature` with noise that follows from the chain's key.
 
     Args:
         decoder: the step decoder.
@@ -161,7 +162,7 @@ def sample_plans(
 def score_plans(
     decoder: StepDecoder, latents: torch.Tensor, tokens: PlanTokens, temperature: float
 ) -> torch.Tensor:
-    """Log-probabilities of drawn plans, as functions of the latents: `[chains, steps, tokens]`.
+    """Computes log-probabilities of drawn plans, as functions of the latents: `[chains, steps, tokens]`.
 
     Args:
         decoder: the step decoder, whose weights stay as they are.

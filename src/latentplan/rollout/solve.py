@@ -1,6 +1,6 @@
-"""Problems to solutions: rollouts in batches of similar length, timed, with the text of answers and plans.
+"""Questions to solutions: rollouts in batches of similar length, with the text of answers and plans.
 
-The greedy chains of a whole set of problems, and the mode in which a model is evaluated.
+`roll_out` gives trajectories, `solve` their texts, `greedy_chains` the latents of the most probable ones.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -26,12 +26,12 @@ class RolledBatch:
     """The trajectories of one batch.
 
     Attributes:
-        places: of its questions in the whole set.
+        indices: of its questions in the whole set.
         trajectories: all generations of these questions.
         seconds: that generation took, the device having finished.
     """
 
-    places: list[int]
+    indices: list[int]
     trajectories: Trajectories
     seconds: float
 
@@ -42,7 +42,7 @@ class Solution:
 
     Attributes:
         completion: what was written after the latents, without eos.
-        plan: the decoded steps (latent models with a decoder), the written steps (CoT), or None.
+        plan: the decoded steps (latent models with a decoder), the explicit steps (CoT), or None.
         num_latents: latent tokens used.
         num_tokens: latent tokens and answer tokens before eos.
         finished: whether eos was written.
@@ -56,13 +56,13 @@ class Solution:
 
 
 def question_row(model: LoadedModel, question: str) -> list[int]:
-    """A question's ids, with what tells a latent model to begin."""
+    """Returns a question's ids, with what tells a latent model to begin."""
     frame = [model.processor.start_latent] * model.reasoner.config.num_start_tokens
     return model.processor.question(question) + frame
 
 
 def question_batch(model: LoadedModel, questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Left-padded ids and mask `[questions, longest]` on the model's device.
+    """Returns left-padded ids and mask `[questions, longest]` on the model's device.
 
     Raises:
         ControlTokenError: a question holds a control token.
@@ -87,8 +87,8 @@ def _question_rows(model: LoadedModel, questions: Sequence[str]) -> list[list[in
 
 
 def batches_by_length(questions: Sequence[str], batch_size: int) -> list[list[int]]:
-    """The places of the questions in batches, shortest question first, so that there is little padding."""
-    order = sorted(range(len(questions)), key=lambda place: (len(questions[place]), place))
+    """Returns the indices of the questions in batches, the shortest first, to need little padding."""
+    order = sorted(range(len(questions)), key=lambda index: (len(questions[index]), index))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
@@ -101,32 +101,32 @@ def roll_out(
     num_generations: int = 1,
     batch_size: int = 128,
 ) -> Iterator[RolledBatch]:
-    """`num_generations` trajectories of each question; `batch_size` trajectories at a time, of whole groups.
+    """Yields `num_generations` trajectories of each question, in batches of `batch_size` and of whole groups.
 
-    A question's noise follows from `seed` and its place in `questions`. All questions are encoded before the
+    A question's noise follows from `seed` and its index in `questions`. All questions are encoded before the
     first is answered.
 
     Raises:
         ControlTokenError: a question holds a control token; says the number of the question.
     """
     rows = _question_rows(model, questions)
-    for places in batches_by_length(questions, max(1, batch_size // num_generations)):
-        ids, mask = _batch(model, [rows[place] for place in places])
+    for indices in batches_by_length(questions, max(1, batch_size // num_generations)):
+        ids, mask = _batch(model, [rows[index] for index in indices])
         started = _now(ids.device)
         trajectories = generate(
             model.reasoner,
             ids,
             mask,
-            torch.tensor(places, device=ids.device),
+            torch.tensor(indices, device=ids.device),
             seed=seed,
             sampling=sampling,
             draws=num_generations,
         )
-        yield RolledBatch(places, trajectories, _now(ids.device) - started)
+        yield RolledBatch(indices, trajectories, _now(ids.device) - started)
 
 
 def read_solutions(model: LoadedModel, trajectories: Trajectories, with_plans: bool = True) -> list[Solution]:
-    """The trajectories as text, in their order."""
+    """Returns the trajectories as text, in their order."""
     config = model.reasoner.config
     completions = [
         text.strip()
@@ -163,9 +163,9 @@ def solve(
     batch_size: int = 128,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> list[list[Solution]]:
-    """`num_generations` solutions of each question, in the order of the questions.
+    """Returns `num_generations` solutions of each question, in the order of the questions.
 
-    Questions of similar length share a batch; a question's noise follows from its place and `seed`.
+    Questions of similar length share a batch; a question's noise follows from its index and `seed`.
 
     Args:
         model: reasoner, decoder, tokenizer.
@@ -189,9 +189,9 @@ def solve(
         batch_size=batch_size * num_generations,
     ):
         flat = read_solutions(model, batch.trajectories)
-        for index, place in enumerate(batch.places):
-            solutions[place] = flat[index * num_generations : (index + 1) * num_generations]
-        on_progress(len(batch.places))
+        for row, index in enumerate(batch.indices):
+            solutions[index] = flat[row * num_generations : (row + 1) * num_generations]
+        on_progress(len(batch.indices))
     return solutions
 
 
@@ -206,26 +206,80 @@ class GreedyChains:
     """The latents of the most probable trajectory of each question, on the CPU.
 
     Attributes:
-        places: `[questions]`, of the questions in the whole set, in the order of their length.
+        indices: of the questions in the whole set, in the order of their length.
         latents: `[questions, slots, hidden]`.
         slot_mask: `[questions, slots]`, 1 where a slot is in use.
         plans: the decoded steps of each chain; None without a step decoder.
+        solutions: the whole trajectories as text; empty for chains that were made otherwise.
     """
 
-    places: list[int]
+    indices: list[int]
     latents: torch.Tensor
     slot_mask: torch.Tensor
     plans: list[Plan | None]
+    solutions: list[Solution] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, batch: RolledBatch, solutions: Sequence[Solution]) -> GreedyChains:
+        """Takes the chains of a greedy batch with one trajectory a question."""
+        latents, slot_mask = batch.trajectories.latents.cpu(), batch.trajectories.slot_mask.cpu()
+        plans = [solution.plan for solution in solutions]
+        return cls(batch.indices, latents, slot_mask, plans, list(solutions))
 
     @classmethod
     def join(cls, parts: Sequence[GreedyChains]) -> GreedyChains:
-        """Batches to one set, in their order."""
+        """Joins batches to one set, in their order."""
         return cls(
-            places=[place for part in parts for place in part.places],
+            indices=[index for part in parts for index in part.indices],
             latents=torch.cat([part.latents for part in parts]),
             slot_mask=torch.cat([part.slot_mask for part in parts]),
             plans=[plan for part in parts for plan in part.plans],
+            solutions=[solution for part in parts for solution in part.solutions],
         )
+
+    def select(self, rows: Sequence[int]) -> GreedyChains:
+        """Returns some of the rows, in this order."""
+        where = torch.tensor(list(rows), dtype=torch.long)
+        return GreedyChains(
+            [self.indices[row] for row in rows],
+            self.latents[where],
+            self.slot_mask[where],
+            [self.plans[row] for row in rows],
+            [self.solutions[row] for row in rows] if self.solutions else [],
+        )
+
+    def by_question(self, latents_per_step: int) -> list[torch.Tensor]:
+        """Returns each question's steps in use, `[steps, latents_per_step, hidden]`, in their order."""
+        chains = {
+            index: latents[used.bool()].unflatten(0, (-1, latents_per_step))
+            for index, latents, used in zip(self.indices, self.latents, self.slot_mask, strict=True)
+        }
+        return [chains[index] for index in sorted(chains)]
+
+
+def greedy_chains(
+    model: LoadedModel,
+    questions: Sequence[str],
+    *,
+    batch_size: int = 128,
+    max_new_tokens: int = 1,
+    with_plans: bool = True,
+) -> GreedyChains:
+    """Computes the chain of the most probable trajectory of each question.
+
+    Args:
+        model: reasoner, decoder, tokenizer.
+        questions: in words.
+        batch_size: questions in a batch.
+        max_new_tokens: text tokens of a solution at most; the chains alone need none.
+        with_plans: whether to decode the plans.
+    """
+    sampling = Sampling.greedy(max_new_tokens)
+    parts = [
+        GreedyChains.of(batch, read_solutions(model, batch.trajectories, with_plans))
+        for batch in roll_out(model, questions, sampling, seed=0, batch_size=batch_size)
+    ]
+    return GreedyChains.join(parts)
 
 
 @contextmanager
@@ -240,20 +294,3 @@ def evaluation_mode(model: LoadedModel) -> Iterator[None]:
     finally:
         for module, training in zip(modules, were_training, strict=True):
             module.train(training)
-
-
-def greedy_chains(
-    model: LoadedModel, questions: Sequence[str], *, batch_size: int, with_plans: bool = True
-) -> GreedyChains:
-    """The chains of the most probable trajectories, for runs that sampled others; answers are not needed."""
-    parts = []
-    for batch in roll_out(model, questions, Sampling.greedy(1), seed=0, batch_size=batch_size):
-        solutions = read_solutions(model, batch.trajectories, with_plans)
-        parts.append(chains_of(batch, [solution.plan for solution in solutions]))
-    return GreedyChains.join(parts)
-
-
-def chains_of(batch: RolledBatch, plans: Sequence[Plan | None]) -> GreedyChains:
-    """The chains of a greedy batch with one trajectory a question."""
-    trajectories = batch.trajectories
-    return GreedyChains(batch.places, trajectories.latents.cpu(), trajectories.slot_mask.cpu(), list(plans))

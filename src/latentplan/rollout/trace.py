@@ -62,14 +62,14 @@ class Token:
 def trace(
     model: LoadedModel, question: str, *, max_new_tokens: int, given: torch.Tensor | None = None
 ) -> Iterator[LatentStep | Token]:
-    """The steps, then the tokens, of the most probable trajectory.
+    """Yields the steps, then the tokens, of the most probable trajectory.
 
     Args:
         model: reasoner, tokenizer, processor.
         question: in words.
         max_new_tokens: tokens at most.
         given: `[steps, latents_per_step, hidden]`, the first steps' latents, whatever they are. The model
-            goes on after them by itself; at these steps nothing stops it.
+            generates those after them by itself; at these steps nothing stops it.
     """
     reasoner = model.reasoner
     state = reasoner.start(*question_batch(model, [question]))
@@ -118,7 +118,7 @@ class LatentInBlock:
     offset: int
 
     def decided(self, size: int) -> tuple[float, bool] | None:
-        """The stop head's probability of stopping at a step's first latent, and whether it did."""
+        """Returns the stop head's probability of stopping at a step's first latent, and whether it did."""
         decision = self.thought.decision
         if decision is None:
             return None
@@ -126,7 +126,7 @@ class LatentInBlock:
         return float(decision.logits[0, index].softmax(dim=-1)[1]), bool(decision.stop[0, index])
 
     def stopped(self, size: int) -> bool:
-        """Whether the chain ends at the step whose first latent this is."""
+        """Returns whether the chain ends at the step whose first latent this is."""
         decided = self.decided(size)
         return decided is not None and decided[1]
 

@@ -24,7 +24,7 @@ class Trajectories:
         chain_keys: `[chains]`, keys of the counter-based noise.
         latents: `[chains, slots, hidden]`, also the latent that a stop was decided on.
         slot_mask: `[chains, slots]`, 1 where a slot is in use.
-        stop_mask: `[chains, steps]`, 1 where the stop head was asked.
+        stop_mask: `[chains, steps]`, 1 where the stop head decided.
         stops: `[chains, steps]`, 1 where it said stop.
         latent_log_probs: `[chains, slots]`, summed over dimensions; 0 for unused slots and point latents.
         stop_log_probs: `[chains, steps]`, of the decision taken.
@@ -76,7 +76,7 @@ class Trajectories:
         return mask_indices(self.answer_mask)
 
     def select(self, questions: slice) -> Trajectories:
-        """The trajectories of a range of questions, with columns that none of them uses cut off."""
+        """Returns the trajectories of a range of questions, with columns that none of them uses cut off."""
         rows = {"question_ids": 1, "question_mask": 1}
         by_answer = {"answer_ids", "answer_mask", "answer_log_probs", "finished", *_INPUTS}
         chosen: dict[str, Any] = {}
@@ -89,7 +89,7 @@ class Trajectories:
         return Trajectories(**chosen)._trimmed()
 
     def _trimmed(self) -> Trajectories:
-        """Without the answer tokens, and without the latent steps, that no trajectory has come to."""
+        """Drops the answer tokens and the latent steps that no trajectory has come to."""
         tokens = max(1, int(self.answer_mask.sum(dim=1).max()))
         steps = self.stop_mask.shape[1]
         size = self.slot_mask.shape[1] // max(1, steps)
@@ -111,12 +111,12 @@ class Trajectories:
         )
 
     def _inputs(self, change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
-        """The inputs that were read, changed; nothing where they were the tokens."""
+        """Returns the inputs that were read, changed; nothing where they were the tokens."""
         found = {name: getattr(self, name) for name in _INPUTS}
         return {name: change(values) for name, values in found.items() if values is not None}
 
     def padded(self, slots: int, tokens: int) -> Trajectories:
-        """With unused columns up to `slots` latents and `tokens` answer tokens, which change no result.
+        """Adds unused columns up to `slots` latents and `tokens` answer tokens, which change no result.
 
         Scoring then takes equally many passes wherever the sizes are equal.
         """
@@ -139,7 +139,7 @@ class Trajectories:
         question_mask: torch.Tensor,
         pad_token_id: int,
     ) -> Trajectories:
-        """Trajectories of consecutive chains of these questions as one."""
+        """Joins trajectories of consecutive chains of these questions."""
         if len(parts) == 1:
             return parts[0]
         slots = max(part.slot_mask.shape[1] for part in parts)
@@ -155,7 +155,7 @@ class Trajectories:
 
 
 def widened(columns: torch.Tensor, width: int) -> torch.Tensor:
-    """`[rows, n, ...]` with zeros after the n-th column up to `width`."""
+    """Returns `[rows, n, ...]` with zeros after the n-th column up to `width`."""
     missing = width - columns.shape[1]
     if missing <= 0:
         return columns

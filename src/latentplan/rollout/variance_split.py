@@ -43,14 +43,14 @@ class VarianceSplit:
         return self.latents + self.stops + self.answers
 
     def shares(self) -> dict[str, float]:
-        """Each part's share of the total, from 0 to 1; all 0 where nothing differs."""
+        """Returns each part's share of the total, from 0 to 1; all 0 where nothing differs."""
         parts = {name: max(0.0, value) for name, value in vars(self).items()}
         total = sum(parts.values())
         return {name: value / (total or 1.0) for name, value in parts.items()}
 
 
 def split_variance(rewards: torch.Tensor) -> VarianceSplit:
-    """Unbiased variance components, the means over questions.
+    """Computes unbiased variance components, the means over questions.
 
     Args:
         rewards: `[questions, latents, stops, answers]`: draws of latents, draws of stops for each, answers
@@ -90,7 +90,7 @@ def measure_variance(
     answers: int = 4,
     batch_size: int = 512,
 ) -> VarianceSplit:
-    """The split for a model's own samples of these problems, `draws · stops · answers` of each.
+    """Returns the split for a model's own samples of these problems, `draws · stops · answers` of each.
 
     Args:
         model: reasoner, decoder, tokenizer.
@@ -98,7 +98,7 @@ def measure_variance(
         rewards: of all samples of a batch.
         sampling: temperatures and length.
         seed: of the noise.
-        first: place of the first problem among all, where these are a part; the noise follows from it.
+        first: index of the first problem among all, where these are a part; the noise follows from it.
         draws: of the latents.
         stops: of the stop decisions for each draw; 1 for models without a stop head.
         answers: for each of these.
@@ -108,14 +108,14 @@ def measure_variance(
         stops = 1
     group = draws * stops * answers
     values = torch.empty(len(problems), draws, stops, answers)
-    for places in batches_by_length([each.question for each in problems], max(1, batch_size // group)):
-        chosen = [problems[place] for place in places]
+    for indices in batches_by_length([each.question for each in problems], max(1, batch_size // group)):
+        chosen = [problems[index] for index in indices]
         ids, mask = question_batch(model, [problem.question for problem in chosen])
         trajectories = generate(
             model.reasoner,
             ids,
             mask,
-            first + torch.tensor(places, device=ids.device),
+            first + torch.tensor(indices, device=ids.device),
             seed=seed,
             sampling=sampling,
             draws=draws,
@@ -124,5 +124,5 @@ def measure_variance(
         )
         repeated = [problem for problem in chosen for _ in range(group)]
         found = rewards(repeated, read_solutions(model, trajectories), trajectories)
-        values[places] = torch.tensor(found, dtype=torch.float32).view(-1, draws, stops, answers)
+        values[indices] = torch.tensor(found, dtype=torch.float32).view(-1, draws, stops, answers)
     return split_variance(values)

@@ -1,6 +1,6 @@
 """The two endpoints that answer: from a request's body to its answer, whole or streamed.
 
-What a client does beside asking: it sends its body, in time or not, and it may go away.
+A client may send its body slowly or not at all, and may go away before it has its answer.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from starlette.requests import ClientDisconnect
 
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.continuous_batching import Row, rows_of
-from latentplan.serving.model_worker import Ended, Event, Job, Piece, ServedModel
+from latentplan.serving.model_worker import Delta, Event, Finished, Job, ModelWorker
 from latentplan.serving.prompts import Questions, question_of
 from latentplan.serving.protocol import ApiError, ChatRequest, CompletionRequest, parse
-from latentplan.serving.protocol import Request as Asked
+from latentplan.serving.protocol import Request as ApiRequest
 from latentplan.serving.responses import CHAT, COMPLETION, Answer, Shape, event
 from latentplan.serving.settings import ServeSettings
 
@@ -31,7 +31,7 @@ _LARGEST_BODY, _BODY_SECONDS = 2**20, 30.0
 
 
 async def read_body(request: Request) -> bytes:
-    """A request's body.
+    """Returns a request's body.
 
     Raises:
         ApiError: it is too large, comes too slowly, or the client has gone.
@@ -60,94 +60,94 @@ _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 class Completions:
-    """Answers requests for completions.
+    """The endpoints of completions.
 
     Args:
-        served: the models by name.
+        workers: the models by name.
         settings: limits and defaults.
     """
 
-    def __init__(self, served: Mapping[str, ServedModel], settings: ServeSettings):
-        self.served, self.settings = served, settings
-        self._questions = {name: Questions(each.model, settings) for name, each in served.items()}
+    def __init__(self, workers: Mapping[str, ModelWorker], settings: ServeSettings):
+        self.workers, self.settings = workers, settings
+        self._questions = {name: Questions(each.model, settings) for name, each in workers.items()}
 
     async def chat(self, request: Request) -> Response:
-        """`/v1/chat/completions`."""
-        asked = parse(await read_body(request), ChatRequest)
-        served = find_model(self.served, asked.model)
-        prompt = served.model.reasoner.config.system_prompt
-        question = question_of(asked.messages, prompt, self.settings.last_message_only)
-        param = f"messages[{len(asked.messages) - 1}].content"
-        return await self._answer(request, asked, served, [(question, param)], CHAT)
+        """Answers `/v1/chat/completions`."""
+        body = parse(await read_body(request), ChatRequest)
+        worker = find_model(self.workers, body.model)
+        prompt = worker.model.reasoner.config.system_prompt
+        question = question_of(body.messages, prompt, self.settings.last_message_only)
+        param = f"messages[{len(body.messages) - 1}].content"
+        return await self._answer(request, body, worker, [(question, param)], CHAT)
 
     async def complete(self, request: Request) -> Response:
-        """`/v1/completions`."""
-        asked = parse(await read_body(request), CompletionRequest)
-        served = find_model(self.served, asked.model)
-        prompts = [(prompt, f"prompt[{place}]") for place, prompt in enumerate(asked.prompt)]
-        return await self._answer(request, asked, served, prompts, COMPLETION)
+        """Answers `/v1/completions`."""
+        body = parse(await read_body(request), CompletionRequest)
+        worker = find_model(self.workers, body.model)
+        prompts = [(prompt, f"prompt[{index}]") for index, prompt in enumerate(body.prompt)]
+        return await self._answer(request, body, worker, prompts, COMPLETION)
 
     async def _answer(
         self,
         request: Request,
-        asked: Asked,
-        served: ServedModel,
+        body: ApiRequest,
+        worker: ModelWorker,
         prompts: Sequence[tuple[str, str]],
         shape: Shape,
     ) -> Response:
-        seed = secrets.randbelow(2**31) if asked.seed is None else asked.seed
-        rows = self._rows(asked, served, prompts, seed)
+        seed = secrets.randbelow(2**31) if body.seed is None else body.seed
+        rows = self._rows(body, worker, prompts, seed)
         answer = Answer(
             shape,
-            served.name,
-            [prompt for prompt, _ in prompts for _ in range(asked.n)],
+            worker.name,
+            [prompt for prompt, _ in prompts for _ in range(body.n)],
             seed,
-            asked.latentplan.plan,
-            prompt_tokens=sum(len(row.question_ids) for row in rows[:: asked.n]),
+            body.latentplan.plan,
+            prompt_tokens=sum(len(row.question_ids) for row in rows[:: body.n]),
         )
         events: asyncio.Queue[Event] = asyncio.Queue()
-        job = Job(rows, asked.stop, asked.latentplan.plan, asked.stream, into_queue(events))
-        served.submit(job)
-        if asked.stream:
-            stream = self._stream(served, job, answer, events, asked.include_usage)
+        job = Job(rows, body.stop, body.latentplan.plan, body.stream, into_queue(events))
+        worker.submit(job)
+        if body.stream:
+            stream = self._stream(worker, job, answer, events, body.include_usage)
             return StreamingResponse(stream, media_type="text/event-stream", headers=_STREAM_HEADERS)
-        return await self._whole(request, served, job, answer, events)
+        return await self._whole(request, worker, job, answer, events)
 
     def _rows(
-        self, asked: Asked, served: ServedModel, prompts: Sequence[tuple[str, str]], seed: int
+        self, body: ApiRequest, worker: ModelWorker, prompts: Sequence[tuple[str, str]], seed: int
     ) -> list[Row]:
-        """A row for each trajectory. Raises ApiError for what is over the limits."""
-        count = len(prompts) * asked.n
+        """Returns a row for each trajectory. Raises ApiError for what is over the limits."""
+        count = len(prompts) * body.n
         if count > self.settings.max_samples:
             raise ApiError(
                 400,
-                f"{count} answers are asked for; this server gives at most {self.settings.max_samples} to "
+                f"{count} answers are requested; this server gives at most {self.settings.max_samples} to "
                 "one request (--max_samples)",
                 param="n",
             )
-        temperature = self.settings.temperature if asked.temperature is None else asked.temperature
-        latent = asked.latentplan.latent_temperature
+        temperature = self.settings.temperature if body.temperature is None else body.temperature
+        latent = body.latentplan.latent_temperature
         latent = temperature if latent is None else latent
-        if asked.n > 1 and temperature == latent == 0:
+        if body.n > 1 and temperature == latent == 0:
             raise ApiError(
-                400, f"{asked.n} greedy answers are all the same: set temperature above 0", param="n"
+                400, f"{body.n} greedy answers are all the same: set temperature above 0", param="n"
             )
-        length = self._length(asked, served)
-        questions, rows = self._questions[served.name], []
-        for place, (prompt, param) in enumerate(prompts):
+        length = self._length(body, worker)
+        questions, rows = self._questions[worker.name], []
+        for index, (prompt, param) in enumerate(prompts):
             ids = questions.read(prompt, param)
             sampling = Sampling(temperature, latent, min(length, questions.room(ids)))
-            rows += rows_of(ids, seed, place, asked.n, sampling)
+            rows += rows_of(ids, seed, index, body.n, sampling)
         for row in rows:
-            row.max_tokens = asked.max_completion_tokens
+            row.max_tokens = body.max_completion_tokens
         return rows
 
-    def _length(self, asked: Asked, served: ServedModel) -> int:
-        """Text tokens of a trajectory at most. Raises ApiError if more are asked for than there may be."""
+    def _length(self, body: ApiRequest, worker: ModelWorker) -> int:
+        """Returns the text tokens of a trajectory at most. Raises ApiError if more are requested."""
         longest = self.settings.max_new_tokens
-        latents = served.model.reasoner.config.num_slots
-        limits = [("max_tokens", asked.max_tokens, longest)]
-        limits += [("max_completion_tokens", asked.max_completion_tokens, longest + latents)]
+        latents = worker.model.reasoner.config.num_slots
+        limits = [("max_tokens", body.max_tokens, longest)]
+        limits += [("max_completion_tokens", body.max_completion_tokens, longest + latents)]
         for name, wanted, allowed in limits:
             if wanted is not None and wanted > allowed:
                 raise ApiError(
@@ -161,7 +161,7 @@ class Completions:
     async def _whole(
         self,
         request: Request,
-        served: ServedModel,
+        worker: ModelWorker,
         job: Job,
         answer: Answer,
         events: asyncio.Queue[Event],
@@ -179,42 +179,42 @@ class Completions:
             raise self._too_late()
         finally:
             if not gathering.done():
-                served.cancel(job)
+                worker.cancel(job)
                 gathering.cancel()
             leaving.cancel()
 
     async def _stream(
         self,
-        served: ServedModel,
+        worker: ModelWorker,
         job: Job,
         answer: Answer,
         events: asyncio.Queue[Event],
         include_usage: bool,
     ) -> AsyncIterator[bytes]:
-        endings: list[Ended] = []
+        finished: list[Finished] = []
         try:
             if answer.shape.chat:
                 yield b"".join(answer.opening(index) for index in range(len(job.rows)))
-            while len(endings) < len(job.rows):
-                told = await asyncio.wait_for(events.get(), self._left(job))
-                if isinstance(told, Piece):
-                    yield answer.piece(told.index, told.text)
-                elif isinstance(told, Ended):
-                    endings.append(told)
-                    yield answer.ending(told)
+            while len(finished) < len(job.rows):
+                item = await asyncio.wait_for(events.get(), self._left(job))
+                if isinstance(item, Delta):
+                    yield answer.delta(item.index, item.text)
+                elif isinstance(item, Finished):
+                    finished.append(item)
+                    yield answer.ending(item)
                 else:
-                    raise _failure(told)
-            yield answer.closing(endings, include_usage)
+                    raise _failure(item)
+            yield answer.closing(finished, include_usage)
         except TimeoutError:
             yield event(self._too_late().body())
         except ApiError as error:
             yield event(error.body())
         finally:
-            if len(endings) < len(job.rows):
-                served.cancel(job)
+            if len(finished) < len(job.rows):
+                worker.cancel(job)
 
     def _left(self, job: Job) -> float:
-        """Seconds until the job is too late."""
+        """Returns the seconds until the job is too late."""
         return max(0.0, job.since + self.settings.request_timeout - time.monotonic())
 
     def _too_late(self) -> ApiError:
@@ -226,39 +226,39 @@ class Completions:
         )
 
 
-def find_model(served: Mapping[str, ServedModel], name: str | None) -> ServedModel:
-    """The model of this name; without a name the only one. Raises ApiError if there is none."""
-    if name is None and len(served) == 1:
-        return next(iter(served.values()))
-    known = ", ".join(served)
+def find_model(workers: Mapping[str, ModelWorker], name: str | None) -> ModelWorker:
+    """Returns the model of this name; without a name the only one. Raises ApiError if there is none."""
+    if name is None and len(workers) == 1:
+        return next(iter(workers.values()))
+    known = ", ".join(workers)
     if name is None:
         raise ApiError(400, f"model is missing; there are {known}", "model", "missing_parameter")
-    if name not in served:
+    if name not in workers:
         raise ApiError(404, f"there is no model {name!r}; there are {known}", "model", "model_not_found")
-    return served[name]
+    return workers[name]
 
 
 def into_queue(events: asyncio.Queue[Event]) -> Callable[[Event], None]:
     """Puts events into a queue of this event loop, from any thread."""
     loop = asyncio.get_running_loop()
 
-    def deliver(told: Event) -> None:
+    def deliver(item: Event) -> None:
         with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
-            loop.call_soon_threadsafe(events.put_nowait, told)
+            loop.call_soon_threadsafe(events.put_nowait, item)
 
     return deliver
 
 
-async def gather(events: asyncio.Queue[Event], count: int) -> list[Ended]:
-    """The endings of all trajectories, in their order. Raises ApiError if the computation failed."""
-    endings: list[Ended] = []
-    while len(endings) < count:
-        told = await events.get()
-        if isinstance(told, Ended):
-            endings.append(told)
-        elif isinstance(told, Exception):
-            raise _failure(told)
-    return sorted(endings, key=lambda ended: ended.index)
+async def gather(events: asyncio.Queue[Event], count: int) -> list[Finished]:
+    """Returns all finished trajectories, in their order. Raises ApiError if the computation failed."""
+    finished: list[Finished] = []
+    while len(finished) < count:
+        item = await events.get()
+        if isinstance(item, Finished):
+            finished.append(item)
+        elif isinstance(item, Exception):
+            raise _failure(item)
+    return sorted(finished, key=lambda each: each.index)
 
 
 def _failure(error: Exception) -> ApiError:

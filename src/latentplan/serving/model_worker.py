@@ -1,12 +1,9 @@
-"""`ServedModel`: a model under its name, and the one thread that computes with it.
+"""`ModelWorker`: a served model, and the one thread that computes with it.
 
-Trajectories wait in a queue. Between two passes of the running batch the thread lets some of them join: all
-that fit where nothing runs, else when the first has waited for `max_wait_ms`, or when they are so many that
-another pass for their questions is worth it at once.
-
-A request on its way through a model's thread: what it wants, and what it is told.
-
-The text of an answer while it is being written.
+Trajectories wait in a queue. Between two passes of the running batch the thread admits some of them: all that
+fit where nothing runs, else when the first has waited for `max_wait_ms`, or when they are so many that
+another pass for their questions is worth it at once. A `Job` holds the trajectories of one request; it
+receives deltas of text, detokenized while they are being written, and the finished trajectories.
 """
 
 from __future__ import annotations
@@ -34,8 +31,8 @@ from latentplan.serving.settings import ServeSettings
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 
 
-class Written:
-    """What can be said of an answer's text so far, without ever having to take it back.
+class Detokenizer:
+    """The text of an answer while it is being written, as far as it is certain.
 
     Space at both ends is left out, as in `solve`. Held back until more is known: space that may turn out to
     be the last, a character of which only some bytes are there, and what may become a stop sequence.
@@ -45,7 +42,7 @@ class Written:
         stop: texts that end the answer; they are not part of it.
 
     Attributes:
-        text: what is certain; all of it, once the answer has ended.
+        text: what is certain; all of it, once the answer is finished.
         stopped: whether a stop sequence was written.
     """
 
@@ -54,26 +51,26 @@ class Written:
         self.text = ""
         self.stopped = False
 
-    def grow(self, ids: Sequence[int], ended: bool) -> str:
-        """Takes all token ids of the answer so far; what has become certain since the last time."""
+    def grow(self, ids: Sequence[int], finished: bool) -> str:
+        """Takes all token ids of the answer so far; returns what has become certain since the last time."""
         if self.stopped:
             return ""
         text = str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).lstrip()
         found = [text.index(each) for each in self._stop if each in text]
         if found:
-            self.stopped, ended, text = True, True, text[: min(found)]
-        if not ended:
+            self.stopped, finished, text = True, True, text[: min(found)]
+        if not finished:
             text = text.rstrip(_INCOMPLETE)
             text = text[: len(text) - self._perhaps_stop(text)]
         text = text.rstrip()
-        if not ended and not text.startswith(self.text):
+        if not finished and not text.startswith(self.text):
             return ""
         new = text[len(self.text) :]
         self.text = text
         return new
 
     def _perhaps_stop(self, text: str) -> int:
-        """Characters at the end with which a stop sequence may have begun."""
+        """Counts the characters at the end with which a stop sequence may have begun."""
         lengths = [
             length
             for each in self._stop
@@ -84,23 +81,23 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Text that a trajectory has written since the last piece."""
+class Delta:
+    """Text that a trajectory has written since the last delta."""
 
     index: int
     text: str
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A trajectory that is done; `finish_reason` is OpenAI's `stop` or `length`."""
+class Finished:
+    """A finished trajectory; `finish_reason` is OpenAI's `stop` or `length`."""
 
     index: int
     solution: Solution
     finish_reason: str
 
 
-Event = Piece | Ended | Exception
+Event = Delta | Finished | Exception
 
 
 @dataclass(eq=False)
@@ -111,8 +108,8 @@ class Job:
         rows: one for each trajectory.
         stop: texts that end an answer.
         with_plans: whether plans are to be read.
-        streams: whether pieces are wanted as they come.
-        deliver: takes what there is to say, called from the model's thread. After an exception comes nothing.
+        streams: whether deltas are wanted as they come.
+        deliver: takes events, called from the model's thread. Nothing comes after an exception.
         since: when it was made, by `time.monotonic`.
         cancelled: whether nobody waits for it any more.
     """
@@ -132,35 +129,37 @@ class Job:
 
 
 @dataclass(eq=False)
-class Place:
-    """A trajectory of a job: which it is, and its text so far."""
+class JobRow:
+    """A trajectory of a job: which it is, its row in the batch, and its text so far."""
 
     job: Job
     index: int
     row: Row
-    written: Written
+    detokenizer: Detokenizer
 
     @classmethod
-    def of(cls, job: Job, tokenizer: PreTrainedTokenizerBase) -> list[Place]:
-        """All of a job."""
-        return [cls(job, index, row, Written(tokenizer, job.stop)) for index, row in enumerate(job.rows)]
+    def of(cls, job: Job, tokenizer: PreTrainedTokenizerBase) -> list[JobRow]:
+        """Returns the rows of a job."""
+        return [cls(job, index, row, Detokenizer(tokenizer, job.stop)) for index, row in enumerate(job.rows)]
 
-    def look(self) -> None:
-        """Takes in what has been written, and says so."""
+    def update(self) -> None:
+        """Takes in what has been written, and delivers it."""
         if not (self.job.grows or self.row.ended):
             return
-        new = self.written.grow(self.row.answer_ids, self.row.ended)
-        if self.written.stopped:
+        new = self.detokenizer.grow(self.row.answer_ids, self.row.ended)
+        if self.detokenizer.stopped:
             self.row.ended = True
         if new and self.job.streams:
-            self.job.deliver(Piece(self.index, new))
+            self.job.deliver(Delta(self.index, new))
 
-    def ended(self, plan: list[str] | None) -> Ended:
-        """What there is to say at the end."""
+    def finished(self, plan: list[str] | None) -> Finished:
+        """Returns the event that ends it."""
         row = self.row
         latents, text = len(row.latents), len(row.answer_ids) - row.finished
-        solution = Solution(self.written.text, plan, latents, latents + text, row.finished)
-        return Ended(self.index, solution, "stop" if row.finished or self.written.stopped else "length")
+        solution = Solution(self.detokenizer.text, plan, latents, latents + text, row.finished)
+        return Finished(
+            self.index, solution, "stop" if row.finished or self.detokenizer.stopped else "length"
+        )
 
 
 Result = TypeVar("Result")
@@ -169,11 +168,11 @@ _WORTH_A_PASS = 0.5
 """Share of a full batch that joins without waiting for more."""
 
 
-class ServedModel:
-    """A model that is being served.
+class ModelWorker:
+    """A served model and its thread.
 
     Args:
-        name: under which clients ask for it.
+        name: under which clients request it.
         model: the model.
         settings: of the server.
         metrics: what is counted.
@@ -186,10 +185,10 @@ class ServedModel:
         self.created = int(time.time())
         self._metrics = metrics or Metrics()
         self._batch = ContinuousBatch(model.reasoner)
-        self._running: list[Place] = []
-        self._unread: list[tuple[float, Place]] = []
+        self._running: list[JobRow] = []
+        self._undecoded: list[tuple[float, JobRow]] = []
         self._changed = threading.Condition()
-        self._waiting: deque[Place] = deque()
+        self._waiting: deque[JobRow] = deque()
         self._calls: deque[Callable[[], None]] = deque()
         self._closing = False
         self._metrics.waiting.labels(name).set_function(lambda: len(self._waiting))
@@ -210,7 +209,7 @@ class ServedModel:
         """
         with self._changed:
             self._refuse_if_full(len(self._waiting) + len(job.rows))
-            self._waiting.extend(Place.of(job, self.model.tokenizer))
+            self._waiting.extend(JobRow.of(job, self.model.tokenizer))
             self._changed.notify()
         questions = {id(row.question_ids): row.question_ids for row in job.rows}  # samples share theirs
         self._metrics.tokens.labels(self.name, "question").inc(sum(map(len, questions.values())))
@@ -219,12 +218,12 @@ class ServedModel:
         """Gives up a job: its trajectories leave queue and batch, and nothing more is delivered."""
         with self._changed:
             job.cancelled = True
-            self._waiting = deque(place for place in self._waiting if place.job is not job)
+            self._waiting = deque(each for each in self._waiting if each.job is not job)
 
     def call(self, function: Callable[[LoadedModel], Result]) -> Future[Result]:
         """Has the model's own thread call a function with the model, between two passes of its batch.
 
-        From a coroutine: `await asyncio.wrap_future(served.call(function))`. Other requests wait meanwhile,
+        From a coroutine: `await asyncio.wrap_future(worker.call(function))`. Other requests wait meanwhile,
         so it should take well under a second. No gradients are kept.
 
         Raises:
@@ -258,7 +257,7 @@ class ServedModel:
             )
 
     def close(self) -> None:
-        """Finishes what has been asked for, and ends the thread."""
+        """Finishes what has been requested, and ends the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -270,27 +269,27 @@ class ServedModel:
             pass
 
     def _turn(self) -> bool:
-        """One pass, and what belongs to it; False when there is nothing left to do, ever."""
+        """Makes one pass, with what belongs to it; returns False when there is nothing left to do, ever."""
         with self._changed:
-            while not (self._waiting or self._calls or self._running or self._unread):
+            while not (self._waiting or self._calls or self._running or self._undecoded):
                 if self._closing:
                     return False
                 self._changed.wait()
-            calls, newcomers = list(self._calls), self._admitted()
+            calls, admitted = list(self._calls), self._admit()
             self._calls.clear()
         for call in calls:
             call()
-        self._running += newcomers
+        self._running += admitted
         try:
-            self._pass(newcomers)
-            self._tell()
-            self._read_plans()
+            self._pass(admitted)
+            self._emit()
+            self._decode_plans()
         except Exception as error:
             self._fail(error)
         return True
 
-    def _admitted(self) -> list[Place]:
-        """Those that may join now, the longest waiting first; the lock is held."""
+    def _admit(self) -> list[JobRow]:
+        """Takes from the queue what may join now, the longest waiting first; the lock is held."""
         free = self.settings.max_batch_size - len(self._running)
         count = min(free, len(self._waiting))
         if count <= 0 or (self._running and not self._worth_it(count, self._waiting[0].job.since)):
@@ -298,83 +297,84 @@ class ServedModel:
         return [self._waiting.popleft() for _ in range(count)]
 
     def _worth_it(self, count: int, since: float) -> bool:
-        """Whether so many, of which the first has waited since then, are to be computed now."""
+        """Returns whether so many, of which the first has waited since then, are to be computed now."""
         patience = self.settings.max_wait_ms / 1000
         return count >= _WORTH_A_PASS * self.settings.max_batch_size or time.monotonic() - since >= patience
 
-    def _pass(self, newcomers: list[Place]) -> None:
-        for place in self._running:
-            if place.job.cancelled:
-                place.row.ended = True
-        if newcomers:
+    def _pass(self, admitted: list[JobRow]) -> None:
+        for each in self._running:
+            if each.job.cancelled:
+                each.row.ended = True
+        if admitted:
             waited = self._metrics.waiting_seconds.labels(self.name)
-            for place in newcomers:
-                waited.observe(time.monotonic() - place.job.since)
-            self._batch.admit([place.row for place in newcomers])
+            for each in admitted:
+                waited.observe(time.monotonic() - each.job.since)
+            self._batch.admit([each.row for each in admitted])
         if self._batch.rows:
             self._metrics.batch_size.labels(self.name).observe(self._batch.running)
             self._batch.step()
 
-    def _tell(self) -> None:
-        """Delivers what is new; those that have ended leave."""
-        looked_at = [place for place in self._running if not place.job.cancelled]
-        for place in looked_at:
-            place.look()
-        self._running = [place for place in self._running if not place.row.ended]
-        for place in looked_at:
-            if place.row.ended:
-                self._end(place)
+    def _emit(self) -> None:
+        """Delivers what is new; finished trajectories leave."""
+        wanted = [each for each in self._running if not each.job.cancelled]
+        for each in wanted:
+            each.update()
+        self._running = [each for each in self._running if not each.row.ended]
+        for each in wanted:
+            if each.row.ended:
+                self._finish(each)
 
-    def _end(self, place: Place) -> None:
+    def _finish(self, each: JobRow) -> None:
         config = self.model.reasoner.config
-        if not place.job.with_plans:
-            self._deliver(place, None)
+        if not each.job.with_plans:
+            self._deliver(each, None)
         elif self.model.step_decoder is not None:
-            self._unread.append((time.monotonic(), place))
+            self._undecoded.append((time.monotonic(), each))
         elif config.written_steps:
-            text = place.written.text
-            self._deliver(place, written_plan(text, config.step_separator, config.answer_marker))
+            text = each.detokenizer.text
+            self._deliver(each, written_plan(text, config.step_separator, config.answer_marker))
         else:
-            self._deliver(place, None)
+            self._deliver(each, None)
 
-    def _read_plans(self) -> None:
-        """Reads the plans of those that have ended, many at a time."""
-        self._unread = [(since, place) for since, place in self._unread if not place.job.cancelled]
-        if not self._unread or (self._running and not self._worth_it(len(self._unread), self._unread[0][0])):
+    def _decode_plans(self) -> None:
+        """Decodes the plans of finished trajectories, many at a time."""
+        self._undecoded = [(since, each) for since, each in self._undecoded if not each.job.cancelled]
+        waiting = len(self._undecoded)
+        if not waiting or (self._running and not self._worth_it(waiting, self._undecoded[0][0])):
             return
-        places = [place for _, place in self._unread]
-        plans = self._plans(places)
-        self._unread = []
-        for place, plan in zip(places, plans, strict=True):
-            self._deliver(place, plan)
+        finished = [each for _, each in self._undecoded]
+        plans = self._plans(finished)
+        self._undecoded = []
+        for each, plan in zip(finished, plans, strict=True):
+            self._deliver(each, plan)
 
-    def _plans(self, places: list[Place]) -> list[list[str]]:
+    def _plans(self, finished: list[JobRow]) -> list[list[str]]:
         config, decoder = self.model.reasoner.config, self.model.step_decoder
         assert decoder is not None
         device = self.model.reasoner.device
-        latents = torch.zeros(len(places), config.num_slots, config.hidden_size, device=device)
+        latents = torch.zeros(len(finished), config.num_slots, config.hidden_size, device=device)
         mask = torch.zeros(latents.shape[:2], dtype=torch.long, device=device)
-        for index, place in enumerate(places):
-            used = len(place.row.latents)
+        for index, each in enumerate(finished):
+            used = len(each.row.latents)
             if used:
-                latents[index, :used] = torch.stack(place.row.latents)
+                latents[index, :used] = torch.stack(each.row.latents)
                 mask[index, :used] = 1
         return decode_plans(decoder, self.model.tokenizer, latents, mask)
 
-    def _deliver(self, place: Place, plan: list[str] | None) -> None:
-        ended = place.ended(plan)
+    def _deliver(self, each: JobRow, plan: list[str] | None) -> None:
+        finished = each.finished(plan)
         name, metrics = self.name, self._metrics
-        metrics.ended.labels(name, ended.finish_reason).inc()
-        metrics.latents.labels(name).observe(ended.solution.num_latents)
-        metrics.tokens.labels(name, "latent").inc(ended.solution.num_latents)
-        metrics.tokens.labels(name, "text").inc(ended.solution.num_tokens - ended.solution.num_latents)
-        place.job.deliver(ended)
+        metrics.finished.labels(name, finished.finish_reason).inc()
+        metrics.latents.labels(name).observe(finished.solution.num_latents)
+        metrics.tokens.labels(name, "latent").inc(finished.solution.num_latents)
+        metrics.tokens.labels(name, "text").inc(finished.solution.num_tokens - finished.solution.num_latents)
+        each.job.deliver(finished)
 
     def _fail(self, error: Exception) -> None:
-        """Tells everybody who is being computed, and begins anew."""
+        """Delivers an error to every job that is being computed, and starts a new batch."""
         _log.exception("%s: a pass failed; its requests are answered with an error", self.name)
-        jobs = {place.job for place in self._running} | {place.job for _, place in self._unread}
-        self._running, self._unread, self._batch = [], [], ContinuousBatch(self.model.reasoner)
+        jobs = {each.job for each in self._running} | {each.job for _, each in self._undecoded}
+        self._running, self._undecoded, self._batch = [], [], ContinuousBatch(self.model.reasoner)
         for job in jobs:
             if not job.cancelled:
                 self.cancel(job)

@@ -1,4 +1,4 @@
-"""What Prometheus reads at `/metrics`."""
+"""Metrics of the server, as Prometheus reads them at `/metrics`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Metrics:
             ["model", "kind"],
             registry=registry,
         )
-        self.ended = Counter(
+        self.finished = Counter(
             "latentplan_trajectories",
             "Trajectories by how they ended.",
             ["model", "finish_reason"],
@@ -69,7 +69,7 @@ class Metrics:
         )
 
     def response(self) -> Response:
-        """All of them as text."""
+        """Returns all of them as text."""
         return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -15,7 +15,7 @@ _SHOWN_WORDS = 5
 
 
 def question_of(messages: Sequence[Message], system_prompt: str | None, last_message_only: bool) -> str:
-    """The question that a conversation asks: its last message, which has to be a user's.
+    """Returns the question that a conversation asks: its last message, which has to be a user's.
 
     Args:
         messages: of the conversation.
@@ -33,13 +33,13 @@ def question_of(messages: Sequence[Message], system_prompt: str | None, last_mes
             param=f"messages[{last}].role",
         )
     if not last_message_only:
-        for place, message in enumerate(messages[:last]):
-            _refuse_before_the_question(place, message, system_prompt)
+        for index, message in enumerate(messages[:last]):
+            _refuse_before_the_question(index, message, system_prompt)
     return messages[last].text
 
 
-def _refuse_before_the_question(place: int, message: Message, system_prompt: str | None) -> None:
-    param = f"messages[{place}]"
+def _refuse_before_the_question(index: int, message: Message, system_prompt: str | None) -> None:
+    param = f"messages[{index}]"
     if message.role not in ("system", "developer"):
         raise ApiError(
             400,
@@ -48,7 +48,7 @@ def _refuse_before_the_question(place: int, message: Message, system_prompt: str
             param=param,
             code="conversation_not_supported",
         )
-    if place or system_prompt is None or message.text.strip() != system_prompt.strip():
+    if index or system_prompt is None or message.text.strip() != system_prompt.strip():
         own = "without one" if system_prompt is None else f"with this one: {system_prompt!r}"
         raise ApiError(
             400,
@@ -63,7 +63,7 @@ class Questions:
     """Reads questions for a model.
 
     Args:
-        model: who answers them.
+        model: that answers them.
         settings: of the server.
     """
 
@@ -77,7 +77,7 @@ class Questions:
         self._unknown = tokenizer.unk_token_id
 
     def read(self, question: str, param: str) -> list[int]:
-        """A question's ids, with what tells a latent model to begin.
+        """Returns a question's ids, with what tells a latent model to begin.
 
         Args:
             question: in words.
@@ -110,7 +110,7 @@ class Questions:
         return ids
 
     def room(self, ids: Sequence[int]) -> int:
-        """Text tokens for which the model has positions after this question and all its latents."""
+        """Returns text tokens for which the model has positions after this question and all its latents."""
         return 2**31 if self._positions is None else self._positions - len(ids) - self._reserved
 
     def _too_long(self, size: str, param: str) -> ApiError:
@@ -134,7 +134,7 @@ class Questions:
             return "some of the question"
         encoded = self.model.tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)
         pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-        unknown = [place for index, place in pairs if index == self._unknown]
+        unknown = [span for token, span in pairs if token == self._unknown]
         words = dict.fromkeys(question[start:end].strip() for start, end in unknown)
         shown = ", ".join(map(repr, list(words)[:_SHOWN_WORDS]))
         return f"{shown} and {len(words) - _SHOWN_WORDS} more" if len(words) > _SHOWN_WORDS else shown

@@ -1,9 +1,8 @@
-"""What clients may send: OpenAI's fields, and which of them a latent reasoner has no use for.
+"""OpenAI's HTTP interface: the fields that clients may send, and errors as its clients understand them.
 
 A field that would change the answer and is not supported is refused; where it has the value that changes
-nothing, it is accepted. Fields that never change an answer are ignored.
-
-Errors as OpenAI's clients understand them: a status, and `{"error": {message, type, param, code}}`.
+nothing, it is accepted. Fields that never change an answer are ignored. An error is a status and
+`{"error": {message, type, param, code}}`.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ class ApiError(Exception):
         self.headers = headers
 
     def body(self) -> dict[str, Any]:
-        """The error as JSON."""
+        """Returns the error as JSON."""
         kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
-        """The error as a response."""
+        """Returns the error as a response."""
         return JSONResponse(self.body(), self.status, self.headers)
 
 
@@ -114,7 +113,9 @@ _COLDEST, _HOTTEST = 1e-3, 100
 
 
 def not_almost_zero(temperature: float | None) -> float | None:
-    """The temperature, where logits can be divided by it; 0 and None are no divisors. Raises ValueError."""
+    """Returns the temperature, where logits can be divided by it; 0 and None are no divisors. Raises
+    ValueError.
+    """
     if temperature is not None and 0 < temperature < _COLDEST:
         raise ValueError(f"below {_COLDEST} logits overflow; 0 takes the most probable")
     return temperature
@@ -191,7 +192,7 @@ class TextPart(_Body):
 
 
 class Message(_Body):
-    """One message of a conversation; what clients note in it beside role and content is not looked at."""
+    """One message of a conversation; fields other than role and content are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -232,7 +233,7 @@ Kind = TypeVar("Kind", bound=Request)
 
 
 def parse(body: bytes, kind: type[Kind]) -> Kind:
-    """A request's body, checked.
+    """Returns a request's body, checked.
 
     Raises:
         ApiError: 400, it is no JSON, or says something that is wrong or not supported.
@@ -250,7 +251,7 @@ def parse(body: bytes, kind: type[Kind]) -> Kind:
 
 
 def _supported(values: dict[str, Any]) -> dict[str, Any]:
-    """The fields that mean something here. Raises ApiError for those that are not supported."""
+    """Returns the fields that mean something here. Raises ApiError for those that are not supported."""
     kept = {}
     for name, value in values.items():
         if value is None or name in IGNORED:
@@ -268,7 +269,7 @@ def _supported(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse(error: ValidationError) -> NoReturn:
-    """The first thing that is wrong, in words."""
+    """Raises an ApiError of the first thing that is wrong, in words."""
     first = error.errors(include_url=False)[0]
     where = _path(first["loc"])
     if first["type"] == "extra_forbidden":
@@ -281,7 +282,7 @@ def _refuse(error: ValidationError) -> NoReturn:
 
 
 def _path(parts: tuple[int | str, ...]) -> str:
-    """`messages[0].content` from the parts of a place."""
+    """Writes `messages[0].content` from the parts of a location."""
     path = ""
     for part in parts:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part

@@ -14,12 +14,12 @@ from latentplan.problems.answers import extract_answer
 from latentplan.rewards.plan_graph import equations_of
 from latentplan.rewards.plan_rewards import strict_coherence
 from latentplan.rewards.sentence_coherence import natural_coherence
-from latentplan.serving.model_worker import Ended
+from latentplan.serving.model_worker import Finished
 
 
-def usage(prompt_tokens: int, endings: Iterable[Ended]) -> dict[str, Any]:
-    """Tokens of questions and answers; latents are the reasoning tokens."""
-    solutions = [ended.solution for ended in endings]
+def usage(prompt_tokens: int, finished: Iterable[Finished]) -> dict[str, Any]:
+    """Counts tokens of questions and answers; latents are the reasoning tokens."""
+    solutions = [done.solution for done in finished]
     completion = sum(solution.num_tokens for solution in solutions)
     return {
         "prompt_tokens": prompt_tokens,
@@ -31,9 +31,9 @@ def usage(prompt_tokens: int, endings: Iterable[Ended]) -> dict[str, Any]:
     }
 
 
-def extension(ended: Ended, question: str, with_plan: bool) -> dict[str, Any]:
-    """The field `latentplan` of a choice."""
-    solution = ended.solution
+def extension(done: Finished, question: str, with_plan: bool) -> dict[str, Any]:
+    """Returns the field `latentplan` of a choice."""
+    solution = done.solution
     answer = extract_answer(solution.completion)
     values: dict[str, Any] = {"answer": answer, "num_latents": solution.num_latents}
     if with_plan:
@@ -44,7 +44,7 @@ def extension(ended: Ended, question: str, with_plan: bool) -> dict[str, Any]:
 
 
 def coherence(plan: Sequence[str], answer: str | None, question: str) -> float:
-    """`strict_coherence` where a step holds an equation, else that of sentences, `natural_coherence`."""
+    """Computes `strict_coherence` where a step holds an equation, else `natural_coherence`, of sentences."""
     if any(map(equations_of, plan)):
         return strict_coherence(plan, answer)
     return natural_coherence(plan, answer, question)
@@ -79,7 +79,7 @@ class Answer:
         model: its name.
         questions: of each trajectory.
         seed: of the noise.
-        with_plan: whether plans were asked for.
+        with_plan: whether plans were requested.
         prompt_tokens: of all questions.
     """
 
@@ -92,45 +92,45 @@ class Answer:
     created: int = field(default_factory=lambda: int(time.time()))
     number: str = field(default_factory=lambda: secrets.token_hex(12))
 
-    def whole(self, endings: Sequence[Ended]) -> dict[str, Any]:
-        """All of it, from its trajectories in their order."""
+    def whole(self, finished: Sequence[Finished]) -> dict[str, Any]:
+        """Returns all of it, from its trajectories in their order."""
         choices = []
-        for ended in endings:
-            text = ended.solution.completion
-            said: dict[str, Any] = {"text": text}
+        for done in finished:
+            text = done.solution.completion
+            content: dict[str, Any] = {"text": text}
             if self.shape.chat:
-                said = {"message": {"role": "assistant", "content": text, "refusal": None}}
-            choices.append(self._choice(ended.index, said, ended))
-        return {**self._head(self.shape.whole, choices), "usage": usage(self.prompt_tokens, endings)}
+                content = {"message": {"role": "assistant", "content": text, "refusal": None}}
+            choices.append(self._choice(done.index, content, done))
+        return {**self._head(self.shape.whole, choices), "usage": usage(self.prompt_tokens, finished)}
 
     def opening(self, index: int) -> bytes:
-        """The first chunk of a choice."""
-        return self._chunk([self._choice(index, self._said("", role="assistant"))])
+        """Returns the first chunk of a choice."""
+        return self._chunk([self._choice(index, self._content("", role="assistant"))])
 
-    def piece(self, index: int, text: str) -> bytes:
-        """A chunk with more text."""
-        return self._chunk([self._choice(index, self._said(text))])
+    def delta(self, index: int, text: str) -> bytes:
+        """Returns a chunk with more text."""
+        return self._chunk([self._choice(index, self._content(text))])
 
-    def ending(self, ended: Ended) -> bytes:
-        """The last chunk of a choice."""
-        said: dict[str, Any] = {"delta": {}} if self.shape.chat else {"text": ""}
-        return self._chunk([self._choice(ended.index, said, ended)])
+    def ending(self, done: Finished) -> bytes:
+        """Returns the last chunk of a choice."""
+        content: dict[str, Any] = {"delta": {}} if self.shape.chat else {"text": ""}
+        return self._chunk([self._choice(done.index, content, done)])
 
-    def closing(self, endings: Sequence[Ended], include_usage: bool) -> bytes:
-        """The end of a stream."""
+    def closing(self, finished: Sequence[Finished], include_usage: bool) -> bytes:
+        """Returns the end of a stream."""
         done = b"data: [DONE]\n\n"
         if not include_usage:
             return done
-        return self._chunk([], usage=usage(self.prompt_tokens, endings)) + done
+        return self._chunk([], usage=usage(self.prompt_tokens, finished)) + done
 
-    def _said(self, text: str, **more: str) -> dict[str, Any]:
+    def _content(self, text: str, **more: str) -> dict[str, Any]:
         return {"delta": {**more, "content": text}} if self.shape.chat else {"text": text}
 
-    def _choice(self, index: int, said: dict[str, Any], ended: Ended | None = None) -> dict[str, Any]:
-        choice: dict[str, Any] = {"index": index, **said, "logprobs": None, "finish_reason": None}
-        if ended is not None:
-            choice["finish_reason"] = ended.finish_reason
-            choice["latentplan"] = extension(ended, self.questions[ended.index], self.with_plan)
+    def _choice(self, index: int, content: dict[str, Any], done: Finished | None = None) -> dict[str, Any]:
+        choice: dict[str, Any] = {"index": index, **content, "logprobs": None, "finish_reason": None}
+        if done is not None:
+            choice["finish_reason"] = done.finish_reason
+            choice["latentplan"] = extension(done, self.questions[done.index], self.with_plan)
         return choice
 
     def _head(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
@@ -149,5 +149,5 @@ class Answer:
 
 
 def event(data: Any) -> bytes:
-    """JSON as one server-sent event."""
+    """Writes JSON as one server-sent event."""
     return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"

@@ -17,9 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from latentplan import __version__
 from latentplan.modeling.loading import LoadedModel
 from latentplan.serving.endpoints import Completions, find_model
-from latentplan.serving.inspector.inspected_model import Subject, subject_of
+from latentplan.serving.inspector.inspected_model import InspectedModel, inspected_model
 from latentplan.serving.inspector.routes import add_inspector
-from latentplan.serving.model_worker import ServedModel
+from latentplan.serving.model_worker import ModelWorker
 from latentplan.serving.prometheus import CountRequests, Metrics
 from latentplan.serving.protocol import ApiError, add_error_handlers
 from latentplan.serving.settings import ServeSettings
@@ -106,9 +106,9 @@ def create_app(
     settings: ServeSettings | None = None,
     folders: Mapping[str, Path] | None = None,
 ) -> FastAPI:
-    """The application that serves these models.
+    """Yields the application that serves these models.
 
-    `app.state.served` holds a `ServedModel` for each name, `app.state.settings` the settings. Their threads
+    `app.state.workers` holds a `ModelWorker` for each name, `app.state.settings` the settings. Their threads
     end when the application is shut down.
 
     Args:
@@ -122,17 +122,17 @@ def create_app(
     if not models:
         raise ValueError("there is no model to serve")
     settings, metrics = settings or ServeSettings(), Metrics()
-    served = {name: ServedModel(name, model, settings, metrics) for name, model in models.items()}
+    workers = {name: ModelWorker(name, model, settings, metrics) for name, model in models.items()}
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        for each in served.values():
+        for each in workers.values():
             each.close()
 
     # No page of FastAPI's own: it would load scripts from elsewhere.
     app = FastAPI(title="latentplan", version=__version__, lifespan=lifespan, openapi_url=None)
-    app.state.served, app.state.settings, app.state.metrics = served, settings, metrics
+    app.state.workers, app.state.settings, app.state.metrics = workers, settings, metrics
     add_error_handlers(app)
     if settings.api_key is not None:
         app.add_middleware(RequireKey, api_key=settings.api_key)
@@ -146,15 +146,15 @@ def create_app(
         )
     app.add_middleware(CheckOrigin, settings=settings)
     app.add_middleware(CountRequests, metrics=metrics)
-    _add_answers(app, Completions(served, settings))
-    _add_models(app, served)
-    _add_health(app, served, metrics)
+    _add_answers(app, Completions(workers, settings))
+    _add_models(app, workers)
+    _add_health(app, workers, metrics)
     folders = folders or {}
-    subjects = {
-        name: subject_of(name, model, folders[name]) if name in folders else Subject(name, model)
+    inspected = {
+        name: inspected_model(name, model, folders[name]) if name in folders else InspectedModel(name, model)
         for name, model in models.items()
     }
-    add_inspector(app, subjects, served)
+    add_inspector(app, inspected, workers)
     return app
 
 
@@ -164,36 +164,36 @@ def _add_answers(app: FastAPI, completions: Completions) -> None:
     app.add_route("/v1/completions", completions.complete, methods=["POST"])
 
 
-def _add_models(app: FastAPI, served: Mapping[str, ServedModel]) -> None:
+def _add_models(app: FastAPI, workers: Mapping[str, ModelWorker]) -> None:
     @app.api_route("/v1/models", methods=_READ)
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [_described(each) for each in served.values()]}
+        return {"object": "list", "data": [_described(each) for each in workers.values()]}
 
     @app.api_route("/v1/models/{name:path}", methods=_READ)
     async def model(name: str) -> dict[str, Any]:
-        return _described(find_model(served, name))
+        return _described(find_model(workers, name))
 
 
-def _described(served: ServedModel) -> dict[str, Any]:
-    config = served.model.reasoner.config
+def _described(worker: ModelWorker) -> dict[str, Any]:
+    config = worker.model.reasoner.config
     return {
-        "id": served.name,
+        "id": worker.name,
         "object": "model",
-        "created": served.created,
+        "created": worker.created,
         "owned_by": "latentplan",
         "latentplan": {
             "method": config.method,
             "max_latents": config.num_slots,
-            "plans": served.model.step_decoder is not None or config.written_steps,
+            "plans": worker.model.step_decoder is not None or config.written_steps,
         },
     }
 
 
-def _add_health(app: FastAPI, served: Mapping[str, ServedModel], metrics: Metrics) -> None:
+def _add_health(app: FastAPI, workers: Mapping[str, ModelWorker], metrics: Metrics) -> None:
     @app.api_route("/health", methods=_READ)
     @app.api_route("/health/ready", methods=_READ)
     async def ready(response: Response) -> dict[str, str]:
-        if all(each.ready for each in served.values()):
+        if all(each.ready for each in workers.values()):
             return {"status": "ok"}
         response.status_code = 503
         return {"status": "closing"}

@@ -16,7 +16,7 @@ class ServeSettings:
         api_key: what clients send as `Authorization: Bearer KEY`, in ASCII; None lets everybody in.
         max_batch_size: trajectories that are computed together at most.
         max_wait_ms: how long a question may wait for company before it joins a batch that is running.
-        max_queue: trajectories that wait for a place at most; further requests are refused with 503.
+        max_queue: trajectories that wait at most; further requests are refused with 503.
         max_question_tokens: tokens of a question at most.
         max_samples: trajectories of one request at most.
         max_new_tokens: text tokens of a trajectory at most.

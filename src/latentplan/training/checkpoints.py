@@ -27,6 +27,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from latentplan.common.files import write_atomically
+from latentplan.common.run_files import CHECKPOINTS
 from latentplan.modeling.saving import CheckpointMismatchError, mismatches
 from latentplan.training.distributed import whole_tensor
 from latentplan.training.trainable_model import STEP_DECODER_FOLDER, VALUE_HEAD_FOLDER
@@ -73,7 +74,7 @@ def damage(folder: Path) -> str | None:
 def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
     """The newest whole checkpoint of a run, or None; says which damaged ones it passes over."""
     found = {}
-    for path in Path(output_dir).glob("checkpoint-*"):
+    for path in Path(output_dir).glob(CHECKPOINTS):
         name = _NAME.fullmatch(path.name)
         if name and path.is_dir():
             found[int(name[1])] = path

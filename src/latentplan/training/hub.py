@@ -8,7 +8,6 @@ that was not recorded; a licence is for the owner of the data and the backbone t
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +16,21 @@ from typing import Any
 import yaml
 
 from latentplan.common.files import write_atomically
+from latentplan.common.run_files import (
+    EVALUATION,
+    MODEL,
+    MODEL_CARD,
+    RECORD,
+    SETTINGS,
+    is_finished,
+    read_mapping,
+    run_of,
+    trained_model,
+)
+from latentplan.common.text_table import ABSENT, decimal, markdown_table, percent
 from latentplan.modeling.configuration import current_names
 from latentplan.modeling.folders.damage import blamed_on, read_json, read_yaml
 
-CARD = "README.md"
 _SETTINGS = """
 objectives latent_head stop_head latents_per_step max_latent_steps curriculum_stages
 curriculum_steps curriculum_epochs effective_batch_size max_steps learning_rate
@@ -67,11 +77,11 @@ def write_model_card(run: Path, name: str | None = None) -> Path:
     Raises:
         DamagedModelError: the run has no model or no record, or one of them is damaged.
     """
-    record, settings = read_json(run / "run.json"), _settings(run)
-    model = current_names(read_json(run / "model" / "config.json"))
+    record, settings = read_json(run / RECORD), _settings(run)
+    model = current_names(read_json(trained_model(run)))
     with blamed_on(run, "its record does not describe a run"):
         card = _card(run, name, record, settings, model)
-    return write_atomically(run / "model" / CARD, card)
+    return write_atomically(run / MODEL / MODEL_CARD, card)
 
 
 def _card(
@@ -87,7 +97,7 @@ def _card(
         "## Training",
         _training(record, settings, [*_SETTINGS.split(), *(model.get("method_settings") or {})]),
         "## Evaluation",
-        evaluation_table(run / "evaluation"),
+        evaluation_table(run / EVALUATION),
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
@@ -100,11 +110,10 @@ def base_model(settings: dict[str, Any]) -> str | None:
     name, seen = settings.get("model_name_or_path"), set[str]()
     while name and name not in seen:
         seen.add(name)
-        places = (Path(name), Path(name).parent)
-        run = next((place for place in places if (place / "run.json").is_file()), None)
+        run = run_of(Path(name), holding=RECORD)
         if run is None:
             return Path(name).name if Path(name).exists() else name
-        record = read_json(run / "run.json")
+        record = read_json(run / RECORD)
         if "base_model" in record:
             return record["base_model"]
         name = _settings(run).get("model_name_or_path")
@@ -112,7 +121,7 @@ def base_model(settings: dict[str, Any]) -> str | None:
 
 
 def _settings(run: Path) -> dict[str, Any]:
-    return read_yaml(run / "config.yaml")
+    return read_yaml(run / SETTINGS)
 
 
 def evaluation_table(folder: Path) -> str:
@@ -120,34 +129,32 @@ def evaluation_table(folder: Path) -> str:
     rows = []
     for file in sorted(folder.glob("*.json")):
         try:
-            rows.append(_evaluation_row(json.loads(file.read_text(encoding="utf-8"))))
+            rows.append(_evaluation_row(read_mapping(file)))
         except (ValueError, KeyError, TypeError):
             continue  # not a result of ours
     if not rows:
         return "Not evaluated yet."
-    head = "| benchmark | problems | sampling | accuracy | 95% interval | tokens | coherence |"
-    return "\n".join([head, "| --- " * 7 + "|", *rows])
+    head = ["benchmark", "problems", "sampling", "accuracy", "95% interval", "tokens", "coherence"]
+    return markdown_table(head, rows)
 
 
-def _evaluation_row(result: dict[str, Any]) -> str:
+def _evaluation_row(result: dict[str, Any]) -> list[str]:
     sampling, accuracy = result["sampling"], result["accuracy"]
     greedy = sampling["temperature"] == sampling["latent_temperature"] == 0
     drawn = f"{result['num_generations']} at temperature {sampling['temperature']:g}"
     low, high = accuracy.get("low"), accuracy.get("high")
-    interval = "–" if low is None or high is None else f"{low:.1%} to {high:.1%}"
+    interval = ABSENT if low is None or high is None else f"{percent(low)} to {percent(high)}"
     measured = result.get("coherence") or {}
     coherent = measured.get("strict") if measured.get("natural") is None else measured["natural"]
-    coherence = "–" if coherent is None else f"{coherent:.1%}"
-    cells = [
+    return [
         result["benchmark"],
         f"{result['num_problems']:,}",
         "greedy" if greedy else drawn,
-        f"{accuracy['estimate']:.1%}",
+        percent(accuracy["estimate"]),
         interval,
-        f"{result['tokens']['mean']:.1f}",
-        coherence,
+        decimal(result["tokens"]["mean"]),
+        percent(coherent),
     ]
-    return "| " + " | ".join(cells) + " |"
 
 
 def _metadata(settings: dict[str, Any], model: dict[str, Any], base: str | None) -> str:
@@ -198,11 +205,11 @@ def _training(record: dict[str, Any], settings: dict[str, Any], shown: Sequence[
         "- versions: " + ", ".join(f"{name} {versions[name]}" for name in _VERSIONS if name in versions)
     )
     rows = [
-        f"| `{name}` | `{settings[name]}` |"
+        [f"`{name}`", f"`{settings[name]}`"]
         for name in shown
         if settings.get(name) not in (None, False, -1, "", [], {})
     ]
-    return "\n".join([*lines, "", "| setting | value |", "| --- | --- |", *rows])
+    return "\n".join([*lines, "", markdown_table(["setting", "value"], rows)])
 
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
@@ -239,16 +246,14 @@ def push_run(
     from huggingface_hub.errors import HTTPError
 
     check_repository(repository)
-    record = run / "run.json"
-    finished = record.is_file() and read_json(record).get("status") == "finished"
-    if not finished or not (run / "model").is_dir():
+    if not ((run / RECORD).is_file() and is_finished(run, read_json(run / RECORD))):
         raise ValueError(f"{run} is no finished run: train it to its end first, then push it")
     write_model_card(run, repository)
     api = api or HfApi(token=token)
     try:
         api.create_repo(repository, private=private, exist_ok=True, repo_type="model")
         api.upload_folder(
-            repo_id=repository, folder_path=run / "model", commit_message=f"latentplan run {run.name}"
+            repo_id=repository, folder_path=run / MODEL, commit_message=f"latentplan run {run.name}"
         )
     except (OSError, HTTPError) as error:
         raise HubError(

@@ -25,6 +25,8 @@ from rich.text import Text
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import TensorBoardCallback, TrackioCallback, WandbCallback
 
+from latentplan.common.text_table import markdown_cell, markdown_table, rough_duration
+
 SECONDS_BETWEEN_LINES = 30.0
 CONSOLE = Console(stderr=True, highlight=False, soft_wrap=True)
 """Standard error, shared with whatever else has to be said while a bar is shown."""
@@ -112,7 +114,7 @@ class ProgressDisplay(TrainerCallback):
         if not done or state.global_step >= state.max_steps:
             return []
         seconds = (time.monotonic() - self._started) / done * (state.max_steps - state.global_step)
-        return [f"{duration(seconds)} left"]
+        return [f"{rough_duration(seconds)} left"]
 
 
 class _Bars(Progress):
@@ -155,14 +157,6 @@ def describe(logs: Mapping[str, Any]) -> list[str]:
 def _some(logs: Mapping[str, Any], names: Iterable[tuple[str, str]]) -> list[str]:
     """Values with what they are shown as, of the metrics that were logged; `names` are pairs of both."""
     return [f"{shown} {logs[name]:.4g}" for shown, name in names if name in logs]
-
-
-def duration(seconds: float) -> str:
-    """`40 s`, `3 min`, `2 h 05 min`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 logger = logging.getLogger(__name__)
@@ -215,7 +209,7 @@ def log_samples(callbacks: Iterable[Any], tag: str, rows: Sequence[Mapping[str, 
     data = [[_cell(row.get(name)) for name in columns] for row in rows]
     for callback in callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
-            callback.tb_writer.add_text(tag, markdown_table(columns, data), step)
+            callback.tb_writer.add_text(tag, samples_table(columns, data), step)
         elif isinstance(callback, WandbCallback) and callback._wandb is not None:
             table = callback._wandb.Table(columns=columns, data=data)
             callback._wandb.log({tag: table, "train/global_step": step})
@@ -226,14 +220,10 @@ def log_samples(callbacks: Iterable[Any], tag: str, rows: Sequence[Mapping[str, 
             callback._trackio.log({tag: callback._trackio.Table(dataframe=frame), "train/global_step": step})
 
 
-def markdown_table(columns: Sequence[str], data: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [columns, ["---"] * len(columns), *data]
-    return "\n".join("| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines)
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("<", "&lt;").replace("\n", "<br>")
+def samples_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Writes texts as a table in Markdown, for a reader that renders HTML."""
+    head, *body = ([markdown_cell(text, html=True) for text in row] for row in [columns, *rows])
+    return markdown_table(head, body)
 
 
 def _cell(value: Any) -> str:

@@ -21,7 +21,7 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from latentplan.common.plugins import CodeSource
-from latentplan.common.run_files import is_latent_checkpoint
+from latentplan.common.run_files import is_latent_checkpoint, model_in
 from latentplan.encoding.chat_template import ChatTemplate
 from latentplan.encoding.tokenizers import (
     END_LATENT,
@@ -366,8 +366,7 @@ def _other_language_model(model: ModelArguments, tokenizer: PreTrainedTokenizerB
 
 def _resolve(name_or_path: str) -> str:
     """A run directory stands for the model inside it."""
-    inside = Path(name_or_path) / "model"
-    return str(inside) if is_latent_checkpoint(inside) else name_or_path
+    return str(model_in(name_or_path) or name_or_path)
 
 
 def _source(model: ModelArguments) -> dict[str, Any]:

@@ -25,6 +25,19 @@ from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
 from latentplan.common.files import write_atomically
+from latentplan.common.run_files import (
+    CHECKPOINTS,
+    FINISHED,
+    METRICS,
+    MODEL,
+    RECORD,
+    SAMPLES,
+    SETTINGS,
+    has_trained,
+    is_finished,
+    model_folders,
+    read_rows,
+)
 from latentplan.common.secrets import is_secret, masked, masked_arguments, masked_command
 from latentplan.modeling.folders.damage import read_json, read_yaml
 
@@ -59,7 +72,7 @@ class RunConflictError(ValueError):
 
 def weights_fingerprint(model: str | None) -> str | None:
     """SHA-256 of the weights of a model folder or run; None where `model` is no local folder with weights."""
-    for folder in (Path(model) / "model", Path(model)) if model else ():
+    for folder in reversed(model_folders(model)) if model else ():
         files = sorted(file for file in folder.glob("*.safetensors") if file.is_file())
         if files:
             digest = hashlib.sha256()
@@ -70,21 +83,13 @@ def weights_fingerprint(model: str | None) -> str | None:
     return None
 
 
-def has_trained(path: Path) -> bool:
-    """Whether a run has anything to lose: one that failed at its start may change its settings."""
-    metrics = path / "metrics.jsonl"
-    logged = metrics.is_file() and metrics.stat().st_size > 0
-    anything = logged or (path / "model").is_dir() or any(path.glob("checkpoint-*"))
-    return anything and (path / "config.yaml").is_file()
-
-
 def differing_settings(path: Path, settings: dict[str, Any], also_free: Sequence[str] = ()) -> list[str]:
     """What keeps the run in `path` from being one with these resolved settings: `name: 1 there, 2 now`.
 
     A continuation may change where and how a run is done, and how the batch is spread where only its size was
     asked for; `also_free` names settings that may differ besides. So may secrets, which are masked.
     """
-    earlier = read_yaml(path / "config.yaml")
+    earlier = read_yaml(path / SETTINGS)
     free = _FREE_SETTINGS | (_SPREAD if settings.get("effective_batch_size") else set()) | set(also_free)
     return [
         f"{name}: {earlier[name]!r} there, {settings[name]!r} now"
@@ -128,7 +133,7 @@ class RunDirectory:
         self.hub_token: str | None = None
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.path) if writes and (overwrite or not _has_finished(self.path)) else None
-        if overwrite and writes and (self.path / "run.json").is_file():
+        if overwrite and writes and (self.path / RECORD).is_file():
             _empty(self.path)
         self.record = self._earlier_record()
         self.record.update(
@@ -143,7 +148,7 @@ class RunDirectory:
     def _earlier_record(self) -> dict[str, Any]:
         if not has_trained(self.path):
             text = yaml.safe_dump(self.settings, sort_keys=True, allow_unicode=True)
-            self._write(self.path / "config.yaml", text)
+            self._write(self.path / SETTINGS, text)
             return {}
         differing = differing_settings(self.path, self.settings)
         if differing:
@@ -151,23 +156,23 @@ class RunDirectory:
                 f"{self.path} holds a run with other settings ({'; '.join(differing)}): choose another "
                 "--output_dir, or start again with --overwrite_output_dir true"
             )
-        record = self.path / "run.json"
+        record = self.path / RECORD
         return read_json(record) if record.is_file() else {}
 
     @property
     def finished(self) -> bool:
         """Whether the run has been completed already."""
-        return _is_finished(self.record, self.path)
+        return is_finished(self.path, self.record)
 
     @property
     def model_path(self) -> Path:
         """Where the trained model lies."""
-        return self.path / "model"
+        return self.path / MODEL
 
     def update(self, **values: Any) -> None:
         """Adds to run.json and writes it."""
         self.record.update(json.loads(json.dumps(values, default=str)))
-        self._write(self.path / "run.json", json.dumps(self.record, indent=2) + "\n")
+        self._write(self.path / RECORD, json.dumps(self.record, indent=2) + "\n")
 
     def pin(self, **fingerprints: str | None) -> None:
         """Holds the run to what it was started on.
@@ -190,8 +195,8 @@ class RunDirectory:
 
     def finish(self) -> None:
         """Marks the run as completed and removes its checkpoints, which the model replaces."""
-        self.update(status="finished", finished=_now())
-        for checkpoint in self.path.glob("checkpoint-*"):
+        self.update(status=FINISHED, finished=_now())
+        for checkpoint in self.path.glob(CHECKPOINTS):
             shutil.rmtree(checkpoint)
         self.leave()
         if self._lock is not None:
@@ -211,13 +216,9 @@ class RunDirectory:
         os.replace(temporary, self.model_path)
 
 
-def _is_finished(record: dict[str, Any], path: Path) -> bool:
-    return record.get("status") == "finished" and (path / "model").is_dir()
-
-
 def _has_finished(path: Path) -> bool:
-    record = path / "run.json"
-    return record.is_file() and _is_finished(read_json(record), path)
+    record = path / RECORD
+    return record.is_file() and is_finished(path, read_json(record))
 
 
 def _lock(path: Path) -> FileLock | None:
@@ -249,7 +250,7 @@ class MetricsFile(TrainerCallback):
     """
 
     def __init__(self, run: RunDirectory):
-        self.run, self.path = run, run.path / "metrics.jsonl"
+        self.run, self.path = run, run.path / METRICS
         self.seconds = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -260,7 +261,7 @@ class MetricsFile(TrainerCallback):
         self.seconds = max((row.get("seconds", 0.0) for row in kept), default=0.0)
         # A sample bears the number of steps before it: those of the step to come are drawn again, but an
         # evaluation comes before the checkpoint.
-        _keep_lines(self.run.path / "samples.jsonl", before=state.global_step)
+        _keep_lines(self.run.path / SAMPLES, before=state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Writes one line, with a loss, or of an evaluation; others are not measurements."""
@@ -285,19 +286,9 @@ def _keep_lines(path: Path, before: int) -> list[dict[str, Any]]:
     """Drops the lines of a file from step `before` on; returns those that stay."""
     if not path.is_file():
         return []
-    kept = [row for row in _read_lines(path) if row["step"] < before + (row.get("split") == "validation")]
+    kept = [row for row in read_rows(path).rows if row["step"] < before + (row.get("split") == "validation")]
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
     return kept
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break  # The last line of a killed run may be half-written.
-    return rows
 
 
 def command_line() -> str:

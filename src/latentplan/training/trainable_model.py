@@ -13,12 +13,12 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS_NAME
 
+from latentplan.common.run_files import STEP_DECODER
 from latentplan.encoding.chat_template import saved_template
 from latentplan.encoding.processor import Batch, ProblemProcessor
 from latentplan.methods.base import Method, get_method
 from latentplan.modeling.efficiency.gradient_checkpointing import checkpoint_layers, decoder_layers
 from latentplan.modeling.efficiency.linear_layers import deferred_weight_gradients
-from latentplan.modeling.folders.model_check import STEP_DECODER
 from latentplan.modeling.latent_heads import ValueHead
 from latentplan.modeling.loading import LoadedModel, load_model, processor_of
 from latentplan.modeling.lora import merge_saved

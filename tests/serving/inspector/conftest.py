@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from latentplan.serving.inspector.inspected_model import Example, Subject
+from latentplan.serving.inspector.inspected_model import Example, InspectedModel
 
 
 @pytest.fixture(scope="session")
@@ -22,14 +22,14 @@ def learnt(make_system, as_loaded, overfit, learnt_problems):
     system = make_system("atp_latent", initial_log_variance=-4.0)
     assert overfit(system, list(learnt_problems), bound=0.1, steps=300) < 0.1
     examples = tuple(Example(each.question, each.answer, len(each.steps)) for each in learnt_problems)
-    return Subject("learnt", as_loaded(system), 11, examples, "SFT")
+    return InspectedModel("learnt", as_loaded(system), 11, examples, "SFT")
 
 
 @pytest.fixture(scope="session")
-def make_subject(make_system, as_loaded):
+def make_inspected(make_system, as_loaded):
     """A random model of a method."""
 
-    def build(method: str, **overrides) -> Subject:
-        return Subject(method, as_loaded(make_system(method, **overrides)), 11)
+    def build(method: str, **overrides) -> InspectedModel:
+        return InspectedModel(method, as_loaded(make_system(method, **overrides)), 11)
 
     return build

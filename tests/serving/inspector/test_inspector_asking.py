@@ -7,18 +7,18 @@ from latentplan.rollout.decoded_text import decode_steps, texts_of
 from latentplan.rollout.edits import Edit
 from latentplan.rollout.solve import solve
 from latentplan.rollout.trace import LatentStep, Token, trace
-from latentplan.serving.inspector.inspected_model import Subject
-from latentplan.serving.inspector.views import ask, greedy_chains, intervene, tally, votes
+from latentplan.serving.inspector.inspected_model import InspectedModel
+from latentplan.serving.inspector.views import ask, chains_of, intervene, tally, votes
 
 QUESTION = "the counter shows 2 . it is tripled . what does it show ?"
 METHODS = ["atp_latent", "coconut", "codi", "cot", "no_cot", "colar", "pause"]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_walk_is_the_greedy_trajectory_of_the_engine(make_subject, method):
-    model = make_subject(method).model
+def test_walk_is_the_greedy_trajectory_of_the_engine(make_inspected, method):
+    model = make_inspected(method).model
     ((solution,),) = solve(model, [QUESTION], Sampling.greedy(12))
-    *_, done = ask(make_subject(method), QUESTION, max_new_tokens=12)
+    *_, done = ask(make_inspected(method), QUESTION, max_new_tokens=12)
     assert done["completion"] == solution.completion
     assert (done["num_latents"], done["num_tokens"]) == (solution.num_latents, solution.num_tokens)
     assert done["finished"] == solution.finished
@@ -55,7 +55,7 @@ def test_the_stop_head_ends_the_chain_with_its_probability(learnt, learnt_proble
 
 
 def test_probability_of_a_decoded_step_is_the_decoder_s(learnt, learnt_problems):
-    (chain,) = greedy_chains(learnt.model, [learnt_problems[1].question])
+    (chain,) = chains_of(learnt.model, [learnt_problems[1].question])
     decoder = learnt.model.step_decoder
     for latents, decoded in zip(chain, decode_steps(decoder, learnt.model.tokenizer, chain), strict=True):
         ids = decoder.decode(latents.unsqueeze(0))
@@ -71,7 +71,7 @@ def test_written_steps_of_a_chain_of_thought_are_shown_with_their_tokens(
     _, long = learnt_problems
     system = make_system("cot")
     overfit(system, [long], bound=0.02, steps=200)
-    *_, done = ask(Subject("cot", as_loaded(system), 11), long.question)
+    *_, done = ask(InspectedModel("cot", as_loaded(system), 11), long.question)
     assert tuple(step["text"] for step in done["written"]) == long.steps
     for step in done["written"]:
         assert "".join(piece["text"] for piece in step["pieces"]).strip() == step["text"]
@@ -79,8 +79,8 @@ def test_written_steps_of_a_chain_of_thought_are_shown_with_their_tokens(
     assert done["num_latents"] == 0
 
 
-def test_latents_without_a_decoder_show_what_the_language_model_would_have_written(make_subject):
-    first = next(ask(make_subject("coconut"), QUESTION))
+def test_latents_without_a_decoder_show_what_the_language_model_would_have_written(make_inspected):
+    first = next(ask(make_inspected("coconut"), QUESTION))
     assert first["decoded"] is None
     (top, _) = first["next_words"]
     assert len(top) == 3
@@ -88,7 +88,7 @@ def test_latents_without_a_decoder_show_what_the_language_model_would_have_writt
 
 
 def test_given_latents_are_used_and_the_model_goes_on_after_them(learnt, learnt_problems):
-    (chain,) = greedy_chains(learnt.model, [learnt_problems[1].question])
+    (chain,) = chains_of(learnt.model, [learnt_problems[1].question])
     seen = list(trace(learnt.model, learnt_problems[1].question, max_new_tokens=8, given=chain[:1]))
     steps = [each for each in seen if isinstance(each, LatentStep)]
     assert [step.given for step in steps] == [True, False, False]
@@ -105,7 +105,7 @@ def test_interventions_beside_the_intact_answer(learnt, learnt_problems):
         Edit("splice", question=short.question),
         Edit("keep", (0,)),
         Edit("swap", (1, 2)),
-        Edit("noise", (1,), think_on=True),
+        Edit("noise", (1,), regenerate=True),
     ]
     result = intervene(learnt, long.question, edits, reference=long.answer)
     assert (result["intact"]["answer"], result["intact"]["correct"]) == (long.answer, True)
@@ -119,14 +119,14 @@ def test_interventions_beside_the_intact_answer(learnt, learnt_problems):
     assert (other["label"], other["answer"], other["correct"]) == (short.question, short.answer, None)
 
 
-def test_intervention_on_a_model_without_latents_is_refused(make_subject):
+def test_intervention_on_a_model_without_latents_is_refused(make_inspected):
     with pytest.raises(ValueError, match="has no latents"):
-        intervene(make_subject("cot"), QUESTION, [Edit("zero", (1,))])
+        intervene(make_inspected("cot"), QUESTION, [Edit("zero", (1,))])
 
 
 def test_thinking_on_after_a_deletion_is_refused(learnt, learnt_problems):
-    with pytest.raises(ValueError, match="thought again as they were"):
-        intervene(learnt, learnt_problems[1].question, [Edit("delete", (1,), think_on=True)])
+    with pytest.raises(ValueError, match="regenerated as they were"):
+        intervene(learnt, learnt_problems[1].question, [Edit("delete", (1,), regenerate=True)])
 
 
 def test_votes_add_up_and_are_those_of_the_samples(learnt, learnt_problems):
@@ -142,8 +142,8 @@ def test_votes_add_up_and_are_those_of_the_samples(learnt, learnt_problems):
     assert numbers == sorted(numbers, reverse=True)
 
 
-def test_models_without_a_readable_plan_have_votes_but_no_plans(make_subject):
-    coconut = make_subject("coconut")
+def test_models_without_a_readable_plan_have_votes_but_no_plans(make_inspected):
+    coconut = make_inspected("coconut")
     (solutions,) = solve(coconut.model, [QUESTION], Sampling(max_new_tokens=4), num_generations=4)
     result = tally(coconut, QUESTION, solutions)
     assert result["plans"] is None

@@ -77,8 +77,8 @@ def test_edits_in_words():
     assert in_words(Edit("move", model="rl", share=0.25)) == "all steps moved 25% towards rl"
     assert in_words(Edit("zero", (1,))) == "step 1 set to zero"
     assert in_words(Edit("delete", (1, 2, 3))) == "steps 1, 2 and 3 deleted"
-    assert in_words(Edit("swap", (1, 2), think_on=True)) == (
-        "steps 1 and 2 exchanged, the steps after it thought again"
+    assert in_words(Edit("swap", (1, 2), regenerate=True)) == (
+        "steps 1 and 2 exchanged, the steps after it regenerated"
     )
     assert in_words(Edit("keep", (0,))) == "no step kept"
     assert in_words(Edit("splice", (2,), from_step=1)) == "step 2 from the other question (its step 1)"

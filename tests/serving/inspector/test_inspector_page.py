@@ -39,11 +39,11 @@ def run_folder(tmp_path_factory, learnt_problems):
 
 
 @pytest.fixture(scope="module")
-def models(learnt, make_subject):
+def models(learnt, make_inspected):
     return {
         "learnt": learnt.model,
-        "coconut": make_subject("coconut").model,
-        "cot": make_subject("cot").model,
+        "coconut": make_inspected("coconut").model,
+        "cot": make_inspected("cot").model,
     }
 
 

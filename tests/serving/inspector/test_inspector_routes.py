@@ -9,16 +9,16 @@ from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.solve import solve
 from latentplan.serving.inspector import handlers as desk
 from latentplan.serving.inspector import routes
-from latentplan.serving.inspector.inspected_model import Subject
+from latentplan.serving.inspector.inspected_model import InspectedModel
 from latentplan.serving.inspector.views import tally
 from latentplan.serving.server import create_app
 from latentplan.serving.settings import ServeSettings
 
 
 @pytest.fixture(scope="module")
-def models(learnt, make_subject):
-    other = make_subject("atp_latent", seed=7).model
-    return {"learnt": learnt.model, "cot": make_subject("cot").model, "other": other}
+def models(learnt, make_inspected):
+    other = make_inspected("atp_latent", seed=7).model
+    return {"learnt": learnt.model, "cot": make_inspected("cot").model, "other": other}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_sampling_and_intervening_answer_in_one_request(client, learnt, question
     settings = {"count": 8, "seed": 5, "latent_temperature": 3}
     tallied = client.post("/inspect/sample", json={**body, **settings}).json()
     (solutions,) = solve(learnt.model, [question], sampling, seed=5, num_generations=8)
-    bare = Subject("learnt", learnt.model)
+    bare = InspectedModel("learnt", learnt.model)
     assert tallied == json.loads(json.dumps(tally(bare, question, solutions)))
     edits = [{"kind": "zero", "steps": [1]}, {"kind": "splice", "question": question}]
     result = client.post("/inspect/intervene", json={**body, "edits": edits}).json()

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from latentplan.serving.inspector.inspected_model import Example, subject_of
+from latentplan.serving.inspector.inspected_model import Example, inspected_model
 
 
 @pytest.fixture
@@ -21,23 +21,23 @@ def run(tmp_path):
 
 @pytest.mark.parametrize("folder", ["", "model"])
 def test_examples_are_the_questions_of_the_run_s_evaluations(run, folder, learnt):
-    subject = subject_of("mine", learnt.model, run / folder)
-    assert subject.examples == (Example("a ?", "1", 0), Example("b ?", "2", 1))
-    assert (subject.modulus, subject.stage) == (11, "RL")
+    inspected = inspected_model("mine", learnt.model, run / folder)
+    assert inspected.examples == (Example("a ?", "1", 0), Example("b ?", "2", 1))
+    assert (inspected.modulus, inspected.stage) == (11, "RL")
 
 
 def test_without_an_evaluation_they_are_test_questions_of_its_minigsm_preset(run, learnt):
     (run / "evaluation/own.jsonl").write_text("broken\n")
     (run / "config.yaml").write_text("dataset_name: [minigsm]\ndataset_config: clock\n")
-    examples = subject_of("mine", learnt.model, run).examples
+    examples = inspected_model("mine", learnt.model, run).examples
     assert len(examples) > 20
     assert all(example.answer for example in examples)
 
 
 def test_folder_without_a_run_has_no_examples(tmp_path, learnt):
     (tmp_path / "run.json").mkdir()
-    subject = subject_of("bare", learnt.model, tmp_path)
-    assert (subject.examples, subject.modulus, subject.stage) == ((), None, "")
+    inspected = inspected_model("bare", learnt.model, tmp_path)
+    assert (inspected.examples, inspected.modulus, inspected.stage) == ((), None, "")
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,6 @@ def test_folder_without_a_run_has_no_examples(tmp_path, learnt):
         ("cot", {"latents": False, "decoder": False, "written_steps": True, "max_latent_steps": 0}),
     ],
 )
-def test_facts_say_what_a_model_has(make_subject, method, expected):
-    facts = make_subject(method).facts()
+def test_facts_say_what_a_model_has(make_inspected, method, expected):
+    facts = make_inspected(method).facts()
     assert {name: facts[name] for name in expected} == expected

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from latentplan.evaluation.diagnosis import findings as figures
 from latentplan.evaluation.diagnosis import findings as thresholds
-from latentplan.evaluation.diagnosis.evaluated_model import Subject
+from latentplan.evaluation.diagnosis.evaluated_model import EvaluatedModel
 from latentplan.evaluation.diagnosis.findings import (
     FAILED,
     NOTED,
@@ -16,7 +16,7 @@ from latentplan.evaluation.diagnosis.findings import (
     at_least,
     not_applicable,
 )
-from latentplan.rollout.edits import (
+from latentplan.rollout.interventions import (
     Intervention,
     all_but_last_step,
     first_steps,
@@ -29,12 +29,12 @@ NAME = "reading"
 _MOST_CUTS = 12
 
 
-def reading(subject: Subject) -> Finding:
-    """Accuracy when the chain is cut off, reduced to its last step, or put into another order."""
-    config = subject.model.reasoner.config
-    if not subject.has_latents:
+def reading(evaluated: EvaluatedModel) -> Finding:
+    """Measures accuracy when the chain is cut off, reduced to its last step, or reordered."""
+    config = evaluated.model.reasoner.config
+    if not evaluated.has_latents:
         return not_applicable(NAME, f"{config.method} has no latents to cut off")
-    size, steps = config.latents_per_step, subject.used_steps
+    size, steps = config.latents_per_step, evaluated.used_steps
     several = [row for row, used in enumerate(steps) if used > 1]
     if not several:
         return not_applicable(
@@ -46,10 +46,10 @@ def reading(subject: Subject) -> Finding:
         "reversed": reversed_steps(size),
         "last step first": rotated_steps(size),
     }
-    right = subject.right
-    answered = {name: subject.judge(subject.completions(change)) for name, change in changed.items()}
+    correct = evaluated.correct
+    answered = {name: evaluated.judge(evaluated.completions(change)) for name, change in changed.items()}
     kept = {name: _of(hits, several) for name, hits in answered.items()}
-    own = _of(right, several)
+    own = _of(correct, several)
     return Finding(
         NAME,
         NOTED,
@@ -58,18 +58,18 @@ def reading(subject: Subject) -> Finding:
         [
             figures.share("two steps or more: intact", own),
             *(figures.share(f"two steps or more: {name}", hits) for name, hits in kept.items()),
-            *_truncated(subject, right, steps),
+            *_truncated(evaluated, correct, steps),
         ],
     )
 
 
-def _truncated(subject: Subject, right: Sequence[bool], steps: Sequence[int]) -> list[Figure]:
-    """Accuracy of chains of n steps with the first j kept, for each n and j."""
-    size = subject.model.reasoner.config.latents_per_step
+def _truncated(evaluated: EvaluatedModel, correct: Sequence[bool], steps: Sequence[int]) -> list[Figure]:
+    """Measures the accuracy of chains of n steps with the first j kept, for each n and j."""
+    size = evaluated.model.reasoner.config.latents_per_step
     longest = max(steps)
     cuts = min(longest, _MOST_CUTS)
-    counts = [place * longest // cuts for place in range(cuts)]
-    found = {count: subject.judge(subject.completions(first_steps(count, size))) for count in counts}
+    counts = [index * longest // cuts for index in range(cuts)]
+    found = {count: evaluated.judge(evaluated.completions(first_steps(count, size))) for count in counts}
     table: list[Figure] = []
     for length in sorted(set(steps) - {0}):
         rows = [row for row, used in enumerate(steps) if used == length]
@@ -78,7 +78,7 @@ def _truncated(subject: Subject, right: Sequence[bool], steps: Sequence[int]) ->
             for count in counts
             if count < length
         ]
-        table.append(figures.share(f"chains of {length}: all kept", _of(right, rows)))
+        table.append(figures.share(f"chains of {length}: all kept", _of(correct, rows)))
     return table
 
 
@@ -89,7 +89,7 @@ def _verdict(own: Sequence[bool], kept: dict[str, list[bool]]) -> str:
         return at_least(figures.share("", kept[name]), needed)
 
     if not any(own):
-        return "no answer is right, so nothing can be seen to be lost"
+        return "no answer is correct, so nothing can be seen to be lost"
     parts = []
     if suffices("all but the last step") == suffices("only the last step") == SOUND:
         parts.append(

@@ -1,4 +1,4 @@
-"""`Subject`: a model, its problems and what it answered, computed once and shared by all findings."""
+"""`EvaluatedModel`: a model, its problems and what it answered, computed once and shared by all findings."""
 
 from __future__ import annotations
 
@@ -11,38 +11,15 @@ import torch
 
 from latentplan.evaluation.metrics import are_correct
 from latentplan.modeling.loading import LoadedModel
-from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.thinking import LatentChain, unroll
 from latentplan.problems.counterfactuals import Counterfactual
 from latentplan.problems.problem import Problem
-from latentplan.rollout.edits import Intervention, completions_with, of_an_equal_chain
-from latentplan.rollout.solve import (
-    GreedyChains,
-    Solution,
-    chains_of,
-    question_batch,
-    read_solutions,
-    roll_out,
-)
+from latentplan.rollout.interventions import Intervention, completions_with, of_an_equal_chain
+from latentplan.rollout.solve import GreedyChains, greedy_chains, question_batch
 
 
 @dataclass
-class Greedy:
-    """The most probable trajectory of each question, in the order of the questions' length.
-
-    Attributes:
-        places: of the questions in the whole set.
-        solutions: one a question.
-        chains: its latents, in the same order; None for a model without latents.
-    """
-
-    places: list[int]
-    solutions: list[Solution]
-    chains: GreedyChains | None
-
-
-@dataclass
-class Subject:
+class EvaluatedModel:
     """What is examined.
 
     Attributes:
@@ -78,24 +55,30 @@ class Subject:
         return self.model.reasoner.config.latents_are_steps
 
     @cached_property
-    def greedy(self) -> Greedy:
-        """Of the problems."""
-        return roll_out_greedily(self, [problem.question for problem in self.problems])
+    def greedy(self) -> GreedyChains:
+        """The most probable trajectory of each problem, in the order of the questions' length."""
+        return self.greedy_chains([problem.question for problem in self.problems])
+
+    def greedy_chains(self, questions: Sequence[str]) -> GreedyChains:
+        """Computes the most probable trajectory of each question."""
+        return greedy_chains(
+            self.model, questions, batch_size=self.batch_size, max_new_tokens=self.max_new_tokens
+        )
 
     @property
     def chains(self) -> GreedyChains:
         """The greedy latents; only of a model that has latents."""
-        assert self.greedy.chains is not None
-        return self.greedy.chains
+        assert self.has_latents
+        return self.greedy
 
     @cached_property
-    def asked(self) -> list[Problem]:
+    def ordered(self) -> list[Problem]:
         """The problems in the order of the greedy trajectories."""
-        return [self.problems[place] for place in self.greedy.places]
+        return [self.problems[index] for index in self.greedy.indices]
 
     @cached_property
-    def right(self) -> list[bool]:
-        """Whether each greedy answer is right, in their order."""
+    def correct(self) -> list[bool]:
+        """Whether each greedy answer is correct, in their order."""
         return self.judge([solution.completion for solution in self.greedy.solutions])
 
     @cached_property
@@ -105,11 +88,13 @@ class Subject:
         return slots.tolist()
 
     def judge(self, completions: Sequence[str]) -> list[bool]:
-        """Whether completions, in the order of the greedy trajectories, are right."""
-        return are_correct(completions, self.asked)
+        """Returns whether completions, in the order of the greedy trajectories, are correct."""
+        return are_correct(completions, self.ordered)
 
     def completions(self, intervention: Intervention, chains: GreedyChains | None = None) -> list[str]:
-        """What the model writes after an intervention on its chains (or on others of the same questions)."""
+        """Writes the completions after an intervention on the model's chains (or on others of the same
+        questions).
+        """
         return completions_with(
             self.model,
             self.problems,
@@ -131,9 +116,9 @@ class Subject:
         """Means and log-variances of the greedy chains, `[questions, slots, hidden]`, on the CPU."""
         means: list[torch.Tensor] = []
         log_variances: list[torch.Tensor] = []
-        for start in range(0, len(self.asked), self.batch_size):
+        for start in range(0, len(self.ordered), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            ids, mask = question_batch(self.model, [problem.question for problem in self.asked[rows]])
+            ids, mask = question_batch(self.model, [problem.question for problem in self.ordered[rows]])
             slot_mask = self.chains.slot_mask[rows].to(ids.device)
             reasoner = self.model.reasoner
             chain = unroll(reasoner, reasoner.start(ids, mask), slot_mask)
@@ -143,17 +128,3 @@ class Subject:
         mean = torch.cat(means)
         log_variance = torch.cat(log_variances) if log_variances else None
         return LatentChain(mean, mean, log_variance, self.chains.slot_mask)
-
-
-def roll_out_greedily(subject: Subject, questions: Sequence[str]) -> Greedy:
-    """The most probable trajectory of each question."""
-    places: list[int] = []
-    solutions: list[Solution] = []
-    chains: list[GreedyChains] = []
-    sampling = Sampling.greedy(subject.max_new_tokens)
-    for batch in roll_out(subject.model, questions, sampling, seed=0, batch_size=subject.batch_size):
-        solved = read_solutions(subject.model, batch.trajectories)
-        places += batch.places
-        solutions += solved
-        chains.append(chains_of(batch, [solution.plan for solution in solved]))
-    return Greedy(places, solutions, GreedyChains.join(chains) if subject.has_latents else None)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from latentplan.evaluation.diagnosis.answer_source import reading
-from latentplan.evaluation.diagnosis.evaluated_model import Subject
+from latentplan.evaluation.diagnosis.evaluated_model import EvaluatedModel
 from latentplan.evaluation.diagnosis.faithfulness import faithfulness
 from latentplan.evaluation.diagnosis.findings import Diagnosis, Finding
 from latentplan.evaluation.diagnosis.overthinking import overthinking
@@ -31,7 +31,7 @@ from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.problem import Problem
 from latentplan.rollout.solve import evaluation_mode
 
-FINDINGS: dict[str, Callable[[Subject], Finding]] = {
+FINDINGS: dict[str, Callable[[EvaluatedModel], Finding]] = {
     "silent_failure": silent_failure,
     "faithfulness": faithfulness,
     "reading": reading,
@@ -58,7 +58,7 @@ def examine(
     run: Path | None = None,
     on_progress: Callable[[str], None] = lambda name: None,
 ) -> Diagnosis:
-    """Everything that can be found out about a model's latents on a set of problems.
+    """Finds out everything that there is to know of a model's latents on a set of problems.
 
     Args:
         model: reasoner, step decoder or None, tokenizer; left in the mode that it is in.
@@ -69,7 +69,7 @@ def examine(
         max_new_tokens: of a completion.
         batch_size: trajectories at a time; it changes no finding.
         num_generations: samples of each problem with several valid plans.
-        run: the run directory around the model, whose metrics tell of its training.
+        run: the run directory around the model, whose metrics are of its training.
         on_progress: called with the name of each finding before it is made.
 
     Raises:
@@ -79,14 +79,16 @@ def examine(
         raise ValueError("there are no problems to diagnose with")
     if len(partners) != len(problems):
         raise ValueError(f"{len(problems)} problems need as many partners (or None), not {len(partners)}")
-    subject = Subject(model, problems, partners, seed, max_new_tokens, batch_size, num_generations, run=run)
+    evaluated = EvaluatedModel(
+        model, problems, partners, seed, max_new_tokens, batch_size, num_generations, run=run
+    )
     started = time.perf_counter()
     findings = []
     with evaluation_mode(model):
-        right = subject.right
+        correct = evaluated.correct
         for name, find in FINDINGS.items():
             on_progress(name)
-            findings.append(find(subject))
+            findings.append(find(evaluated))
     return Diagnosis(
         model=model.reasoner.name_or_path or "",
         method=model.reasoner.config.method,
@@ -94,7 +96,7 @@ def examine(
         data_fingerprint=question_fingerprint(problems),
         num_problems=len(problems),
         seed=seed,
-        accuracy=Estimate(*wilson_interval(sum(right), len(right))),
+        accuracy=Estimate(*wilson_interval(sum(correct), len(correct))),
         findings=findings,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         device=str(model.reasoner.device),

@@ -1,6 +1,6 @@
 """Does the answer follow the latents? Those of a question that differs in one number, spliced in.
 
-The question that is asked stays; some or all of its latents come from the partner's chain. Where the answer
+The question stays; some or all of its latents come from the partner's chain. Where the answer
 becomes the partner's, the latents cause it; where it stays, the answer comes from the question's own words.
 """
 
@@ -13,7 +13,7 @@ import torch
 
 from latentplan.evaluation.diagnosis import findings as figures
 from latentplan.evaluation.diagnosis import findings as thresholds
-from latentplan.evaluation.diagnosis.evaluated_model import Subject, roll_out_greedily
+from latentplan.evaluation.diagnosis.evaluated_model import EvaluatedModel
 from latentplan.evaluation.diagnosis.findings import (
     FAILED,
     SOUND,
@@ -25,7 +25,8 @@ from latentplan.evaluation.diagnosis.findings import (
     not_applicable,
 )
 from latentplan.problems.answers import kind_of
-from latentplan.rollout.edits import completions_with, intact, think_on
+from latentplan.rollout.edits import replaced
+from latentplan.rollout.interventions import completions_with, intact, regenerate
 from latentplan.rollout.solve import GreedyChains
 
 NAME = "faithfulness"
@@ -41,11 +42,11 @@ _AGAIN = "the edited step spliced, later ones thought again"
 
 @dataclass(frozen=True)
 class Pairs:
-    """Questions beside partners that the model answers as it should, row by row.
+    """Questions and their partners that the model answers as it should, row by row.
 
     Attributes:
-        questions: that are asked, in words.
-        places: of the questions among the problems.
+        questions: in words.
+        indices: of the questions among the problems.
         own, foreign: their chains, and those of the partners.
         answers, other_answers: theirs, and those of the partners.
         edited: the first step that differs between the two, by what the decoder reads or else by the labels;
@@ -54,7 +55,7 @@ class Pairs:
     """
 
     questions: list[str]
-    places: list[int]
+    indices: list[int]
     own: GreedyChains
     foreign: GreedyChains
     answers: list[str]
@@ -63,12 +64,12 @@ class Pairs:
     last: list[int]
 
     def select(self, rows: Sequence[int]) -> Pairs:
-        """Some of the rows."""
+        """Returns some of the rows."""
         return Pairs(
             [self.questions[row] for row in rows],
-            [self.places[row] for row in rows],
-            _rows(self.own, rows),
-            _rows(self.foreign, rows),
+            [self.indices[row] for row in rows],
+            self.own.select(rows),
+            self.foreign.select(rows),
             [self.answers[row] for row in rows],
             [self.other_answers[row] for row in rows],
             [self.edited[row] for row in rows],
@@ -76,21 +77,21 @@ class Pairs:
         )
 
 
-def faithfulness(subject: Subject) -> Finding:
-    """What the answer becomes when latents of the partner are spliced in: all of them, or one step."""
-    if not subject.has_latents:
-        return not_applicable(NAME, f"{subject.model.reasoner.config.method} has no latents to edit")
-    if not any(subject.partners):
+def faithfulness(evaluated: EvaluatedModel) -> Finding:
+    """Measures what the answer becomes when latents of the partner are spliced in: all, or one step."""
+    if not evaluated.has_latents:
+        return not_applicable(NAME, f"{evaluated.model.reasoner.config.method} has no latents to edit")
+    if not any(evaluated.partners):
         return not_applicable(NAME, "no question has a partner that differs in one number")
-    pairs = collect_pairs(subject)
-    if not pairs.places:
+    pairs = collect_pairs(evaluated)
+    if not pairs.indices:
         return not_applicable(
             NAME, "there is no pair of questions of which the model gets both right, with different answers"
         )
-    found = _splice(subject, pairs, pairs.foreign)
+    found = _splice(evaluated, pairs, pairs.foreign)
     spliced = _figures("all latents spliced", found)
-    status = at_least(spliced[0], thresholds.FOLLOWED_EDITS) if len(pairs.places) >= _FEWEST else UNCLEAR
-    steps = [*_by_place(subject, pairs, found), *_of_steps(subject, pairs)]
+    status = at_least(spliced[0], thresholds.FOLLOWED_EDITS) if len(pairs.indices) >= _FEWEST else UNCLEAR
+    steps = [*_by_place(evaluated, pairs, found), *_of_steps(evaluated, pairs)]
     return Finding(
         NAME,
         status,
@@ -101,22 +102,22 @@ def faithfulness(subject: Subject) -> Finding:
     )
 
 
-def collect_pairs(subject: Subject) -> Pairs:
-    """The pairs of which the model answers both rightly, or, where that is not known, differently."""
-    partnered = {place: partner for place, partner in enumerate(subject.partners) if partner is not None}
-    others = roll_out_greedily(subject, [partner.question for partner in partnered.values()])
+def collect_pairs(evaluated: EvaluatedModel) -> Pairs:
+    """Returns the pairs of which the model answers both rightly, or, where that is not known, differently."""
+    partnered = {index: partner for index, partner in enumerate(evaluated.partners) if partner is not None}
+    others = evaluated.greedy_chains([partner.question for partner in partnered.values()])
     keys = list(partnered)
-    rows_of_others = {keys[index]: row for row, index in enumerate(others.places)}
+    rows_of_others = {keys[each]: row for row, each in enumerate(others.indices)}
     kept, foreign, answers, other_answers = [], [], [], []
-    for row, place in enumerate(subject.greedy.places):
-        other = rows_of_others.get(place)
+    for row, index in enumerate(evaluated.greedy.indices):
+        other = rows_of_others.get(index)
         if other is None:
             continue
-        partner = partnered[place]
-        problem = subject.problems[place]
+        partner = partnered[index]
+        problem = evaluated.problems[index]
         own, kind = problem.answer, problem.kind
         theirs = kind.extract(others.solutions[other].completion)
-        if not subject.right[row] or theirs is None or kind.matches(theirs, own):
+        if not evaluated.correct[row] or theirs is None or kind.matches(theirs, own):
             continue
         expected = partner.answer
         if expected is not None and not kind_of(expected, problem.answer_kind).matches(theirs, expected):
@@ -125,44 +126,45 @@ def collect_pairs(subject: Subject) -> Pairs:
         foreign.append(other)
         answers.append(own)
         other_answers.append(theirs)
-    assert others.chains is not None
-    places = [subject.greedy.places[row] for row in kept]
-    own_chains, foreign_chains = _rows(subject.chains, kept), _rows(others.chains, foreign)
+    indices = [evaluated.greedy.indices[row] for row in kept]
+    own_chains, foreign_chains = evaluated.chains.select(kept), others.select(foreign)
     return Pairs(
-        [subject.problems[place].question for place in places],
-        places,
+        [evaluated.problems[index].question for index in indices],
+        indices,
         own_chains,
-        replace(foreign_chains, places=places),
+        replace(foreign_chains, indices=indices),
         answers,
         other_answers,
-        *edited_steps(subject, places, own_chains, foreign_chains),
+        *edited_steps(evaluated, indices, own_chains, foreign_chains),
     )
 
 
 def edited_steps(
-    subject: Subject, places: Sequence[int], own: GreedyChains, foreign: GreedyChains
+    evaluated: EvaluatedModel, indices: Sequence[int], own: GreedyChains, foreign: GreedyChains
 ) -> tuple[list[int | None], list[int]]:
-    """The first step that differs, and the last one."""
+    """Returns the first step that differs, and the last one."""
     edited: list[int | None] = []
     last: list[int] = []
-    final = subject.model.reasoner.config.max_latent_steps - 1
-    for row, place in enumerate(places):
-        partner = subject.partners[place]
+    final = evaluated.model.reasoner.config.max_latent_steps - 1
+    for row, index in enumerate(indices):
+        partner = evaluated.partners[index]
         assert partner is not None
-        mine: Sequence[str] = subject.problems[place].steps
+        mine: Sequence[str] = evaluated.problems[index].steps
         theirs: Sequence[str] = partner.steps
-        if subject.model.step_decoder is not None:
+        if evaluated.model.step_decoder is not None:
             mine, theirs = own.plans[row] or (), foreign.plans[row] or ()
         equal = torch.equal(own.slot_mask[row], foreign.slot_mask[row]) and len(mine) == len(theirs)
         differing = [step for step, pair in enumerate(zip(mine, theirs, strict=False)) if pair[0] != pair[1]]
-        known = subject.latents_are_steps and equal and differing
+        known = evaluated.latents_are_steps and equal and differing
         edited.append(min(differing[0], final) if known else None)
         last.append(min(len(mine) - 1, final))
     return edited, last
 
 
-def _by_place(subject: Subject, pairs: Pairs, found: Sequence[str]) -> list[Figure]:
-    """The splice of all latents, apart for edits of the last step, which can be computed while answering."""
+def _by_place(evaluated: EvaluatedModel, pairs: Pairs, found: Sequence[str]) -> list[Figure]:
+    """Returns the splice of all latents, apart for edits of the last step, which can be computed while
+    answering.
+    """
     last = [step == end for step, end in zip(pairs.edited, pairs.last, strict=True)]
     known = [step is not None for step in pairs.edited]
     groups = {_EARLIER: [a and not b for a, b in zip(known, last, strict=True)], _LAST: last}
@@ -174,9 +176,9 @@ def _by_place(subject: Subject, pairs: Pairs, found: Sequence[str]) -> list[Figu
     ]
 
 
-def _of_steps(subject: Subject, pairs: Pairs) -> list[Figure]:
-    """The same for single steps, over the pairs whose edited step is not the last of the chain."""
-    size = subject.model.reasoner.config.latents_per_step
+def _of_steps(evaluated: EvaluatedModel, pairs: Pairs) -> list[Figure]:
+    """Returns the same for single steps, over the pairs whose edited step is not the last of the chain."""
+    size = evaluated.model.reasoner.config.latents_per_step
     early = [row for row, step in enumerate(pairs.edited) if step is not None and step < pairs.last[row]]
     if not early:
         return []
@@ -186,34 +188,33 @@ def _of_steps(subject: Subject, pairs: Pairs) -> list[Figure]:
 
     def one_step(step: torch.Tensor) -> GreedyChains:
         here = (torch.arange(some.own.latents.shape[1]) // size) == step.unsqueeze(1)
-        latents = torch.where(here.unsqueeze(2), some.foreign.latents, some.own.latents)
-        return replace(some.own, latents=latents)
+        return replace(some.own, latents=replaced(some.own.latents, some.foreign.latents, here))
 
     held = (first + 1) * size
     variants = {
         _HELD: one_step(first),
-        _AGAIN: think_on(subject.model, some.questions, one_step(first), held, subject.batch_size),
+        _AGAIN: regenerate(evaluated.model, some.questions, one_step(first), held, evaluated.batch_size),
         "the last step spliced": one_step(last),
     }
     return [
         figure
         for name, chains in variants.items()
-        for figure in _figures(name, _splice(subject, some, chains))
+        for figure in _figures(name, _splice(evaluated, some, chains))
     ]
 
 
-def _splice(subject: Subject, pairs: Pairs, chains: GreedyChains) -> list[str]:
-    """What each answer becomes with these chains: `MOVED`, `STAYED` or `NEITHER`."""
+def _splice(evaluated: EvaluatedModel, pairs: Pairs, chains: GreedyChains) -> list[str]:
+    """Says what each answer becomes with these chains: `MOVED`, `STAYED` or `NEITHER`."""
     completions = completions_with(
-        subject.model,
-        subject.problems,
+        evaluated.model,
+        evaluated.problems,
         chains,
         intact,
-        seed=subject.seed,
-        max_new_tokens=subject.max_new_tokens,
-        batch_size=subject.batch_size,
+        seed=evaluated.seed,
+        max_new_tokens=evaluated.max_new_tokens,
+        batch_size=evaluated.batch_size,
     )
-    names = [subject.problems[place].answer_kind for place in pairs.places]
+    names = [evaluated.problems[index].answer_kind for index in pairs.indices]
 
     def gives(answers: Sequence[str]) -> list[bool]:
         rows = zip(completions, answers, names, strict=True)
@@ -255,13 +256,3 @@ def _verdict(status: str, spliced: Sequence[Figure], steps: Sequence[Figure]) ->
             f"{again.text} when they are thought again"
         )
     return "; ".join(parts)
-
-
-def _rows(chains: GreedyChains, rows: Sequence[int]) -> GreedyChains:
-    where = torch.tensor(list(rows), dtype=torch.long)
-    return GreedyChains(
-        [chains.places[row] for row in rows],
-        chains.latents[where],
-        chains.slot_mask[where],
-        [chains.plans[row] for row in rows],
-    )

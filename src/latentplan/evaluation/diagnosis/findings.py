@@ -1,11 +1,10 @@
-"""`Diagnosis`: what was found about a model's latents, as the JSON file that tables are made of.
+"""`Diagnosis`: what was found about a model's latents, with figures, thresholds and verdicts.
 
 {"format_version": 1, "findings": [{"name": "silent_failure", "status": "sound", "verdict": "…",
  "figures": [{"name": "accuracy, latents intact", "estimate": 0.97, "low": 0.95, "high": 0.98}]}, …], …}
 
-From data to figures with their 95% intervals.
-
-The threshold of each verdict, and why it is there. Conventions, not laws: figures stand beside them.
+A `Figure` is a number with its 95% interval. The thresholds of the verdicts are conventions, not laws: each
+says why it is there, and the figures are saved with the verdict.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ class Finding:
         status: `sound`; `failed`; `unclear`, where the interval holds the threshold; `noted`, where there is
             no judgement; `not applicable`.
         verdict: in a sentence.
-        threshold: what was asked for, and why.
+        threshold: what was required, and why.
         figures: behind the verdict.
     """
 
@@ -91,7 +90,7 @@ class Finding:
             raise ValueError(f"there is no status {self.status!r}: it must be one of {', '.join(STATUSES)}")
 
     def figure(self, name: str) -> Figure:
-        """The figure with this name. Raises KeyError if there is none."""
+        """Returns the figure with this name. Raises KeyError if there is none."""
         for figure in self.figures:
             if figure.name == name:
                 return figure
@@ -135,7 +134,7 @@ class Diagnosis(SavedJson):
     format_version: int = FORMAT_VERSION
 
     def finding(self, name: str) -> Finding:
-        """The finding with this name. Raises KeyError if there is none."""
+        """Returns the finding with this name. Raises KeyError if there is none."""
         for finding in self.findings:
             if finding.name == name:
                 return finding
@@ -148,7 +147,7 @@ class Diagnosis(SavedJson):
 
     @classmethod
     def read_parts(cls, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of a row, with dataclasses in the place of dictionaries."""
+        """Returns the fields of a row, with dataclasses instead of dictionaries."""
         findings = [_finding(each) for each in row["findings"]]
         return {**row, "accuracy": Estimate(**row["accuracy"]), "findings": findings}
 
@@ -158,12 +157,12 @@ def _finding(row: Mapping[str, Any]) -> Finding:
 
 
 def not_applicable(name: str, reason: str) -> Finding:
-    """A finding that says in one line why there is none."""
+    """Returns a finding that says in one line why there is none."""
     return Finding(name, NOT_APPLICABLE, reason)
 
 
 def at_least(figure: Figure, threshold: float) -> str:
-    """`sound` where the whole interval is at least the threshold, `failed` where it is below, else `unclear`.
+    """Returns `sound` where the whole interval is at least the threshold, `failed` below it, else `unclear`.
 
     Without an interval the estimate decides; without an estimate nothing is clear.
     """
@@ -177,7 +176,9 @@ def at_least(figure: Figure, threshold: float) -> str:
 
 
 def at_most(figure: Figure, threshold: float) -> str:
-    """`sound` where the whole interval is at most the threshold, `failed` where above, else `unclear`."""
+    """Returns `sound` where the whole interval is at most the threshold, `failed` above it, else
+    `unclear`.
+    """
     if figure.estimate is None:
         return UNCLEAR
     low = figure.estimate if figure.low is None else figure.low
@@ -188,7 +189,7 @@ def at_most(figure: Figure, threshold: float) -> str:
 
 
 def worst(*statuses: str) -> str:
-    """`failed` if one is, else `unclear` if one is, else `sound`."""
+    """Returns `failed` if one is, else `unclear` if one is, else `sound`."""
     return next((status for status in (FAILED, UNCLEAR) if status in statuses), SOUND)
 
 
@@ -196,14 +197,16 @@ _RESAMPLES = 1000
 
 
 def share(name: str, hits: Sequence[bool]) -> Figure:
-    """How many are true, with Wilson's interval."""
+    """Computes the share that is true, with Wilson's interval."""
     if not len(hits):
         return Figure(name, None, unit="share", count=0)
     return Figure(name, *wilson_interval(sum(map(bool, hits)), len(hits)), unit="share", count=len(hits))
 
 
 def drop(name: str, before: Sequence[bool], after: Sequence[bool]) -> Figure:
-    """How much a share falls from one condition to another on the same problems, with the paired interval."""
+    """Computes how much a share falls from one condition to another on the same problems, with the paired
+    interval.
+    """
     differences = [float(bool(a)) - float(bool(b)) for a, b in zip(before, after, strict=True)]
     if not differences:
         return Figure(name, None, unit="share", count=0)
@@ -211,7 +214,7 @@ def drop(name: str, before: Sequence[bool], after: Sequence[bool]) -> Figure:
 
 
 def mean(name: str, values: Sequence[float], unit: str = "") -> Figure:
-    """A mean over problems, with its bootstrap interval."""
+    """Returns a mean over problems, with its bootstrap interval."""
     if not len(values):
         return Figure(name, None, unit=unit, count=0)
     return Figure(name, *paired_bootstrap(list(map(float, values))), unit=unit, count=len(values))
@@ -224,7 +227,7 @@ def resampled(
     unit: str = "",
     seed: int = 0,
 ) -> Figure:
-    """Any statistic of rows `[n, ...]`, with the percentile interval when rows are drawn again.
+    """Returns any statistic of rows `[n, ...]`, with the percentile interval when rows are drawn again.
 
     The statistic may be None for rows that it is not defined on; such draws are left out.
     """
@@ -240,20 +243,20 @@ def resampled(
 
 
 def ratio(rows: np.ndarray) -> float | None:
-    """Σ of the first column over Σ of the second of `[n, 2]`."""
+    """Computes Σ of the first column over Σ of the second of `[n, 2]`."""
     total = rows[:, 1].sum()
     return float(rows[:, 0].sum() / total) if total else None
 
 
 def slope(rows: np.ndarray) -> float | None:
-    """Of a straight line through (first column, second column)."""
+    """Computes the slope of a straight line through (first column, second column)."""
     x, y = rows[:, 0] - rows[:, 0].mean(), rows[:, 1] - rows[:, 1].mean()
     spread = float(x @ x)
     return float(x @ y) / spread if spread else None
 
 
 def correlation(rows: np.ndarray) -> float | None:
-    """Pearson's; 0 where the second column is constant, None where the first is."""
+    """Computes Pearson's correlation; 0 where the second column is constant, None where the first is."""
     x, y = rows[:, 0] - rows[:, 0].mean(), rows[:, 1] - rows[:, 1].mean()
     if not x.any():
         return None
@@ -264,7 +267,7 @@ RECONSTRUCTION = RELIABLE_RECONSTRUCTION
 """Steps read back exactly. Below it, what is decoded says more about the decoder than about the latents."""
 
 USED_SHARE = 0.1
-"""Of the accuracy: latents whose exchange costs less than a tenth of the right answers are ornament."""
+"""Of the accuracy: latents whose exchange costs less than a tenth of the correct answers are unused."""
 
 FOLLOWED_EDITS = 0.5
 """Of the edits: if the answer follows the latents in less than half of them, something else decides it."""
@@ -294,7 +297,7 @@ CALIBRATION_ERROR = 0.1
 """Of the stop probability: it is wrong by ten points on average."""
 
 VALID_PLANS = 0.9
-"""Of the right answers: with fewer, the decoded plan does not explain the answer beside it."""
+"""Of the correct answers: with fewer, the decoded plan does not explain the answer."""
 
 LATENT_SIGNAL = 0.02
 """Of the variance of rewards: with less, the score of the latents is noise; RL warns at the same share."""

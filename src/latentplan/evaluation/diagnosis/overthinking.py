@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 
+from latentplan.common.run_files import read_metrics
 from latentplan.evaluation.diagnosis import findings as figures
 from latentplan.evaluation.diagnosis import findings as thresholds
-from latentplan.evaluation.diagnosis.evaluated_model import Subject
+from latentplan.evaluation.diagnosis.evaluated_model import EvaluatedModel
 from latentplan.evaluation.diagnosis.findings import (
     FAILED,
     NOTED,
@@ -26,23 +26,23 @@ NAME = "overthinking"
 _LOGGED = ("latents/mean_length", "completions/mean_length")
 
 
-def overthinking(subject: Subject) -> Finding:
-    """Latents against labelled steps; beside them tokens, and their course over RL where a run logged it."""
-    config = subject.model.reasoner.config
-    if not subject.has_latents:
+def overthinking(evaluated: EvaluatedModel) -> Finding:
+    """Compares latents with labelled steps, with tokens, and their course over RL where a run logged it."""
+    config = evaluated.model.reasoner.config
+    if not evaluated.has_latents:
         return not_applicable(NAME, f"{config.method} has no latents")
-    rows = [row for row, problem in enumerate(subject.asked) if problem.steps]
-    difficulty = np.array([len(subject.asked[row].steps) for row in rows], dtype=float)
-    latents = np.array([subject.greedy.solutions[row].num_latents for row in rows], dtype=float)
-    tokens = np.array([subject.greedy.solutions[row].num_tokens for row in rows], dtype=float)
+    rows = [row for row, problem in enumerate(evaluated.ordered) if problem.steps]
+    difficulty = np.array([len(evaluated.ordered[row].steps) for row in rows], dtype=float)
+    latents = np.array([evaluated.greedy.solutions[row].num_latents for row in rows], dtype=float)
+    tokens = np.array([evaluated.greedy.solutions[row].num_tokens for row in rows], dtype=float)
     if len(set(difficulty)) < 2:
         return not_applicable(NAME, "all problems are equally hard, as far as labelled chains tell")
-    if len(set(latents)) == 1 and subject.model.reasoner.stop_head is None:
+    if len(set(latents)) == 1 and evaluated.model.reasoner.stop_head is None:
         text = f"every question gets {latents[0]:g} latents: their number says nothing about difficulty"
         return Finding(NAME, NOTED, text, figures=[figures.mean("latents a question", latents.tolist())])
     together = np.stack([difficulty, latents], axis=1)
     follows = figures.resampled("correlation of latents with labelled steps", figures.correlation, together)
-    excess = _excess(subject, rows) if subject.latents_are_steps else None
+    excess = _excess(evaluated, rows) if evaluated.latents_are_steps else None
     length = at_least(follows, thresholds.LENGTH_CORRELATION)
     surplus = SOUND if excess is None else at_most(excess, thresholds.EXCESS_STEPS)
     return Finding(
@@ -63,14 +63,14 @@ def overthinking(subject: Subject) -> Finding:
                 figures.mean(f"latents, {steps:g} labelled steps", latents[difficulty == steps].tolist())
                 for steps in sorted(set(difficulty))
             ),
-            *over_training(subject.run),
+            *over_training(evaluated.run),
         ],
     )
 
 
 def over_training(run: Path | None) -> list[Figure]:
-    """First and last logged means of latents and text tokens in a run's metrics; nothing without them."""
-    rows = _metrics(run)
+    """Reads the first and last logged means of latents and text tokens of a run; nothing without them."""
+    rows = [] if run is None else read_metrics(run)
     found = []
     for name in _LOGGED:
         values = [(row["step"], row[name]) for row in rows if name in row and "step" in row]
@@ -82,24 +82,10 @@ def over_training(run: Path | None) -> list[Figure]:
     return found
 
 
-def _metrics(run: Path | None) -> list[dict]:
-    file = None if run is None else run / "metrics.jsonl"
-    if file is None or not file.is_file():
-        return []
-    rows = []
-    try:
-        for line in file.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            rows += [row] if isinstance(row, dict) else []
-    except (OSError, ValueError):  # unreadable, or a last line that is being written
-        pass
-    return rows
-
-
-def _excess(subject: Subject, rows: list[int]) -> Figure:
-    """Latent steps beyond those labelled (at most K); too few count negative."""
-    most = subject.model.reasoner.config.max_latent_steps
-    surplus = [subject.used_steps[row] - min(len(subject.asked[row].steps), most) for row in rows]
+def _excess(evaluated: EvaluatedModel, rows: list[int]) -> Figure:
+    """Computes the latent steps beyond those labelled (at most K); too few count negative."""
+    most = evaluated.model.reasoner.config.max_latent_steps
+    surplus = [evaluated.used_steps[row] - min(len(evaluated.ordered[row].steps), most) for row in rows]
     return figures.mean("latent steps beyond the labelled ones", surplus)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from latentplan.evaluation.diagnosis import findings as figures
 from latentplan.evaluation.diagnosis import findings as thresholds
-from latentplan.evaluation.diagnosis.evaluated_model import Subject
+from latentplan.evaluation.diagnosis.evaluated_model import EvaluatedModel
 from latentplan.evaluation.diagnosis.findings import (
     FAILED,
     SOUND,
@@ -25,28 +25,28 @@ from latentplan.rollout.solve import solve
 NAME = "plan_coverage"
 
 
-def plan_coverage(subject: Subject) -> Finding:
-    """The greedy plan against all valid ones, and the different valid plans among sampled ones."""
-    config = subject.model.reasoner.config
-    if subject.model.step_decoder is None and not config.written_steps:
+def plan_coverage(evaluated: EvaluatedModel) -> Finding:
+    """Returns the greedy plan against all valid ones, and the different valid plans among sampled ones."""
+    config = evaluated.model.reasoner.config
+    if evaluated.model.step_decoder is None and not config.written_steps:
         return not_applicable(NAME, f"{config.method} has no step decoder, and writes no steps")
-    rows = [row for row, problem in enumerate(subject.asked) if _knows_all(problem)]
+    rows = [row for row, problem in enumerate(evaluated.ordered) if _knows_all(problem)]
     if not rows:
         return not_applicable(
             NAME, "all valid plans are known of minigsm's problems alone, and these are others"
         )
-    problems = [subject.asked[row] for row in rows]
-    valid, labelled = _valid_plans(subject, problems, True), _valid_plans(subject, problems, False)
-    greedy = [tuple(subject.greedy.solutions[row].plan or ()) for row in rows]
+    problems = [evaluated.ordered[row] for row in rows]
+    valid, labelled = _valid_plans(evaluated, problems, True), _valid_plans(evaluated, problems, False)
+    greedy = [tuple(evaluated.greedy.solutions[row].plan or ()) for row in rows]
     among = [plan in known for plan, known in zip(greedy, valid, strict=True)]
     as_labelled = [plan in known for plan, known in zip(greedy, labelled, strict=True)]
-    right = [subject.right[row] for row in rows]
+    correct = [evaluated.correct[row] for row in rows]
     explained = figures.share(
-        "right answers with a valid plan", [plan for plan, hit in zip(among, right, strict=True) if hit]
+        "right answers with a valid plan", [plan for plan, hit in zip(among, correct, strict=True) if hit]
     )
     status = at_least(explained, thresholds.VALID_PLANS)
     several = [row for row, known in enumerate(valid) if len(known) > 1]
-    sampled = _sampled(subject, problems, valid, several)
+    sampled = _sampled(evaluated, problems, valid, several)
     return Finding(
         NAME,
         status,
@@ -70,34 +70,34 @@ def plan_coverage(subject: Subject) -> Finding:
 
 
 def _knows_all(problem: Problem) -> bool:
-    """Whether every valid plan is listed; a problem with as many as can be listed may have more."""
+    """Returns whether every valid plan is listed; a problem with as many as can be listed may have more."""
     return problem.plans is not None and len(problem.plans) < MAX_PLANS
 
 
 def _valid_plans(
-    subject: Subject, problems: Sequence[Problem], all_plans: bool
+    evaluated: EvaluatedModel, problems: Sequence[Problem], all_plans: bool
 ) -> list[set[tuple[str, ...]]]:
-    labels = Labels(subject.model, problems, all_plans=all_plans)
+    labels = Labels(evaluated.model, problems, all_plans=all_plans)
     return [{tuple(chain) for chain in chains} for chains in labels.chains]
 
 
 def _sampled(
-    subject: Subject,
+    evaluated: EvaluatedModel,
     problems: Sequence[Problem],
     valid: Sequence[set[tuple[str, ...]]],
     several: Sequence[int],
 ) -> list[Figure]:
-    """Of the problems with several valid plans: how many of them k samples reach."""
-    count = subject.num_generations
+    """Counts, of the problems with several valid plans, how many of these plans k samples reach."""
+    count = evaluated.num_generations
     if count < 2 or not several:
         return []
     solutions = solve(
-        subject.model,
+        evaluated.model,
         [problems[row].question for row in several],
-        Sampling(1.0, 1.0, subject.max_new_tokens),
-        seed=subject.seed,
+        Sampling(1.0, 1.0, evaluated.max_new_tokens),
+        seed=evaluated.seed,
         num_generations=count,
-        batch_size=max(1, subject.batch_size // count),
+        batch_size=max(1, evaluated.batch_size // count),
     )
     plans: list[list[Plan]] = [[each.plan or [] for each in group] for group in solutions]
     known = [valid[row] for row in several]
@@ -128,7 +128,7 @@ def _verdict(status: str, explained: Figure, sampled: Sequence[Figure]) -> str:
         "one",
     }.get(status, f"not decided: {explained.text} of the right answers come with a valid plan")
     if explained.estimate is None:
-        text = "no answer is right, so no plan can explain one"
+        text = "no answer is correct, so no plan can explain one"
     if not sampled:
         return text
     found, most = (figure.estimate or 0.0 for figure in sampled[:2])

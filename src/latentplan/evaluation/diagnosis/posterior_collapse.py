@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from latentplan.evaluation.diagnosis import findings as thresholds
-from latentplan.evaluation.diagnosis.evaluated_model import Subject
+from latentplan.evaluation.diagnosis.evaluated_model import EvaluatedModel
 from latentplan.evaluation.diagnosis.findings import FAILED, SOUND, Figure, Finding, not_applicable
 from latentplan.modeling.latent_heads import standard_normal_kl
 from latentplan.modeling.thinking import LatentChain
@@ -18,11 +18,13 @@ _FEWEST = 30
 _SAME = 1e-6
 
 
-def posterior_collapse(subject: Subject) -> Finding:
-    """What varies with the question, slot by slot, over the questions whose chain uses it."""
-    if not subject.has_latents:
-        return not_applicable(NAME, f"{subject.model.reasoner.config.method} has no latents")
-    chain = _in_units(subject.distributions, getattr(subject.model.reasoner.latent_head, "output_scale", 1.0))
+def posterior_collapse(evaluated: EvaluatedModel) -> Finding:
+    """Measures what varies with the question, slot by slot, over the questions whose chain uses it."""
+    if not evaluated.has_latents:
+        return not_applicable(NAME, f"{evaluated.model.reasoner.config.method} has no latents")
+    chain = _in_units(
+        evaluated.distributions, getattr(evaluated.model.reasoner.latent_head, "output_scale", 1.0)
+    )
     used = [slot for slot in range(chain.mask.shape[1]) if int(chain.mask[:, slot].sum()) >= _FEWEST]
     if not used:
         return not_applicable(NAME, f"no slot is used by {_FEWEST} questions, too few to compare")
@@ -38,13 +40,15 @@ def posterior_collapse(subject: Subject) -> Finding:
 
 
 def _in_units(chain: LatentChain, scale: float) -> LatentChain:
-    """The chain in the units that the head computes in: CoLaR's latents are as small as embeddings."""
+    """Returns the chain in the units that the head computes in: CoLaR's latents are as small as
+    embeddings.
+    """
     log_variance = None if chain.log_variance is None else chain.log_variance - 2 * math.log(scale)
     return replace(chain, latents=chain.latents / scale, mean=chain.mean / scale, log_variance=log_variance)
 
 
 def _slot_figures(chain: LatentChain, slot: int) -> dict[str, Figure]:
-    """What is known of one slot, by a short name."""
+    """Returns what is known of one slot, by a short name."""
     rows = chain.mask[:, slot].bool()
     means = chain.mean[rows, slot].double()
     count, where = len(means), f"slot {slot + 1}"
@@ -75,7 +79,8 @@ def _slot_figures(chain: LatentChain, slot: int) -> dict[str, Figure]:
 
 
 def effective_rank(rows: torch.Tensor) -> float:
-    """exp of the entropy of the normalised singular values of centred rows `[n, width]`; 0 if all are equal.
+    """Computes exp of the entropy of the normalised singular values of centred rows `[n, width]`; 0 if all
+    equal.
 
     Roy & Vetterli (2007), 'The effective rank: a measure of effective dimensionality', EUSIPCO.
     """

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from latentplan.evaluation.diagnosis import findings as figures
 from latentplan.evaluation.diagnosis import findings as thresholds
-from latentplan.evaluation.diagnosis.evaluated_model import Subject
+from latentplan.evaluation.diagnosis.evaluated_model import EvaluatedModel
 from latentplan.evaluation.diagnosis.findings import FAILED, SOUND, Figure, Finding, at_least, not_applicable
 from latentplan.rewards.plan_graph import result_of
-from latentplan.rollout.decoding_accuracy import Labels, Reading, nearest_share, teacher_plans, text_of
-from latentplan.rollout.plan_decoding import Plan
+from latentplan.rollout.decoding_accuracy import (
+    DecodedPlans,
+    StepPart,
+    free_running,
+    teacher_encoded,
+    text_of,
+)
 
 NAME = "reconstruction"
 
 
-def reconstruction(subject: Subject) -> Finding:
-    """Steps read back, teacher-encoded and free-running; see `evaluation.latent_metrics`."""
-    if subject.model.step_decoder is None:
-        return not_applicable(NAME, f"{subject.model.reasoner.config.method} has no step decoder")
-    rows = [row for row, problem in enumerate(subject.asked) if problem.steps]
+def reconstruction(evaluated: EvaluatedModel) -> Finding:
+    """Measures the steps that are read back, teacher-encoded and free-running."""
+    if evaluated.model.step_decoder is None:
+        return not_applicable(NAME, f"{evaluated.model.reasoner.config.method} has no step decoder")
+    rows = [row for row, problem in enumerate(evaluated.ordered) if problem.steps]
     if not rows:
         return not_applicable(NAME, "no problem has a labelled chain to compare with")
-    labelled = [subject.asked[row] for row in rows]
-    teacher = teacher_plans(subject.model, labelled, batch_size=subject.batch_size)
-    free = [subject.greedy.solutions[row].plan or [] for row in rows]
-    taught = Labels(subject.model, labelled, all_plans=False).chains
-    valid = Labels(subject.model, labelled, all_plans=True).chains
-    exact = _share("teacher-encoded: exact", teacher, taught, text_of)
+    labelled = [evaluated.ordered[row] for row in rows]
+    teacher = teacher_encoded(evaluated.model, labelled, batch_size=evaluated.batch_size)
+    free = free_running(
+        evaluated.model, labelled, [evaluated.greedy.solutions[row].plan or [] for row in rows]
+    )
+    exact = _share("teacher-encoded: exact", teacher, text_of)
     status = at_least(exact, thresholds.RECONSTRUCTION)
     return Finding(
         NAME,
@@ -38,17 +41,17 @@ def reconstruction(subject: Subject) -> Finding:
         f"the decoder must read {thresholds.RECONSTRUCTION:.0%} of the teacher-encoded steps exactly",
         [
             exact,
-            _share("teacher-encoded: right result", teacher, taught, result_of),
-            _share("free-running: exact", free, valid, text_of),
-            _share("free-running: right result", free, valid, result_of),
+            _share("teacher-encoded: right result", teacher, result_of),
+            _share("free-running: exact", free, text_of),
+            _share("free-running: right result", free, result_of),
         ],
     )
 
 
-def _share(name: str, plans: Sequence[Plan], chains: Sequence[Sequence[Plan]], reading: Reading) -> Figure:
-    """The share of steps, with an interval over problems, whose steps are not independent."""
-    shares = [nearest_share(plan, options, reading) for plan, options in zip(plans, chains, strict=True)]
-    return figures.resampled(name, figures.ratio, np.array(shares, dtype=float), unit="share")
+def _share(name: str, decoded: DecodedPlans, part: StepPart) -> Figure:
+    """Returns the share of correct steps, with an interval over problems, whose steps are not independent."""
+    shares = np.array(decoded.shares(part), dtype=float)
+    return figures.resampled(name, figures.ratio, shares, unit="share")
 
 
 def _verdict(status: str, exact: Figure) -> str:

@@ -9,7 +9,7 @@ import torch
 
 from latentplan.evaluation.diagnosis import findings as figures
 from latentplan.evaluation.diagnosis import findings as thresholds
-from latentplan.evaluation.diagnosis.evaluated_model import Subject
+from latentplan.evaluation.diagnosis.evaluated_model import EvaluatedModel
 from latentplan.evaluation.diagnosis.findings import NOTED, Finding, at_least, not_applicable
 from latentplan.evaluation.metrics import are_correct
 from latentplan.modeling.sampling import Sampling
@@ -22,19 +22,19 @@ NAME = "reward_variance"
 _DRAWS, _STOPS, _ANSWERS = 8, 2, 4
 
 
-def reward_variance(subject: Subject) -> Finding:
-    """`rollout.variance_split` with the reward 'answer right', at temperature 1."""
-    config = subject.model.reasoner.config
-    if not subject.has_latents:
+def reward_variance(evaluated: EvaluatedModel) -> Finding:
+    """Splits the variance of the reward 'answer correct', at temperature 1 (`rollout.variance_split`)."""
+    config = evaluated.model.reasoner.config
+    if not evaluated.has_latents:
         return not_applicable(NAME, f"{config.method} has no latents: all that differs is words")
-    rewards = sampled_rewards(subject)
+    rewards = sampled_rewards(evaluated)
     split = split_variance(torch.from_numpy(rewards))
     total = figures.resampled("variance within a question's samples", _total, rewards)
     shares = [
         figures.resampled(f"share of the variance: {name}", _share(name), rewards, unit="share")
         for name in split.shares()
     ]
-    has_noise = subject.distributions.log_variance is not None
+    has_noise = evaluated.distributions.log_variance is not None
     judged = has_noise and split.total > 0
     return Finding(
         NAME,
@@ -46,8 +46,10 @@ def reward_variance(subject: Subject) -> Finding:
     )
 
 
-def sampled_rewards(subject: Subject) -> np.ndarray:
-    """Whether each sample is right, `[questions, latents, stops, answers]`, of the first questions."""
+def sampled_rewards(evaluated: EvaluatedModel) -> np.ndarray:
+    """Returns whether each sample is correct, `[questions, latents, stops, answers]`, of the first
+    questions.
+    """
     recorded: list[float] = []
 
     def accuracy(
@@ -59,17 +61,17 @@ def sampled_rewards(subject: Subject) -> np.ndarray:
         return found
 
     measure_variance(
-        subject.model,
-        subject.problems[: subject.variance_problems],
+        evaluated.model,
+        evaluated.problems[: evaluated.variance_problems],
         accuracy,
-        Sampling(1.0, 1.0, subject.max_new_tokens),
-        seed=subject.seed,
+        Sampling(1.0, 1.0, evaluated.max_new_tokens),
+        seed=evaluated.seed,
         draws=_DRAWS,
         stops=_STOPS,
         answers=_ANSWERS,
-        batch_size=max(subject.batch_size, _DRAWS * _STOPS * _ANSWERS),
+        batch_size=max(evaluated.batch_size, _DRAWS * _STOPS * _ANSWERS),
     )
-    stops = 1 if subject.model.reasoner.stop_head is None else _STOPS
+    stops = 1 if evaluated.model.reasoner.stop_head is None else _STOPS
     return np.array(recorded).reshape(-1, _DRAWS, stops, _ANSWERS)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from latentplan.evaluation.diagnosis import findings as figures
 from latentplan.evaluation.diagnosis import findings as thresholds
-from latentplan.evaluation.diagnosis.evaluated_model import Subject
+from latentplan.evaluation.diagnosis.evaluated_model import EvaluatedModel
 from latentplan.evaluation.diagnosis.findings import (
     FAILED,
     SOUND,
@@ -13,32 +13,32 @@ from latentplan.evaluation.diagnosis.findings import (
     at_least,
     not_applicable,
 )
-from latentplan.rollout.edits import same_norm_noise, zero
+from latentplan.rollout.interventions import same_norm_noise, zero
 
 NAME = "silent_failure"
 
 
-def silent_failure(subject: Subject) -> Finding:
-    """Accuracy with the latents set to zero, replaced by noise, and exchanged between questions.
+def silent_failure(evaluated: EvaluatedModel) -> Finding:
+    """Measures accuracy with the latents set to zero, replaced by noise, and exchanged between questions.
 
     The verdict rests on the exchange alone: zeros and noise are nothing that the model has ever read, and
     may break an answer that does not need what the latents say. Exchanged latents are as good as its own,
     and as many, but they belong to another question.
     """
-    if not subject.has_latents:
-        return not_applicable(NAME, f"{subject.model.reasoner.config.method} has no latents to replace")
-    if len(subject.problems) < 2:
+    if not evaluated.has_latents:
+        return not_applicable(NAME, f"{evaluated.model.reasoner.config.method} has no latents to replace")
+    if len(evaluated.problems) < 2:
         return not_applicable(NAME, "with one problem there is no other question to take latents from")
-    right = subject.right
+    correct = evaluated.correct
     replaced = {
-        "zero": subject.judge(subject.completions(zero)),
-        "noise of the same norm": subject.judge(subject.completions(same_norm_noise)),
-        "another question's": subject.judge(subject.exchanged),
+        "zero": evaluated.judge(evaluated.completions(zero)),
+        "noise of the same norm": evaluated.judge(evaluated.completions(same_norm_noise)),
+        "another question's": evaluated.judge(evaluated.exchanged),
     }
-    accuracy = figures.share("accuracy: latents intact", right)
-    lost = figures.drop("lost: another question's", right, replaced["another question's"])
+    accuracy = figures.share("accuracy: latents intact", correct)
+    lost = figures.drop("lost: another question's", correct, replaced["another question's"])
     bound = thresholds.USED_SHARE * (accuracy.estimate or 0)
-    status = at_least(lost, bound) if any(right) else UNCLEAR
+    status = at_least(lost, bound) if any(correct) else UNCLEAR
     return Finding(
         NAME,
         status,
@@ -48,16 +48,16 @@ def silent_failure(subject: Subject) -> Finding:
         [
             accuracy,
             *(figures.share(f"accuracy: {name}", hits) for name, hits in replaced.items()),
-            *(figures.drop(f"lost: {name}", right, hits) for name, hits in replaced.items()),
-            figures.share("answers that change: another question's", _changed(subject)),
+            *(figures.drop(f"lost: {name}", correct, hits) for name, hits in replaced.items()),
+            figures.share("answers that change: another question's", _changed(evaluated)),
         ],
     )
 
 
-def _changed(subject: Subject) -> list[bool]:
-    own = [solution.completion for solution in subject.greedy.solutions]
-    kinds = [problem.kind for problem in subject.asked]
-    rows = zip(own, subject.exchanged, kinds, strict=True)
+def _changed(evaluated: EvaluatedModel) -> list[bool]:
+    own = [solution.completion for solution in evaluated.greedy.solutions]
+    kinds = [problem.kind for problem in evaluated.ordered]
+    rows = zip(own, evaluated.exchanged, kinds, strict=True)
     return [kind.extract(before) != kind.extract(after) for before, after, kind in rows]
 
 

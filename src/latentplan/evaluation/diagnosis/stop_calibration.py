@@ -7,7 +7,7 @@ import torch
 
 from latentplan.evaluation.diagnosis import findings as figures
 from latentplan.evaluation.diagnosis import findings as thresholds
-from latentplan.evaluation.diagnosis.evaluated_model import Subject
+from latentplan.evaluation.diagnosis.evaluated_model import EvaluatedModel
 from latentplan.evaluation.diagnosis.findings import (
     FAILED,
     SOUND,
@@ -23,27 +23,27 @@ NAME = "stop_calibration"
 _BINS = 10
 
 
-def stop_calibration(subject: Subject) -> Finding:
-    """Latent steps used against those needed, and the stop probabilities against what was due."""
-    config = subject.model.reasoner.config
-    if subject.model.reasoner.stop_head is None:
+def stop_calibration(evaluated: EvaluatedModel) -> Finding:
+    """Compares latent steps used with those needed, and stop probabilities with what was due."""
+    config = evaluated.model.reasoner.config
+    if evaluated.model.reasoner.stop_head is None:
         return not_applicable(NAME, f"{config.method} has no stop head")
-    rows = [row for row, problem in enumerate(subject.asked) if problem.steps]
-    if not rows or not subject.latents_are_steps:
+    rows = [row for row, problem in enumerate(evaluated.ordered) if problem.steps]
+    if not rows or not evaluated.latents_are_steps:
         return not_applicable(NAME, "how many latents are needed is not known here")
-    needed = {row: min(len(subject.asked[row].steps), config.max_latent_steps) for row in rows}
-    fits = figures.share("stops where a valid chain ends", [_fits(subject, row) for row in rows])
+    needed = {row: min(len(evaluated.ordered[row].steps), config.max_latent_steps) for row in rows}
+    fits = figures.share("stops where a valid chain ends", [_fits(evaluated, row) for row in rows])
     error = figures.resampled(
         "calibration error of the stop probability",
         calibration_error,
-        decisions(subject, needed),
+        decisions(evaluated, needed),
         unit="share",
     )
     exact, calibrated = (
         at_least(fits, thresholds.STOPS_WHERE_NEEDED),
         at_most(error, thresholds.CALIBRATION_ERROR),
     )
-    used = [subject.used_steps[row] for row in rows]
+    used = [evaluated.used_steps[row] for row in rows]
     labelled = list(needed.values())
     return Finding(
         NAME,
@@ -64,25 +64,26 @@ def stop_calibration(subject: Subject) -> Finding:
 
 
 @torch.no_grad()
-def decisions(subject: Subject, needed: dict[int, int]) -> np.ndarray:
-    """`[decisions, 2]`: the stop probability wherever the greedy chain was asked, and whether a stop was due.
+def decisions(evaluated: EvaluatedModel, needed: dict[int, int]) -> np.ndarray:
+    """Returns `[decisions, 2]`: the stop probability wherever the stop head decided, and whether a stop
+    was due.
 
-    Due is a stop before the slot after the labelled steps; the chain is asked up to its own stop.
+    Due is a stop before the slot after the labelled steps; the chain decides up to its own stop.
     """
-    reasoner, chains = subject.model.reasoner, subject.chains
+    reasoner, chains = evaluated.model.reasoner, evaluated.chains
     size = reasoner.config.latents_per_step
     assert reasoner.stop_head is not None
     found = []
     for row, steps in needed.items():
-        asked = min(subject.used_steps[row] + 1, reasoner.config.max_latent_steps)
-        latents = chains.latents[row, : asked * size : size].to(reasoner.device)
+        decided = min(evaluated.used_steps[row] + 1, reasoner.config.max_latent_steps)
+        latents = chains.latents[row, : decided * size : size].to(reasoner.device)
         probability = torch.softmax(reasoner.stop_head(latents).float(), dim=-1)[:, 1].tolist()
         found += [(each, float(step >= steps)) for step, each in enumerate(probability)]
     return np.array(found, dtype=float)
 
 
 def calibration_error(rows: np.ndarray) -> float | None:
-    """Expected calibration error of rows (probability, outcome), in ten bins of equal width.
+    """Computes the expected calibration error of rows (probability, outcome), in ten bins of equal width.
 
     Naeini, Cooper & Hauskrecht (2015), 'Obtaining well calibrated probabilities using Bayesian binning'.
     """
@@ -93,9 +94,9 @@ def calibration_error(rows: np.ndarray) -> float | None:
     return float(np.abs(sums[0] - sums[1]).sum() / len(rows))
 
 
-def _fits(subject: Subject, row: int) -> bool:
-    most, problem = subject.model.reasoner.config.max_latent_steps, subject.asked[row]
-    return subject.used_steps[row] in {min(len(plan), most) for plan in problem.plans or (problem.steps,)}
+def _fits(evaluated: EvaluatedModel, row: int) -> bool:
+    most, problem = evaluated.model.reasoner.config.max_latent_steps, evaluated.ordered[row]
+    return evaluated.used_steps[row] in {min(len(plan), most) for plan in problem.plans or (problem.steps,)}
 
 
 def _verdict(exact: str, calibrated: str, fits: Figure, error: Figure) -> str:

@@ -1,9 +1,8 @@
 """A latentplan model for lm-evaluation-harness, registered as `latentplan` when this module is imported.
 
 It answers generating tasks; tasks that compare likelihoods of given texts do not fit a model whose reasoning
-is no text. Needs lm-eval (the extra `lm-eval`).
-
-What the task files in `tasks/` call: problems through latentplan's readers, answers by its comparison.
+is no text. The task files in `tasks/` read problems and compare answers through the functions at the end of
+this module. Needs lm-eval (the extra `lm-eval`).
 """
 
 from __future__ import annotations
@@ -76,51 +75,51 @@ class LatentplanLM(LM):
                 part.to(target)  # type: ignore[arg-type]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """The completion of each request, in their order, cut before the first text of its `until`.
+        """Returns the completion of each request, in their order, cut before the first text of its `until`.
 
-        The noise of a sampled answer follows from the seed and the request's place in its task.
+        The noise of a sampled answer follows from the seed and the request's index in its task.
 
         Raises:
             ValueError: a request asks for a setting that latentplan does not have, such as `top_p`.
         """
         together: dict[tuple[Any, Sampling], list[int]] = defaultdict(list)
-        for place, request in enumerate(requests):
+        for index, request in enumerate(requests):
             sampling = self._sampling(request.args[1])
-            together[request.task_name, sampling].append(place)
+            together[request.task_name, sampling].append(index)
         texts = [""] * len(requests)
         with (
             tqdm(total=len(requests), disable=disable_tqdm, desc="latentplan") as bar,
             evaluation_mode(self.model),
         ):
-            for (_, sampling), places in together.items():
+            for (_, sampling), indices in together.items():
                 solved = solve(
                     self.model,
-                    [requests[place].args[0] for place in places],
+                    [requests[index].args[0] for index in indices],
                     sampling,
                     seed=self.seed,
                     batch_size=self.batch_size,
                     on_progress=bar.update,
                 )
-                for place, (solution,) in zip(places, solved, strict=True):
-                    texts[place] = cut(solution.completion, requests[place].args[1].get("until"))
+                for index, (solution,) in zip(indices, solved, strict=True):
+                    texts[index] = cut(solution.completion, requests[index].args[1].get("until"))
         for request, text in zip(requests, texts, strict=True):
             self.cache_hook.add_partial("generate_until", request.args, text)
         return texts
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """Not answered. Raises NotImplementedError."""
+        """Raises NotImplementedError: the reasoning is no text."""
         raise NotImplementedError(
             "latentplan models answer tasks that generate; this task compares likelihoods of given texts"
         )
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
-        """Not answered. Raises NotImplementedError."""
+        """Raises NotImplementedError: the reasoning is no text."""
         raise NotImplementedError("latentplan models answer tasks that generate, not rolling likelihoods")
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """Not needed. Raises NotImplementedError."""
+        """Raises NotImplementedError: the processor lays questions out itself."""
         raise NotImplementedError(
             "a latentplan model that was trained with a chat template applies it itself: "
             "leave out --apply_chat_template"
@@ -142,7 +141,7 @@ class LatentplanLM(LM):
 
 
 def cut(text: str, until: str | Sequence[str] | None) -> str:
-    """The text before the first of the `until` texts that it holds; empty ones hold nothing."""
+    """Returns the text before the first of the `until` texts that it holds; empty ones hold nothing."""
     stops = [until] if isinstance(until, str) else list(until or ())
     ends = [text.find(stop) for stop in stops if stop and stop in text]
     return text[: min(ends)] if ends else text
@@ -156,7 +155,8 @@ def _device(name: str | None) -> torch.device:
 
 
 def load(benchmark: str, files: Mapping[str, str] | None = None, **metadata: Any) -> dict[str, Any]:
-    """A benchmark's test problems as `{"test": Dataset}` with the columns question, answer and answer_kind.
+    """Returns a benchmark's test problems as `{"test": Dataset}` with the columns question, answer and
+    answer_kind.
 
     Args:
         benchmark: its name.
@@ -189,16 +189,16 @@ def load(benchmark: str, files: Mapping[str, str] | None = None, **metadata: Any
 
 
 def question(row: Mapping[str, str]) -> str:
-    """The prompt: the question as it stands, which a template would trim."""
+    """Returns the prompt: the question as it stands, which a template would trim."""
     return row["question"]
 
 
 def answer(row: Mapping[str, str]) -> str:
-    """The right answer."""
+    """Returns the correct answer."""
     return row["answer"]
 
 
 def accuracy(row: Mapping[str, str], completions: Sequence[str]) -> dict[str, float]:
-    """Whether the marked answer is right, as `latentplan evaluate` decides it."""
+    """Returns whether the marked answer is correct, as `latentplan evaluate` decides it."""
     kind = kind_of(row["answer"], row["answer_kind"])
     return {"accuracy": float(kind.is_correct(completions[0], row["answer"]))}

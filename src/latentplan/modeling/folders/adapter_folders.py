@@ -17,6 +17,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils.peft_utils import find_adapter_config_file
 
+from latentplan.common.run_files import MODEL_CONFIG
 from latentplan.modeling.lora import merge_lora, peft_package, set_tied
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def has_adapter(name_or_path: str, revision: str | None = None) -> bool:
         return False
     folder = Path(name_or_path)
     weights = any(any(folder.glob(pattern)) for pattern in _WEIGHTS)
-    if weights and (folder / "config.json").is_file():
+    if weights and (folder / MODEL_CONFIG).is_file():
         return True
     raise ValueError(
         f"{name_or_path} is {_describe_adapter(file)}, not a whole model: merge it into its base first "

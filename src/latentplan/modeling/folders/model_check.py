@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers.utils import CONFIG_NAME
 
+from latentplan.common.run_files import STEP_DECODER
 from latentplan.encoding.processor import pad_left
 from latentplan.encoding.tokenizers import END_LATENT, START_LATENT
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
@@ -19,7 +20,6 @@ from latentplan.modeling.thinking import unroll
 if TYPE_CHECKING:
     from latentplan.modeling.loading import LoadedModel
 
-STEP_DECODER = "step_decoder"
 _TEXT = "Añy 7 ☃"
 """A question with words that a small vocabulary does not contain."""
 

@@ -23,7 +23,8 @@ _NAMES_AN_OPTION = re.compile(
 
 
 def aqua_problem(row: Row) -> Problem:
-    """A row of AQuA: the options stand under the question, a line each; the chain is the rationale's lines.
+    """Reads a row of AQuA: the options stand under the question, a line each; the chain is the rationale's
+    lines.
 
     A last line that only names the option is no step. Raises DataError on a broken row.
     """

@@ -23,7 +23,7 @@ _PLACEHOLDER = re.compile(r"\bnumber(\d+)\b")
 
 
 def svamp_problem(row: Row) -> Problem:
-    """A row of SVAMP; the question is Body (closed by a full stop if it is open) and Question.
+    """Reads a row of SVAMP; the question is Body (closed by a full stop if it is open) and Question.
 
     Raises DataError on a broken row.
     """
@@ -34,13 +34,14 @@ def svamp_problem(row: Row) -> Problem:
 
 
 def multiarith_problem(row: Row) -> Problem:
-    """A row of MultiArith, which has no chain: `steps` is empty. Raises DataError on a broken row."""
+    """Reads a row of MultiArith, which has no chain: `steps` is empty. Raises DataError on a broken row."""
     question, answer = ("question", "final_ans") if "final_ans" in row else ("input", "target")
     return Problem(text_column(row, question), (), number_column(row, answer))
 
 
 def mawps_asdiv_problem(row: Row) -> Problem:
-    """A row of MAWPS with ASDiv-A, with its numbers filled in (56.0 becomes 56). Raises DataError if broken.
+    """Reads a row of MAWPS with ASDiv-A, with its numbers filled in (56.0 becomes 56). Raises DataError if
+    broken.
 
     Long decimals of the answer are rounded as those of the steps are, 0.8333333333333334 to 0.8333.
     """

@@ -51,7 +51,7 @@ class Benchmark:
 
 @cache
 def benchmarks() -> Mapping[str, Benchmark]:
-    """Every built-in benchmark by name, in the order of the names."""
+    """Returns every built-in benchmark by name, in the order of the names."""
     found = [
         member
         for module in modules_of(_PACKAGE)
@@ -62,7 +62,7 @@ def benchmarks() -> Mapping[str, Benchmark]:
 
 
 def benchmark_named(name: str) -> Benchmark:
-    """The benchmark called `name`: a built-in one, or `package.module:NAME`.
+    """Returns the benchmark called `name`: a built-in one, or `package.module:NAME`.
 
     Raises:
         DataError: there is none.
@@ -79,5 +79,5 @@ def benchmark_named(name: str) -> Benchmark:
 
 
 def benchmark_names() -> str:
-    """Every name, for messages."""
+    """Returns every name, for messages."""
     return ", ".join(benchmarks())

@@ -28,14 +28,18 @@ _MARKER = "####"
 
 
 def gsm8k_problem(row: Row, chain_of_rationale: Callable[[str], Chain] = equation_chain) -> Problem:
-    """A row of GSM8K, whose answer is a rationale, then `#### 13`. Raises DataError on a broken row."""
+    """Reads a row of GSM8K, whose answer is a rationale, then `#### 13`. Raises DataError on a
+    broken row.
+    """
     question = text_column(row, "question")
     rationale, answer = _split_once(text_column(row, "answer"), _MARKER)
     return Problem(question, chain_of_rationale(rationale), plain_number(answer, "answer"))
 
 
 def gsm8k_aug_problem(row: Row) -> Problem:
-    """A row of GSM8K-Aug: a line of text, or the columns of the hub. Raises DataError on a broken row."""
+    """Reads a row of GSM8K-Aug: a line of text, or the columns of the hub. Raises DataError on a broken
+    row.
+    """
     if "text" in row:
         return _gsm8k_aug_line(text_column(row, "text"))
     return Problem(
@@ -46,7 +50,9 @@ def gsm8k_aug_problem(row: Row) -> Problem:
 
 
 def gsm_hard_problem(row: Row) -> Problem:
-    """A row of GSM-Hard, which has a program but no chain: `steps` is empty. Raises DataError if broken."""
+    """Reads a row of GSM-Hard, which has a program but no chain: `steps` is empty. Raises DataError if
+    broken.
+    """
     return Problem(text_column(row, "input"), (), number_column(row, "target"))
 
 

@@ -17,12 +17,13 @@ from latentplan.problems.problem import Problem
 
 
 def prosqa_problem(row: Row) -> Problem:
-    """A row of ProsQA; its graph is not read. Raises DataError on a broken row."""
+    """Reads a row of ProsQA; its graph is not read. Raises DataError on a broken row."""
     return Problem(text_column(row, "question"), texts_column(row, "steps"), text_column(row, "answer"))
 
 
 def strategyqa_problem(row: Row, chain_column: str = "facts") -> Problem:
-    """A row of StrategyQA, answered yes or no; the chain is its facts or its decomposition into questions.
+    """Reads a row of StrategyQA, answered yes or no; the chain is its facts or its decomposition into
+    questions.
 
     Raises DataError on a broken row.
     """

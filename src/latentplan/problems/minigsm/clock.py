@@ -1,4 +1,4 @@
-"""The clock world: a dial is moved on, moved back, doubled and tripled, modulo a small number.
+"""The clock domain: a dial is moved on, moved back, doubled and tripled, modulo a small number.
 
     the dial starts at 7 . it moves on by 3 . it doubles . where is it ?
     <<7+3=10>> <<10*2=9>>                                  (modulo 11)
@@ -24,7 +24,7 @@ _MAX_ORDERS = 5040
 
 @dataclass(frozen=True)
 class Phrasing:
-    """The words of the clock world: how a start, each operation and the question are told."""
+    """The words of the clock domain: how a start, each operation and the question are rendered."""
 
     nouns: tuple[str, ...]
     starts: tuple[str, ...]
@@ -84,9 +84,9 @@ class ClockDraft:
 
     Attributes:
         start: the first residue, 0 to modulus - 1.
-        operations: ('+' | '-' | '*', number), in the order in which they are told.
+        operations: ('+' | '-' | '*', number), in the order of the story.
         modulus: every result is reduced modulo this.
-        phrasing: the words that it may be told in.
+        phrasing: the words that it may be rendered in.
     """
 
     start: int
@@ -100,37 +100,37 @@ class ClockDraft:
         runs = ("".join(f"{sign}{n}" for sign, n in sorted(run)) for run in _commuting_runs(self.operations))
         return f"clock {self.modulus}: {self.start} {' '.join(runs)}"
 
-    def tell(self, rng: random.Random) -> Problem:
-        """The problem in words that `rng` chooses."""
+    def render(self, rng: random.Random) -> Problem:
+        """Returns the problem in words that `rng` chooses."""
         steps = _chain(self.start, self.operations, self.modulus)
         answer = steps[-1].removesuffix(">>").rpartition("=")[2]
         return Problem(self._question(rng), steps, answer, self.plans(), self.modulus)
 
     def others(self, rng: random.Random, config: MinigsmConfig) -> Iterator[ClockDraft]:
         """Drafts that differ in the start or in the number of one operation, in random order."""
-        for place in rng.sample(range(len(self.operations) + 1), len(self.operations) + 1):
-            numbers = _numbers(self.operations[place - 1][0] if place else "", config)
+        for index in rng.sample(range(len(self.operations) + 1), len(self.operations) + 1):
+            numbers = _numbers(self.operations[index - 1][0] if index else "", config)
             for number in rng.sample(numbers, len(numbers)):
-                other = self._with_number(place, number)
+                other = self._with_number(index, number)
                 if other != self:
                     yield other
 
-    def tell_other(self, other: ClockDraft, rng: random.Random) -> Problem:
-        """`other` in the words in which `tell` tells this one with an `rng` in the same state."""
-        return other.tell(rng)
+    def render_other(self, other: ClockDraft, rng: random.Random) -> Problem:
+        """Renders `other` in the words that `render` gives this problem with an `rng` in the same state."""
+        return other.render(rng)
 
-    def _with_number(self, place: int, number: int) -> ClockDraft:
-        if place == 0:
+    def _with_number(self, index: int, number: int) -> ClockDraft:
+        if index == 0:
             return replace(self, start=number)
         before, (sign, _), after = (
-            self.operations[: place - 1],
-            self.operations[place - 1],
-            self.operations[place:],
+            self.operations[: index - 1],
+            self.operations[index - 1],
+            self.operations[index:],
         )
         return replace(self, operations=(*before, (sign, number), *after))
 
     def plans(self) -> tuple[Chain, ...]:
-        """Every valid chain, the told one first; at most `MAX_PLANS`.
+        """Returns every valid chain, that of the story first; at most `MAX_PLANS`.
 
         A chain is valid when it only reorders operations inside a run of neighbouring additions and
         subtractions, or inside a run of neighbouring multiplications. Steps are never merged, so all plans
@@ -152,8 +152,8 @@ class ClockDraft:
         return " ".join([*sentences, rng.choice(words.asks)])
 
 
-class ClockWorld:
-    """Draws drafts of the clock world; the dials are those of `config`."""
+class ClockDomain:
+    """Draws drafts of the clock domain; the settings are those of `config`."""
 
     def __init__(self, config: MinigsmConfig):
         addends = range(1, config.max_addend + 1)
@@ -162,13 +162,13 @@ class ClockWorld:
         self.operations += [("*", n) for n in config.multipliers]
 
     def draw(self, rng: random.Random, num_steps: int) -> ClockDraft:
-        """A start and `num_steps` operations, each uniform over all that the dials allow."""
+        """Returns a start and `num_steps` operations, each uniform over all that the settings allow."""
         operations = tuple(rng.choices(self.operations, k=num_steps))
         return ClockDraft(rng.randrange(self.modulus), operations, self.modulus, self.phrasing)
 
 
 def _numbers(sign: str, config: MinigsmConfig) -> Sequence[int]:
-    """What may stand behind a sign; without one, where the dial may start."""
+    """Returns what may stand behind a sign; without one, where the dial may start."""
     if not sign:
         return range(config.modulus)
     return config.multipliers if sign == "*" else range(1, config.max_addend + 1)

@@ -24,7 +24,7 @@ Value = int | Fraction
 
 
 def parse(expression: str, names: Mapping[str, Node]) -> Node:
-    """The graph of an expression of names, whole numbers, `+ - * /` and `percent(x, p)`.
+    """Returns the graph of an expression of names, whole numbers, `+ - * /` and `percent(x, p)`.
 
     A name in `names` stands for that graph, and every other name for a number of the question.
     Raises ValueError on any other syntax.
@@ -60,7 +60,7 @@ def _convert(tree: ast.expr, names: Mapping[str, Node]) -> Node:
 
 
 def children(node: Node) -> tuple[Node, ...]:
-    """The nodes that this one is computed from; none for a name or a constant."""
+    """Returns the nodes that this one is computed from; none for a name or a constant."""
     if not isinstance(node, tuple):
         return ()
     if node[0] == "+":
@@ -69,7 +69,7 @@ def children(node: Node) -> tuple[Node, ...]:
 
 
 def walk(node: Node) -> Iterator[Node]:
-    """Every distinct node below and including this one, those computed first coming first."""
+    """Yields every distinct node below and including this one, those computed first coming first."""
     seen: set[Node] = set()
 
     def visit(current: Node) -> Iterator[Node]:
@@ -111,22 +111,22 @@ def flatten(root: Node) -> Node:
 
 
 def divide(whole: Value, parts: Value) -> Value:
-    """The exact quotient, a whole number where it is one."""
+    """Returns the exact quotient, a whole number where it is one."""
     return exact(Fraction(whole) / parts) if whole % parts else int(whole // parts)
 
 
 def percent(whole: Value, share: Value) -> Value:
-    """`share` percent of `whole`, exactly."""
+    """Computes `share` percent of `whole`, exactly."""
     return divide(whole * share, 100)
 
 
 def exact(value: Value) -> Value:
-    """The same number, as an int where it is whole."""
+    """Returns the same number, as an int where it is whole."""
     return value if isinstance(value, int) or value.denominator != 1 else value.numerator
 
 
 def evaluate(node: Node, values: Mapping[str, Value]) -> Value:
-    """The value of a node for these values of the names."""
+    """Returns the value of a node for these values of the names."""
     if isinstance(node, str):
         return values[node]
     if isinstance(node, int):
@@ -147,7 +147,7 @@ def evaluate(node: Node, values: Mapping[str, Value]) -> Value:
 
 
 def canonical(node: Node, values: Mapping[str, Value]) -> str:
-    """Graph and numbers as text, equal where only the order of terms or factors differs."""
+    """Writes graph and numbers as a text, equal where only the order of terms or factors differs."""
     if isinstance(node, str):
         return str(values[node])
     if isinstance(node, int):

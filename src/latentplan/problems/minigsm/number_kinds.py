@@ -34,7 +34,7 @@ CONSTANTS: dict[int, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Dials:
+class NumberSettings:
     """What a number may be: the scale of its range, the largest one, and whether amounts have decimals."""
 
     scale: int = 1
@@ -47,11 +47,11 @@ class Number(Protocol):
 
     may_be_decimal: bool
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> Value | None:
-        """A number that suits the story so far, or None where there is none."""
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> Value | None:
+        """Returns a number that suits the story so far, or None where there is none."""
 
     def text(self, value: Value) -> str:
-        """How the question writes it."""
+        """Writes the number as the question has it."""
 
 
 def _between(rng: random.Random, low: int, high: int) -> int:
@@ -63,21 +63,21 @@ class _Whole:
     may_be_decimal = False
 
     def text(self, value: Value) -> str:
-        """Digits."""
+        """Writes digits."""
         return str(value)
 
 
 @dataclass(frozen=True, slots=True)
 class WholeNumber(_Whole):
-    """A whole number of a range; with `scales`, the dial for the size of numbers widens it."""
+    """A whole number of a range; with `scales`, the setting for the size of numbers widens it."""
 
     low: int
     high: int
     scales: bool = True
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
-        """Uniform over the range."""
-        high = min(self.high * dials.scale if self.scales else self.high, dials.largest)
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> int | None:
+        """Draws uniformly from the range."""
+        high = min(self.high * settings.scale if self.scales else self.high, settings.largest)
         return _between(rng, self.low, high) if high >= self.low else None
 
 
@@ -89,9 +89,9 @@ class Multiple(_Whole):
     low: int
     high: int
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
-        """Uniform over the multiples."""
-        high = min(self.high * dials.scale, dials.largest // self.of)
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> int | None:
+        """Draws uniformly from the multiples."""
+        high = min(self.high * settings.scale, settings.largest // self.of)
         return self.of * _between(rng, self.low, high) if high >= self.low else None
 
 
@@ -102,8 +102,8 @@ class Below(_Whole):
     quantity: str
     share: int
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
-        """Uniform over what is there."""
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> int | None:
+        """Draws uniformly from what is there."""
         high = int(values[self.quantity] * self.share) // 100
         return _between(rng, 2, high) if high >= 2 else None
 
@@ -116,10 +116,10 @@ class Above(_Whole):
     low: int
     high: int
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
-        """Uniform over the margin."""
-        value = int(values[self.quantity]) + _between(rng, self.low, self.high * dials.scale)
-        return value if value <= dials.largest else None
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> int | None:
+        """Draws uniformly from the margin."""
+        value = int(values[self.quantity]) + _between(rng, self.low, self.high * settings.scale)
+        return value if value <= settings.largest else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,8 @@ class Divisor(_Whole):
     low: int
     high: int
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
-        """Uniform over the divisors."""
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> int | None:
+        """Draws uniformly from the divisors."""
         whole = values[self.quantity]
         if not isinstance(whole, int):
             return None
@@ -147,18 +147,18 @@ class Money:
     high: int
     may_be_decimal = True
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> Value | None:
-        """Uniform over whole dollars, or over steps of ten and twenty-five cents."""
-        high = min(self.high * dials.scale, dials.largest)
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> Value | None:
+        """Draws uniformly from whole dollars, or from steps of ten and twenty-five cents."""
+        high = min(self.high * settings.scale, settings.largest)
         if high < self.low:
             return None
         dollars = _between(rng, self.low, high)
-        if not dials.decimals or rng.random() < 0.3:
+        if not settings.decimals or rng.random() < 0.3:
             return dollars
         return exact(dollars + Fraction(rng.choice((10, 20, 25, 40, 50, 50, 60, 75, 80, 90)), 100))
 
     def text(self, value: Value) -> str:
-        """Whole dollars without cents, others with two digits of them."""
+        """Writes whole dollars without cents, others with two digits of them."""
         return str(value) if isinstance(value, int) else f"{float(value):.2f}"
 
 
@@ -170,16 +170,16 @@ class Measure:
     high: int
     may_be_decimal = True
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> Value | None:
-        """Uniform over whole numbers, or over halves."""
-        high = min(self.high * dials.scale, dials.largest)
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> Value | None:
+        """Draws uniformly from whole numbers, or from halves."""
+        high = min(self.high * settings.scale, settings.largest)
         if high < self.low:
             return None
         whole = _between(rng, self.low, high)
-        return whole + Fraction(1, 2) if dials.decimals and rng.random() < 0.5 else whole
+        return whole + Fraction(1, 2) if settings.decimals and rng.random() < 0.5 else whole
 
     def text(self, value: Value) -> str:
-        """At most one decimal."""
+        """Writes at most one decimal."""
         return number_text(value)
 
 
@@ -189,11 +189,11 @@ class Note(_Whole):
 
     quantity: str
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
-        """The smallest that leaves some change."""
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> int | None:
+        """Returns the smallest that leaves some change."""
         owed = values[self.quantity]
         paid = next((n for n in (10, 20, 50, 100) if n > owed), (int(owed) // 100 + 1) * 100)
-        return paid if paid <= dials.largest else None
+        return paid if paid <= settings.largest else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +203,8 @@ class Rate(_Whole):
     quantity: str
     choices: tuple[int, ...]
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
-        """Uniform over the percentages that fit."""
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> int | None:
+        """Draws uniformly from the percentages that fit."""
         whole = values[self.quantity]
         found = [share for share in self.choices if not whole * share % 100]
         return found[int(rng.random() * len(found))] if found else None
@@ -226,12 +226,12 @@ class Times:
         if not {self.low, self.high} <= set(_TIMES):
             raise ValueError(f"there are words for {min(_TIMES)} to {max(_TIMES)} times only")
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> int:
-        """Uniform over the range."""
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> int:
+        """Draws uniformly from the range."""
         return _between(rng, self.low, self.high)
 
     def text(self, value: Value) -> str:
-        """The word."""
+        """Returns the word."""
         return _TIMES[int(value)]
 
 
@@ -242,14 +242,14 @@ class PartOf:
     quantity: str
     may_be_decimal = False
 
-    def draw(self, rng: random.Random, values: Values, dials: Dials) -> int | None:
-        """Uniform over the parts that fit."""
+    def draw(self, rng: random.Random, values: Values, settings: NumberSettings) -> int | None:
+        """Draws uniformly from the parts that fit."""
         whole = values[self.quantity]
         found = [n for n in _PARTS if not whole % n and whole > n]
         return found[int(rng.random() * len(found))] if found else None
 
     def text(self, value: Value) -> str:
-        """The words."""
+        """Returns the words."""
         return _PARTS[int(value)]
 
 
@@ -278,7 +278,7 @@ FORMS: dict[str, Callable[..., Number]] = {
 
 
 def read_number(text: str) -> Number:
-    """The kind of number that one of `FORMS` describes, such as `number 2 to 9` or `below total`.
+    """Returns the kind of number that one of `FORMS` describes, such as `number 2 to 9` or `below total`.
 
     Raises ValueError on text of any other form, and on a range that is empty.
     """
@@ -294,7 +294,9 @@ def read_number(text: str) -> Number:
 
 @cache
 def _pattern(form: str) -> re.Pattern[str]:
-    """A form as a pattern: `{quantity}` is a name, `{choices}` are numbers, all others are one number."""
+    """Returns a form as a pattern: `{quantity}` is a name, `{choices}` are numbers, all others are one
+    number.
+    """
     values = {"quantity": r"[A-Za-z_]\w*", "choices": r"[0-9]+( [0-9]+)*"}
     return re.compile(
         re.sub(r"\{(\w+)\}", lambda name: f"(?P<{name[1]}>{values.get(name[1], '[0-9]+')})", form)

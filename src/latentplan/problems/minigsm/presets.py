@@ -1,4 +1,4 @@
-"""The dials of minigsm, the named settings of them, and the split to which a problem belongs."""
+"""The generator settings of minigsm, its presets, and the split to which a problem belongs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-World = Literal["clock", "words"]
+Domain = Literal["clock", "words"]
 Distinct = Literal["problem", "question"]
 Phrasings = Literal["varied", "plain"]
 Label = Literal["any", "told"]
@@ -17,18 +17,18 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 _TEST_PERCENT, _VALIDATION_PERCENT = 10, 5
 
-# Chosen so that even the 88 one-step problems of the default clock world are shared out 73, 5 and 10.
+# Chosen so that even the 88 one-step problems of the default clock domain are shared out 73, 5 and 10.
 _SALT = b"500"
 
 
 @dataclass(frozen=True)
 class MinigsmConfig:
-    """Every dial of the generator; `dataclasses.fields` gives each one's help text as `metadata["help"]`.
+    """Every setting of the generator; `dataclasses.fields` gives each one's help text as `metadata["help"]`.
 
-    Raises ValueError on a dial that is out of range, naming the dial.
+    Raises ValueError on a setting that is out of range, naming it.
     """
 
-    world: World = field(
+    world: Domain = field(
         default="words",
         metadata={"help": "clock: chains modulo a small number in about 60 words; words: natural English"},
     )
@@ -88,7 +88,7 @@ class MinigsmConfig:
     )
 
     def __post_init__(self) -> None:
-        _require(self.world in get_args(World), "world", self.world, f"one of {', '.join(get_args(World))}")
+        _require(self.world in get_args(Domain), "world", self.world, f"one of {', '.join(get_args(Domain))}")
         _require(self.distinct in get_args(Distinct), "distinct", self.distinct, "'problem' or 'question'")
         _require(1 <= self.min_steps <= LONGEST_CHAIN, "min_steps", self.min_steps, f"1 to {LONGEST_CHAIN}")
         _require(
@@ -131,9 +131,9 @@ class MinigsmConfig:
         _require(valid, "multipliers", self.multipliers, "whole numbers from 2")
 
 
-def _require(valid: bool, dial: str, value: object, needed: str) -> None:
+def _require(valid: bool, setting: str, value: object, needed: str) -> None:
     if not valid:
-        raise ValueError(f"minigsm: {dial} is {value!r}; it must be {needed}")
+        raise ValueError(f"minigsm: {setting} is {value!r}; it must be {needed}")
 
 
 PRESETS: dict[str, MinigsmConfig] = {
@@ -146,16 +146,16 @@ PRESETS: dict[str, MinigsmConfig] = {
         min_steps=4, max_steps=8, max_number=10_000, number_scale=3, decimals=True, distractors=1
     ),
 }
-"""Named settings; `dataclasses.replace(PRESETS[name], ...)` turns single dials."""
+"""Presets; `dataclasses.replace(PRESETS[name], ...)` changes single settings."""
 
 
 def fingerprint(text: str) -> int:
-    """A 64-bit number that is the same in every process."""
+    """Returns a 64-bit number that is the same in every process."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, salt=_SALT).digest(), "big")
 
 
 def split_of(canonical: str) -> Split:
-    """The split (train 85%, validation 5%, test 10%) of the problem with this canonical form."""
+    """Returns the split (train 85%, validation 5%, test 10%) of the problem with this canonical form."""
     percent = fingerprint(canonical) % 100
     if percent < _TEST_PERCENT:
         return "test"

@@ -83,7 +83,8 @@ class PlanTable:
         self.definitions = self._definitions()
 
     def chains(self, values: Mapping[str, Value], limit: int) -> list[Chain]:
-        """The chains for these numbers, the told one first, without those that are not valid for them.
+        """Returns the chains for these numbers, that of the story first, without those that are not valid for
+        them.
 
         `limit` is the largest result allowed. Fewer than `MAX_PLANS` chains are all that there are: where
         that is not known, as the graph has too many that are not valid for these numbers, there are none.
@@ -108,7 +109,7 @@ class PlanTable:
         return list(chains) if self.complete else []
 
     def register(self, key: object, operands: Sequence[int], decimal: bool) -> int:
-        """The register of this quantity, a new one on the first call."""
+        """Returns the register of this quantity, a new one on the first call."""
         if key not in self.registers:
             self.registers[key] = len(self.decimal)
             self.decimal.append(decimal)
@@ -118,7 +119,7 @@ class PlanTable:
     def equation(
         self, signs: str, operands: tuple[int, ...], result: int, compute: Callable[..., Value]
     ) -> int:
-        """The index of this step, a new one on the first call."""
+        """Returns the index of this step, a new one on the first call."""
         key = (signs, operands, result)
         if key not in self._equation_ids:
             self._equation_ids[key] = len(self.equations)
@@ -162,7 +163,7 @@ class PlanTable:
         self.plans += plans[:1] + others
 
     def _definitions(self) -> list[tuple[int, Callable[..., Value], tuple[int, ...]]]:
-        """How to compute each register that a plan uses, operands first."""
+        """Returns how to compute each register that a plan uses, operands first."""
         first: dict[int, Equation] = {}
         for step in chain.from_iterable(self.plans):
             first.setdefault(self.equations[step].result, self.equations[step])
@@ -196,11 +197,13 @@ class _Search:
         self.start: _State = tuple((index, self._terms(node)) for index, node in enumerate(self.nodes))
 
     def every(self) -> Iterator[tuple[int, ...]]:
-        """All plans, the told one first."""
+        """Returns all plans, that of the story first."""
         return self._every(self.start)
 
     def spread(self, budget: int) -> list[tuple[int, ...]]:
-        """At most `budget` plans, the told one first, the others taken from all branches of the search."""
+        """Returns at most `budget` plans, the one of the story first, the others from all branches of the
+        search.
+        """
         told = islice(self.every(), 1)
         return list(dict.fromkeys([*told, *self._spread(self.start, budget, random.Random(0))]))
 
@@ -257,7 +260,7 @@ class _Search:
         )
 
     def _steps(self, index: int, terms: tuple[_Term, ...]) -> Iterator[tuple[int, tuple[_Term, ...]]]:
-        """Every step on the computed terms of a node, with the terms that it leaves."""
+        """Yields every step on the computed terms of a node, with the terms that it leaves."""
         ready = [term for term in terms if term[1] >= 0]
         kind = self.nodes[index][0]
         if kind in self.table.operators and kind in "/%" and len(ready) == 2:
@@ -322,7 +325,7 @@ class _Search:
 
 
 def number_text(value: Value) -> str:
-    """How a number is written in an equation: `12`, `2.5`, `0.25`; at most two decimals."""
+    """Writes a number as it stands in an equation: `12`, `2.5`, `0.25`; at most two decimals."""
     value = exact(value)
     if isinstance(value, int):
         return str(value)

@@ -84,13 +84,15 @@ PEOPLE: Pool = (
 
 
 def things(words: str) -> tuple[Thing, ...]:
-    """Things from their singulars, between commas; an irregular plural follows a slash: `knife/knives`."""
+    """Reads things from their singulars, between commas; an irregular plural follows a slash:
+    `knife/knives`.
+    """
     pairs = (word.strip().partition("/") for word in words.split(","))
     return tuple(Thing(one, many or plural(one)) for one, _, many in pairs)
 
 
 def plural(word: str) -> str:
-    """The regular English plural of a word."""
+    """Returns the regular English plural of a word."""
     if word.endswith(("s", "x", "z", "ch", "sh")):
         return word + "es"
     if word.endswith("y") and word[-2:-1] not in "aeiou":
@@ -109,7 +111,7 @@ class Part:
         text: the sentences, or several phrasings of them.
         numbers: the numbers that they bring in, drawn in this order.
         total: what the running total becomes; several expressions are equivalent decompositions, the one that
-            is told first, the most expanded one last.
+            is rendered first, the most expanded one last.
         let: other quantities that later parts may use, in expressions of what is there so far.
         question: the question, or several phrasings, if the story ends here; it cannot if there is none.
         name: what `needs` and `unless` of later parts call this one.
@@ -153,9 +155,9 @@ class Shape:
     Attributes:
         template: the story template.
         parts: the parts taken, in order.
-        graphs: the decompositions of the answer, the one told first.
+        graphs: the decompositions of the answer, the one rendered first.
         lengths: the numbers of steps that its chains can have.
-        operators: the operators of the graph that is told.
+        operators: the operators of the graph that is rendered.
     """
 
     template: StoryTemplate
@@ -172,7 +174,7 @@ class Shape:
 
 
 def shapes(template: StoryTemplate, longest: int) -> Iterator[Shape]:
-    """Every selection of parts that makes a problem of at most `longest` steps."""
+    """Yields every selection of parts that makes a problem of at most `longest` steps."""
     for end, last in enumerate(template.parts):
         if not last.question:
             continue
@@ -185,12 +187,12 @@ def shapes(template: StoryTemplate, longest: int) -> Iterator[Shape]:
 
 
 def phrasings(text: Phrasings) -> tuple[str, ...]:
-    """One phrasing or several, always as a tuple."""
+    """Returns one phrasing or several, always as a tuple."""
     return (text,) if isinstance(text, str) else text
 
 
 def draw_cast(pools: Mapping[str, Pool], rng: random.Random) -> dict[str, object]:
-    """One member for each role; roles that share a pool get different members."""
+    """Returns one member for each role; roles that share a pool get different members."""
     chosen: dict[str, object] = {}
     for role, pool in pools.items():
         member = pool[int(rng.random() * len(pool))]
@@ -238,7 +240,7 @@ def _graph(parts: tuple[Part, ...], totals: tuple[str, ...]) -> Node:
 
 
 def _lengths(graph: Node) -> range:
-    """The fewest and the most steps: a sum or product of three can be one step."""
+    """Returns the fewest and the most steps: a sum or product of three can be one step."""
     inner = [node for node in walk(graph) if children(node)]
     binary = sum(len(children(node)) - 1 for node in inner)
     threes = sum(node[0] in "+*" and len(children(node)) == 3 for node in inner)

@@ -54,7 +54,7 @@ class StoryTemplateError(ValueError):
 
 @cache
 def story_templates() -> Mapping[str, StoryTemplate]:
-    """Every story template by its name, read once in a process.
+    """Returns every story template by its name, read once in a process.
 
     Raises StoryTemplateError where a file is wrong, or two stories have one name.
     """
@@ -71,7 +71,8 @@ def story_templates() -> Mapping[str, StoryTemplate]:
 
 
 def read_theme(text: str, name: str) -> dict[str, StoryTemplate]:
-    """The story templates of one theme, in order, from the text of its file, which errors call `name`.
+    """Returns the story templates of one theme, in order, from the text of its file, which errors call
+    `name`.
 
     Raises StoryTemplateError on anything that is not as it must be.
     """
@@ -86,21 +87,21 @@ def read_theme(text: str, name: str) -> dict[str, StoryTemplate]:
 
 
 @contextmanager
-def _within(place: str) -> Iterator[None]:
-    """Adds a place to what is raised inside."""
+def _within(location: str) -> Iterator[None]:
+    """Adds a location to what is raised inside."""
     try:
         yield
     except StoryTemplateError as error:
-        raise StoryTemplateError((place, *error.where), error.problem) from None
+        raise StoryTemplateError((location, *error.where), error.problem) from None
     except ValueError as error:
-        raise StoryTemplateError((place,), str(error)) from None
+        raise StoryTemplateError((location,), str(error)) from None
 
 
 class _Loader(getattr(yaml, "CBaseLoader", yaml.BaseLoader)):  # type: ignore[misc]
     """Every scalar is text, also `off` and `5`; a key given twice is refused. In C where PyYAML has it."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of a node."""
+        """Returns the mapping of a node."""
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
@@ -201,7 +202,7 @@ class _PartReader:
         }
 
     def read(self, content: Mapping[str, object]) -> Part:
-        """The next part."""
+        """Returns the next part."""
         part: dict[str, Any] = {}
         for key, read in self.readers.items():
             if key in content:
@@ -294,7 +295,7 @@ def _require_known(name: str, known: Collection[str], what: str) -> None:
 
 
 def _mapping(content: object, keys: Collection[str] | None = None) -> dict[str, Any]:
-    """A mapping of YAML, whose keys are text, and of `keys` where these are given."""
+    """Returns a mapping of YAML, whose keys are text, and of `keys` where these are given."""
     if not isinstance(content, dict) or not content:
         raise ValueError(f"it must be a mapping of 'key: value', not {content!r}")
     for key in content:
@@ -305,7 +306,7 @@ def _mapping(content: object, keys: Collection[str] | None = None) -> dict[str, 
 
 
 def _phrasings(content: object) -> Phrasings:
-    """Text, or a list of texts as a tuple."""
+    """Returns a text, or a list of texts as a tuple."""
     if isinstance(content, list) and content:
         return tuple(_text(text) for text in content)
     if isinstance(content, str) and content:

@@ -1,4 +1,4 @@
-"""The world of words: story templates, chosen by the dials, drawn and told."""
+"""The domain of words: story templates, chosen by the settings, drawn and rendered."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 from operator import eq
 
 from latentplan.problems.minigsm.expression_graph import Node, Value, canonical, evaluate, parse
-from latentplan.problems.minigsm.number_kinds import Dials
+from latentplan.problems.minigsm.number_kinds import NumberSettings
 from latentplan.problems.minigsm.presets import LONGEST_CHAIN, MinigsmConfig
 from latentplan.problems.minigsm.solution_chains import PlanTable, number_text
 from latentplan.problems.minigsm.story_template import (
@@ -36,7 +36,7 @@ class WordDraft:
         shape: the story template and the parts taken.
         values: the numbers of the question.
         num_steps: the length that the labelled chain is to have.
-        config: the dials.
+        config: the settings.
     """
 
     shape: Shape
@@ -53,8 +53,8 @@ class WordDraft:
         """
         return canonical(self.shape.graphs[-1], self.values)
 
-    def tell(self, rng: random.Random) -> Problem | None:
-        """The problem in words that `rng` chooses, or None if no valid chain has the right length."""
+    def render(self, rng: random.Random) -> Problem | None:
+        """Returns the problem in words that `rng` chooses, or None if no valid chain has the right length."""
         chains, labels = self._chains()
         if not labels:
             return None
@@ -63,16 +63,16 @@ class WordDraft:
 
     def others(self, rng: random.Random, config: MinigsmConfig) -> Iterator[WordDraft]:
         """Drafts with another number in one place of the story, in random order; not all make a problem."""
-        dials = Dials(config.number_scale, config.max_number, config.decimals)
+        settings = NumberSettings(config.number_scale, config.max_number, config.decimals)
         names = [name for part in self.shape.parts for name in part.numbers]
         for name in rng.sample(names, len(names)):
             for _ in range(_RETRIES):
-                number = redraw_number(self.shape, self.values, name, rng, dials)
+                number = redraw_number(self.shape, self.values, name, rng, settings)
                 if number is not None and number != self.values[name]:
                     yield replace(self, values={**self.values, name: number})
 
-    def tell_other(self, other: WordDraft, rng: random.Random) -> Problem | None:
-        """`other` in the words in which `tell` tells this one with an `rng` in the same state.
+    def render_other(self, other: WordDraft, rng: random.Random) -> Problem | None:
+        """Renders `other` in the words that `render` gives this problem with an `rng` in the same state.
 
         Its labelled chain is the one with the same operations and the most steps in common; None without one.
         """
@@ -89,7 +89,7 @@ class WordDraft:
         return number_text(evaluate(self.shape.graphs[0], self.values))
 
     def _chains(self) -> tuple[list[Chain], list[Chain]]:
-        """All valid chains, and those of the length that the labelled one is to have."""
+        """Returns all valid chains, and those of the length that the labelled one is to have."""
         decimal = self.shape.may_be_decimal if self.config.decimals else frozenset()
         table = _table(self.shape.graphs, decimal, _operators(self.config))
         chains = table.chains(self.values, self.config.max_number)
@@ -113,31 +113,31 @@ class WordDraft:
         return " ".join([*sentences, _choose(parts[-1].question, rng).format_map(words)])
 
 
-class WordWorld:
-    """Draws drafts of word problems; the dials are those of `config`.
+class WordDomain:
+    """Draws drafts of word problems; the settings are those of `config`.
 
-    Raises ValueError when no story has problems of one of the lengths asked for, or a story is unknown.
+    Raises ValueError when no story has problems of one of the requested lengths, or a story is unknown.
     """
 
     def __init__(self, config: MinigsmConfig):
         self.config = config
-        self.dials = Dials(config.number_scale, config.max_number, config.decimals)
+        self.settings = NumberSettings(config.number_scale, config.max_number, config.decimals)
         templates = _templates(config)
         self.shapes = {length: _of_length(templates, length, config) for length in config.step_counts}
 
     def draw(self, rng: random.Random, num_steps: int) -> WordDraft | None:
-        """A draft of a story that has problems of this length; stories are equally likely."""
+        """Returns a draft of a story that has problems of this length; stories are equally likely."""
         shape = rng.choice(rng.choice(self.shapes[num_steps]))
-        values = draw_numbers(shape, rng, self.dials)
+        values = draw_numbers(shape, rng, self.settings)
         return None if values is None else WordDraft(shape, values, num_steps, self.config)
 
 
-def draw_numbers(shape: Shape, rng: random.Random, dials: Dials) -> dict[str, Value] | None:
-    """Numbers for a story, or None where those drawn so far leave no sensible one for the rest."""
+def draw_numbers(shape: Shape, rng: random.Random, settings: NumberSettings) -> dict[str, Value] | None:
+    """Draws numbers for a story; None where those drawn so far leave no sensible one for the rest."""
     values: dict[str, Value] = {}
     totals: list[Value] = []
     for _ in range(len(shape.parts) + _RETRIES):
-        if _draw_part(shape.parts[len(totals)], values, rng, dials):
+        if _draw_part(shape.parts[len(totals)], values, rng, settings):
             totals.append(values["total"])
             if len(totals) == len(shape.parts):
                 return values
@@ -149,28 +149,28 @@ def draw_numbers(shape: Shape, rng: random.Random, dials: Dials) -> dict[str, Va
 
 
 def redraw_number(
-    shape: Shape, values: dict[str, Value], name: str, rng: random.Random, dials: Dials
+    shape: Shape, values: dict[str, Value], name: str, rng: random.Random, settings: NumberSettings
 ) -> Value | None:
-    """Another draw of one number, for the story as it is up to there; None where there is none."""
+    """Returns another draw of one number, for the story as it is up to there; None where there is none."""
     story: dict[str, Value] = {}
     for part in shape.parts:
         for number, kind in part.numbers.items():
             if number == name:
-                return kind.draw(rng, story, dials)
+                return kind.draw(rng, story, settings)
             story[number] = values[number]
         _carry_on(part, story)
     raise KeyError(name)
 
 
-def _draw_part(part: Part, values: dict[str, Value], rng: random.Random, dials: Dials) -> bool:
+def _draw_part(part: Part, values: dict[str, Value], rng: random.Random, settings: NumberSettings) -> bool:
     for name, kind in part.numbers.items():
-        value = kind.draw(rng, values, dials)
+        value = kind.draw(rng, values, settings)
         if value is None:
             return False
         values[name] = value
     _carry_on(part, values)
     total = values["total"]
-    return 0 < total <= dials.largest and not (100 if dials.decimals else 1) % total.denominator
+    return 0 < total <= settings.largest and not (100 if settings.decimals else 1) % total.denominator
 
 
 def _carry_on(part: Part, values: dict[str, Value]) -> None:
@@ -203,7 +203,7 @@ def _of_length(templates: list[StoryTemplate], length: int, config: MinigsmConfi
     found = [shapes for shapes in fitting if shapes]
     if not found:
         raise ValueError(
-            f"minigsm: with these dials no family has problems of {length} step(s): "
+            f"minigsm: with these settings no family has problems of {length} step(s): "
             "allow more operators, percentages or families, or other numbers of steps"
         )
     return found

@@ -1,6 +1,6 @@
-"""Accuracy against tokens for each way to choose among samples. Drawn by matplotlib (the extra `plot`).
+"""Accuracy against tokens, for answers chosen from samples and for the rows of a comparison.
 
-Accuracy against tokens: up and to the left is better. Drawn by matplotlib (the extra `plot`).
+Up and to the left is better. Drawn by matplotlib (the extra `plot`).
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from latentplan.common.text_table import is_number
 from latentplan.evaluation.results import SELECTORS, Estimate, ModelCurves, Point, SelectionResult
 from latentplan.report.figures.style import COLOURS, MARKERS
-from latentplan.report.run_reader import is_number
 
 _APART = 1.04
 
@@ -56,8 +56,8 @@ def _panel(panel: Any, model: ModelCurves, reference: ModelCurves | None) -> Non
             marker="x",
             label=f"{reference.name}, majority vote",
         )
-    for place, (selector, points) in enumerate(model.curves.items()):
-        _curve(panel, points, SELECTORS[selector], LOOKS[selector], _APART ** (place - 2.5) if place else 1.0)
+    for index, (selector, points) in enumerate(model.curves.items()):
+        _curve(panel, points, SELECTORS[selector], LOOKS[selector], _APART ** (index - 2.5) if index else 1.0)
     panel.plot(
         model.greedy.tokens,
         100 * model.greedy.accuracy.estimate,
@@ -76,7 +76,7 @@ def _panel(panel: Any, model: ModelCurves, reference: ModelCurves | None) -> Non
 
 
 def _curve(panel: Any, points: list[Point], label: str, look: dict[str, Any], shift: float) -> None:
-    """Bars are 95% intervals; curves stand a little apart, or their bars would hide each other."""
+    """Draws a curve with bars of 95%; curves stand a little apart, or their bars would hide each other."""
     tokens = [shift * point.tokens for point in points]
     heights = [100 * point.accuracy.estimate for point in points]
     panel.plot(tokens, heights, label=label, ms=5, mfc="white", **look)
@@ -88,7 +88,7 @@ def _curve(panel: Any, points: list[Point], label: str, look: dict[str, Any], sh
 
 
 def _bar(accuracy: Estimate) -> tuple[float, float]:
-    """How far the interval goes below and above the estimate, in points."""
+    """Returns how far the interval goes below and above the estimate, in points."""
     if accuracy.low is None or accuracy.high is None:
         return 0.0, 0.0
     return (
@@ -133,10 +133,10 @@ def draw_comparison(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Pat
 
 
 def _comparison_panel(panel: Any, rows: Sequence[Mapping[str, Any]], benchmark: str) -> None:
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         if not (is_number(row["accuracy"]) and is_number(row["tokens"])):
             continue
-        look = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
+        look = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
         panel.errorbar(
             row["tokens"],
             100 * row["accuracy"],

@@ -1,6 +1,7 @@
-"""Along the chain: the probability of stopping before each step, and σ beside the spread of μ.
+"""Curves along the chain and over training.
 
-The reward and its components over training, from the `metrics.jsonl` of runs of RL.
+Along the chain: the probability of stopping before each step, and σ beside the spread of μ. Over training:
+the reward and its components, from the `metrics.jsonl` of runs of RL.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ MIN_ROWS = 5
 
 
 def draw_stops(tables: Mapping[str, LatentTable]) -> Any:
-    """P(stop) before each latent step: a panel for each model, a line for each number of labelled steps."""
+    """Draws P(stop) before each latent step: a panel for each model, a line for each number of labelled
+    steps.
+    """
     shown = {title: table for title, table in tables.items() if table.stops}
     figure = new_figure(1.6 + 4.2 * len(shown), 3.7)
     panels = figure.subplots(1, len(shown), squeeze=False, sharey=True, sharex=True)[0]
@@ -39,7 +42,9 @@ def draw_stops(tables: Mapping[str, LatentTable]) -> Any:
 
 
 def stop_curves(stops: Sequence[StopRow]) -> dict[int, list[StopPoint]]:
-    """By labelled steps: (step, mean, 10% and 90% quantile, chains), where at least 5 chains were asked."""
+    """Computes by labelled steps (step, mean, 10% and 90% quantile, chains), where at least 5 chains
+    decided.
+    """
     found: dict[int, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for stop in stops:
         found[stop.needed][stop.step].append(stop.probability)
@@ -56,11 +61,11 @@ def stop_curves(stops: Sequence[StopRow]) -> dict[int, list[StopPoint]]:
 def _stop_panel(panel: Any, stops: Sequence[StopRow]) -> None:
     curves = {needed: curve for needed, curve in stop_curves(stops).items() if curve}
     last = max((stop.step for stop in stops), default=1)
-    for place, (needed, curve) in enumerate(curves.items()):
+    for index, (needed, curve) in enumerate(curves.items()):
         steps, means, low, high, _ = map(np.array, zip(*curve, strict=True))
         # Lines side by side, so that none hides another.
-        at = steps + 0.06 * (place - (len(curves) - 1) / 2)
-        style = look(place)
+        at = steps + 0.06 * (index - (len(curves) - 1) / 2)
+        style = look(index)
         panel.errorbar(
             at, means, yerr=[means - np.minimum(low, means), np.maximum(high, means) - means], capsize=2.5,
             elinewidth=0.9, markersize=6, label=str(needed) if needed else "not known", **style,
@@ -75,18 +80,20 @@ def _stop_panel(panel: Any, stops: Sequence[StopRow]) -> None:
 
 
 def draw_sigma(tables: Mapping[str, LatentTable]) -> Any:
-    """σ of each latent step (mean over dimensions), and the spread of μ between problems, for each model."""
+    """Draws σ of each latent step (mean over dimensions), and the spread of μ between problems, for each
+    model.
+    """
     figure = new_figure(8.2, 3.7)
     noise, spread = figure.subplots(1, 2)
-    for place, (title, table) in enumerate(tables.items()):
+    for index, (title, table) in enumerate(tables.items()):
         rows = sigma_curve(table)
         if not rows:
             continue
         steps, median, low, high, between, _ = map(np.array, zip(*rows, strict=True))
-        style = look(place)
+        style = look(index)
         bars = [median - low, high - median]
         noise.errorbar(
-            steps + 0.06 * place, median, yerr=bars, capsize=2.5, elinewidth=0.9, label=title, **style
+            steps + 0.06 * index, median, yerr=bars, capsize=2.5, elinewidth=0.9, label=title, **style
         )
         spread.plot(steps, between / median, label=title, **style)
     noise.set(title="σ, mean over dimensions", xlabel="latent step", ylabel="σ")
@@ -103,7 +110,9 @@ def draw_sigma(tables: Mapping[str, LatentTable]) -> Any:
 
 
 def sigma_curve(table: LatentTable) -> list[tuple[int, float, float, float, float, int]]:
-    """(step, median σ, its 10% and 90% quantile, spread of μ, chains), where at least 5 chains came to it."""
+    """Computes (step, median σ, its 10% and 90% quantile, spread of μ, chains), where at least 5 chains came
+    to it.
+    """
     found: dict[int, list[float]] = defaultdict(list)
     for row in table.rows:
         if row.sigma is not None:
@@ -117,17 +126,17 @@ def sigma_curve(table: LatentTable) -> list[tuple[int, float, float, float, floa
 
 
 def reward_parts(run: Run) -> list[str]:
-    """The names of the logged reward components, in alphabetical order."""
+    """Returns the names of the logged reward components, in alphabetical order."""
     keys = {key for row in run.metrics for key in row if key.startswith("rewards/") and key.endswith("/mean")}
     return sorted(key for key in keys if run.series(key))
 
 
 def draw_rewards(runs: Sequence[Run]) -> Any:
-    """A row for each run: its components, their weighted sum, and how that differs within a group."""
+    """Returns a row for each run: its components, their weighted sum, and how that differs within a group."""
     figure = new_figure(12.6, 3.3 * len(runs))
     for (parts, total, spread), run in zip(figure.subplots(len(runs), 3, squeeze=False), runs, strict=True):
-        for place, key in enumerate(reward_parts(run)):
-            _curve(parts, run, key, place, _part_title(key))
+        for index, key in enumerate(reward_parts(run)):
+            _curve(parts, run, key, index, _part_title(key))
         parts.legend(fontsize=8, handlelength=3)
         parts.set(title=f"{run.title}: components", ylabel="mean over trajectories")
         _curve(total, run, "reward", 0, "reward")
@@ -140,11 +149,11 @@ def draw_rewards(runs: Sequence[Run]) -> Any:
     return figure
 
 
-def _curve(panel: Any, run: Run, key: str, place: int, label: str) -> None:
+def _curve(panel: Any, run: Run, key: str, index: int, label: str) -> None:
     points = thinned(run.series(key))
     if not points:
         return
-    style = look(place)
+    style = look(index)
     panel.plot(*zip(*points, strict=True), color=style["color"], alpha=0.25, linewidth=1)
     smooth = moving_average(points)
     panel.plot(

@@ -1,14 +1,10 @@
-"""All pictures of some models: drawn, written beside their data, and listed in `pictures.json`.
+"""All pictures of some models: drawn, saved with their data as CSV and JSON, and listed in `pictures.json`.
 
 What cannot be drawn, such as plans of a model without a step decoder, is named in the list with the reason.
-
-The data of the pictures as CSV and JSON.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -19,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from latentplan.common.files import write_atomically
+from latentplan.common.text_table import csv_table
 from latentplan.evaluation.latent_table import Clustering, LatentTable, clustering
 from latentplan.report.figures.curves import (
     draw_rewards,
@@ -44,20 +41,20 @@ from latentplan.report.run_reader import Run
 def write_latents(
     file: Path, models: Mapping[str, LatentTable], points: Mapping[str, Sequence[np.ndarray]]
 ) -> Path:
-    """A line for each latent step: its labels, σ, and its place in each projection."""
+    """Writes a line for each latent step: its labels, σ, and its position in each projection."""
     axes = [f"{name}_{axis}" for name in points for axis in "xy"]
     head = ["model", "problem", "step", "text", *(name for name in LABELS if name != "step"), "sigma", *axes]
     lines = []
-    for place, (title, table) in enumerate(models.items()):
+    for model, (title, table) in enumerate(models.items()):
         for index, row in enumerate(table.rows):
             labels = [label(row) for name, label in LABELS.items() if name != "step"]
-            at = [f"{value:.4g}" for parts in points.values() for value in parts[place][index]]
+            at = [f"{value:.4g}" for parts in points.values() for value in parts[model][index]]
             lines.append([title, row.problem, row.step, row.text, *labels, row.sigma, *at])
     return _csv(file, head, lines)
 
 
 def write_clustering(file: Path, measured: Mapping[str, Mapping[str, Clustering | None]]) -> Path:
-    """A line for each model and label."""
+    """Writes a line for each model and label."""
     names = [item.name for item in fields(Clustering)]
     lines = [
         [title, label, *(getattr(found, name) for name in names)]
@@ -69,7 +66,7 @@ def write_clustering(file: Path, measured: Mapping[str, Mapping[str, Clustering 
 
 
 def write_stops(file: Path, models: Mapping[str, LatentTable]) -> Path:
-    """A line for each point of the curves."""
+    """Writes a line for each point of the curves."""
     lines = [
         [title, needed, *point]
         for title, table in models.items()
@@ -81,7 +78,7 @@ def write_stops(file: Path, models: Mapping[str, LatentTable]) -> Path:
 
 
 def write_sigma(file: Path, models: Mapping[str, LatentTable]) -> Path:
-    """A line for each model and step."""
+    """Writes a line for each model and step."""
     lines = [[title, *point] for title, table in models.items() for point in sigma_curve(table)]
     return _csv(
         file, ["model", "step", "sigma", "quantile_10", "quantile_90", "spread_of_mean", "chains"], lines
@@ -89,7 +86,7 @@ def write_sigma(file: Path, models: Mapping[str, LatentTable]) -> Path:
 
 
 def write_rewards(file: Path, runs: Sequence[Run]) -> Path:
-    """A line for each run, metric and logged step."""
+    """Writes a line for each run, metric and logged step."""
     lines = [
         [run.title, metric, step, value]
         for run in runs
@@ -100,17 +97,13 @@ def write_rewards(file: Path, runs: Sequence[Run]) -> Path:
 
 
 def write_plans(file: Path, models: Mapping[str, LatentTable]) -> Path:
-    """Every problem with its answer and plan, by model."""
+    """Writes every problem with its answer and plan, by model."""
     rows = {title: [asdict(solved) for solved in table.problems] for title, table in models.items()}
     return write_atomically(file, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
 
 
 def _csv(file: Path, head: Sequence[str], lines: Iterable[Sequence[Any]]) -> Path:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows([_shown(value) for value in line] for line in lines)
-    return write_atomically(file, text.getvalue())
+    return write_atomically(file, csv_table(head, ([_shown(value) for value in line] for line in lines)))
 
 
 def _shown(value: Any) -> Any:
@@ -135,7 +128,7 @@ class Request:
         projections: names of `PROJECTIONS`.
         first_only: fit a projection on the first model alone.
         seed: of projections, folds and the choice of problems.
-        about: what is written into `pictures.json` beside the pictures.
+        about: what is written into `pictures.json` with the pictures.
     """
 
     models: Mapping[str, LatentTable]
@@ -184,7 +177,7 @@ def draw_pictures(
         The PNG files, and what was left out with the reason.
 
     Raises:
-        ImportError: matplotlib, scikit-learn, or umap-learn where it is asked for, is missing.
+        ImportError: matplotlib, scikit-learn, or umap-learn where it is requested, is missing.
     """
     check_installed(request.projections)
     listed, files, left_out = [], [], []
@@ -271,7 +264,7 @@ _NUMBERS = (
 
 
 def _method(name: str, first_only: bool, models: Sequence[Projected]) -> str:
-    """How the models were projected, and for PCA how much of their variance is seen."""
+    """Says how the models were projected, and for PCA how much of their variance is seen."""
     alone = first_only and name != "tsne"
     fitted = models[0].title if alone else "all models together" if len(models) > 1 else "the model"
     told = f"{TITLES[name]}, fitted on {fitted}"
@@ -284,9 +277,9 @@ def _method(name: str, first_only: bool, models: Sequence[Projected]) -> str:
 
 
 def fewer_rows(table: LatentTable, seed: int) -> LatentTable:
-    """At most 1,000 latent steps, those of problems drawn by the seed: the same problems for every model."""
+    """Keeps at most 1,000 latent steps, of problems drawn by the seed: the same problems for every model."""
     order = np.random.default_rng(seed).permutation(len(table.problems)).tolist()
-    rank = {problem: place for place, problem in enumerate(order)}
+    rank = {problem: index for index, problem in enumerate(order)}
     kept = sorted(
         range(len(table.rows)), key=lambda row: (rank[table.rows[row].problem], table.rows[row].step)
     )
@@ -296,7 +289,7 @@ def fewer_rows(table: LatentTable, seed: int) -> LatentTable:
 
 
 def _cannot_project(table: LatentTable) -> str:
-    """Why there is nothing to see of the latents; empty where there is."""
+    """Says why there is nothing to see of the latents; empty where there is."""
     if len(table.rows) < MIN_ROWS:
         return f"it used {len(table.rows)} latent steps in all; ask more problems (--num_problems)"
     if not np.isfinite(table.vectors).all():

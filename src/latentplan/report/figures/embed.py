@@ -54,7 +54,9 @@ class PictureGroup:
 
 
 def picture_groups(runs: Sequence[Run]) -> list[PictureGroup]:
-    """The pictures of all runs that have some, up to 3 MB in all; what cannot be read becomes a note."""
+    """Returns the pictures of all runs that have some, up to 3 MB in all; what cannot be read becomes
+    a note.
+    """
     groups, room = [], MAX_TOTAL
     for run in runs:
         listed = _listed(run)

@@ -1,12 +1,9 @@
 """Latent steps in the plane: a row for each model, a column for each label, every point drawn as its class.
 
-Results are drawn as their number and operators as their sign, so that no colour is needed to read them.
-
-Latents in the plane, several models in one picture: PCA, t-SNE, and UMAP where it is installed.
-
-Needs scikit-learn (the extra `plot`), and umap-learn for UMAP.
-
-What latent steps are coloured by: result, operator, step and correctness.
+The projections are PCA, t-SNE, and UMAP where it is installed; several models share one. The labels are the
+result and the operator of a step, its number, and whether the answer is correct. Results are drawn as their
+number and operators as their sign, so that no colour is needed to read them. Needs scikit-learn (the extra
+`plot`), and umap-learn for UMAP.
 """
 
 from __future__ import annotations
@@ -27,17 +24,19 @@ _SHOWN = {"+": "+", "-": "−", "*": "×", "/": "÷"}
 
 
 def shown_result(text: str | None) -> str | None:
-    """The result of the last equation in a step, `"12"` or `"2.5"`; None where there is none."""
+    """Returns the result of the last equation in a step, `"12"` or `"2.5"`; None where there is none."""
     result = result_of(text) if text else None
     return None if result is None else shown_number(result)
 
 
 def operator_of(text: str | None) -> str | None:
-    """The operator of a step, `"×"`; `"several"` where it has more than one kind; None where it has none."""
+    """Returns the operator of a step, `"×"`; `"several"` where it has more than one kind; None where it has
+    none.
+    """
     equations = equations_of(text) if text else ()
     written = "".join(equation.expression for equation in equations).translate(_SPELLINGS)
     # A sign at the start is no operator.
-    found = {symbol for place, symbol in enumerate(written) if place and symbol in _SHOWN}
+    found = {symbol for index, symbol in enumerate(written) if index and symbol in _SHOWN}
     if len(found) > 1:
         return "several"
     return _SHOWN[found.pop()] if found else None
@@ -77,7 +76,7 @@ class Projected:
 
 
 def draw_latents(models: Sequence[Projected], method: str) -> Any:
-    """The figure; `method` says below it how the latents were projected."""
+    """Returns the figure; `method` says below it how the latents were projected."""
     figure = new_figure(13.2, 3.4 * len(models) + 0.3)
     panels = figure.subplots(len(models), len(LABELS), squeeze=False, sharex=True, sharey=True)
     for row, model in zip(panels, models, strict=True):
@@ -106,10 +105,10 @@ def _panel(panel: Any, model: Projected, label: str) -> None:
     )
     looks = _looks(label, classes)
     points = model.points[: len(rows)]
-    rest = [place for place, name in enumerate(names) if name not in looks]
+    rest = [index for index, name in enumerate(names) if name not in looks]
     panel.scatter(points[rest, 0], points[rest, 1], s=4, color="#c9ccc9", linewidths=0, clip_on=False)
     for name, style in looks.items():
-        at = [place for place, found in enumerate(names) if found == name]
+        at = [index for index, found in enumerate(names) if found == name]
         panel.scatter(points[at, 0], points[at, 1], label=_WORDS.get(name, name), clip_on=False, **style)
     panel.set(xticks=[], yticks=[])
     panel.spines[:].set(visible=True, color=RULE)
@@ -136,7 +135,7 @@ def _signed(value: float) -> str:
 
 
 def _looks(label: str, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """How the points of each class are drawn, in the order of the legend."""
+    """Returns how the points of each class are drawn, in the order of the legend."""
     if label == "answer":
         right = {"marker": "o", "s": 14, "facecolors": "none", "edgecolors": GOOD, "linewidths": 0.7}
         wrong = {"marker": "x", "s": 26, "color": BAD, "linewidths": 1.4}
@@ -144,13 +143,13 @@ def _looks(label: str, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
     if label == "step":
         return {
             name: {
-                "marker": MARKERS[place % len(MARKERS)],
+                "marker": MARKERS[index % len(MARKERS)],
                 "s": 16,
-                "color": _STEP_COLOURS[min(place, 4)],
+                "color": _STEP_COLOURS[min(index, 4)],
                 "linewidths": 0.3,
                 "edgecolors": "#16234f",
             }
-            for place, name in enumerate(sorted(classes, key=int))
+            for index, name in enumerate(sorted(classes, key=int))
         }
     if label == "operator":
         shown = [name for name in _OPERATORS if name in classes]
@@ -163,10 +162,10 @@ def _looks(label: str, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
         name: {
             "marker": f"${name}$",
             "s": 26 + 22 * (len(name) - 1),
-            "color": COLOURS[place % len(COLOURS)],
+            "color": COLOURS[index % len(COLOURS)],
             "linewidths": 0.0,
         }
-        for place, name in enumerate(sorted(classes, key=float))
+        for index, name in enumerate(sorted(classes, key=float))
     }
 
 
@@ -175,7 +174,7 @@ Projection = Callable[[Sequence[np.ndarray], bool, int], list[np.ndarray]]
 
 
 def pca(parts: Sequence[np.ndarray], first_only: bool, seed: int) -> list[np.ndarray]:
-    """The first two principal components of the first model's vectors, or of all together."""
+    """Returns the first two principal components of the first model's vectors, or of all together."""
     from sklearn.decomposition import PCA
 
     fitted = PCA(2, random_state=seed).fit(parts[0] if first_only else np.concatenate(parts))
@@ -183,7 +182,9 @@ def pca(parts: Sequence[np.ndarray], first_only: bool, seed: int) -> list[np.nda
 
 
 def tsne(parts: Sequence[np.ndarray], first_only: bool, seed: int) -> list[np.ndarray]:
-    """t-SNE of all vectors together: it has no map for further points, so `first_only` changes nothing."""
+    """Projects all vectors together by t-SNE, which has no map for further points: `first_only` changes
+    nothing.
+    """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
@@ -195,7 +196,7 @@ def tsne(parts: Sequence[np.ndarray], first_only: bool, seed: int) -> list[np.nd
 
 
 def umap(parts: Sequence[np.ndarray], first_only: bool, seed: int) -> list[np.ndarray]:
-    """UMAP, fitted on the first model's vectors or on all."""
+    """Projects by UMAP, fitted on the first model's vectors or on all."""
     from umap import UMAP
 
     every = parts[0] if first_only else np.concatenate(parts)

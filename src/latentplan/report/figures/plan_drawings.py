@@ -21,20 +21,21 @@ _TITLE, _TEXT, _ROW = 0.35, 0.36, 1.35
 
 
 def chosen_questions(tables: Sequence[LatentTable]) -> list[int]:
-    """Telling problems: half where the models differ or fail, half where all are right without a flaw.
+    """Chooses telling problems: half where the models differ or fail, half where all are correct without a
+    flaw.
 
     Of each kind those with the longest plans.
     """
 
-    def telling(place: int) -> tuple[int, int, int]:
-        solved = [table.problems[place] for table in tables]
+    def telling(index: int) -> tuple[int, int, int]:
+        solved = [table.problems[index] for table in tables]
         answers, plans = {each.correct for each in solved}, {tuple(each.plan or ()) for each in solved}
         return len(answers), len(plans), min(min(len(each.plan or ()), _MAX_STEPS) for each in solved)
 
-    places = sorted(range(len(tables[0].problems)), key=lambda place: (telling(place), -place), reverse=True)
-    plain = [place for place in places if all(_is_sound(table.problems[place]) for table in tables)]
-    plain.sort(key=lambda place: -telling(place)[2])
-    special = [place for place in places if place not in set(plain)]
+    indices = sorted(range(len(tables[0].problems)), key=lambda index: (telling(index), -index), reverse=True)
+    plain = [index for index in indices if all(_is_sound(table.problems[index]) for table in tables)]
+    plain.sort(key=lambda index: -telling(index)[2])
+    special = [index for index in indices if index not in set(plain)]
     chosen = special[: QUESTIONS // 2] + plain
     return [*chosen, *special[QUESTIONS // 2 :]][:QUESTIONS]
 
@@ -132,13 +133,13 @@ class _Drawing:
 
 
 def draw_plans(tables: Mapping[str, LatentTable]) -> Any:
-    """The plans of a few questions, for at most three models with a step decoder.
+    """Returns the plans of a few questions, for at most three models with a step decoder.
 
-    The models stand beside each other, or below each other where their plans are long.
+    The models stand side by side, or below each other where their plans are long.
     """
     shown = dict([(title, table) for title, table in tables.items() if table.decoded][:_MODELS])
-    places = chosen_questions(list(shown.values()))
-    grid = [[_Drawing.of(table.problems[place]) for table in shown.values()] for place in places]
+    indices = chosen_questions(list(shown.values()))
+    grid = [[_Drawing.of(table.problems[index]) for table in shown.values()] for index in indices]
     width = max(drawing.size[0] for row in grid for drawing in row)
     beside = width * len(shown) <= _MAX_WIDTH
     rows = grid if beside else [[drawing] for row in grid for drawing in row]
@@ -147,8 +148,8 @@ def draw_plans(tables: Mapping[str, LatentTable]) -> Any:
     if beside:
         for column, title in enumerate(shown):
             sheet.write(column * width, _TITLE, title, fontsize=11, fontweight="bold")
-    for place, (row, height) in enumerate(zip(rows, heights, strict=True)):
-        before = "" if beside else f"{list(shown)[place % len(shown)]}: "
+    for index, (row, height) in enumerate(zip(rows, heights, strict=True)):
+        before = "" if beside else f"{list(shown)[index % len(shown)]}: "
         lines = textwrap.wrap(
             before + _question(row[0].solved), int(13 * sheet.width), max_lines=2, placeholder=" …"
         )
@@ -168,13 +169,13 @@ class _Sheet:
         self.figure.set_layout_engine("none")
 
     def write(self, left: float, height: float, text: str, **style: Any) -> None:
-        """Text at the top; what comes from the left margin takes `height` away."""
+        """Writes a text at the top; what comes from the left margin takes `height` away."""
         at = (self.top if left == 0 else self.top + height) - 0.08
         self.figure.text((left + 0.15) / self.width, at / self.height, text, va="top", **style)
         self.top -= height if left == 0 else 0.0
 
     def panel(self, left: float, width: float, height: float, margin: float) -> Any:
-        """An empty panel right above `top`, one inch a unit, its origin `margin` from the left."""
+        """Returns an empty panel right above `top`, one inch a unit, its origin `margin` from the left."""
         frame = (left / self.width, self.top / self.height, width / self.width, height / self.height)
         panel = self.figure.add_axes(frame)
         room = (height - _ROW) / 2
@@ -207,7 +208,7 @@ def _draw_one(panel: Any, drawing: _Drawing) -> None:
 def _arrow(
     panel: Any, start: tuple[float, float], end: tuple[float, float], spacing: float, before: float = 25.0
 ) -> None:
-    """From box to box; it ends `before` points from the middle of the second, or closer from another row."""
+    """Draws an arrow from box to box, which ends `before` points from the middle of the second."""
     level = start[1] == end[1]
     # One that skips a column goes over what stands between.
     bend = 0.0 if end[0] - start[0] < 1.5 * spacing else -0.3

@@ -45,7 +45,7 @@ _PNG_COLOURS = 128
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Figures made and saved inside look alike."""
+    """Makes figures that are made and saved inside look alike."""
     import matplotlib as mpl
 
     with mpl.rc_context(_SETTINGS):
@@ -53,18 +53,18 @@ def styled() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty figure of so many inches, laid out by itself."""
+    """Returns an empty figure of so many inches, laid out by itself."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def look(place: int) -> dict[str, Any]:
-    """Colour, marker and line style of the line at a place."""
+def look(index: int) -> dict[str, Any]:
+    """Returns colour, marker and line style of the line at an index."""
     return {
-        "color": (COLOURS[4], COLOURS[5], COLOURS[2], COLOURS[1], COLOURS[6], COLOURS[0])[place % 6],
-        "marker": MARKERS[place % len(MARKERS)],
-        "linestyle": LINES[place % len(LINES)],
+        "color": (COLOURS[4], COLOURS[5], COLOURS[2], COLOURS[1], COLOURS[6], COLOURS[0])[index % 6],
+        "marker": MARKERS[index % len(MARKERS)],
+        "linestyle": LINES[index % len(LINES)],
     }
 
 
@@ -82,7 +82,7 @@ def save(figure: Any, folder: Path, stem: str) -> tuple[Path, Path]:
 
 
 def _grouped(run: re.Match[str]) -> str:
-    """Neighbouring points with one style, which is written once: a scatter is then half as large."""
+    """Groups neighbouring points of one style, which is written once: a scatter is then half as large."""
     points = [(point[1], point[2]) for point in _USE.finditer(run[0])]
     groups = groupby(points, key=lambda point: point[1])
     return "\n".join(

@@ -1,7 +1,4 @@
-"""Takes what the page asks to the thread of its model, and brings back the answer or what was wrong.
-
-What the page sends, checked.
-"""
+"""The inspector's handlers: what the page sends, checked, and computed in the thread of its model."""
 
 from __future__ import annotations
 
@@ -22,10 +19,10 @@ from latentplan.rollout.continuous_batching import Row, rows_of
 from latentplan.rollout.edits import Edit
 from latentplan.rollout.solve import Solution
 from latentplan.serving.endpoints import find_model, gather, into_queue
-from latentplan.serving.inspector.inspected_model import Subject
-from latentplan.serving.inspector.views import Event, ask, greedy_chains, intervene, tally
-from latentplan.serving.model_worker import Event as Told
-from latentplan.serving.model_worker import Job, ServedModel
+from latentplan.serving.inspector.inspected_model import InspectedModel
+from latentplan.serving.inspector.views import Event, ask, chains_of, intervene, tally
+from latentplan.serving.model_worker import Event as WorkerEvent
+from latentplan.serving.model_worker import Job, ModelWorker
 from latentplan.serving.prompts import Questions
 from latentplan.serving.protocol import ApiError, not_almost_zero
 from latentplan.serving.settings import ServeSettings
@@ -39,7 +36,7 @@ class _Body(BaseModel):
 
 
 class AskBody(_Body):
-    """Which model, which question, and the right answer where it is known."""
+    """Which model, which question, and the correct answer where it is known."""
 
     model: str
     question: str
@@ -70,8 +67,9 @@ class EditBody(_Body):
     think_on: bool = False
 
     def edit(self) -> Edit:
-        """The edit that is meant."""
-        return Edit(**{**self.model_dump(), "steps": tuple(self.steps)})
+        """Returns the edit that is meant."""
+        settings = {**self.model_dump(), "steps": tuple(self.steps)}
+        return Edit(regenerate=settings.pop("think_on"), **settings)
 
 
 class InterveneBody(AskBody):
@@ -85,30 +83,30 @@ MAX_AT_ONCE = 32
 """Actions of the page that may wait or be under way at a time."""
 
 
-class Desk:
+class Handlers:
     """The inspector of a server.
 
     Args:
         settings: the server's limits.
-        subjects: by the name under which they are served.
-        served: whose threads compute.
+        models: by the name under which they are served.
+        workers: whose threads compute.
     """
 
     def __init__(
         self,
         settings: ServeSettings,
-        subjects: Mapping[str, Subject],
-        served: Mapping[str, ServedModel],
+        models: Mapping[str, InspectedModel],
+        workers: Mapping[str, ModelWorker],
     ):
-        self._settings, self._subjects, self._served = settings, subjects, served
-        self._questions = {name: Questions(each.model, settings) for name, each in served.items()}
+        self._settings, self._models, self._workers = settings, models, workers
+        self._questions = {name: Questions(each.model, settings) for name, each in workers.items()}
         self._under_way = 0
 
     def setup(self) -> dict[str, Any]:
-        """Models, examples (of the first model that has any) and limits."""
-        examples = next((each.examples for each in self._subjects.values() if each.examples), ())
+        """Returns models, examples (of the first model that has any) and limits."""
+        examples = next((each.examples for each in self._models.values() if each.examples), ())
         return {
-            "models": [subject.facts() for subject in self._subjects.values()],
+            "models": [inspected.facts() for inspected in self._models.values()],
             "examples": [vars(example) for example in examples],
             "limits": {
                 "max_question_tokens": self._settings.max_question_tokens,
@@ -118,15 +116,17 @@ class Desk:
         }
 
     def ask(self, body: AskBody) -> AsyncIterator[str]:
-        """Lines of JSON, see `asking`. Raises ApiError."""
-        subject, ids = self._read(body.model, body.question)
-        length = self._length(subject, ids)
-        events = ask(subject, body.question, max_new_tokens=length, reference=body.reference)
-        return self._lines(subject, events)
+        """Yields lines of JSON, see `views.ask`. Raises ApiError."""
+        inspected, ids = self._read(body.model, body.question)
+        length = self._length(inspected, ids)
+        events = ask(inspected, body.question, max_new_tokens=length, reference=body.reference)
+        return self._lines(inspected, events)
 
     async def sample(self, body: SampleBody) -> dict[str, Any]:
-        """See `sampling.tally`; the samples are drawn in the model's running batch. Raises ApiError."""
-        subject, ids = self._read(body.model, body.question)
+        """Returns what `views.tally` does; the samples are drawn in the model's running batch. Raises
+        ApiError.
+        """
+        inspected, ids = self._read(body.model, body.question)
         most = self._settings.max_samples
         if body.count > most:
             message = f"{body.count} samples are too many: this server draws {most} at most"
@@ -134,67 +134,69 @@ class Desk:
         if body.count > 1 and body.temperature == body.latent_temperature == 0:
             message = "at temperature 0 all samples are the same: set it above 0"
             raise ApiError(400, message, "temperature")
-        sampling = Sampling(body.temperature, body.latent_temperature, self._length(subject, ids))
+        sampling = Sampling(body.temperature, body.latent_temperature, self._length(inspected, ids))
         rows = rows_of(ids, body.seed, 0, body.count, sampling)
-        solutions = await self._roll_out(self._served[subject.name], rows)
-        return tally(subject, body.question, solutions, body.reference)
+        solutions = await self._roll_out(self._workers[inspected.name], rows)
+        return tally(inspected, body.question, solutions, body.reference)
 
-    async def _roll_out(self, served: ServedModel, rows: Sequence[Row]) -> list[Solution]:
-        events: asyncio.Queue[Told] = asyncio.Queue()
+    async def _roll_out(self, worker: ModelWorker, rows: Sequence[Row]) -> list[Solution]:
+        events: asyncio.Queue[WorkerEvent] = asyncio.Queue()
         job = Job(rows, (), with_plans=True, streams=False, deliver=into_queue(events))
         try:
             async with self._turn():
-                served.submit(job)
-                return [ended.solution for ended in await gather(events, len(rows))]
+                worker.submit(job)
+                return [each.solution for each in await gather(events, len(rows))]
         except TimeoutError:
             raise ApiError(504, self._too_slow()) from None
         finally:
-            served.cancel(job)
+            worker.cancel(job)
 
     async def intervene(self, body: InterveneBody) -> dict[str, Any]:
-        """See `intervening.intervene`. Raises ApiError."""
-        subject, ids = self._read(body.model, body.question)
-        lengths = [self._length(subject, ids)]
+        """Returns what `views.intervene` does. Raises ApiError."""
+        inspected, ids = self._read(body.model, body.question)
+        lengths = [self._length(inspected, ids)]
         for other in {edit.question for edit in body.edits if edit.question is not None}:
             _, other_ids = self._read(body.model, other, "edits.question")
-            lengths.append(self._length(subject, other_ids))
+            lengths.append(self._length(inspected, other_ids))
         edits = [edit.edit() for edit in body.edits]
         settings: dict[str, Any] = {
             "of_models": await self._chains(body),
             "max_new_tokens": min(lengths),
             "reference": body.reference,
         }
-        return await self._answer(subject, partial(intervene, subject, body.question, edits, **settings))
+        return await self._answer(inspected, partial(intervene, inspected, body.question, edits, **settings))
 
     async def _chains(self, body: InterveneBody) -> dict[str, torch.Tensor]:
-        """The chains of the other models that edits name."""
+        """Returns the chains of the other models that edits name."""
         found = {}
         for name in dict.fromkeys(edit.model for edit in body.edits if edit.model):
             other, _ = self._read(name, body.question)
             if not other.model.reasoner.config.has_latents:
                 raise ApiError(400, f"{name} has no latents to move towards", "edits.model")
-            (found[name],) = await self._answer(other, partial(greedy_chains, other.model, [body.question]))
+            (found[name],) = await self._answer(other, partial(chains_of, other.model, [body.question]))
         return found
 
-    def _read(self, name: str, question: str, field: str = "question") -> tuple[Subject, list[int]]:
-        """The model that is asked and the question's ids. Raises ApiError, also where there is no time."""
+    def _read(self, name: str, question: str, field: str = "question") -> tuple[InspectedModel, list[int]]:
+        """Returns the requested model and the question's ids. Raises ApiError, also where there is no
+        time.
+        """
         if self._under_way >= MAX_AT_ONCE:
             message = f"{MAX_AT_ONCE} actions are under way already: try again in a moment"
             raise ApiError(503, message, headers={"Retry-After": "1"})
-        find_model(self._served, name)
-        return self._subjects[name], self._questions[name].read(question, field)
+        find_model(self._workers, name)
+        return self._models[name], self._questions[name].read(question, field)
 
-    def _length(self, subject: Subject, ids: Sequence[int]) -> int:
-        """Text tokens that may be written after a question."""
-        return min(self._settings.default_new_tokens, self._questions[subject.name].room(ids))
+    def _length(self, inspected: InspectedModel, ids: Sequence[int]) -> int:
+        """Returns text tokens that may be written after a question."""
+        return min(self._settings.default_new_tokens, self._questions[inspected.name].room(ids))
 
-    async def _run(self, subject: Subject, function: Callable[[], Result]) -> Result:
+    async def _run(self, inspected: InspectedModel, function: Callable[[], Result]) -> Result:
         """Calls the function in the model's thread."""
 
         def with_model(model: LoadedModel) -> Result:
             return function()
 
-        return await asyncio.wrap_future(self._served[subject.name].call(with_model))
+        return await asyncio.wrap_future(self._workers[inspected.name].call(with_model))
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -206,27 +208,29 @@ class Desk:
         finally:
             self._under_way -= 1
 
-    async def _answer(self, subject: Subject, function: Callable[[], Result]) -> Result:
+    async def _answer(self, inspected: InspectedModel, function: Callable[[], Result]) -> Result:
         try:
             async with self._turn():
-                return await self._run(subject, function)
+                return await self._run(inspected, function)
         except ValueError as error:
             raise ApiError(400, str(error)) from error
         except TimeoutError:
             raise ApiError(504, self._too_slow()) from None
 
-    async def _lines(self, subject: Subject, events: Iterator[Event]) -> AsyncIterator[str]:
-        """Each event as a line, computed when the one before it has been sent: others get their turns."""
+    async def _lines(self, inspected: InspectedModel, events: Iterator[Event]) -> AsyncIterator[str]:
+        """Yields each event as a line, computed when the one before it has been sent: others get their
+        turns.
+        """
         try:
             async with self._turn():
-                while (event := await self._run(subject, partial(next, events, None))) is not None:
+                while (event := await self._run(inspected, partial(next, events, None))) is not None:
                     yield json.dumps(event, ensure_ascii=False) + "\n"
         except TimeoutError:
             yield _failed(504, self._too_slow())
         except ApiError as error:
             yield _failed(error.status, error.message)
         except Exception:
-            logging.getLogger(__name__).exception("asking %s failed", subject.name)
+            logging.getLogger(__name__).exception("asking %s failed", inspected.name)
             yield _failed(500, "The server failed at this question; its log says where.")
 
     def _too_slow(self) -> str:

@@ -1,4 +1,4 @@
-"""`Subject`: a model that can be looked at, with what its run says of its questions."""
+"""`InspectedModel`: a model in the inspector, with what its run says of its questions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from latentplan.common.run_files import EVALUATION, RECORD, read_record, read_settings, run_of
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.answers import AnswerKind, kind_in_file
 from latentplan.problems.problem import DataError
@@ -25,7 +24,7 @@ class Example:
 
     Attributes:
         question: in words.
-        answer: the right one.
+        answer: the correct one.
         num_steps: of its labelled chain.
         answer_kind: the kind of answer, where the problem names one.
     """
@@ -37,7 +36,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Subject:
+class InspectedModel:
     """A model under the inspector.
 
     Attributes:
@@ -55,12 +54,14 @@ class Subject:
     stage: str = ""
 
     def kind_of(self, question: str, reference: str | None) -> AnswerKind:
-        """The kind of answer of a question: that of the example which it is, or what its reference tells."""
+        """Returns the kind of answer of a question: that of the example which it is, or what its reference
+        tells.
+        """
         named = (each.answer_kind for each in self.examples if each.question == question)
         return kind_in_file(reference, next(named, None))
 
     def facts(self) -> dict[str, Any]:
-        """What the page says of the model, and by what it decides what to show."""
+        """Returns what the page says of the model, and by what it decides what to show."""
         config = self.model.reasoner.config
         return {
             "name": self.name,
@@ -79,38 +80,29 @@ class Subject:
         }
 
 
-def subject_of(name: str, model: LoadedModel, folder: Path) -> Subject:
-    """A model and what is written beside it; what cannot be read is left out.
+def inspected_model(name: str, model: LoadedModel, folder: Path) -> InspectedModel:
+    """Returns a model with what its run says; what cannot be read is left out.
 
     Args:
         name: as the server calls it.
         model: loaded from the folder.
         folder: a run, or its `model` folder.
     """
-    run = next((path for path in (folder, folder.resolve().parent) if (path / "run.json").is_file()), None)
+    run = run_of(folder, holding=RECORD)
     if run is None:
-        return Subject(name, model)
-    record, config = _read(run / "run.json"), _read(run / "config.yaml")
+        return InspectedModel(name, model)
+    record, config = read_record(run), read_settings(run)
     data = record.get("data")
     modulus = data.get("modulus") if isinstance(data, dict) else None
     stage = {"grpo": "RL", "sft": "SFT"}.get(str(record.get("kind")), "")
     examples = tuple(islice(_of_evaluations(run), NUM_EXAMPLES)) or _of_minigsm(config)
-    return Subject(name, model, modulus if isinstance(modulus, int) else None, examples, stage)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """A JSON or YAML file that holds a mapping; empty where it does not."""
-    try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    return InspectedModel(name, model, modulus if isinstance(modulus, int) else None, examples, stage)
 
 
 def _of_evaluations(run: Path) -> Iterator[Example]:
-    """The different questions of the run's evaluations, in the order in which they were asked."""
+    """Yields the different questions of the run's evaluations, in their order."""
     seen = set()
-    for file in sorted(run.glob("evaluation/*.jsonl")):
+    for file in sorted((run / EVALUATION).glob("*.jsonl")):
         try:
             with file.open(encoding="utf-8") as lines:
                 rows = sorted(map(json.loads, islice(lines, 4096)), key=lambda row: row["index"])
@@ -125,7 +117,7 @@ def _of_evaluations(run: Path) -> Iterator[Example]:
 
 
 def _of_minigsm(config: dict[str, Any]) -> tuple[Example, ...]:
-    """Test questions of the minigsm preset that a run was trained on."""
+    """Returns test questions of the minigsm preset that a run was trained on."""
     names = config.get("dataset_name")
     if "minigsm" not in (names if isinstance(names, list) else [names]):
         return ()

@@ -1,4 +1,4 @@
-"""The inspector over HTTP: the page at `/`, its files under `/inspect/page/`, and what it asks for.
+"""The inspector over HTTP: the page at `/`, its files under `/inspect/page/`, and the routes that it calls.
 
 | route | what |
 | --- | --- |
@@ -20,9 +20,9 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import ValidationError
 
 from latentplan.serving.endpoints import read_body
-from latentplan.serving.inspector.handlers import AskBody, Desk, InterveneBody, SampleBody
-from latentplan.serving.inspector.inspected_model import Subject
-from latentplan.serving.model_worker import ServedModel
+from latentplan.serving.inspector.handlers import AskBody, Handlers, InterveneBody, SampleBody
+from latentplan.serving.inspector.inspected_model import InspectedModel
+from latentplan.serving.model_worker import ModelWorker
 from latentplan.serving.protocol import ApiError
 
 PAGE = Path(__file__).parent / "page"
@@ -41,15 +41,17 @@ _UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 Body = TypeVar("Body", bound=AskBody)
 
 
-def add_inspector(app: FastAPI, subjects: Mapping[str, Subject], served: Mapping[str, ServedModel]) -> None:
+def add_inspector(
+    app: FastAPI, models: Mapping[str, InspectedModel], workers: Mapping[str, ModelWorker]
+) -> None:
     """Puts the page and its routes on the application.
 
     Args:
         app: `app.state.settings` holds the server's limits.
-        subjects: by the name under which they are served.
-        served: whose threads compute.
+        models: by the name under which they are served.
+        workers: whose threads compute.
     """
-    desk = Desk(app.state.settings, subjects, served)
+    handlers = Handlers(app.state.settings, models, workers)
     app.mount("/inspect/page", _Files(directory=PAGE))
 
     @app.api_route("/", methods=["GET", "HEAD"])
@@ -58,24 +60,24 @@ def add_inspector(app: FastAPI, subjects: Mapping[str, Subject], served: Mapping
 
     @app.get("/inspect/setup")
     async def setup() -> dict[str, Any]:
-        return desk.setup()
+        return handlers.setup()
 
     @app.post("/inspect/ask")
     async def ask(request: Request) -> StreamingResponse:
-        lines = desk.ask(await _body(request, AskBody))
+        lines = handlers.ask(await _body(request, AskBody))
         return StreamingResponse(lines, media_type="application/x-ndjson", headers=_UNBUFFERED)
 
     @app.post("/inspect/sample")
     async def sample(request: Request) -> JSONResponse:
-        return JSONResponse(await desk.sample(await _body(request, SampleBody)))
+        return JSONResponse(await handlers.sample(await _body(request, SampleBody)))
 
     @app.post("/inspect/intervene")
     async def intervene(request: Request) -> JSONResponse:
-        return JSONResponse(await desk.intervene(await _body(request, InterveneBody)))
+        return JSONResponse(await handlers.intervene(await _body(request, InterveneBody)))
 
 
 async def _body(request: Request, kind: type[Body]) -> Body:
-    """What was sent, of a limited size. Raises ApiError where it is something else."""
+    """Reads what was sent, of a limited size. Raises ApiError where it is something else."""
     try:
         return kind.model_validate_json(await read_body(request))
     except ValidationError as error:
@@ -88,7 +90,7 @@ class _Files(StaticFiles):
     """The page's files, with the page's headers."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Any:
-        """As `StaticFiles`."""
+        """Adds the page's headers to what `StaticFiles` returns."""
         response = super().file_response(*args, **kwargs)
         response.headers.update(_HEADERS)
         return response

@@ -1,13 +1,9 @@
-"""Asking one model one question: events as they happen, each a mapping that goes to the page as it is.
+"""What the inspector shows, as JSON: a trace event by event, the outcomes of edits, the votes of samples.
 
 {"event": "step", "number": 1, "latents": [{"norm": 11.2, "sigma": 0.13}], "stop": 0.002, "decoded": {...}}
 {"event": "stop", "probability": 0.998}
 {"event": "token", "text": "### ", "probability": 1.0}
 {"event": "done", "completion": "### 9", "answer": "9", "plan": {...}, ...}
-
-What becomes of the answer when the latents are changed: intact and edited chains in one batch.
-
-k samples of one question: their plans, and the votes for each answer and for each different plan.
 """
 
 from __future__ import annotations
@@ -20,54 +16,52 @@ from typing import Any
 import torch
 
 from latentplan.modeling.loading import LoadedModel
-from latentplan.modeling.sampling import Sampling
 from latentplan.problems.answers import NUMBER, AnswerKind
 from latentplan.rewards.plan_graph import PlanGraph
 from latentplan.rewards.plan_report import read_plan
 from latentplan.rollout.decoded_text import Piece, decode_steps, next_words, text_of, texts_of
-from latentplan.rollout.edits import Edit, apply, in_words
-from latentplan.rollout.engine import answer_from, generate
+from latentplan.rollout.edits import Edit, answers_after, edited_chain, in_words, pad_chains
 from latentplan.rollout.plan_decoding import decode_plans, written_plan
-from latentplan.rollout.solve import Solution, question_batch
+from latentplan.rollout.solve import Solution, greedy_chains
 from latentplan.rollout.trace import LatentStep, Token, trace
-from latentplan.serving.inspector.inspected_model import Subject
+from latentplan.serving.inspector.inspected_model import InspectedModel
 
 Event = dict[str, Any]
 
 
 def ask(
-    subject: Subject, question: str, *, max_new_tokens: int = 128, reference: str | None = None
+    inspected: InspectedModel, question: str, *, max_new_tokens: int = 128, reference: str | None = None
 ) -> Iterator[Event]:
-    """The most probable trajectory, event by event.
+    """Yields the most probable trajectory, event by event.
 
     Args:
-        subject: the model.
+        inspected: the model.
         question: in words.
         max_new_tokens: of text, at most.
-        reference: the right answer, where it is known.
+        reference: the correct answer, where it is known.
     """
     plan: list[str] = []
     tokens: list[Token] = []
     num_latents = num_steps = 0
-    for seen in trace(subject.model, question, max_new_tokens=max_new_tokens):
+    for seen in trace(inspected.model, question, max_new_tokens=max_new_tokens):
         if isinstance(seen, Token):
             tokens.append(seen)
             if not seen.last:
-                yield _token_event(subject, tokens)
+                yield _token_event(inspected, tokens)
         elif seen.stopped:
             yield {"event": "stop", "probability": seen.stop}
         else:
             num_steps, num_latents = num_steps + 1, num_latents + len(seen.latents)
-            event = _step_event(subject, num_steps, seen)
+            event = _step_event(inspected, num_steps, seen)
             plan += [event["decoded"]["text"]] if event["decoded"] else []
             yield event
     words = [token for token in tokens if not token.last]
-    completion = text_of(subject.model.tokenizer, [token.id for token in words])
+    completion = text_of(inspected.model.tokenizer, [token.id for token in words])
     yield {
         "event": "done",
-        **judged(subject, question, completion.strip(), _plan_of(subject, plan, completion), reference),
-        "written": _written(subject, words),
-        "answer_probability": _product([token.probability for token in _of_answer(subject, tokens)]),
+        **judged(inspected, question, completion.strip(), _plan_of(inspected, plan, completion), reference),
+        "written": _written(inspected, words),
+        "answer_probability": _product([token.probability for token in _of_answer(inspected, tokens)]),
         "num_latents": num_latents,
         "num_tokens": num_latents + len(words),
         "finished": bool(tokens) and tokens[-1].last,
@@ -75,21 +69,29 @@ def ask(
 
 
 def judged(
-    subject: Subject, question: str, completion: str, plan: Sequence[str] | None, reference: str | None
+    inspected: InspectedModel,
+    question: str,
+    completion: str,
+    plan: Sequence[str] | None,
+    reference: str | None,
 ) -> dict[str, Any]:
-    """A completion's answer, whether it is right (None: not known), and its plan read step by step."""
-    kind = subject.kind_of(question, reference)
+    """Returns a completion's answer, whether it is correct (None: not known), and its plan read step by
+    step.
+    """
+    kind = inspected.kind_of(question, reference)
     answer = kind.extract(completion)
     return {
         "completion": completion,
         "answer": answer,
         "correct": None if reference is None else kind.is_correct(completion, reference),
-        "plan": None if plan is None else plan_json(PlanGraph(plan, question, answer, subject.modulus, kind)),
+        "plan": None
+        if plan is None
+        else plan_json(PlanGraph(plan, question, answer, inspected.modulus, kind)),
     }
 
 
 def plan_json(graph: PlanGraph) -> dict[str, Any]:
-    """A plan with what is said of its steps."""
+    """Returns a plan with what is said of its steps."""
     reading = read_plan(graph)
     pairs = zip(graph.steps, reading.steps, strict=True)
     return {
@@ -99,13 +101,13 @@ def plan_json(graph: PlanGraph) -> dict[str, Any]:
     }
 
 
-def _step_event(subject: Subject, number: int, step: LatentStep) -> Event:
-    decoder = subject.model.step_decoder
+def _step_event(inspected: InspectedModel, number: int, step: LatentStep) -> Event:
+    decoder = inspected.model.step_decoder
     decoded = words = None
     if decoder is not None:
-        decoded = asdict(decode_steps(decoder, subject.model.tokenizer, step.latents.unsqueeze(0))[0])
+        decoded = asdict(decode_steps(decoder, inspected.model.tokenizer, step.latents.unsqueeze(0))[0])
     else:
-        words = [[asdict(piece) for piece in top] for top in next_words(subject.model, step.hidden)]
+        words = [[asdict(piece) for piece in top] for top in next_words(inspected.model, step.hidden)]
     sigmas = [None] * len(step.latents) if step.sigma is None else step.sigma.tolist()
     latents = [
         {"norm": norm, "sigma": sigma}
@@ -121,26 +123,26 @@ def _step_event(subject: Subject, number: int, step: LatentStep) -> Event:
     }
 
 
-def _token_event(subject: Subject, tokens: Sequence[Token]) -> Event:
-    """The last of the tokens; its text may hang on those before it."""
+def _token_event(inspected: InspectedModel, tokens: Sequence[Token]) -> Event:
+    """Makes the event of the last token, whose text may depend on those before it."""
     near = [token.id for token in tokens[-8:]]
-    *_, text = texts_of(subject.model.tokenizer, near)
+    *_, text = texts_of(inspected.model.tokenizer, near)
     return {"event": "token", "text": text, "probability": tokens[-1].probability}
 
 
-def _plan_of(subject: Subject, decoded: list[str], completion: str) -> list[str] | None:
-    config = subject.model.reasoner.config
-    if subject.model.step_decoder is not None:
+def _plan_of(inspected: InspectedModel, decoded: list[str], completion: str) -> list[str] | None:
+    config = inspected.model.reasoner.config
+    if inspected.model.step_decoder is not None:
         return decoded
     if config.written_steps:
         return written_plan(completion, config.step_separator, config.answer_marker)
     return None
 
 
-def _written(subject: Subject, tokens: Sequence[Token]) -> list[dict[str, Any]] | None:
-    """For a model that writes its steps, each step's tokens and their product; else None."""
-    config, tokenizer = subject.model.reasoner.config, subject.model.tokenizer
-    if not config.written_steps or subject.model.step_decoder is not None:
+def _written(inspected: InspectedModel, tokens: Sequence[Token]) -> list[dict[str, Any]] | None:
+    """Returns each step's tokens and their product, for a model that writes its steps; else None."""
+    config, tokenizer = inspected.model.reasoner.config, inspected.model.tokenizer
+    if not config.written_steps or inspected.model.step_decoder is not None:
         return None
     texts = list(texts_of(tokenizer, [token.id for token in tokens]))
     pieces = [Piece(text, token.probability) for text, token in zip(texts, tokens, strict=True)]
@@ -161,7 +163,7 @@ def _written(subject: Subject, tokens: Sequence[Token]) -> list[dict[str, Any]] 
 
 
 def _within(pieces: Sequence[Piece], begin: int, end: int) -> list[Piece]:
-    """The pieces of which some character lies in `begin … end` of the joined text."""
+    """Returns the pieces of which some character lies in `begin … end` of the joined text."""
     chosen, at = [], 0
     for piece in pieces:
         if at < end and at + len(piece.text) > begin:
@@ -170,11 +172,11 @@ def _within(pieces: Sequence[Piece], begin: int, end: int) -> list[Piece]:
     return chosen
 
 
-def _of_answer(subject: Subject, tokens: Sequence[Token]) -> list[Token]:
-    """The tokens from the last answer marker on, the end included; all where there is none."""
-    marker = subject.model.processor.marker
+def _of_answer(inspected: InspectedModel, tokens: Sequence[Token]) -> list[Token]:
+    """Returns the tokens from the last answer marker on, the end included; all where there is none."""
+    marker = inspected.model.processor.marker
     ids = [token.id for token in tokens]
-    starts = [place for place in range(len(ids)) if marker and ids[place : place + len(marker)] == marker]
+    starts = [index for index in range(len(ids)) if marker and ids[index : index + len(marker)] == marker]
     return list(tokens[starts[-1] :]) if starts else list(tokens)
 
 
@@ -185,11 +187,8 @@ def _product(values: Sequence[float]) -> float:
     return product
 
 
-_THINKING_ON = ("zero", "noise", "swap", "splice", "move")
-
-
 def intervene(
-    subject: Subject,
+    inspected: InspectedModel,
     question: str,
     edits: Sequence[Edit],
     *,
@@ -197,15 +196,15 @@ def intervene(
     max_new_tokens: int = 128,
     reference: str | None = None,
 ) -> dict[str, Any]:
-    """The greedy answer with the chain as it is, and after each edit.
+    """Returns the greedy answer with the chain as it is, and after each edit.
 
     Args:
-        subject: the model.
+        inspected: the model.
         question: in words.
         edits: each made to the intact chain.
         of_models: the chains of other models for this question, by name, for `move`.
         max_new_tokens: of text, at most.
-        reference: the right answer, where it is known.
+        reference: the correct answer, where it is known.
 
     Returns:
         `intact` and `outcomes`, in the order of the edits: `label`, `num_steps`, and what `asking.judged`
@@ -214,104 +213,68 @@ def intervene(
     Raises:
         ValueError: the model has no latents, or an edit does not fit its chain.
     """
-    if not subject.model.reasoner.config.has_latents:
-        raise ValueError(f"{subject.name} has no latents that could be changed: it writes its steps, or none")
+    if not inspected.model.reasoner.config.has_latents:
+        raise ValueError(
+            f"{inspected.name} has no latents that could be changed: it writes its steps, or none"
+        )
     questions = list(dict.fromkeys([question, *(edit.question for edit in edits if edit.question)]))
-    chains = dict(zip(questions, greedy_chains(subject.model, questions), strict=True))
+    chains = dict(zip(questions, chains_of(inspected.model, questions), strict=True))
     others = {**chains, **(of_models or {})}
     edited = [
-        _edited(subject, question, chains[question], edit, others.get(edit.question or edit.model or ""))
+        edited_chain(
+            inspected.model, question, chains[question], edit, others.get(edit.question or edit.model or "")
+        )
         for edit in edits
     ]
-    asked = [question] * (1 + len(edits)) + questions[1:]
+    all_questions = [question] * (1 + len(edits)) + questions[1:]
     all_chains = [chains[question], *edited, *(chains[other] for other in questions[1:])]
-    completions = _answers(subject.model, asked, all_chains, max_new_tokens)
-    plans = _decoded_plans(subject.model, all_chains)
+    latents, slot_mask = pad_chains(all_chains)
+    completions = answers_after(inspected.model, all_questions, latents, slot_mask, max_new_tokens)
+    plans = _decoded_plans(inspected.model, latents, slot_mask)
     labels = ["intact", *map(in_words, edits), *questions[1:]]
     rows = [
         {
             "label": label,
             "num_steps": len(chain),
-            **judged(subject, at, completion, plan, reference if at == question else None),
+            **judged(inspected, at, completion.strip(), plan, reference if at == question else None),
         }
         for label, at, chain, completion, plan in zip(
-            labels, asked, all_chains, completions, plans, strict=True
+            labels, all_questions, all_chains, completions, plans, strict=True
         )
     ]
     first_other = 1 + len(edits)
     return {"intact": rows[0], "outcomes": rows[1:first_other], "others": rows[first_other:]}
 
 
-def greedy_chains(model: LoadedModel, questions: Sequence[str]) -> list[torch.Tensor]:
-    """The most probable chain of each question, `[steps, latents_per_step, hidden]` each."""
-    ids, mask = question_batch(model, questions)
-    places = torch.zeros(len(questions), dtype=torch.long, device=ids.device)
-    rolled = generate(model.reasoner, ids, mask, places, seed=0, sampling=Sampling.greedy(1))
-    size = model.reasoner.config.latents_per_step
-    return [
-        latents[used.bool()].unflatten(0, (-1, size))
-        for latents, used in zip(rolled.latents, rolled.slot_mask, strict=True)
-    ]
+def chains_of(model: LoadedModel, questions: Sequence[str]) -> list[torch.Tensor]:
+    """Computes the most probable chain of each question, `[steps, latents_per_step, hidden]` each."""
+    chains = greedy_chains(model, questions, with_plans=False)
+    return chains.by_question(model.reasoner.config.latents_per_step)
 
 
-def _edited(
-    subject: Subject,
-    question: str,
-    chain: torch.Tensor,
-    edit: Edit,
-    other: torch.Tensor | None,
-) -> torch.Tensor:
-    changed = apply(chain, edit, other)
-    if not edit.think_on:
-        return changed
-    if edit.kind not in _THINKING_ON:
-        raise ValueError(f"after {edit.kind} the steps would only be thought again as they were")
-    given = changed[: max(edit.steps, default=len(changed))]
-    traced = trace(subject.model, question, max_new_tokens=0, given=given)
-    return torch.stack([seen.latents for seen in traced if isinstance(seen, LatentStep) and not seen.stopped])
-
-
-@torch.no_grad()
-def _answers(
-    model: LoadedModel, questions: Sequence[str], chains: Sequence[torch.Tensor], max_new_tokens: int
-) -> list[str]:
-    ids, mask = question_batch(model, questions)
-    latents, slot_mask = _padded(chains)
-    keys = torch.zeros(len(chains), dtype=torch.long, device=ids.device)
-    sampling = Sampling.greedy(max_new_tokens)
-    answer_ids = answer_from(model.reasoner, ids, mask, latents, slot_mask, keys, sampling)
-    return [text.strip() for text in model.tokenizer.batch_decode(answer_ids, skip_special_tokens=True)]
-
-
-def _decoded_plans(model: LoadedModel, chains: Sequence[torch.Tensor]) -> list[list[str]] | list[None]:
+def _decoded_plans(
+    model: LoadedModel, latents: torch.Tensor, slot_mask: torch.Tensor
+) -> list[list[str]] | list[None]:
     if model.step_decoder is None:
-        return [None] * len(chains)
-    latents, slot_mask = _padded(chains)
-    return decode_plans(model.step_decoder, model.tokenizer, latents, slot_mask)
-
-
-def _padded(chains: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Chains of steps to latents `[chains, slots, hidden]` and their mask `[chains, slots]`."""
-    flat = [chain.flatten(0, 1) for chain in chains]
-    latents = torch.nn.utils.rnn.pad_sequence(flat, batch_first=True)
-    lengths = torch.tensor([len(each) for each in flat], device=latents.device)
-    return latents, (torch.arange(latents.shape[1], device=latents.device) < lengths.unsqueeze(1)).long()
+        return [None] * len(latents)
+    device = model.reasoner.device
+    return decode_plans(model.step_decoder, model.tokenizer, latents.to(device), slot_mask.to(device))
 
 
 def tally(
-    subject: Subject, question: str, solutions: Sequence[Solution], reference: str | None = None
+    inspected: InspectedModel, question: str, solutions: Sequence[Solution], reference: str | None = None
 ) -> dict[str, Any]:
-    """The samples, counted.
+    """Returns the samples, counted.
 
     Returns:
         `answers`: each different answer (None: no answer) with its votes, most first; `plans`: each different
         plan likewise, with its answers, None for a model whose steps cannot be read; `num_tokens`: mean.
     """
-    kind = subject.kind_of(question, reference)
+    kind = inspected.kind_of(question, reference)
     return {
         "count": len(solutions),
         "answers": votes(solutions, reference, kind),
-        "plans": _plans(subject, question, solutions, kind),
+        "plans": _plans(inspected, question, solutions, kind),
         "num_tokens": sum(solution.num_tokens for solution in solutions) / len(solutions),
         "num_unfinished": sum(not solution.finished for solution in solutions),
     }
@@ -320,7 +283,9 @@ def tally(
 def votes(
     solutions: Sequence[Solution], reference: str | None = None, kind: AnswerKind = NUMBER
 ) -> list[dict[str, Any]]:
-    """How many gave each answer, most first, of equals the one that came first; and whether it is right."""
+    """Counts who gave each answer, most first, of equals the one that came first; and whether it is
+    correct.
+    """
     answers = [kind.extract(solution.completion) for solution in solutions]
     by_answer = dict(zip(answers[::-1], solutions[::-1], strict=True))
     return [
@@ -336,9 +301,9 @@ def votes(
 
 
 def _plans(
-    subject: Subject, question: str, solutions: Sequence[Solution], kind: AnswerKind
+    inspected: InspectedModel, question: str, solutions: Sequence[Solution], kind: AnswerKind
 ) -> list[dict[str, Any]] | None:
-    """Plans that read the same but for white space are one."""
+    """Groups equal plans, which read the same but for white space."""
     if any(solution.plan is None for solution in solutions):
         return None
     members: dict[tuple[str, ...], list[Solution]] = {}
@@ -348,6 +313,6 @@ def _plans(
     found = []
     for group in sorted(members.values(), key=len, reverse=True):
         steps, answers = group[0].plan or [], votes(group, None, kind)
-        graph = PlanGraph(steps, question, answers[0]["answer"], subject.modulus, kind)
+        graph = PlanGraph(steps, question, answers[0]["answer"], inspected.modulus, kind)
         found.append({"votes": len(group), "answers": answers, **plan_json(graph)})
     return found
