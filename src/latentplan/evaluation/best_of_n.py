@@ -368,7 +368,7 @@ def compare_models(
     written = [
         each
         for each, model in zip(sampled, models, strict=True)
-        if model.reasoner.config.written_steps and not model.reasoner.config.num_slots
+        if model.reasoner.config.written_steps and not model.reasoner.config.has_latents
     ]
     reference = written[0] if written else None
     return SelectionResult(
