@@ -115,9 +115,9 @@ class Operand:
 
     Attributes:
         value: the number.
-        source: the index of the earlier node whose result it is: the latest one with this value, and each
-            node for one operand of an equation only, as long as the question has the number, too. None where
-            it is no result.
+        source: the index of the earlier node that it is taken from: the latest whose result it is and that no
+            operand before it is taken from. Where all are taken, the latest again, or none if the question
+            has the number. None where it is no result.
         in_question: whether the question has it, with either sign.
     """
 
