@@ -266,7 +266,7 @@ def test_overthinking_by_hand(latents, can_stop, status):
     config = SimpleNamespace(method="x", max_latent_steps=8)
     evaluated = SimpleNamespace(
         has_latents=True,
-        counts_steps=True,
+        latents_are_steps=True,
         ordered=asked,
         used_steps=latents * 10,
         run=None,

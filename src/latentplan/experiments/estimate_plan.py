@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import typer
 from transformers import PreTrainedConfig
 
 from latentplan.common.plugins import CodeSource
 from latentplan.common.run_files import MODEL_CONFIG, model_in
-from latentplan.experiments.recipes import parse_recipe, recipe_names
+from latentplan.experiments.recipes import closest_classes, parse_recipe, recipe_names
 from latentplan.methods.base import get_method
 from latentplan.modeling.configuration import LatentReasonerConfig
 from latentplan.modeling.folders.damage import blamed_on
@@ -42,13 +41,9 @@ def read_plan(arguments: list[str]) -> EstimatePlan:
         OSError: the backbone's shape is neither known nor on the hub.
     """
     arguments = [*arguments, "--use_cpu", "true"]  # precision is computed with, not checked on this machine
-    try:
-        model, _, run = parse_recipe((ModelArguments, DataArguments, SFTConfig), arguments)
-    except (typer.BadParameter, ValueError) as error:
-        try:
-            model, _, run = parse_recipe((ModelArguments, DataArguments, GRPOConfig), arguments)
-        except (typer.BadParameter, ValueError) as other:
-            raise min(error, other, key=lambda each: len(str(each))) from None  # the kind that fits better
+    kinds = [(ModelArguments, DataArguments, config) for config in (SFTConfig, GRPOConfig)]
+    model, _, run = parse_recipe(closest_classes(arguments, kinds), arguments)
+    if isinstance(run, GRPOConfig):
         return _rl_plan(model, run)
     name = model.step_decoder_name_or_path
     return EstimatePlan(model, run, run, _shape_of(model), None if name is None else backbone_shape(name))

@@ -260,6 +260,17 @@ def trainer_of(settings: dict[str, Any]) -> tuple[str, tuple[type, ...]]:
     raise typer.BadParameter(f"no command that trains has all of these settings: {', '.join(fewest)}")
 
 
+def closest_classes(arguments: list[str], candidates: Sequence[tuple[type, ...]]) -> tuple[type, ...]:
+    """Returns the classes that have most of the settings in `--config RECIPE` and flags; else the first.
+
+    Raises:
+        typer.BadParameter: the recipe does not exist.
+    """
+    flags, recipe = _split_config(arguments)
+    named = {**({} if recipe is None else read_recipe(recipe)), **_flags(flags)}
+    return max(candidates, key=lambda classes: len(setting_names(classes, ()) & set(named)))
+
+
 def _in_lists(settings: Mapping[str, Any], classes: Sequence[type]) -> dict[str, Any]:
     """Returns the settings that the classes have, with single values of lists as lists of one."""
     types = {item.name: str(item.type) for each in classes for item in fields(each)}
