@@ -253,10 +253,10 @@ class GRPOTrainer(LatentTrainer):
         totals = reward(self.rewards, sampled.repeated, sampled.solutions, sampled.trajectories).totals
         return torch.tensor(totals, dtype=torch.float32, device=self.args.device)
 
-    def objective_means(self, places: range) -> dict[str, float]:
+    def objective_means(self, indices: range) -> dict[str, float]:
         """The instruments of `training.rl_diagnostics`.
 
-        On the first validation problems, not on those at `places`: the number of processes is to change
+        On the first validation problems, not on those at `indices`: the number of processes is to change
         nothing.
         """
         return measure_signal(self)

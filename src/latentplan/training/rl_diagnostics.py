@@ -167,7 +167,7 @@ def _variance_shares(trainer: GRPOTrainer, validation: ValidationSet) -> dict[st
     if problems:
         found, count = reward_variance(trainer, problems, mine.start), float(len(problems))
         sums = {name: (value * count, count) for name, value in vars(found).items()}
-    shares = VarianceSplit(**means_of(trainer.everywhere(sums))).shares()
+    shares = VarianceSplit(**means_of(trainer.all_reduce(sums))).shares()
     return {f"variance/{name}": share for name, share in shares.items()}
 
 
