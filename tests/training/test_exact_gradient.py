@@ -21,7 +21,7 @@ from latentplan.training.rl_losses import (
     clipped_surrogate,
     group_advantages,
     masked_trajectory_mean,
-    no_deviation,
+    no_scaling,
 )
 
 HIDDEN, NODES, GROUP, GROUPS, BATCHES = 4, 9, 8, 128, 24
@@ -83,7 +83,7 @@ def estimate(bandit, name, seed, kinds=("latents", "answers")):
     rolled = generate(
         model, ids, mask, torch.zeros(1).long(), seed=seed, sampling=SAMPLING, draws=GROUPS * GROUP
     )
-    advantages = group_advantages(rewards[rolled.answer_ids[:, 0]], GROUP, no_deviation)
+    advantages = group_advantages(rewards[rolled.answer_ids[:, 0]], GROUP, no_scaling)
     estimator = ESTIMATORS[name]
     scores = estimator.scores(model, rolled, SAMPLING)
     loss = torch.zeros(())

@@ -36,7 +36,7 @@ from latentplan.training.rl_losses import (
     BASELINES,
     SCALE_REWARDS,
     group_advantages,
-    group_deviation,
+    group_std,
     only_groups_with_contrast,
 )
 from latentplan.training.rollout_batch import (
@@ -241,7 +241,7 @@ class GRPOTrainer(LatentTrainer):
             self.args.num_generations,
             self.scale_rewards,
             baseline=self.baseline,
-            counted=self.accelerator.gather(valid.float()),
+            valid=self.accelerator.gather(valid.float()),
         )
         if self.args.filter_groups:
             advantages = only_groups_with_contrast(advantages, self.args.num_generations)
@@ -285,7 +285,7 @@ class GRPOTrainer(LatentTrainer):
         highest, lowest = (groups.masked_fill(~scored, end) for end in (-torch.inf, torch.inf))
         # A standard deviation of equal rewards is 0 up to rounding; one reward, or none, is not compared.
         equal = highest.amax(dim=1) <= lowest.amin(dim=1)
-        deviations = group_deviation(groups.nan_to_num(), scored.float(), eps=0.0)[scored.sum(dim=1) > 1]
+        deviations = group_std(groups.nan_to_num(), scored.float(), eps=0.0)[scored.sum(dim=1) > 1]
         finished = trajectories.finished.float().mean()
         self.record_sums(
             reward=(rewards.nansum(), scored.sum()), reward_std=(deviations.sum(), len(deviations))

@@ -17,11 +17,11 @@ from latentplan.training.configs import GRPOConfig, choose
 from latentplan.training.latent_gradients import ESTIMATORS, Actions, LogProbs
 from latentplan.training.rl_losses import (
     LOSS_TYPES,
+    between_question_std,
     clipped_surrogate,
     first_action_of_the_best,
-    latent_divergence,
-    latent_spread,
-    stop_divergence,
+    latent_kl,
+    stop_kl,
     token_kl,
 )
 from latentplan.training.rollout_batch import Minibatch, apart
@@ -209,10 +209,10 @@ class PolicyLoss:
         kinds = {"answers": token_kl(scores.answers, reference.answers, old if corrects else None)}
         if scores.chain.log_variance is not None:
             temperature = self.sampling.latent_temperature
-            kinds["slots"] = latent_divergence(scores.chain, reference.chain, temperature)
+            kinds["slots"] = latent_kl(scores.chain, reference.chain, temperature)
         if scores.stop_logits is not None and reference.stop_logits is not None:
             temperature = self.sampling.temperature
-            kinds["stops"] = stop_divergence(scores.stop_logits, reference.stop_logits, temperature)
+            kinds["stops"] = stop_kl(scores.stop_logits, reference.stop_logits, temperature)
         named = {"slots": "latents"}
         parts = {
             named.get(name, name): self._average(value, masks[name], name, batch)
@@ -227,7 +227,7 @@ class PolicyLoss:
         masks = self.masks(batch)
         written, used = masks["answers"], masks["slots"]
         if used.shape[1]:
-            spread = latent_spread(scores.chain.mean, used, batch.trajectories.draws)
+            spread = between_question_std(scores.chain.mean, used, batch.trajectories.draws)
             self.record(**{"latents/spread": spread})
         self.record(entropy=(scores.entropy * written).sum() / written.sum())
         if scores.chain.log_variance is not None:

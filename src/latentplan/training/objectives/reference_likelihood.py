@@ -35,8 +35,8 @@ from latentplan.training.latent_gradients import Actions
 from latentplan.training.rl_losses import (
     clipped_surrogate,
     group_advantages,
-    mean_of_the_others,
-    no_deviation,
+    leave_one_out_mean,
+    no_scaling,
 )
 from latentplan.training.rollout_batch import (
     KnownAnswers,
@@ -72,7 +72,7 @@ def expected_value(
     loss = -values.mean()
     if trajectories.stop_mask.shape[1]:
         advantages = group_advantages(
-            values.detach(), trajectories.draws, no_deviation, baseline=mean_of_the_others
+            values.detach(), trajectories.draws, no_scaling, baseline=leave_one_out_mean
         )
         stops = clipped_surrogate(scores.stops, old_stops, advantages, trajectories.stop_mask, **clipping)
         loss = loss + stops.loss.sum(dim=1).mean()
