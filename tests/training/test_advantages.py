@@ -154,9 +154,9 @@ def test_settings_that_make_no_sense_are_refused(settings, message, run_grpo, tr
 @pytest.mark.parametrize(
     "settings",
     [
-        {"estimator": "answers"},
+        {"latent_gradient": "none"},
         {"mask_invalid_samples": True, "filter_groups": True, "baseline": "leave_one_out"},
-        {"estimator": "score_function", "first_slot_of_best": True},
+        {"latent_gradient": "score_function", "first_slot_of_best": True},
         {"baseline": "none", "scale_rewards": "none"},
     ],
 )
@@ -166,7 +166,7 @@ def test_every_schedule_trains(settings, run_grpo, trained, tmp_path):
 
 def test_answers_alone_leave_the_heads_as_they_are(run_grpo, trained, tmp_path):
     start = trained("atp_latent")
-    run = run_grpo(tmp_path / "run", start, max_steps=6, estimator="answers")
+    run = run_grpo(tmp_path / "run", start, max_steps=6, latent_gradient="none")
     before, after = (load_model(each).reasoner for each in (start, run.path))
     for head in ("latent_head", "stop_head"):
         old, new = getattr(before, head).state_dict(), getattr(after, head).state_dict()

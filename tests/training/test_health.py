@@ -146,7 +146,7 @@ def test_silent_latents_are_told_where_their_log_probabilities_are_learned_from(
     silent = [{"step": 0, "variance/latents": 0.004, "variance/stops": 0.0, "variance/answers": 0.996}]
     message = RL_RULES["silent_latents"](silent, scored)
     assert message.startswith("0.4% of the differences")
-    assert "estimator: pathwise" in message
+    assert "latent_gradient: pathwise" in message
     assert RL_RULES["silent_latents"](silent, other) is None
     later = [*silent, {"step": 9, "eval_variance/latents": 0.3, "eval_variance/answers": 0.7}]
     assert RL_RULES["silent_latents"](later, scored) is None

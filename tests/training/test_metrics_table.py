@@ -36,13 +36,13 @@ def logged_by(run):
 def test_the_table_names_what_is_logged(run_sft, run_grpo, trained, tmp_path):
     sft = run_sft(tmp_path / "sft", curriculum_steps=[1], on_nonfinite="skip", **EVALUATES)
     drawn = {
-        "estimator": "pathwise",
+        "latent_gradient": "pathwise",
         "plan_temperature": 1.0,
         "likelihood_weight": 1.0,
         "reward_funcs": [f"{__name__}:many_letters"],
     }
     grpo = run_grpo(tmp_path / "grpo", trained("atp_latent"), max_steps=2, beta=0.1, **drawn, **EVALUATES)
-    latent_rl = run_grpo(tmp_path / "latent_rl", trained("coconut"), max_steps=2, estimator="value")
+    latent_rl = run_grpo(tmp_path / "latent_rl", trained("coconut"), max_steps=2, objective="latent_value")
     assert logged_by(sft) | logged_by(grpo) | logged_by(latent_rl) == first_column("## Metrics")
 
 

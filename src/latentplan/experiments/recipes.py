@@ -19,6 +19,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from latentplan.common.files import read_mapping
+from latentplan.common.renamed_settings import RENAMED, renamed_settings
 from latentplan.common.secrets import from_environment, is_masked, is_secret
 
 EXPERIMENTS = "experiments"
@@ -32,31 +33,121 @@ INSTEAD_OF = {
 
 
 def parse_recipe(classes: Sequence[type], arguments: list[str]) -> tuple[Any, ...]:
-    """Settings from `--config RECIPE` and flags, as one instance of each class.
+    """Reads settings from `--config RECIPE` and flags, as one instance of each class.
 
     RECIPE is a YAML file, or the name of a recipe that comes with latentplan, such as `quickstart/cot`. A
-    secret may also come from the environment, which goes before the recipe.
+    secret may also come from the environment, which goes before the recipe. The settings that are an RL
+    objective's own are among the others, and end in `objective_settings`.
 
     Raises:
         typer.BadParameter: the recipe does not exist or names a setting that does not.
+        ValueError: a setting has a value that there is not, or belongs to another objective.
     """
     arguments, recipe = _split_config(arguments)
-    parser = HfArgumentParser(list(classes), allow_abbrev=False)  # type: ignore[arg-type]
+    arguments = _renamed_flags(arguments)
+    flags = _flags(arguments)
+    settings = {} if recipe is None else read_recipe(recipe)
+    own = _own_classes(classes, {**settings, **flags})
+    parser = HfArgumentParser([*classes, *own], allow_abbrev=False)  # type: ignore[list-item]
     parser.error = _refuse  # type: ignore[assignment]  # argparse would print hundreds of lines of usage
+    if "help" in flags and own:
+        _show_other_objectives(parser, own)
     for action in parser._actions:
         if action.type is dict:
             action.type = _mapping
     if recipe is not None:
-        settings = _read_settings(find_recipe(recipe), classes)
-        flags = {argument.removeprefix("--").split("=")[0] for argument in arguments}
-        for name in flags & set(INSTEAD_OF):
+        settings = _checked_settings(find_recipe(recipe), settings, [*classes, *own])
+        for name in flags.keys() & set(INSTEAD_OF):
             settings.pop(INSTEAD_OF[name], None)
         parser.set_defaults(**settings)
     parser.set_defaults(**from_environment(secret_settings(classes)))
     parsed = parser.parse_args_into_dataclasses(args=arguments, look_for_args_file=False)
     for each in parsed:
         _forget_masked(each)
-    return parsed
+    return _with_own_settings(parsed) if own else parsed
+
+
+def known_settings(classes: Sequence[type], settings: Mapping[str, Any]) -> set[str]:
+    """Returns the names of all settings of some classes, those of the RL objective in `settings` included."""
+    return _names([*classes, *_own_classes(classes, settings)])
+
+
+def _own_classes(classes: Sequence[type], settings: Mapping[str, Any]) -> list[type]:
+    """Returns the dataclass of the chosen RL objective's own settings, where a class has an objective.
+
+    Raises:
+        typer.BadParameter: there is no such objective, or a setting belongs to another one.
+    """
+    config = next((each for each in classes if "objective" in _names([each])), None)
+    if config is None:
+        return []
+    from latentplan.training.objectives import get_objective, refuse_foreign_settings
+
+    objective = str(settings.get("objective", config.objective))  # type: ignore[attr-defined]
+    try:
+        refuse_foreign_settings(objective, settings)
+        return [_titled(get_objective(objective).settings_class, objective)]
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _titled(settings: type, objective: str) -> type:
+    """Returns the dataclass under a heading of its own in the help."""
+    title = f"settings of objective {objective}"
+    return type(settings.__name__, (settings,), {"_argument_group_name": title})
+
+
+def _show_other_objectives(parser: HfArgumentParser, own: Sequence[type]) -> None:
+    """Adds the settings of the other RL objectives to the help."""
+    from latentplan.training.objectives import objectives
+
+    shown = _names(own)
+    for name, objective in objectives().items():
+        if not shown & _names([objective.settings_class]):
+            parser._add_dataclass_arguments(_titled(objective.settings_class, name))  # type: ignore[arg-type]
+            shown |= _names([objective.settings_class])
+
+
+def _with_own_settings(parsed: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Puts an objective's own settings, which come last, where the run's settings hold them."""
+    from latentplan.training.objectives import complete_settings
+
+    *rest, own = parsed
+    config = next(each for each in rest if hasattr(each, "objective_settings"))
+    config.objective_settings = {**vars(own), **(config.objective_settings or {})}
+    complete_settings(config)
+    return tuple(rest)
+
+
+def _names(classes: Sequence[type]) -> set[str]:
+    return {item.name for each in classes for item in fields(each)}
+
+
+def _flags(arguments: Sequence[str]) -> dict[str, str]:
+    """Returns the value of each flag, the first one where it has several."""
+    found = {}
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        name, equals, value = argument.partition("=")
+        if name.startswith("--"):
+            found[name.removeprefix("--").replace("-", "_")] = value if equals else following
+    return found
+
+
+def _renamed_flags(arguments: Sequence[str]) -> list[str]:
+    """Replaces old names of flags, with a notice."""
+    renamed: list[str] = []
+    queue = list(arguments)
+    while queue:
+        argument = queue.pop(0)
+        name, equals, value = argument.partition("=")
+        old = name.removeprefix("--")
+        if not name.startswith("--") or old not in RENAMED:
+            renamed.append(argument)
+            continue
+        value = value if equals or not queue else queue.pop(0)
+        for new, chosen in renamed_settings({old: value}, where=name).items():
+            renamed += [f"--{new}", str(chosen)]
+    return renamed
 
 
 def secret_settings(classes: Sequence[type]) -> list[str]:
@@ -128,7 +219,10 @@ def read_recipe(name: str) -> dict[str, Any]:
         raise typer.BadParameter(f"{path} is not YAML: {error}") from error
     if not isinstance(settings, dict):
         raise typer.BadParameter(f"{path} must hold `setting: value` lines")
-    return settings
+    try:
+        return renamed_settings(settings, where=str(path))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def with_settings(settings: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +232,7 @@ def with_settings(settings: dict[str, Any], changed: dict[str, Any]) -> dict[str
 
 
 def trainer_of(settings: dict[str, Any]) -> tuple[str, tuple[type, ...]]:
-    """The command that trains a recipe, and its classes of settings: the first that knows all settings.
+    """Returns the command that trains a recipe, and its classes of settings: the first that knows them all.
 
     Raises:
         typer.BadParameter: none does; names the settings that are wrong.
@@ -149,7 +243,7 @@ def trainer_of(settings: dict[str, Any]) -> tuple[str, tuple[type, ...]]:
     unknown: list[list[str]] = []
     for command, config in (("sft", SFTConfig), ("grpo", GRPOConfig)):
         classes = (ModelArguments, DataArguments, config)
-        unknown.append(sorted(set(settings) - {item.name for each in classes for item in fields(each)}))
+        unknown.append(sorted(set(settings) - known_settings(classes, settings)))
         if not unknown[-1]:
             return command, classes
     fewest = min(len(names) for names in unknown)
@@ -157,8 +251,8 @@ def trainer_of(settings: dict[str, Any]) -> tuple[str, tuple[type, ...]]:
     raise typer.BadParameter(f"no command that trains has all of these settings: {wrong}")
 
 
-def _read_settings(path: Path, classes: Sequence[type]) -> dict[str, Any]:
-    settings = read_recipe(str(path))
+def _checked_settings(path: Path, settings: Mapping[str, Any], classes: Sequence[type]) -> dict[str, Any]:
+    """Returns the settings of a recipe, single values as lists where there can be several."""
     known = {item.name: str(item.type) for each in classes for item in fields(each)}
     unknown = sorted(set(settings) - set(known))
     if unknown:
