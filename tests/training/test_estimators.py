@@ -10,7 +10,7 @@ from latentplan.modeling.thinking import LatentChain
 from latentplan.rollout.engine import generate
 from latentplan.rollout.logprobs import Scores
 from latentplan.rollout.trajectories import Trajectories
-from latentplan.training.latent_gradients import LATENT_GRADIENTS, LogProbs
+from latentplan.training.latent_gradients import LATENT_GRADIENTS, Actions, LogProbs, whole_trajectories
 
 
 @pytest.fixture
@@ -98,6 +98,26 @@ def test_new_and_old_actions_side_by_side(scale, three_chains):
     torch.testing.assert_close(answers.log_probs - answers.old_log_probs, torch.full((3, 1), 0.1))
     stops, _ = LATENT_GRADIENTS["pathwise"].actions(*pair, three_chains, scale)
     torch.testing.assert_close(stops.log_probs - stops.old_log_probs, torch.full((3, 2), -0.01))
+
+
+def test_a_whole_trajectory_is_the_sum_of_its_valid_actions():
+    """Two chains with two answers each; the last answer is left out, and a token and a slot are padding."""
+    chains = Actions(
+        "latents", torch.tensor([[1.0, 2.0], [3.0, 9.0]]), torch.tensor([[0.5, 1.0], [1.0, 0.0]]), None
+    )
+    tokens = torch.tensor([[1.0, 0.0], [2.0, 9.0], [3.0, 1.0], [4.0, 1.0]])
+    answers = Actions("answers", tokens, torch.zeros(4, 2), None)
+    masks = {
+        "latents": torch.tensor([[1, 1], [1, 0]]),
+        "answers": torch.tensor([[1, 1], [1, 0], [1, 1], [0, 0]]),
+        "trajectories": torch.tensor([[1], [1], [1], [0]]),
+    }
+    joined, counts = whole_trajectories([chains, answers], masks)
+    log_ratio = joined.log_probs - joined.old_log_probs
+    assert log_ratio.tolist() == [[0.5 + 1 + 1 + 0], [0.5 + 1 + 2], [2.0 + 3 + 1], [2.0]]
+    assert counts.tolist() == [[4], [3], [3], [1]]
+    assert joined.name == "trajectories"
+    assert joined.mask is masks["trajectories"]
 
 
 @pytest.fixture(scope="module")

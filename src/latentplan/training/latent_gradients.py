@@ -72,32 +72,32 @@ class Actions:
     mask: Tensor
 
 
-def whole_trajectories(
-    kinds: Sequence[Actions], masks: Mapping[str, Tensor], num_trajectories: int
-) -> tuple[Actions, Tensor]:
-    """Joins all valid actions of a trajectory into one action, whose log-probability is their sum.
+def whole_trajectories(kinds: Sequence[Actions], masks: Mapping[str, Tensor]) -> tuple[Actions, Tensor]:
+    """Joins all valid actions of each trajectory into one action.
+
+    Its log-probabilities are relative to the old ones, which are 0: sums over thousands of dimensions would
+    lose their difference to rounding.
 
     Args:
         kinds: of action; a chain that several trajectories share is part of each of them.
-        masks: the valid actions of each kind, by its name.
-        num_trajectories: of the batch.
+        masks: the valid actions of each kind by its name, and the valid `trajectories`, `[trajectories, 1]`.
 
     Returns:
-        the actions 'trajectories', `[trajectories, 1]`, valid where any action was, and how many actions each
-        joins, in the same shape.
+        the actions 'trajectories', `[trajectories, 1]`, and how many actions each joins, in the same shape.
     """
+    mask = masks["trajectories"]
 
-    def total(values: Tensor, mask: Tensor) -> Tensor:
-        row_sums = values.float().masked_fill(~mask.bool(), 0.0).sum(dim=1, keepdim=True)
-        return row_sums.repeat_interleave(num_trajectories // len(values), dim=0)
+    def by_trajectory(values: Tensor, valid: Tensor) -> Tensor:
+        sums = values.float().masked_fill(~valid.bool(), 0.0).sum(dim=1, keepdim=True)
+        return sums.repeat_interleave(len(mask) // len(values), dim=0)
 
-    def sum_of(name: str) -> Tensor:
-        return torch.stack([total(getattr(kind, name), masks[kind.name]) for kind in kinds]).sum(dim=0)
-
-    counts = [total(torch.ones_like(kind.log_probs), masks[kind.name]) for kind in kinds]
-    count = torch.stack(counts).sum(dim=0)
-    joined = Actions("trajectories", sum_of("log_probs"), sum_of("old_log_probs"), (count > 0).long())
-    return joined, count
+    log_ratios, counts = [], []
+    for kind in kinds:
+        log_ratio = kind.log_probs.float() - kind.old_log_probs.detach().float()
+        log_ratios.append(by_trajectory(log_ratio, masks[kind.name]))
+        counts.append(by_trajectory(torch.ones_like(log_ratio), masks[kind.name]))
+    joined = torch.stack(log_ratios).sum(dim=0)
+    return Actions("trajectories", joined, torch.zeros_like(joined), mask), torch.stack(counts).sum(dim=0)
 
 
 class LatentGradient:

@@ -105,15 +105,18 @@ class GRPO(RLObjective):
     def surrogates(
         self, system: LatentModelForTraining, scores: Scores, batch: Minibatch
     ) -> dict[str, Tensor]:
-        """Computes the clipped surrogate of each kind of action, scalars by name."""
+        """Computes the clipped surrogate of each kind of `clipped_actions`, scalars by name."""
         new, masks = self.log_probs(system, scores, batch), self.masks(batch)
         old = new.detach() if batch.old is None else batch.old
         sampled = LogProbs.of_rollout(batch.trajectories, batch.plans)
         for each in self.actions(old, sampled, batch):
             self.record_difference(each, masks[each.name])
-        return {
-            each.name: self.surrogate(each, masks[each.name], batch) for each in self.actions(new, old, batch)
-        }
+        actions = self.clipped_actions(self.actions(new, old, batch), masks)
+        return {each.name: self.surrogate(each, masks[each.name], batch) for each in actions}
+
+    def clipped_actions(self, kinds: list[Actions], masks: dict[str, Tensor]) -> list[Actions]:
+        """Returns the actions that have a ratio of their own, by kind: here all that the policy took."""
+        return kinds
 
     def surrogate(self, actions: Actions, mask: Tensor, batch: Minibatch) -> Tensor:
         """Computes the clipped surrogate of one kind of action, averaged over the valid ones: a scalar."""

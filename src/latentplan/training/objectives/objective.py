@@ -250,9 +250,10 @@ class RLObjective:
 
         Returns:
             of the surrogates' kinds, `latents` `[chains, actions]`, `answers` `[trajectories, tokens]` and,
-            where plans are drawn, `plans` `[chains, tokens]`; and of the latents, `slots` `[chains, slots]`
-            and `stops` `[chains, steps]`. With `mask_truncated_completions` an answer that did not end is
-            left out, and so is a chain of latents without an answer that did.
+            where plans are drawn, `plans` `[chains, tokens]`; of whole `trajectories` `[trajectories, 1]`;
+            and of the latents, `slots` `[chains, slots]` and `stops` `[chains, steps]`. With
+            `mask_truncated_completions` an answer that did not end is left out, and so is a chain of latents
+            without an answer that did.
         """
         trajectories = batch.trajectories
         _, latents = self.gradient.chain_actions(
@@ -263,6 +264,7 @@ class RLObjective:
         masks = {
             "answers": trajectories.answer_mask * valid.unsqueeze(1),
             "latents": latents * chains.unsqueeze(1),
+            "trajectories": valid.unsqueeze(1).long(),
             "slots": trajectories.slot_mask * chains.unsqueeze(1),
             "stops": trajectories.stop_mask * chains.unsqueeze(1),
         }
@@ -283,7 +285,7 @@ class RLObjective:
         """
         slots, size = self.shape.num_slots, self.shape.latents_per_step
         longest = {**dict.fromkeys(("latents", "slots", "stops"), slots + 1)}
-        longest["plans"] = slots // size * MAX_STEP_TOKENS
+        longest |= {"plans": slots // size * MAX_STEP_TOKENS, "trajectories": 1}
         max_length = longest.get(name, self.config.max_completion_length)
         return self.loss_type(loss, mask, max_length=max_length, num_items=batch.num_items.get(name))
 
