@@ -337,6 +337,16 @@ def test_the_old_setting_estimator_is_accepted_with_a_notice(estimator, in_a_fol
     assert f"rl.yaml: estimator: {estimator} is objective: {objective}, latent_gradient:" in caplog.text
 
 
+def test_the_name_of_trl_for_a_ratio_of_whole_sequences_is_objective_gspo(in_a_folder, caplog):
+    assert read_rl("--importance_sampling_level", "sequence")["objective"] == "gspo"
+    found = read_rl(importance_sampling_level="sequence", latent_gradient="pathwise", likelihood_weight=1)
+    assert (found["objective"], found["latent_gradient"]) == ("gspo", "pathwise")
+    assert read_rl("--importance-sampling-level=token", objective="gspo")["objective"] == "grpo"
+    assert "version" not in caplog.text
+    with pytest.raises(ValueError, match="importance_sampling_level must be one of"):
+        read_rl("--importance_sampling_level", "word")
+
+
 def test_an_old_estimator_that_never_was_is_refused(in_a_folder):
     with pytest.raises(typer.BadParameter, match=r"rl.yaml: estimator must be one of \['answers'"):
         read_rl(estimator="guess")

@@ -1,4 +1,4 @@
-"""Old names of settings, which work for one version more, with a notice."""
+"""Other names of settings: old ones, which work for one version more, with a notice, and those of TRL."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ _ESTIMATORS: dict[str, dict[str, Any]] = {
         "maximize": "log_likelihood",
     },
 }
-RENAMED: dict[str, dict[str, dict[str, Any]]] = {"estimator": _ESTIMATORS}
-"""What each value of an old setting is called now."""
+_OF_TRL: dict[str, dict[str, dict[str, Any]]] = {
+    "importance_sampling_level": {"token": {"objective": "grpo"}, "sequence": {"objective": "gspo"}},
+}
+RENAMED: dict[str, dict[str, dict[str, Any]]] = {"estimator": _ESTIMATORS, **_OF_TRL}
+"""What each value of an old setting, or of one of TRL's, is called now."""
 _FORMER_DEFAULTS: dict[str, dict[str, Any]] = {
     "grpo": {"likelihood_weight": 0.0},
     "latent_value": {
@@ -51,7 +54,7 @@ def renamed_settings(settings: Mapping[str, Any], where: str | None = None) -> d
             run, which needs none.
 
     Raises:
-        ValueError: an old setting has a value that it never had; not in a record, which keeps it.
+        ValueError: a setting of another name has a value that it never had; a record keeps it.
     """
     found: dict[str, Any] = {}
     for old in settings.keys() & RENAMED.keys():
@@ -63,8 +66,9 @@ def renamed_settings(settings: Mapping[str, Any], where: str | None = None) -> d
         if new is None:
             raise ValueError(f"{where}: {old} must be one of {sorted(RENAMED[old])}, got {value!r}")
         found.update(new)
-        names = ", ".join(f"{name}: {each}" for name, each in new.items())
-        _notice(where, f"{old}: {value}", names)
+        if old not in _OF_TRL:
+            names = ", ".join(f"{name}: {each}" for name, each in new.items())
+            _notice(where, f"{old}: {value}", names)
     kept = {name: value for name, value in settings.items() if name not in RENAMED}
     if "estimator" in settings:
         for objective, defaults in _FORMER_DEFAULTS.items():

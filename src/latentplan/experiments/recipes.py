@@ -140,7 +140,7 @@ def _renamed_flags(arguments: Sequence[str]) -> list[str]:
     while queue:
         argument = queue.pop(0)
         name, equals, value = argument.partition("=")
-        old = name.removeprefix("--")
+        old = name.removeprefix("--").replace("-", "_")
         if not name.startswith("--") or old not in RENAMED:
             renamed.append(argument)
             continue
