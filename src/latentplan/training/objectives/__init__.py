@@ -30,9 +30,9 @@ def get_objective(name: str) -> type[RLObjective]:
     if name in objectives():
         return objectives()[name]
     found = import_named(name, "objective", source=None) if names_own_code(name) else None
-    if not (isinstance(found, type) and issubclass(found, RLObjective)):
+    if not (isinstance(found, type) and issubclass(found, RLObjective) and hasattr(found, "name")):
         raise ValueError(
-            f"objective must be one of {sorted(objectives())}, or a subclass of RLObjective as "
+            f"objective must be one of {sorted(objectives())}, or a subclass of RLObjective with a name, as "
             f"'package.module:Class', got {name!r}"
         )
     return found

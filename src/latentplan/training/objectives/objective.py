@@ -284,8 +284,8 @@ class RLObjective:
         those that a minibatch of the rollout has on average.
         """
         slots, size = self.shape.num_slots, self.shape.latents_per_step
-        longest = {**dict.fromkeys(("latents", "slots", "stops"), slots + 1)}
-        longest |= {"plans": slots // size * MAX_STEP_TOKENS, "trajectories": 1}
+        longest = {**dict.fromkeys(("latents", "slots", "stops"), slots + 1), "trajectories": 1}
+        longest["plans"] = slots // size * MAX_STEP_TOKENS
         max_length = longest.get(name, self.config.max_completion_length)
         return self.loss_type(loss, mask, max_length=max_length, num_items=batch.num_items.get(name))
 
