@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 # What the new revision calls otherwise: old name -> new name. Tensors and files: parts of their names.
 RENAMED: dict[str, dict[str, str]] = {
-    "settings": {},  # of the command line, without the dashes
+    "settings": {"estimator": "latent_gradient"},  # of the command line, without the dashes
     "keys": {},  # of metrics, evaluations, run.json and summary.json
     "values": {},  # texts that are names, such as those of warnings
     "tensors": {},

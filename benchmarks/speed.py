@@ -50,7 +50,7 @@ from latentplan.rollout import engine
 from latentplan.rollout.engine import cache_bytes, generate, trajectory_keys
 from latentplan.rollout.plan_decoding import decode_plans
 from latentplan.rollout.solve import question_batch, read_solutions, roll_out
-from latentplan.training.latent_gradients import ESTIMATORS
+from latentplan.training.latent_gradients import LATENT_GRADIENTS
 
 Row = dict[str, Any]
 STEP_TOKENS = 12
@@ -296,7 +296,7 @@ def reinforced(bench: Bench) -> list[Row]:
 
     def score(name: str) -> Callable[[], None]:
         def run() -> None:
-            scores = ESTIMATORS[name].scores(reasoner, trajectories, bench.sampling)
+            scores = LATENT_GRADIENTS[name].scores(reasoner, trajectories, bench.sampling)
             (scores.answers.sum() + scores.latents.sum() + scores.stops.sum()).backward()
 
         return run

@@ -188,11 +188,11 @@ def _sft(family: str, method: str) -> Command:
     return ["sft"], settings
 
 
-def _grpo(estimator: str, **settings: Any) -> Command:
+def _grpo(gradient: str, **settings: Any) -> Command:
     shared = {
-        "estimator": estimator,
+        "estimator": gradient,
         "model_name_or_path": "atp_latent",
-        "output_dir": f"grpo_{estimator}",
+        "output_dir": f"grpo_{gradient}",
         "num_generations": 4,
         "max_steps": 4,
         "max_completion_length": 8,

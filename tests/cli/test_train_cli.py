@@ -1,18 +1,21 @@
 """`latentplan sft` and `latentplan grpo` from the command line, and what they say of mistakes."""
 
 import json
+import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
+import typer
 import yaml
 from typer.testing import CliRunner
 
 from latentplan.cli.app import app
-from latentplan.common.plugin_settings import plugins_of
 from latentplan.experiments.recipes import find_recipe, parse_recipe, recipe_names
 from latentplan.modeling.loading import load_model
 from latentplan.problems.training_set import DataArguments
-from latentplan.training.configs import GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.configs import GRPOConfig, ModelArguments, SFTConfig, flatten_recipe
+from latentplan.training.objectives import objectives, own_settings
 
 SFT = (ModelArguments, DataArguments, SFTConfig)
 GRPO = (ModelArguments, DataArguments, GRPOConfig)
@@ -92,12 +95,18 @@ def test_supervised_and_rl_stage_from_recipes_with_flags_on_top(recipe, tmp_path
             }
         )
     )
-    done = invoke("grpo", f"--config={rl}", "--output_dir", tmp_path / "rl", "--estimator", "pathwise")
+    done = invoke("grpo", f"--config={rl}", "--output_dir", tmp_path / "rl", "--latent_gradient", "pathwise")
     assert done.exit_code == 0, done.output
     assert "atp_latent trained in" in done.output
     record = json.loads((tmp_path / "rl" / "run.json").read_text())
     assert (record["kind"], record["status"]) == ("grpo", "finished")
-    assert yaml.safe_load((tmp_path / "rl" / "config.yaml").read_text())["estimator"] == "pathwise"
+    saved = yaml.safe_load((tmp_path / "rl" / "config.yaml").read_text())
+    assert (saved["objective"], saved["latent_gradient"], saved["likelihood_weight"]) == (
+        "grpo",
+        "pathwise",
+        0,
+    )
+    assert "objective_settings" not in saved
 
 
 def assert_short_message(done, *words):
@@ -206,15 +215,151 @@ def test_every_setting_has_a_help_text_that_is_shown():
 def test_every_recipe_that_comes_along_can_be_read(name):
     settings = yaml.safe_load(find_recipe(name).read_text())
     classes = SFT if "method" in settings else GRPO
-    parsed = parse_recipe(classes, ["--config", name, "--use_cpu", "true"])
-    resolved = {key: value for part in parsed for key, value in vars(part).items()}
-    for plugin in plugins_of(classes, settings):
-        resolved |= (
-            resolved[plugin.stored_in] or {}
-        )  # the own settings of a method stand in recipes by their names
-        settings |= settings.pop(plugin.stored_in, {})
+    parsed = flatten_recipe(parse_recipe(classes, ["--config", name, "--use_cpu", "true"]))
     for setting, value in settings.items():
-        read = resolved[setting]
+        read = parsed[setting]
         if isinstance(read, list) and not isinstance(value, list):
             value = [value]
         assert read == type(read)(value) if not isinstance(value, dict | list) else read == value, setting
+
+
+# The settings that are an objective's own.
+
+
+def read_rl(*flags, **recipe):
+    """The settings of an RL run, flat."""
+    arguments = ["--use_cpu", "true", *map(str, flags)]
+    if recipe:
+        file = Path("rl.yaml")
+        file.write_text(yaml.safe_dump(recipe))
+        arguments = ["--config", str(file), *arguments]
+    return flatten_recipe(parse_recipe(GRPO, arguments))
+
+
+@pytest.fixture
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+
+
+def test_own_settings_of_an_objective_are_flat_in_recipes_and_flags(in_a_folder):
+    found = read_rl("--value_learning_rate", "1e-3", objective="latent_value", value_head_sizes=8)
+    assert (found["value_learning_rate"], found["value_head_sizes"], found["value_states"]) == (
+        1e-3,
+        [8],
+        "latents",
+    )
+    assert found["latent_gradient"] == "pathwise"
+    assert "likelihood_weight" not in found
+    flags = ["--objective", "reference_likelihood", "--maximize=likelihood"]
+    assert read_rl(*flags, learning_rate=1e-5)["maximize"] == "likelihood"
+    assert read_rl(likelihood_weight=1)["likelihood_weight"] == 1.0
+    assert read_rl(objective_settings={"likelihood_weight": 2.0})["likelihood_weight"] == 2.0
+
+
+def test_what_was_read_can_be_read_again(in_a_folder):
+    for objective in objectives():
+        first = read_rl("--objective", objective)
+        saved = json.loads(json.dumps(first, default=str))
+        again = read_rl(
+            **{name: saved[name] for name in saved if name in own_settings(objective)}, objective=objective
+        )
+        assert all(again[name] == first[name] for name in own_settings(objective))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--value_warmup_steps", "3"], ["--value_warmup_steps=3"], ["--value-warmup-steps", "3"]],
+)
+def test_a_flag_or_setting_of_another_objective_is_refused_by_name(arguments, recipe):
+    message = "value_warmup_steps is a setting of objective latent_value; this run's objective is grpo"
+    assert_short_message(invoke("grpo", *arguments), message)
+    assert_short_message(invoke("grpo", "--config", recipe(method=None, value_warmup_steps=3)), message)
+    assert_short_message(
+        invoke("grpo", "--objective", "reinforce"), "objective must be one of", "'reinforce'"
+    )
+
+
+def test_the_help_shows_the_settings_of_every_objective():
+    for chosen in ([], ["--objective", "latent_value"]):
+        done = invoke("grpo", *chosen, "--help_settings")
+        assert done.exit_code == 0
+        for objective in objectives():
+            assert all(f"--{name}" in done.output for name in own_settings(objective))
+        assert "settings of objective latent_value:" in done.output
+
+
+PLUGIN = """
+from dataclasses import dataclass
+from latentplan.common.plugins import setting
+from latentplan.training.objectives.grpo import GRPO
+
+@dataclass
+class Settings:
+    floor: float = setting(-1.0, "least advantage")
+
+class Floored(GRPO):
+    name = "floored"
+    settings_class = Settings
+"""
+
+
+def test_an_objective_of_one_s_own_has_flags_of_its_own(in_a_folder):
+    Path("my_floored.py").write_text(PLUGIN)
+    found = read_rl("--floor", "0.5", objective="my_floored:Floored")
+    assert (found["objective"], found["floor"]) == ("my_floored:Floored", 0.5)
+    with pytest.raises(typer.BadParameter, match=r"likelihood_weight is a setting of objective.* grpo"):
+        read_rl("--likelihood_weight", "1", objective="my_floored:Floored")
+    done = invoke("grpo", "--objective", "my_floored:Floored", "--help_settings")
+    assert "--floor" in done.output
+    assert "least advantage" in done.output
+
+
+OLD = {
+    "score_function": ("grpo", "score_function", {}),
+    "pathwise": ("grpo", "pathwise", {}),
+    "answers": ("grpo", "none", {}),
+    "value": ("latent_value", "pathwise", {}),
+    "likelihood": ("reference_likelihood", "pathwise", {"maximize": "likelihood"}),
+    "log_likelihood": ("reference_likelihood", "pathwise", {"maximize": "log_likelihood"}),
+}
+
+
+@pytest.mark.parametrize("estimator", OLD)
+def test_the_old_setting_estimator_is_accepted_with_a_notice(estimator, in_a_folder, caplog):
+    objective, gradient, own = OLD[estimator]
+    as_flag = read_rl("--estimator", estimator, objective="latent_value", max_steps=7)
+    as_setting = read_rl(f"--seed={len(estimator)}", estimator=estimator)
+    for found in (as_flag, as_setting):
+        assert (found["objective"], found["latent_gradient"]) == (objective, gradient)
+        assert own.items() <= found.items()
+    assert f"--estimator: estimator: {estimator} is objective: {objective}, latent_gradient:" in caplog.text
+    assert f"rl.yaml: estimator: {estimator} is objective: {objective}, latent_gradient:" in caplog.text
+
+
+def test_the_name_of_trl_for_a_ratio_of_whole_sequences_is_objective_gspo(in_a_folder, caplog):
+    assert read_rl("--importance_sampling_level", "sequence")["objective"] == "gspo"
+    found = read_rl(importance_sampling_level="sequence", latent_gradient="pathwise", likelihood_weight=1)
+    assert (found["objective"], found["latent_gradient"]) == ("gspo", "pathwise")
+    assert read_rl("--importance-sampling-level=token", objective="gspo")["objective"] == "grpo"
+    assert "version" not in caplog.text
+    with pytest.raises(ValueError, match="importance_sampling_level must be one of"):
+        read_rl("--importance_sampling_level", "word")
+
+
+def test_an_old_estimator_that_never_was_is_refused(in_a_folder):
+    with pytest.raises(typer.BadParameter, match=r"rl.yaml: estimator must be one of \['answers'"):
+        read_rl(estimator="guess")
+    with pytest.raises(ValueError, match="--estimator: estimator must be one of"):
+        read_rl("--estimator", "guess")
+
+
+def test_the_saved_configuration_of_an_old_run_is_a_recipe(in_a_folder):
+    """It has the settings of all estimators, at their defaults."""
+    saved = {"value_learning_rate": 1e-4, "value_head_sizes": None, "likelihood_weight": 0.0}
+    assert read_rl(estimator="pathwise", **saved)["likelihood_weight"] == 0
+    assert read_rl(estimator="value", **saved)["value_learning_rate"] == 1e-4
+    with pytest.raises(
+        typer.BadParameter, match="value_learning_rate is a setting of objective latent_value"
+    ):
+        read_rl(estimator="pathwise", **{**saved, "value_learning_rate": 1e-3})

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import typer
+import yaml
 
 from latentplan.cli.app import app
 from latentplan.cli.estimate import read_plan
@@ -24,7 +26,11 @@ from latentplan.problems.training_set import DataArguments
 from latentplan.rollout.solve import solve
 from latentplan.training.configs import GRPOConfig, ModelArguments, SFTConfig
 from latentplan.training.consistency_check import check_method
-from latentplan.training.run_training import train_sft
+from latentplan.training.latent_gradients import Actions
+from latentplan.training.objectives import make_objective, objectives, own_settings
+from latentplan.training.objectives.objective import RLObjective
+from latentplan.training.rollout_batch import Minibatch
+from latentplan.training.run_training import train_grpo, train_sft
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -102,6 +108,16 @@ def test_python_examples_run(document, tmp_path, monkeypatch, capsys, make_syste
     printed = capsys.readouterr().out
     assert "a dial shows 7" in printed
     assert "=> " in printed
+
+
+@pytest.fixture
+def cispo(tmp_path, monkeypatch):
+    """The name of the objective of docs/rl.md, saved as the page says."""
+    (tmp_path / "cispo.py").write_text(python_block("docs/rl.md", "class CISPO(GRPO)"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    yield "cispo:CISPO"
+    sys.modules.pop("cispo", None)
 
 
 @pytest.fixture
@@ -184,6 +200,73 @@ def test_a_method_of_one_s_own_that_is_not_there_is_refused(name, message):
         get_method(name)
 
 
+def test_objective_example_trains_by_its_formula(cispo, tmp_path, scratch_run, monkeypatch):
+    start = scratch_run(tmp_path / "start", method="atp_latent")
+    settings = {
+        "objective": cispo,
+        "model_name_or_path": str(start.path),
+        "output_dir": str(tmp_path / "rl"),
+        "reward_funcs": f"{__name__}:letters",
+        "num_generations": 4,
+        "per_device_train_batch_size": 8,
+        "max_completion_length": 3,
+        "dataset_size": 8,
+        "max_steps": 4,
+        "num_iterations": 2,
+        "learning_rate": 0.01,
+        "logging_steps": 1,
+        "signal_problems": 0,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": True,
+    }
+    (tmp_path / "rl.yaml").write_text(yaml.safe_dump(settings))
+    seen = []
+    average = RLObjective.average
+
+    def watched(objective, loss, mask, name, batch):
+        seen.append((objective, loss.detach(), name))
+        return average(objective, loss, mask, name, batch)
+
+    monkeypatch.setattr(RLObjective, "average", watched)
+    words = ["--config", str(tmp_path / "rl.yaml"), "--max_weight", "1.5"]
+    run = train_grpo(*parse_recipe((ModelArguments, DataArguments, GRPOConfig), words))
+    assert yaml.safe_load((run.path / "config.yaml").read_text())["max_weight"] == 1.5
+    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 4
+    assert any(row["clip_ratio/answers"] > 0 for row in rows)
+    assert {name for _, _, name in seen} == {"latents", "answers"}
+    assert all(type(objective).__name__ == "CISPO" for objective, _, _ in seen)
+
+
+def letters(prompts, completions, **columns):
+    """Another reward for answers of another length."""
+    return [float(len(text) % 5) for text in completions]
+
+
+def test_objective_example_by_hand(cispo, make_system):
+    """Weights min(r, 2): ratios ½ and 4, advantages 3 and −1, log-probabilities −1 and −2."""
+    config = GRPOConfig("unused", use_cpu=True, objective=cispo, objective_settings={"max_weight": 2.0})
+    objective = make_objective(config, make_system("cot").reasoner)
+    objective.action_advantages = lambda actions, batch: torch.tensor([[3.0, -1.0]])
+    log_probs = torch.tensor([[-1.0, -2.0]], requires_grad=True)
+    old = log_probs.detach() - torch.tensor([[0.5, 4.0]]).log()
+    mask = torch.ones(1, 2)
+    batch = Minibatch(None, None)
+    loss = objective.surrogate(Actions("answers", log_probs, old, mask), mask, batch)
+    loss.backward()
+    assert loss.item() == pytest.approx((0.5 * 3 * 1 - 2 * 1 * 2) / 2)
+    torch.testing.assert_close(log_probs.grad, torch.tensor([[-0.5 * 3 / 2, 2 * 1 / 2]]))
+
+
+def test_reward_example_of_contributing_counts_steps():
+    namespace: dict = {}
+    exec(python_block("CONTRIBUTING.md", "def short_plan"), namespace)
+    plans = [["<<1+1=2>>"], ["<<1+1=2>>"] * 4, None]
+    assert namespace["short_plan"]([""] * 3, [""] * 3, decoded_steps=plans) == [1.0, 0.0, None]
+    assert namespace["short_plan"]([""], [""]) == [None]
+
+
 def test_benchmark_example_of_contributing_is_read_from_its_file(tmp_path, monkeypatch):
     (tmp_path / "my_asdiv.py").write_text(python_block("CONTRIBUTING.md", "def asdiv_problem"))
     monkeypatch.syspath_prepend(tmp_path)
@@ -226,7 +309,9 @@ def methods_of_the_pages(tmp_path_factory):
 
 
 @pytest.mark.parametrize("line", command_lines("latentplan"))
-def test_command_line_names_an_existing_command_and_its_options(line, methods_of_the_pages, monkeypatch):
+def test_command_line_names_an_existing_command_and_its_options(
+    line, methods_of_the_pages, cispo, monkeypatch
+):
     monkeypatch.setattr(sys, "path", [*sys.path, str(methods_of_the_pages)])
     arguments = shlex.split(line, comments=True)[1:]
     command = typer.main.get_command(app)
@@ -265,7 +350,12 @@ def test_recipes_and_links_exist(document):
 
 
 def test_settings_in_the_tables_exist():
-    assert set(table_names("docs/rl.md", "## Settings")) <= field_names(GRPOConfig)
+    own = {name for objective in objectives() for name in own_settings(objective)}
+    assert set(table_names("docs/rl.md", "## Settings")) <= field_names(GRPOConfig) | own
+    assert own <= set(table_names("docs/rl.md", "## Settings"))
+    assert set(table_names("docs/rl.md", "## Objectives")) == set(objectives())
+    said = table_names("docs/rl.md", "## Add an RL objective")
+    assert {name.split("(")[0] for name in said} <= set(vars(RLObjective))
     assert set(table_names("docs/data.md", "--multipliers 2,3,4")) <= field_names(MinigsmConfig)
     assert set(table_names("docs/data.md", "### 2\n")) == set(PRESETS)
     assert set(table_names("docs/methods.md", "# Methods")) == set(methods())

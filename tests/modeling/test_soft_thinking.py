@@ -10,7 +10,8 @@ from latentplan.rollout.engine import generate
 from latentplan.rollout.logprobs import score
 from latentplan.rollout.solve import question_batch
 from latentplan.rollout.trace import Token, trace
-from latentplan.training.configs import GRPOConfig, check_settings
+from latentplan.training.configs import GRPOConfig
+from latentplan.training.objectives import make_objective
 from latentplan.training.rollout_batch import KnownAnswers, instead_of_samples
 
 
@@ -168,10 +169,15 @@ def test_nothing_is_drawn_at_temperature_0(make_system, as_loaded, mixed_problem
     assert [each.id for each in seen if isinstance(each, Token)] == row.answer_ids
 
 
+def check_rl(model, **settings):
+    config = GRPOConfig(output_dir="unused", use_cpu=True, **settings)
+    make_objective(config, model.reasoner).check(model)
+
+
 def test_a_rule_that_draws_is_not_reinforced(make_system, as_loaded):
     model = soft_model(make_system, as_loaded, "gumbel_mixture")
     with pytest.raises(ValueError, match="input_rule gumbel_mixture draws what is read"):
-        check_settings(GRPOConfig(output_dir="unused", use_cpu=True), model)
+        check_rl(model)
 
 
 def test_right_answers_are_scored_as_tokens(make_system, as_loaded, mixed_problems):
@@ -182,6 +188,5 @@ def test_right_answers_are_scored_as_tokens(make_system, as_loaded, mixed_proble
     right = instead_of_samples(rolled, known)
     assert right.input_ids is None
     assert score(model.reasoner, right, Sampling()).answers.shape == right.answer_ids.shape
-    config = GRPOConfig(output_dir="unused", use_cpu=True, estimator="pathwise", likelihood_weight=1.0)
     with pytest.raises(ValueError, match="likelihood_weight scores right answers as tokens"):
-        check_settings(config, model)
+        check_rl(model, latent_gradient="pathwise", objective_settings={"likelihood_weight": 1.0})

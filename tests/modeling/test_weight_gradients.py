@@ -22,7 +22,7 @@ from latentplan.modeling.efficiency.linear_layers import (
 )
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
-from latentplan.training.latent_gradients import ESTIMATORS
+from latentplan.training.latent_gradients import LATENT_GRADIENTS
 
 aten = torch.ops.aten
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
@@ -96,7 +96,7 @@ def test_scores_of_reinforcement_learning(name, defer, make_system, make_batch, 
     trajectories = generate(system.reasoner, *questions, places, seed=0, sampling=sampling, draws=2)
 
     def score(system):
-        found = ESTIMATORS[name].scores(system.reasoner, trajectories, sampling)
+        found = LATENT_GRADIENTS[name].scores(system.reasoner, trajectories, sampling)
         return found.answers.sum() + found.stops.sum() + found.latents.sum() / 100
 
     assert_equal(*both_ways(defer, system, lambda: system(compute=score)))

@@ -15,7 +15,8 @@ from latentplan.cli.report import report
 from latentplan.common.text_table import duration
 from latentplan.report import ReportEntry, build_report
 from latentplan.report.examples import example_groups, modulus_of
-from latentplan.report.run_reader import load_runs
+from latentplan.report.page import main_settings
+from latentplan.report.run_reader import Run, load_runs
 from latentplan.report.svg import Axis, Series, line_chart, round_ticks, thinned
 from latentplan.report.wording import run_title, verdict
 
@@ -194,6 +195,13 @@ def test_the_modulus_is_that_of_the_data(copied, page: Page) -> None:
     edit(parent / "no_cot/run.json", data={})
     edit(parent / "coconut/run.json", data={"modulus": 7})
     assert [modulus_of(run) for run in load_runs(entries)] == [None, 11, 7, 11, 11]
+
+
+def test_the_objective_of_a_run_is_told_also_where_it_was_saved_by_its_old_name() -> None:
+    entry = ReportEntry("rl", "RL", Path("rl"))
+    wanted = [("RL objective", "latent_value"), ("Gradient of the latents", "pathwise")]
+    for config in ({"estimator": "value"}, {"objective": "latent_value", "latent_gradient": "pathwise"}):
+        assert main_settings(Run(entry, config=config)) == wanted
 
 
 def test_tokens_of_training_are_shown(copied) -> None:

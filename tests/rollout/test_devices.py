@@ -14,7 +14,7 @@ from latentplan.modeling.efficiency import prefill
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout import engine
 from latentplan.rollout.engine import generate
-from latentplan.training.latent_gradients import ESTIMATORS
+from latentplan.training.latent_gradients import LATENT_GRADIENTS
 
 SAMPLING = Sampling(max_new_tokens=5)
 
@@ -57,5 +57,5 @@ def test_rollouts_and_scores_stay_on_the_device(
     )
     assert rolled.answer_ids.shape == (6 * 2 * 2 * 3, 5)
     for name in ("score_function", "pathwise"):
-        scores = ESTIMATORS[name].scores(policy, rolled, SAMPLING)
+        scores = LATENT_GRADIENTS[name].scores(policy, rolled, SAMPLING)
         (scores.answers.sum() + scores.latents.sum() + scores.stops.sum()).backward()

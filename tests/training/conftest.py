@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from latentplan.problems.training_set import DataArguments
 from latentplan.training.configs import GRPOConfig, ModelArguments, SFTConfig
+from latentplan.training.objectives import own_settings
 from latentplan.training.run_training import train_grpo, train_sft
 
 BACKBONE = {
@@ -60,7 +61,10 @@ def sft_config():
 
 @pytest.fixture(scope="session")
 def grpo_config():
-    """6 optimisation steps on 4 questions of 4 trajectories each, with a checkpoint every 2."""
+    """6 optimisation steps on 4 questions of 4 trajectories each, with a checkpoint every 2.
+
+    An objective's own settings stand among the others, as in a recipe.
+    """
 
     def build(folder, **overrides) -> GRPOConfig:
         settings = {
@@ -74,7 +78,11 @@ def grpo_config():
             "logging_steps": 1,
             "save_steps": 2,
         }
-        return GRPOConfig(**{**QUIET, **settings, **overrides})
+        settings = {**QUIET, **settings, **overrides}
+        own = own_settings(settings.get("objective", "grpo"))
+        given = {name: settings.pop(name) for name in own if name in settings}
+        settings["objective_settings"] = {**given, **settings.get("objective_settings", {})}
+        return GRPOConfig(**settings)
 
     return build
 

@@ -36,11 +36,11 @@ def test_without_a_baseline_rewards_are_the_advantages():
 
 
 def test_what_does_not_count_enters_no_mean_and_gets_nothing():
-    rewards, counted = torch.tensor([[1.0, 3, 100], [2, 7, 9]]), torch.tensor([[1, 1, 0], [1, 0, 0]])
-    close(group_advantages(rewards, counted=counted, **PLAIN), [[-1.0, 1, 0], [0, 0, 0]])
+    rewards, valid = torch.tensor([[1.0, 3, 100], [2, 7, 9]]), torch.tensor([[1, 1, 0], [1, 0, 0]])
+    close(group_advantages(rewards, valid=valid, **PLAIN), [[-1.0, 1, 0], [0, 0, 0]])
     # Of 1 and 3 the deviation is √2.
-    close(group_advantages(rewards, counted=counted, eps=0.0)[:1], [[-0.70711, 0.70711, 0]])
-    out = group_advantages(rewards, counted=counted, baseline=BASELINES["leave_one_out"], **PLAIN)
+    close(group_advantages(rewards, valid=valid, eps=0.0)[:1], [[-0.70711, 0.70711, 0]])
+    out = group_advantages(rewards, valid=valid, baseline=BASELINES["leave_one_out"], **PLAIN)
     close(out[:1], [[-2.0, 2, 0]])
 
 
@@ -73,7 +73,7 @@ def test_a_group_is_what_it_is_without_those_that_have_no_reward(baseline, scale
     both = torch.cat([rewards, torch.full((1, 5), NAN)])
     torch.testing.assert_close(group_advantages(both, **parts)[:1], found)
     assert not group_advantages(both, **parts)[1].any()
-    left_out = group_advantages(rewards, counted=torch.tensor([[1, 1, 0, 1, 1]]), **parts)
+    left_out = group_advantages(rewards, valid=torch.tensor([[1, 1, 0, 1, 1]]), **parts)
     alone = group_advantages(torch.tensor([[1.0, 2]]), **parts)
     torch.testing.assert_close(left_out, torch.tensor([[alone[0, 0], 0, 0, alone[0, 1], 0]]))
 
@@ -94,8 +94,8 @@ def test_advantages_without_some_rewards_are_those_of_trl(scale):
 
 @pytest.mark.parametrize("baseline", ["group", "leave_one_out"])
 def test_who_has_nobody_to_be_compared_with_gets_nothing(baseline):
-    rewards, counted = torch.tensor([[1.0, 3, 100], [2, 7, 9]]), torch.tensor([[0, 0, 1], [0, 0, 0]])
-    found = group_advantages(rewards, counted=counted, baseline=BASELINES[baseline])
+    rewards, valid = torch.tensor([[1.0, 3, 100], [2, 7, 9]]), torch.tensor([[0, 0, 1], [0, 0, 0]])
+    found = group_advantages(rewards, valid=valid, baseline=BASELINES[baseline])
     assert torch.equal(found, torch.zeros(2, 3))
 
 
@@ -117,9 +117,9 @@ def test_counting_all_is_the_default_and_nothing_is_infinite(rewards, baseline, 
     rewards = torch.tensor(rewards)
     parts = {"baseline": BASELINES[baseline], "scale_rewards": SCALE_REWARDS[scale]}
     plain = group_advantages(rewards, 4, **parts)
-    torch.testing.assert_close(group_advantages(rewards, 4, counted=torch.ones(8), **parts), plain)
-    for counted in (torch.zeros(8), torch.eye(8)[3]):
-        assert torch.isfinite(group_advantages(rewards, 4, counted=counted, **parts)).all()
+    torch.testing.assert_close(group_advantages(rewards, 4, valid=torch.ones(8), **parts), plain)
+    for valid in (torch.zeros(8), torch.eye(8)[3]):
+        assert torch.isfinite(group_advantages(rewards, 4, valid=valid, **parts)).all()
 
 
 def test_the_mean_over_all_groups_becomes_that_over_groups_with_contrast():
@@ -154,9 +154,9 @@ def test_settings_that_make_no_sense_are_refused(settings, message, run_grpo, tr
 @pytest.mark.parametrize(
     "settings",
     [
-        {"estimator": "answers"},
+        {"latent_gradient": "none"},
         {"mask_invalid_samples": True, "filter_groups": True, "baseline": "leave_one_out"},
-        {"estimator": "score_function", "first_slot_of_best": True},
+        {"latent_gradient": "score_function", "first_slot_of_best": True},
         {"baseline": "none", "scale_rewards": "none"},
     ],
 )
@@ -166,7 +166,7 @@ def test_every_schedule_trains(settings, run_grpo, trained, tmp_path):
 
 def test_answers_alone_leave_the_heads_as_they_are(run_grpo, trained, tmp_path):
     start = trained("atp_latent")
-    run = run_grpo(tmp_path / "run", start, max_steps=6, estimator="answers")
+    run = run_grpo(tmp_path / "run", start, max_steps=6, latent_gradient="none")
     before, after = (load_model(each).reasoner for each in (start, run.path))
     for head in ("latent_head", "stop_head"):
         old, new = getattr(before, head).state_dict(), getattr(after, head).state_dict()

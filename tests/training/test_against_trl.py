@@ -151,13 +151,13 @@ def test_dapo_divides_by_the_tokens_of_the_rollout_in_proportion_to_a_window(set
 
 
 @pytest.mark.parametrize("answers", [1, 2])
-@pytest.mark.parametrize("estimator", ["score_function", "pathwise"])
-def test_no_term_is_of_a_truncated_answer_or_of_a_chain_without_another(estimator, answers, make_trainer):
+@pytest.mark.parametrize("gradient", ["score_function", "pathwise"])
+def test_no_term_is_of_a_truncated_answer_or_of_a_chain_without_another(gradient, answers, make_trainer):
     """What a truncated answer holds, and the latents that only such answers follow, changes neither loss nor
     gradient nor metric."""
     trainer = make_trainer(
         "atp_latent",
-        estimator=estimator,
+        latent_gradient=gradient,
         answers_per_latent=answers,
         mask_truncated_completions=True,
         beta=BETA,
@@ -168,7 +168,7 @@ def test_no_term_is_of_a_truncated_answer_or_of_a_chain_without_another(estimato
     finished = batch.trajectories.finished
     chains = finished.unflatten(0, (-1, answers)).any(dim=1)
     assert 0 < finished.sum() < 8
-    scores = trainer.policy_loss.scores(trainer.model, batch.trajectories)
+    scores = trainer.objective.scores(trainer.model, batch.trajectories)
 
     def terms(rows, chain_rows):
         """The loss, its gradient in what the model says of these rows, and the metrics."""
@@ -190,7 +190,7 @@ def test_no_term_is_of_a_truncated_answer_or_of_a_chain_without_another(estimato
         changed.stop_logits = shaken(scores.stop_logits, noise[1].unsqueeze(2))
         changed.answers = shaken(scores.answers, noise[0])
         changed.entropy = scores.entropy + noise[0]
-        losses = trainer.losses_of(trainer.model, changed, batch)
+        losses = trainer.objective.losses_of(trainer.model, changed, batch)
         loss = torch.stack(list(losses.values())).sum()
         gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
         return loss.detach(), gradients, dict(trainer.loss_parts)

@@ -82,7 +82,7 @@ def measured(make_system, as_loaded, grpo_config, mixed_problems, tmp_path):
 @pytest.mark.parametrize("loss_type", ["grpo", "dapo"])
 def test_minibatches_of_any_size_give_the_same(loss_type, measured):
     # Of three questions a half: minibatches of 1, and of 8, more than there are.
-    shared = {"estimator": "pathwise", "loss_type": loss_type}
+    shared = {"latent_gradient": "pathwise", "loss_type": loss_type}
     alone = measured(**shared, per_device_train_batch_size=4)
     for settings in ({"per_device_train_batch_size": 32}, {"gradient_checkpointing": True}):
         found = measured(**{**shared, "per_device_train_batch_size": 4, **settings})
@@ -99,13 +99,13 @@ def test_it_can_be_left_out(measured):
 
 
 def test_mixed_precision_loses_no_gradient(measured):
-    plain, mixed = measured(estimator="pathwise"), measured(estimator="pathwise", bf16=True)
+    plain, mixed = measured(latent_gradient="pathwise"), measured(latent_gradient="pathwise", bf16=True)
     assert mixed == pytest.approx(plain, abs=0.1)
 
 
 def test_a_run_measures_it_at_the_start_and_at_evaluations(run_grpo, trained, tmp_path):
     start = trained("atp_latent")
-    reward = {"reward_funcs": [f"{__name__}:many_letters"], "estimator": "pathwise"}
+    reward = {"reward_funcs": [f"{__name__}:many_letters"], "latent_gradient": "pathwise"}
     evaluates = {"eval_strategy": "steps", "eval_steps": 2, "eval_dataset_size": 8}
     plain = run_grpo(tmp_path / "plain", start, **reward)
     run = run_grpo(tmp_path / "run", start, **reward, **evaluates)

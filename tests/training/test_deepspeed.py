@@ -108,14 +108,14 @@ def test_supervised_training(stage, under_zero, data, run_sft, assert_same_weigh
     assert_same_weights(one, two, tolerance=1e-5)
 
 
-@pytest.mark.parametrize(("stage", "estimator"), [(2, "pathwise"), (3, "pathwise"), (3, "score_function")])
+@pytest.mark.parametrize(("stage", "gradient"), [(2, "pathwise"), (3, "pathwise"), (3, "score_function")])
 def test_reinforcement(
-    stage, estimator, under_zero, run_grpo, trained, assert_same_weights, monkeypatch, tmp_path
+    stage, gradient, under_zero, run_grpo, trained, assert_same_weights, monkeypatch, tmp_path
 ):
     (tmp_path / "length_of_completion.py").write_text(REWARD)
     monkeypatch.syspath_prepend(tmp_path)
     start, two = trained("atp_latent"), tmp_path / "two"
-    settings = {**SHARED, **GRPO, "estimator": estimator}
+    settings = {**SHARED, **GRPO, "latent_gradient": gradient}
     data = {"dataset_config": "clock", "dataset_size": 40, "model_name_or_path": str(start)}
     under_zero(
         stage,

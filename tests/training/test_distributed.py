@@ -213,9 +213,10 @@ def test_adapters_of_a_sharded_model_are_merged_and_a_finished_run_is_overwritte
 @pytest.mark.parametrize(
     ("engine", "objective"),
     [
-        ("ddp", {"estimator": "score_function"}),
-        ("ddp", {"estimator": "score_function", "num_iterations": 2}),
-        ("fsdp2", {"estimator": "pathwise", "likelihood_weight": 1.0, "num_iterations": 2}),
+        ("ddp", {"latent_gradient": "score_function"}),
+        ("ddp", {"latent_gradient": "score_function", "num_iterations": 2}),
+        ("ddp", {"objective": "gspo", "mask_invalid_samples": True, "num_iterations": 2}),
+        ("fsdp2", {"latent_gradient": "pathwise", "likelihood_weight": 1.0, "num_iterations": 2}),
     ],
 )
 def test_reinforcement_depends_on_the_effective_batch_alone(

@@ -10,7 +10,7 @@ from latentplan.modeling.thinking import LatentChain
 from latentplan.rollout.engine import generate
 from latentplan.rollout.logprobs import Scores
 from latentplan.rollout.trajectories import Trajectories
-from latentplan.training.latent_gradients import ESTIMATORS, LogProbs, slot_actions, stop_actions
+from latentplan.training.latent_gradients import LATENT_GRADIENTS, Actions, LogProbs, whole_trajectories
 
 
 @pytest.fixture
@@ -35,8 +35,12 @@ def three_chains():
     )
 
 
+def chain_actions(gradient, chains):
+    return LATENT_GRADIENTS[gradient].chain_actions(chains.latent_log_probs, chains.stop_log_probs, chains)
+
+
 def test_slots_and_the_final_stop_are_the_actions(three_chains):
-    log_probs, mask = slot_actions(three_chains.latent_log_probs, three_chains.stop_log_probs, three_chains)
+    log_probs, mask = chain_actions("score_function", three_chains)
     # The first slot of a step bears the decision to go on; the last column is the stop, where there was one.
     expected = [[-1.1, -2, -3.2, -4, 0], [-5.3, -6, 0, 0, -0.4], [0, 0, 0, 0, -0.5]]
     torch.testing.assert_close(log_probs, torch.tensor(expected))
@@ -44,13 +48,13 @@ def test_slots_and_the_final_stop_are_the_actions(three_chains):
 
 
 def test_the_joint_log_probability_is_that_of_all_draws(three_chains):
-    log_probs, mask = slot_actions(three_chains.latent_log_probs, three_chains.stop_log_probs, three_chains)
+    log_probs, mask = chain_actions("score_function", three_chains)
     drawn = three_chains.latent_log_probs.sum(1) + three_chains.stop_log_probs.sum(1)
     torch.testing.assert_close((log_probs * mask).sum(1), drawn)
 
 
 def test_only_stops_are_actions_of_pathwise_chains(three_chains):
-    log_probs, mask = stop_actions(three_chains.latent_log_probs, three_chains.stop_log_probs, three_chains)
+    log_probs, mask = chain_actions("pathwise", three_chains)
     assert torch.equal(log_probs, three_chains.stop_log_probs)
     assert torch.equal(mask, three_chains.stop_mask)
 
@@ -66,7 +70,7 @@ def test_without_latents_only_answers_are_actions(three_chains):
         stop_mask=torch.zeros(3, 0).long(),
     )
     scores = make_scores(bare, bare.latent_log_probs, bare.stop_log_probs)
-    for estimator in ESTIMATORS.values():
+    for estimator in LATENT_GRADIENTS.values():
         old = LogProbs.of_rollout(bare, None)
         assert [action.name for action in estimator.actions(log_probs(scores), old, bare, 1.0)] == ["answers"]
 
@@ -85,15 +89,35 @@ def test_new_and_old_actions_side_by_side(scale, three_chains):
     """`latent_scale` (1 / dimensions for `latent_logprob: mean`) multiplies latents, but not stops."""
     scores = make_scores(three_chains, three_chains.latent_log_probs - 1, three_chains.stop_log_probs - 0.01)
     pair = log_probs(scores), LogProbs.of_rollout(three_chains, None)
-    latents, answers = ESTIMATORS["score_function"].actions(*pair, three_chains, scale)
+    latents, answers = LATENT_GRADIENTS["score_function"].actions(*pair, three_chains, scale)
     assert (latents.name, answers.name) == ("latents", "answers")
     difference = (latents.log_probs - latents.old_log_probs) * latents.mask
     boundary = torch.tensor([[1, 0, 1, 0, 0], [1, 0, 0, 0, 1], [0, 0, 0, 0, 1]])
     used = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]])
     torch.testing.assert_close(difference, -scale * used - 0.01 * boundary)
     torch.testing.assert_close(answers.log_probs - answers.old_log_probs, torch.full((3, 1), 0.1))
-    stops, _ = ESTIMATORS["pathwise"].actions(*pair, three_chains, scale)
+    stops, _ = LATENT_GRADIENTS["pathwise"].actions(*pair, three_chains, scale)
     torch.testing.assert_close(stops.log_probs - stops.old_log_probs, torch.full((3, 2), -0.01))
+
+
+def test_a_whole_trajectory_is_the_sum_of_its_valid_actions():
+    """Two chains with two answers each; the last answer is left out, and a token and a slot are padding."""
+    chains = Actions(
+        "latents", torch.tensor([[1.0, 2.0], [3.0, 9.0]]), torch.tensor([[0.5, 1.0], [1.0, 0.0]]), None
+    )
+    tokens = torch.tensor([[1.0, 0.0], [2.0, 9.0], [3.0, 1.0], [4.0, 1.0]])
+    answers = Actions("answers", tokens, torch.zeros(4, 2), None)
+    masks = {
+        "latents": torch.tensor([[1, 1], [1, 0]]),
+        "answers": torch.tensor([[1, 1], [1, 0], [1, 1], [0, 0]]),
+        "trajectories": torch.tensor([[1], [1], [1], [0]]),
+    }
+    joined, counts = whole_trajectories([chains, answers], masks)
+    log_ratio = joined.log_probs - joined.old_log_probs
+    assert log_ratio.tolist() == [[0.5 + 1 + 1 + 0], [0.5 + 1 + 2], [2.0 + 3 + 1], [2.0]]
+    assert counts.tolist() == [[4], [3], [3], [1]]
+    assert joined.name == "trajectories"
+    assert joined.mask is masks["trajectories"]
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +138,10 @@ def rolled_out(make_system, make_batch, mixed_problems):
     return system, trajectories, sampling
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("name", LATENT_GRADIENTS)
 def test_the_sampling_policy_has_ratio_1(name, rolled_out):
     system, trajectories, sampling = rolled_out
-    estimator = ESTIMATORS[name]
+    estimator = LATENT_GRADIENTS[name]
     scores = estimator.scores(system.reasoner, trajectories, sampling)
     old = LogProbs.of_rollout(trajectories, None)
     for actions in estimator.actions(log_probs(scores), old, trajectories, 1.0):
@@ -128,7 +152,7 @@ def test_the_sampling_policy_has_ratio_1(name, rolled_out):
 def gradients(name, rolled_out, kind):
     """Gradient of the summed log-probability of a kind of action for each part of the policy."""
     system, trajectories, sampling = rolled_out
-    estimator = ESTIMATORS[name]
+    estimator = LATENT_GRADIENTS[name]
     scores = estimator.scores(system.reasoner, trajectories, sampling)
     new = log_probs(scores)
     found = estimator.actions(new, new.detach(), trajectories, 1.0)

@@ -16,12 +16,12 @@ from latentplan.modeling.latent_length import LatentLength
 from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.thinking import think
 from latentplan.rollout.engine import generate
-from latentplan.training.latent_gradients import ESTIMATORS, LogProbs
+from latentplan.training.latent_gradients import LATENT_GRADIENTS, LogProbs
 from latentplan.training.rl_losses import (
     clipped_surrogate,
     group_advantages,
     masked_trajectory_mean,
-    no_deviation,
+    no_scaling,
 )
 
 HIDDEN, NODES, GROUP, GROUPS, BATCHES = 4, 9, 8, 128, 24
@@ -83,8 +83,8 @@ def estimate(bandit, name, seed, kinds=("latents", "answers")):
     rolled = generate(
         model, ids, mask, torch.zeros(1).long(), seed=seed, sampling=SAMPLING, draws=GROUPS * GROUP
     )
-    advantages = group_advantages(rewards[rolled.answer_ids[:, 0]], GROUP, no_deviation)
-    estimator = ESTIMATORS[name]
+    advantages = group_advantages(rewards[rolled.answer_ids[:, 0]], GROUP, no_scaling)
+    estimator = LATENT_GRADIENTS[name]
     scores = estimator.scores(model, rolled, SAMPLING)
     loss = torch.zeros(())
     new, old = LogProbs(scores.latents, scores.stops, scores.answers), LogProbs.of_rollout(rolled, None)

@@ -78,7 +78,8 @@ def test_sizes_that_do_not_divide_are_refused(settings, message, grpo_config, tm
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"estimator": "guess"}, r"estimator must be one of \['answers', .*'value'\], got 'guess'"),
+        ({"latent_gradient": "guess"}, r"latent_gradient must be one of \['none', 'pathwise', .*got 'guess'"),
+        ({"objective": "guess"}, r"objective must be one of \['grpo', 'latent_value', .*got 'guess'"),
         ({"loss_type": "l2"}, "loss_type must be one of"),
         ({"scale_rewards": "all"}, "scale_rewards must be one of"),
         ({"latent_logprob": "max"}, "latent_logprob must be one of"),
@@ -178,8 +179,8 @@ def average(rows, loss_type):
     [
         {},
         {"answers_per_latent": 2},
-        {"estimator": "pathwise"},
-        {"estimator": "pathwise", "answers_per_latent": 2},
+        {"latent_gradient": "pathwise"},
+        {"latent_gradient": "pathwise", "answers_per_latent": 2},
         {"latent_logprob": "mean"},
         {"epsilon": 0.01, "epsilon_high": 0.5},
         {"temperature": 0.7, "latent_temperature": 0.5},
@@ -196,7 +197,7 @@ def test_the_loss_of_two_questions_by_hand(settings, loss_type, make_trainer):
     assert batch.advantages.tolist() == pytest.approx(advantages, abs=1e-5)
     assert len(set(advantages)) > 1
     move(trainer, shift=1e-3)
-    pathwise = settings.get("estimator") == "pathwise"
+    pathwise = settings.get("latent_gradient") == "pathwise"
     sampling = Sampling(settings.get("temperature", 1.0), settings.get("latent_temperature", 1.0), 4)
     policy = trainer.model.reasoner
     with torch.no_grad():
@@ -231,10 +232,10 @@ def test_the_loss_of_two_questions_by_hand(settings, loss_type, make_trainer):
     assert loss == pytest.approx(expected, rel=2e-3, abs=1e-4)
 
 
-@pytest.mark.parametrize("estimator", ["score_function", "pathwise"])
-def test_the_first_pass_has_no_loss_value_but_a_gradient(estimator, make_trainer):
+@pytest.mark.parametrize("gradient", ["score_function", "pathwise"])
+def test_the_first_pass_has_no_loss_value_but_a_gradient(gradient, make_trainer):
     """At the sampling policy every ratio is 1, so the loss is minus the mean advantage: 0."""
-    trainer = make_trainer(estimator=estimator, loss_type="grpo")
+    trainer = make_trainer(latent_gradient=gradient, loss_type="grpo")
     loss = trainer.compute_loss(trainer.model, next_minibatch(trainer))
     assert loss.item() == pytest.approx(0, abs=1e-5)
     loss.backward()
@@ -255,7 +256,7 @@ def test_the_kl_to_the_start_is_0_at_the_start_and_grows(method, make_trainer):
     move(trainer, shift=0.01)
     with torch.no_grad():
         with_kl = trainer.compute_loss(trainer.model, batch).item()
-        trainer.reference = None
+        trainer.objective.reference = None
         kl = (with_kl - trainer.compute_loss(trainer.model, batch).item()) / 0.5
         new = score(trainer.model.reasoner, batch.trajectories, Sampling(max_new_tokens=4))
         old = score(start, batch.trajectories, Sampling(max_new_tokens=4))
@@ -278,9 +279,9 @@ def test_the_kl_to_the_start_is_0_at_the_start_and_grows(method, make_trainer):
 
 
 def test_the_gradient_of_the_kl_goes_through_the_latents_that_the_start_is_asked_about(make_trainer):
-    trainer = make_trainer("atp_latent", beta=1.0, estimator="pathwise")
+    trainer = make_trainer("atp_latent", beta=1.0, latent_gradient="pathwise")
     batch = next_minibatch(trainer)
-    start = trainer.reference.double()
+    trainer.objective.reference.double()
     trainer.model.double()
     move(trainer, shift=0.05)
     weights = [p for p in trainer.model.reasoner.parameters() if p.requires_grad]
@@ -291,8 +292,8 @@ def test_the_gradient_of_the_kl_goes_through_the_latents_that_the_start_is_asked
         with torch.no_grad():
             for weight, direction in zip(weights, along, strict=True):
                 weight += step * direction
-        scores = trainer.policy_loss.scores(trainer.model, batch.trajectories)
-        return trainer.policy_loss.kl(scores, batch, start)
+        scores = trainer.objective.scores(trainer.model, batch.trajectories)
+        return trainer.objective.kl_penalty(scores, batch)["kl"]
 
     gradients = torch.autograd.grad(kl(0.0), weights, allow_unused=True)
     pairs = zip(gradients, along, strict=True)
@@ -362,8 +363,8 @@ def begins_with_the(prompts, completions, **columns):
 LEARNERS = {
     "cot": {"method": "cot"},
     "coconut": {"method": "coconut"},
-    "atp_latent, score function": {"method": "atp_latent", "estimator": "score_function"},
-    "atp_latent, pathwise": {"method": "atp_latent", "estimator": "pathwise", "answers_per_latent": 2},
+    "atp_latent, score function": {"method": "atp_latent", "latent_gradient": "score_function"},
+    "atp_latent, pathwise": {"method": "atp_latent", "latent_gradient": "pathwise", "answers_per_latent": 2},
 }
 
 
@@ -391,11 +392,11 @@ def test_rl_raises_a_reward_that_it_can(
     assert sum(rewards[-5:]) / 5 > 0.8
 
 
-@pytest.mark.parametrize("estimator", ["score_function", "pathwise"])
+@pytest.mark.parametrize("gradient", ["score_function", "pathwise"])
 def test_a_reward_for_stopping_shortens_the_chain(
-    estimator, make_system, as_loaded, grpo_config, clock_problems, tmp_path
+    gradient, make_system, as_loaded, grpo_config, clock_problems, tmp_path
 ):
-    """Only the stop head can earn this reward, by either estimator."""
+    """Only the stop head can earn this reward, whichever way gradients reach latents."""
 
     def few_latents(prompts, completions, num_latents, **columns):
         return [-float(count) for count in num_latents]
@@ -409,7 +410,7 @@ def test_a_reward_for_stopping_shortens_the_chain(
         max_completion_length=1,
         learning_rate=0.003,
         save_strategy="no",
-        estimator=estimator,
+        latent_gradient=gradient,
     )
     trainer = GRPOTrainer(as_loaded(system), config, clock_problems[:40], RewardSet([few_latents]))
     trainer.train()
@@ -418,10 +419,12 @@ def test_a_reward_for_stopping_shortens_the_chain(
     assert sum(lengths[-5:]) / 5 < 0.5 * lengths[0]
 
 
-@pytest.mark.parametrize("estimator", ["score_function", "pathwise"])
-def test_the_step_decoder_is_frozen(estimator, run_grpo, trained, weights_of, tmp_path):
+@pytest.mark.parametrize("gradient", ["score_function", "pathwise"])
+def test_the_step_decoder_is_frozen(gradient, run_grpo, trained, weights_of, tmp_path):
     start = trained("atp_latent")
-    run = run_grpo(tmp_path / "run", start, estimator=estimator, reward_funcs=["coherence_paper", "format"])
+    run = run_grpo(
+        tmp_path / "run", start, latent_gradient=gradient, reward_funcs=["coherence_paper", "format"]
+    )
     before, after = weights_of(start), weights_of(run.path)
     decoder = [name for name in before if name.startswith("step_decoder.")]
     assert decoder
@@ -495,13 +498,13 @@ def test_rl_needs_a_model(run_grpo, data_arguments, grpo_config, tmp_path):
     ],
     ids=["no VAE", "no stop head", "no decoder"],
 )
-@pytest.mark.parametrize("estimator", ["score_function", "pathwise"])
+@pytest.mark.parametrize("gradient", ["score_function", "pathwise"])
 def test_every_ablation_can_be_reinforced(
-    overrides, objectives, estimator, make_system, as_loaded, grpo_config, mixed_problems, tmp_path
+    overrides, objectives, gradient, make_system, as_loaded, grpo_config, mixed_problems, tmp_path
 ):
     system = make_system("atp_latent", objectives=objectives, **overrides)
     config = grpo_config(
-        tmp_path / "run", max_steps=1, save_strategy="no", estimator=estimator, beta=0.1, temperature=1.5
+        tmp_path / "run", max_steps=1, save_strategy="no", latent_gradient=gradient, beta=0.1, temperature=1.5
     )
     trainer = GRPOTrainer(as_loaded(system), config, mixed_problems, RewardSet(["accuracy", "format"]))
     trainer.train()
@@ -552,11 +555,12 @@ def test_trajectories_without_a_reward_leave_the_others_as_they_are(make_trainer
     assert parts["frac_reward_zero_std"] == 0.5
     assert parts["frac_reward_none"] == 5 / 8
     # Each chain of the first question has one answer with a reward: not half of its advantage.
-    scores = trainer.policy_loss.scores(trainer.model, batch.trajectories)
-    new = trainer.policy_loss.log_probs(trainer.model, scores, batch)
-    latents, answers = trainer.policy_loss._actions(new, batch.old, batch)
-    assert trainer.policy_loss._advantages(latents, batch).tolist() == pytest.approx([high, -high, 0, 0])
-    assert trainer.policy_loss._advantages(answers, batch).tolist() == batch.advantages.tolist()
+    scores = trainer.objective.scores(trainer.model, batch.trajectories)
+    new = trainer.objective.log_probs(trainer.model, scores, batch)
+    latents, answers = trainer.objective.actions(new, batch.old, batch)
+    found = trainer.objective.action_advantages(latents, batch)
+    assert found[:, 0].tolist() == pytest.approx([high, -high, 0, 0])
+    assert torch.equal(trainer.objective.action_advantages(answers, batch)[:, 0], batch.advantages)
 
 
 def test_a_run_counts_what_has_no_reward_and_names_who_gave_none(run_grpo, trained, tmp_path):
@@ -578,7 +582,7 @@ def test_a_run_counts_what_has_no_reward_and_names_who_gave_none(run_grpo, train
     assert "NaN" not in (run.path / "samples.jsonl").read_text()
 
 
-@pytest.mark.parametrize("settings", [{}, {"estimator": "value", "answers_per_latent": 4}])
+@pytest.mark.parametrize("settings", [{}, {"objective": "latent_value", "answers_per_latent": 4}])
 def test_without_any_reward_nothing_is_learned_and_the_run_says_so(
     settings, run_grpo, trained, assert_same_weights, tmp_path
 ):

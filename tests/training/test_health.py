@@ -7,7 +7,7 @@ import torch
 
 from latentplan.training import alerts as watching
 from latentplan.training.alerts import QUIET_LINES, RL_RULES, SFT_RULES, Situation, Watcher
-from latentplan.training.rl_losses import latent_spread
+from latentplan.training.rl_losses import between_question_std
 from latentplan.training.run_directory import RunDirectory
 
 RL = Situation(num_slots=10, has_stop_head=True)
@@ -130,15 +130,15 @@ def test_the_spread_of_latents_by_hand():
     # Two questions of two chains, one slot in one dimension: means 1 and 3 after averaging the chains.
     mean = torch.tensor([0.0, 2.0, 3.0, 3.0]).reshape(4, 1, 1)
     expected = (2 / (1 + 9)) ** 0.5
-    assert float(latent_spread(mean, torch.ones(4, 1), draws=2)) == pytest.approx(expected)
+    assert float(between_question_std(mean, torch.ones(4, 1), draws=2)) == pytest.approx(expected)
     # A chain that does not use the slot does not count, nor does a slot that only one question uses.
     mask = torch.tensor([0.0, 1.0, 1.0, 1.0]).reshape(4, 1)
-    assert float(latent_spread(mean, mask, draws=2)) == pytest.approx((0.5 / (4 + 9)) ** 0.5)
+    assert float(between_question_std(mean, mask, draws=2)) == pytest.approx((0.5 / (4 + 9)) ** 0.5)
     wide = torch.cat([mean, 100 * mean], dim=1)
     used = torch.tensor([[1.0, 1.0], [1.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
-    assert float(latent_spread(wide, used, draws=2)) == pytest.approx(expected)
-    assert float(latent_spread(torch.ones(4, 1, 1), torch.ones(4, 1), draws=2)) == 0
-    assert latent_spread(mean[:2], torch.ones(2, 1), draws=2).isnan()
+    assert float(between_question_std(wide, used, draws=2)) == pytest.approx(expected)
+    assert float(between_question_std(torch.ones(4, 1, 1), torch.ones(4, 1), draws=2)) == 0
+    assert between_question_std(mean[:2], torch.ones(2, 1), draws=2).isnan()
 
 
 def test_silent_latents_are_told_where_their_log_probabilities_are_learned_from():
@@ -146,7 +146,7 @@ def test_silent_latents_are_told_where_their_log_probabilities_are_learned_from(
     silent = [{"step": 0, "variance/latents": 0.004, "variance/stops": 0.0, "variance/answers": 0.996}]
     message = RL_RULES["silent_latents"](silent, scored)
     assert message.startswith("0.4% of the differences")
-    assert "estimator: pathwise" in message
+    assert "latent_gradient: pathwise" in message
     assert RL_RULES["silent_latents"](silent, other) is None
     later = [*silent, {"step": 9, "eval_variance/latents": 0.3, "eval_variance/answers": 0.7}]
     assert RL_RULES["silent_latents"](later, scored) is None

@@ -8,33 +8,33 @@ import torch
 
 from latentplan.rewards import RewardSet
 from latentplan.training.grpo_trainer import GRPOTrainer
-from latentplan.training.objectives.reference_likelihood import HybridTrainer, LikelihoodTrainer
 from latentplan.training.rollout_batch import KnownAnswers, apart, beside_samples, split
 from latentplan.training.validation import ValidationSet
 
-PATHWISE = {"estimator": "pathwise", "answers_per_latent": 2}
+PATHWISE = {"latent_gradient": "pathwise", "answers_per_latent": 2}
 
 
 @pytest.fixture
 def trainer(make_system, as_loaded, grpo_config, mixed_problems, tmp_path):
-    def build(kind=HybridTrainer, method="atp_latent", problems=mixed_problems[:4], **settings):
+    def build(method="atp_latent", problems=mixed_problems[:4], **settings):
         torch.manual_seed(0)
-        config = grpo_config(tmp_path / kind.__name__, **{"max_completion_length": 2, **settings})
+        config = grpo_config(tmp_path / "run", **{"max_completion_length": 2, **settings})
         rewards = RewardSet(["format", "accuracy"])
-        return kind(as_loaded(make_system(method)), config, problems, rewards)
+        return GRPOTrainer(as_loaded(make_system(method)), config, problems, rewards)
 
     return build
 
 
 def minibatch_of(trainer, problems):
-    sampled = trainer.sample(problems, range(len(problems)), seed=5)
+    sampled = trainer.objective.sample(trainer.loaded, problems, range(len(problems)), seed=5)
     advantages = torch.linspace(-1, 1, len(sampled.trajectories.answer_ids))
     (batch,) = split(sampled, advantages, 1)
     return batch
 
 
 def test_the_right_answer_stands_last_among_the_answers_of_each_chain(trainer, mixed_problems):
-    sampled = trainer(GRPOTrainer, **PATHWISE).sample(mixed_problems[:2], range(2), seed=1).trajectories
+    plain = trainer(**PATHWISE)
+    sampled = plain.objective.sample(plain.loaded, mixed_problems[:2], range(2), seed=1).trajectories
     known = KnownAnswers.of([[5, 6, 7, 8, 9], [4]], 0)
     joined = beside_samples(sampled, known)
     assert (joined.draws, joined.answers) == (2, 3)
@@ -50,7 +50,7 @@ def test_the_right_answer_stands_last_among_the_answers_of_each_chain(trainer, m
 def test_each_objective_and_its_gradient_are_what_they_are_alone(trainer, mixed_problems):
     problems = mixed_problems[:4]
     settings = {**PATHWISE, "beta": 0.1}
-    hybrid, plain = trainer(likelihood_weight=0.5, **settings), trainer(GRPOTrainer, **settings)
+    hybrid, plain = trainer(likelihood_weight=0.5, **settings), trainer(**settings)
     batch = minibatch_of(hybrid, problems)
     losses = hybrid.losses(hybrid.model, batch)
     alone = plain.losses(plain.model, replace(batch, known=None))
@@ -58,10 +58,10 @@ def test_each_objective_and_its_gradient_are_what_they_are_alone(trainer, mixed_
     for name, loss in alone.items():
         torch.testing.assert_close(losses[name], loss)
 
-    likely = trainer(LikelihoodTrainer, estimator="log_likelihood", num_generations=2)
+    likely = trainer(objective="reference_likelihood", num_generations=2)
     chains = minibatch_of(likely, problems)
     torch.testing.assert_close(chains.trajectories.latents, batch.trajectories.latents)
-    scores = likely.policy_loss.scores(likely.model, chains.trajectories)
+    scores = likely.objective.scores(likely.model, chains.trajectories)
     expected = -0.5 * (scores.answers * chains.trajectories.answer_mask).sum(dim=1).mean()
     torch.testing.assert_close(losses["likelihood"], expected)
 
@@ -101,9 +101,9 @@ def test_known_answers_of_some_questions_are_as_wide_as_they_need():
 def test_scores_come_apart_as_they_were_put_together(trainer, mixed_problems):
     hybrid = trainer(likelihood_weight=1.0, **PATHWISE)
     batch = minibatch_of(hybrid, mixed_problems[:2])
-    whole = hybrid.policy_loss.scores(hybrid.model, batch.scored)
+    whole = hybrid.objective.scores(hybrid.model, batch.scored)
     scores, likelihoods = apart(whole, batch.trajectories)
-    alone = hybrid.policy_loss.scores(hybrid.model, batch.trajectories)
+    alone = hybrid.objective.scores(hybrid.model, batch.trajectories)
     torch.testing.assert_close(scores.answers, alone.answers)
     torch.testing.assert_close(scores.entropy, alone.entropy)
     assert likelihoods.shape == (4,)
@@ -130,8 +130,16 @@ def test_training_raises_rewards_and_the_likelihood(run_grpo, trained, tmp_path)
 @pytest.mark.parametrize(
     ("method", "settings", "message"),
     [
-        ("atp_latent", {"estimator": "score_function"}, "it needs a number above 0, and estimator pathwise"),
-        ("atp_latent", {"likelihood_weight": -1.0}, "it needs a number above 0, and estimator pathwise"),
+        (
+            "atp_latent",
+            {"latent_gradient": "score_function"},
+            "it needs a number above 0, and latent_gradient pathwise",
+        ),
+        (
+            "atp_latent",
+            {"likelihood_weight": -1.0},
+            "it needs a number above 0, and latent_gradient pathwise",
+        ),
         ("cot", {}, "likelihood_weight moves latents, and cot has none"),
     ],
 )
@@ -147,7 +155,7 @@ def test_a_problem_without_an_answer_is_named(
     problems = {"training": list(mixed_problems[:2]), "validation": list(mixed_problems[2:4])}
     problems[where][0] = replace(problems[where][0], answer="", question="How many?")
     with pytest.raises(ValueError, match=r"likelihood_weight needs answers, .* none to 'How many\?'"):
-        HybridTrainer(
+        GRPOTrainer(
             as_loaded(make_system("atp_latent")),
             grpo_config(tmp_path / "run", likelihood_weight=1.0, **PATHWISE),
             problems["training"],

@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 
 from latentplan.modeling.latent_heads import ValueHead
 from latentplan.rewards import RewardSet
-from latentplan.training.objectives.latent_value import LatentRLTrainer, mean_value, value_loss
+from latentplan.training.grpo_trainer import GRPOTrainer
+from latentplan.training.objectives.latent_value import mean_value, value_loss
 from latentplan.training.rollout_batch import Minibatch
 from latentplan.training.trainable_model import LatentModelForTraining
 
@@ -37,10 +38,14 @@ def test_the_value_of_a_policy_by_hand():
 def make_trainer(make_system, as_loaded, grpo_config, clock_problems, tmp_path):
     def build(method="coconut", **settings):
         config = grpo_config(
-            tmp_path / "run", estimator="value", reward_funcs=["accuracy"], answers_per_latent=4, **settings
+            tmp_path / "run",
+            objective="latent_value",
+            reward_funcs=["accuracy"],
+            answers_per_latent=4,
+            **settings,
         )
         loaded = as_loaded(make_system(method))
-        return LatentRLTrainer(loaded, config, clock_problems[:8], RewardSet(["accuracy"]))
+        return GRPOTrainer(loaded, config, clock_problems[:8], RewardSet(["accuracy"]))
 
     return build
 
@@ -153,7 +158,7 @@ def test_the_published_form_runs_greedily_with_one_answer(run_grpo, trained, wei
     start = trained("coconut")
     head = {**PUBLISHED, "value_head_sizes": [128, 32, 8]}  # small ones are soon dead behind a ReLU
     settings = {**head, "temperature": 0.0, "num_generations": 1, "reward_funcs": ["accuracy"]}
-    run = run_grpo(tmp_path / "run", start, estimator="value", max_steps=2, **settings)
+    run = run_grpo(tmp_path / "run", start, objective="latent_value", max_steps=2, **settings)
     before, after = weights_of(start), weights_of(run.path)
     assert any(not torch.equal(before[name], after[name]) for name in before)
     saved = load_file(run.path / "model" / "value_head" / "model.safetensors")
@@ -169,7 +174,7 @@ def test_answers_without_a_reward_are_no_wrong_answers(make_trainer):
     )
     advantages = trainer._advantages(rewards, batch.trajectories.finished)
     batch = Minibatch(batch.trajectories, advantages, has_reward=~rewards.isnan())
-    labels, labelled = trainer._labels(batch)
+    labels, labelled = trainer.objective.labels(batch)
     assert labels.tolist() == [0.5, 1.0, 0.0, 0.0]
     assert labelled.tolist() == [True, True, False, True]
     found = trainer.losses(trainer.model, batch)["value_head"]
@@ -190,7 +195,12 @@ def test_the_head_has_its_own_learning_rate(make_trainer):
 def test_the_head_alone_learns_while_it_warms_up(run_grpo, trained, weights_of, tmp_path):
     start = trained("coconut")
     run = run_grpo(
-        tmp_path / "run", start, estimator="value", value_warmup_steps=6, answers_per_latent=4, max_steps=6
+        tmp_path / "run",
+        start,
+        objective="latent_value",
+        value_warmup_steps=6,
+        answers_per_latent=4,
+        max_steps=6,
     )
     before, after = weights_of(start), weights_of(run.path)
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -203,10 +213,10 @@ def test_the_head_alone_learns_while_it_warms_up(run_grpo, trained, weights_of, 
 def test_a_run_that_stopped_goes_on_with_the_same_head(
     run_grpo, trained, assert_same_weights, tmp_path, monkeypatch
 ):
-    settings = {"estimator": "value", "answers_per_latent": 4, "max_steps": 4}
+    settings = {"objective": "latent_value", "answers_per_latent": 4, "max_steps": 4}
     whole = run_grpo(tmp_path / "whole", trained("coconut"), **settings)
     with monkeypatch.context() as patch:
-        training_step, calls = LatentRLTrainer.training_step, []
+        training_step, calls = GRPOTrainer.training_step, []
 
         def interrupted(self, *args, **kwargs):
             calls.append(1)
@@ -214,7 +224,7 @@ def test_a_run_that_stopped_goes_on_with_the_same_head(
                 raise KeyboardInterrupt
             return training_step(self, *args, **kwargs)
 
-        patch.setattr(LatentRLTrainer, "training_step", interrupted)
+        patch.setattr(GRPOTrainer, "training_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_grpo(tmp_path / "part", trained("coconut"), **settings)
     part = run_grpo(tmp_path / "part", trained("coconut"), **settings)

@@ -89,7 +89,7 @@ def test_a_frozen_policy_costs_its_forward_pass_alone(refresh, tmp_path):
         ({"learning_rate_factors": {"stop_head": math.nan}}, "stop_head needs a number from 0 on, got nan"),
         ({"learning_rate_factors": {"step_decoder": 1.0}}, "step_decoder is not trained in this run"),
         ({"learning_rate_factors": DECODER_ALONE}, "nothing to train"),
-        ({"learning_rate_factors": {"backbone": 0}, "estimator": "answers"}, "depends on nothing that is"),
+        ({"learning_rate_factors": {"backbone": 0}, "latent_gradient": "none"}, "depends on nothing that is"),
     ],
 )
 def test_factors_that_make_no_sense_are_refused(settings, message, run_grpo, trained, tmp_path):

@@ -11,7 +11,8 @@ from latentplan.modeling.thinking import LatentChain
 from latentplan.rewards import RewardSet
 from latentplan.rollout.logprobs import Scores
 from latentplan.rollout.trajectories import Trajectories
-from latentplan.training.objectives.reference_likelihood import VALUES, LikelihoodTrainer, expected_value
+from latentplan.training.grpo_trainer import GRPOTrainer
+from latentplan.training.objectives.reference_likelihood import VALUES, expected_value
 from latentplan.training.rollout_batch import KnownAnswers, instead_of_samples
 from latentplan.training.validation import ValidationSet
 
@@ -73,10 +74,9 @@ def test_values_and_stops_by_hand(four_chains):
 
 
 def test_training_raises_the_likelihood(run_grpo, trained, tmp_path):
-    for estimator in VALUES:
-        run = run_grpo(
-            tmp_path / estimator, trained("atp_latent"), estimator=estimator, max_steps=30, save_steps=30
-        )
+    for value in VALUES:
+        settings = {"objective": "reference_likelihood", "maximize": value, "max_steps": 30, "save_steps": 30}
+        run = run_grpo(tmp_path / value, trained("atp_latent"), **settings)
         rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
         rewards = [row["reward"] for row in rows if "reward" in row]
         assert sum(rewards[-5:]) > sum(rewards[:5])
@@ -88,12 +88,18 @@ def test_training_raises_the_likelihood(run_grpo, trained, tmp_path):
 )
 def test_settings_of_sampled_answers_are_refused(settings, message, run_grpo, trained, tmp_path):
     with pytest.raises(ValueError, match=message):
-        run_grpo(tmp_path / "run", trained("atp_latent"), estimator="likelihood", **settings)
+        run_grpo(
+            tmp_path / "run",
+            trained("atp_latent"),
+            objective="reference_likelihood",
+            maximize="likelihood",
+            **settings,
+        )
 
 
 def test_a_model_without_latents_is_refused(run_grpo, trained, tmp_path):
     with pytest.raises(ValueError, match="cot has none"):
-        run_grpo(tmp_path / "run", trained("cot"), estimator="likelihood")
+        run_grpo(tmp_path / "run", trained("cot"), objective="reference_likelihood", maximize="likelihood")
 
 
 @pytest.mark.parametrize("where", ["training", "validation"])
@@ -102,9 +108,11 @@ def test_a_problem_without_an_answer_is_named(
 ):
     problems = {"training": mixed_problems[:2], "validation": mixed_problems[2:4]}
     problems[where] = [replace(problems[where][0], answer="", question="How many?"), problems[where][1]]
-    config = grpo_config(tmp_path / "run", estimator="likelihood")
-    with pytest.raises(ValueError, match=r"estimator likelihood needs answers, .* none to 'How many\?'"):
-        LikelihoodTrainer(
+    config = grpo_config(tmp_path / "run", objective="reference_likelihood", maximize="likelihood")
+    with pytest.raises(
+        ValueError, match=r"objective reference_likelihood needs answers, .* none to 'How many\?'"
+    ):
+        GRPOTrainer(
             as_loaded(make_system("atp_latent")),
             config,
             problems["training"],

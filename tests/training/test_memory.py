@@ -104,9 +104,9 @@ def test_the_dry_run_counts_what_a_real_supervised_step_allocates(tmp_path, meth
         assert peak_of_supervised_step(system, config, LENGTHS) == pytest.approx(real, rel=0.02)
 
 
-@pytest.mark.parametrize("estimator", ["score_function", "pathwise"])
-def test_the_dry_run_counts_what_a_real_policy_step_allocates(tmp_path, estimator):
-    run = reinforced(tmp_path, estimator=estimator, answers_per_latent=2)
+@pytest.mark.parametrize("gradient", ["score_function", "pathwise"])
+def test_the_dry_run_counts_what_a_real_policy_step_allocates(tmp_path, gradient):
+    run = reinforced(tmp_path, latent_gradient=gradient, answers_per_latent=2)
     built_as = supervised(tmp_path)
     real = peak_of_policy_step(real_system(ModelArguments(), built_as, tiny()), run, LENGTHS)
     system = build_system(ModelArguments(), built_as, tiny())
@@ -116,12 +116,15 @@ def test_the_dry_run_counts_what_a_real_policy_step_allocates(tmp_path, estimato
 
 
 def test_right_answers_beside_the_samples_are_scored_too(tmp_path):
-    settings = {"estimator": "pathwise", "answers_per_latent": 2, "likelihood_weight": 1.0}
-    run = reinforced(tmp_path, **settings)
+    run = reinforced(tmp_path, latent_gradient="pathwise", answers_per_latent=2)
     system = build_system(ModelArguments(), supervised(tmp_path), tiny())
     with FakeTensorMode():
-        trajectories = zero_trajectories(system, run, LENGTHS)
-    assert (trajectories.draws, trajectories.answers) == (2, 3)
+        as_if_on_a_device(system)
+        trajectories = zero_trajectories(system, run, LENGTHS, reference_answers=True)
+        assert (trajectories.draws, trajectories.answers) == (2, 3)
+        plain = peak_of_policy_step(system, run, LENGTHS)
+        run.objective_settings = {"likelihood_weight": 1.0}
+        assert peak_of_policy_step(system, run, LENGTHS) > plain
 
 
 def test_what_is_alive_after_the_forward_pass_is_what_autograd_has_saved(tmp_path):

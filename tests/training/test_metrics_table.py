@@ -36,14 +36,17 @@ def logged_by(run):
 def test_the_table_names_what_is_logged(run_sft, run_grpo, trained, tmp_path):
     sft = run_sft(tmp_path / "sft", curriculum_steps=[1], on_nonfinite="skip", **EVALUATES)
     drawn = {
-        "estimator": "pathwise",
+        "latent_gradient": "pathwise",
         "plan_temperature": 1.0,
         "likelihood_weight": 1.0,
         "reward_funcs": [f"{__name__}:many_letters"],
     }
     grpo = run_grpo(tmp_path / "grpo", trained("atp_latent"), max_steps=2, beta=0.1, **drawn, **EVALUATES)
-    latent_rl = run_grpo(tmp_path / "latent_rl", trained("coconut"), max_steps=2, estimator="value")
-    assert logged_by(sft) | logged_by(grpo) | logged_by(latent_rl) == first_column("## Metrics")
+    latent_rl = run_grpo(tmp_path / "latent_rl", trained("coconut"), max_steps=2, objective="latent_value")
+    whole = {"objective": "rloo", "reward_funcs": [f"{__name__}:many_letters"]}
+    rloo = run_grpo(tmp_path / "rloo", trained("atp_latent"), max_steps=2, **whole, **EVALUATES)
+    logged = set.union(*map(logged_by, (sft, grpo, latent_rl, rloo)))
+    assert logged == first_column("## Metrics")
 
 
 def test_the_table_of_warnings_names_every_rule():

@@ -18,11 +18,11 @@ def letters(prompts, completions, **columns):
 
 
 SETTINGS = {
-    "score function": {"estimator": "score_function"},
-    "pathwise": {"estimator": "pathwise", "answers_per_latent": 2},
-    "drawn plans": {"estimator": "pathwise", "plan_temperature": 1.0},
-    "likelihood beside": {"estimator": "pathwise", "likelihood_weight": 1.0},
-    "checkpointed": {"estimator": "score_function", "gradient_checkpointing": True},
+    "score function": {"latent_gradient": "score_function"},
+    "pathwise": {"latent_gradient": "pathwise", "answers_per_latent": 2},
+    "drawn plans": {"latent_gradient": "pathwise", "plan_temperature": 1.0},
+    "likelihood beside": {"latent_gradient": "pathwise", "likelihood_weight": 1.0},
+    "checkpointed": {"latent_gradient": "score_function", "gradient_checkpointing": True},
 }
 SEVERAL = {"per_device_train_batch_size": 8, "steps_per_generation": 2, "num_iterations": 2}
 
@@ -51,7 +51,7 @@ def test_ratios_are_1_in_bfloat16_until_the_policy_moves(settings, train):
             assert row[f"clip_ratio/{name}"] == 0
         # What the rollout recorded is something else.
         assert row[f"{DIFFERENCE}/max"] > 1e-3
-    if settings["estimator"] == "score_function":
+    if settings["latent_gradient"] == "score_function":
         assert rows[0][f"{DIFFERENCE}/latents/mean"] > 1e-2
 
 
@@ -87,8 +87,8 @@ def test_a_rollout_is_scored_before_its_updates_where_there_are_several(settings
     """TRL's rule. A single update compares each pass with itself, which costs nothing."""
     trainer = make_trainer(**settings)
     passes = []
-    compute = trainer.policy_loss.scores
-    trainer.policy_loss.scores = lambda *args: passes.append(torch.is_grad_enabled()) or compute(*args)
+    compute = trainer.objective.scores
+    trainer.objective.scores = lambda *args: passes.append(torch.is_grad_enabled()) or compute(*args)
     batch = trainer._prepare_inputs({"indices": torch.arange(2 * trainer.minibatches)})
     assert passes == [False] * trainer.minibatches * scored
     assert (batch.old is not None) == scored
@@ -96,12 +96,12 @@ def test_a_rollout_is_scored_before_its_updates_where_there_are_several(settings
     assert float(trainer.loss_parts["log_ratio/latents"]) == pytest.approx(0, abs=1e-5)
 
 
-@pytest.mark.parametrize("estimator", ["score_function", "pathwise"])
-def test_in_float32_they_are_those_of_the_rollout(estimator, make_trainer):
-    trainer = make_trainer(num_iterations=2, estimator=estimator)
+@pytest.mark.parametrize("gradient", ["score_function", "pathwise"])
+def test_in_float32_they_are_those_of_the_rollout(gradient, make_trainer):
+    trainer = make_trainer(num_iterations=2, latent_gradient=gradient)
     batch = trainer._prepare_inputs({"indices": torch.arange(2)})
     sampled = LogProbs.of_rollout(batch.trajectories, None)
-    for name in ("stops", "answers", *(["latents"] if estimator == "score_function" else [])):
+    for name in ("stops", "answers", *(["latents"] if gradient == "score_function" else [])):
         torch.testing.assert_close(getattr(batch.old, name), getattr(sampled, name), atol=1e-3, rtol=1e-5)
 
 

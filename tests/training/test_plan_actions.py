@@ -7,7 +7,7 @@ import torch
 
 from latentplan.modeling.loading import load_model
 
-DRAWN = {"estimator": "pathwise", "plan_temperature": 1.0, "answers_per_latent": 2}
+DRAWN = {"latent_gradient": "pathwise", "plan_temperature": 1.0, "answers_per_latent": 2}
 
 
 def short_steps(prompts, completions, decoded_steps=None, **kwargs):
@@ -43,11 +43,13 @@ def test_the_decoder_stays_as_it_is(run_grpo, trained, tmp_path):
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
-        ("atp_latent", {**DRAWN, "estimator": "score_function"}),
+        ("atp_latent", {**DRAWN, "latent_gradient": "score_function"}),
         ("atp_latent", {**DRAWN, "plan_temperature": -1.0}),
         ("coconut", DRAWN),
     ],
 )
 def test_it_needs_a_decoder_and_the_pathwise_gradient(method, settings, run_grpo, trained, tmp_path):
-    with pytest.raises(ValueError, match="needs a number above 0, estimator pathwise, and a model with a"):
+    with pytest.raises(
+        ValueError, match="needs a number above 0, latent_gradient pathwise, and a model with a"
+    ):
         run_grpo(tmp_path / "run", trained(method), **settings)

@@ -161,14 +161,14 @@ def test_a_run_that_never_trained_does_not_stand_in_the_way(run_sft, sft_setting
 
 
 GRPO = {
-    "score_function": {"estimator": "score_function", "log_completions": True},
-    "pathwise": {"estimator": "pathwise", "answers_per_latent": 2, "num_iterations": 2},
+    "score_function": {"latent_gradient": "score_function", "log_completions": True},
+    "pathwise": {"latent_gradient": "pathwise", "answers_per_latent": 2, "num_iterations": 2},
     "plans": {
-        "estimator": "pathwise",
+        "latent_gradient": "pathwise",
         "plan_temperature": 1.0,
         "learning_rate_factors": {"latent_head": 2.0},
     },
-    "likelihood": {"estimator": "likelihood"},
+    "likelihood": {"objective": "reference_likelihood", "maximize": "likelihood"},
     "accumulated": {"gradient_accumulation_steps": 2, "beta": 0.1},
 }
 
@@ -190,6 +190,45 @@ def test_an_interrupted_rl_run_ends_with_the_same_weights(
     samples = [path / "samples.jsonl" for path in (whole.path, run.path)]
     if settings.get("log_completions"):
         assert samples[0].read_text() == samples[1].read_text()
+
+
+def by_old_names(config, estimator):
+    """Writes a run's saved settings as the version before did."""
+    saved = yaml.safe_load(config.read_text())
+    for name in ("objective", "latent_gradient", "maximize"):
+        saved.pop(name, None)
+    others = {"likelihood_weight": 0.0, "value_warmup_steps": 0, "value_head_sizes": None}
+    config.write_text(yaml.safe_dump({**others, **saved, "estimator": estimator}))
+
+
+OLD = {
+    "score_function": ("atp_latent", {}),
+    "pathwise": ("atp_latent", {"latent_gradient": "pathwise", "likelihood_weight": 0.5}),
+    "value": ("coconut", {"objective": "latent_value", "value_warmup_steps": 1, "answers_per_latent": 4}),
+    "log_likelihood": ("atp_latent", {"objective": "reference_likelihood"}),
+}
+
+
+@pytest.mark.parametrize("estimator", OLD)
+def test_an_interrupted_run_of_the_version_before_goes_on(
+    estimator, interrupt_after, run_grpo, trained, assert_same_weights, tmp_path
+):
+    """Its configuration says `estimator`, and has the settings that belong to other objectives now."""
+    method, settings = OLD[estimator]
+    start, settings = trained(method), {**settings, "max_steps": 4, "signal_problems": 0}
+    whole = run_grpo(tmp_path / "whole", start, **settings)
+    interrupt_after(3)
+    with pytest.raises(KeyboardInterrupt):
+        run_grpo(tmp_path / "run", start, **settings)
+    interrupt_after(None)
+    by_old_names(tmp_path / "run" / "config.yaml", estimator)
+    other = {"objective": "grpo", "latent_gradient": "none"}
+    kept = {name: value for name, value in settings.items() if name in ("max_steps", "answers_per_latent")}
+    with pytest.raises(RunConflictError, match=r"latent_gradient: '\w+' there, 'none' now"):
+        run_grpo(tmp_path / "run", start, **{**kept, **other})
+    run = run_grpo(tmp_path / "run", start, **settings)
+    assert_same_weights(run.path, whole.path)
+    assert steps_of(run.path) == [1, 2, 3, 4]
 
 
 def test_a_killed_command_goes_on_when_it_is_given_again(

@@ -295,7 +295,7 @@ def test_two_processes_take_the_variance_of_rewards_apart_as_one_does(
     )
     monkeypatch.setattr(instruments, "VARIANCE_PROBLEMS", 5)
     found = []
-    monkeypatch.setattr(trainer, "everywhere", lambda sums: found.append(sums) or sums)
+    monkeypatch.setattr(trainer, "all_reduce", lambda sums: found.append(sums) or sums)
     for process, processes in ((0, 1), (0, 2), (1, 2)):
         monkeypatch.setattr(GRPOConfig, "process_index", process)
         monkeypatch.setattr(GRPOConfig, "world_size", processes)

@@ -162,7 +162,7 @@ def _launch(command: str, arguments: list[str], classes: tuple[type, ...]) -> No
 
 def _parse(classes, arguments):  # type: ignore[no-untyped-def]
     quiet_libraries()
-    arguments = ["--help" if argument == "--help_settings" else argument for argument in arguments]
+    arguments = ["--help" if each == "--help_settings" else each for each in arguments]
     try:
         return parse_recipe(classes, arguments)
     except (ValueError, typer.BadParameter) as error:

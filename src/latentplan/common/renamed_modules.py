@@ -227,9 +227,28 @@ _MOVED = {
     "serving.served": {"ServedModel": "serving.model_worker:ModelWorker"},
     "serving.written": {"Written": "serving.model_worker:Detokenizer"},
     "serving.inspector.walk": {"walk": "rollout.trace:trace"},
+    "training.advantages": {
+        "batch_deviation": "training.rl_losses:batch_std",
+        "group_deviation": "training.rl_losses:group_std",
+        "mean_of_the_others": "training.rl_losses:leave_one_out_mean",
+        "no_deviation": "training.rl_losses:no_scaling",
+    },
     "training.arguments": {"DataArguments": "problems.training_set:DataArguments"},
     "training.progress": {"duration": "common.text_table:rough_duration"},
     "training.data": {"encode_problems": "encoding.token_store:encode_problems"},
+    "training.divergence": {
+        "latent_divergence": "training.rl_losses:latent_kl",
+        "stop_divergence": "training.rl_losses:stop_kl",
+    },
+    "training.estimators": {
+        "ESTIMATORS": "training.latent_gradients:LATENT_GRADIENTS",
+        "Estimator": "training.latent_gradients:LatentGradient",
+    },
+    "training.evaluating": {"EvaluatingTrainer": "training.trainer:LatentTrainer"},
+    "training.hybrid": {"HybridTrainer": "training.grpo_trainer:GRPOTrainer"},
+    "training.latent_rl": {"LatentRLTrainer": "training.grpo_trainer:GRPOTrainer"},
+    "training.likelihood": {"LikelihoodTrainer": "training.grpo_trainer:GRPOTrainer"},
+    "training.spread": {"latent_spread": "training.rl_losses:between_question_std"},
 }
 """What a renamed module held and its successor does not, by the name that it had there."""
 

@@ -23,6 +23,7 @@ import typer
 import yaml
 
 from latentplan.common.plugin_settings import plugins_of
+from latentplan.common.renamed_settings import renamed_settings
 from latentplan.common.secrets import moved_to_environment
 from latentplan.experiments.recipes import (
     EXPERIMENTS,
@@ -94,7 +95,7 @@ def read_entries(items: Sequence[Item], common: Mapping[str, Any]) -> list[Entry
         typer.BadParameter: a recipe or a setting does not exist, two rows have the same name, or a recipe
             starts from a run that no recipe makes.
     """
-    common = moved_to_environment(common)
+    common = moved_to_environment(_renamed(common, "settings"))
     names = row_names(items)
     entries = {name: _entry(name, item, common) for name, item in zip(names, items, strict=True)}
     _check_common(common, list(entries.values()))
@@ -129,13 +130,21 @@ def row_names(items: Sequence[Item]) -> list[str]:
 
 
 def _entry(name: str, item: Item, common: Mapping[str, Any], listed: bool = True) -> Entry:
-    plain, changed = read_recipe(item.recipe), moved_to_environment(item.settings)
+    plain = read_recipe(item.recipe)
+    changed = moved_to_environment(_renamed(item.settings, item.name or item.recipe))
     _, classes = trainer_of(plain)
     known = setting_names(classes, plugins_of(classes, {**plain, **common, **changed}))
     shared = {key: value for key, value in common.items() if key in known}
     settings = moved_to_environment(with_settings(with_settings(plain, shared), changed))
     trainer_of(settings)
     return Entry(name, item.title or run_title(name), item.recipe, settings, changed, listed)
+
+
+def _renamed(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    try:
+        return renamed_settings(settings, where)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _check_common(common: Mapping[str, Any], entries: Sequence[Entry]) -> None:

@@ -20,6 +20,7 @@ from transformers import HfArgumentParser
 
 from latentplan.common.files import read_mapping
 from latentplan.common.plugin_settings import Plugin, kinds_of, owner_of, plugins_of
+from latentplan.common.renamed_settings import RENAMED, renamed_settings
 from latentplan.common.secrets import from_environment, is_masked, is_secret
 
 EXPERIMENTS = "experiments"
@@ -33,7 +34,7 @@ INSTEAD_OF = {
 
 
 def parse_recipe(classes: Sequence[type], arguments: list[str]) -> tuple[Any, ...]:
-    """Parses settings from `--config RECIPE` and flags, as one instance of each class.
+    """Reads settings from `--config RECIPE` and flags, as one instance of each class.
 
     RECIPE is a YAML file, or the name of a recipe that comes with latentplan, such as `quickstart/cot`. A
     secret may also come from the environment, which goes before the recipe. The own settings of the plug-ins
@@ -44,6 +45,7 @@ def parse_recipe(classes: Sequence[type], arguments: list[str]) -> tuple[Any, ..
         ValueError: a plug-in or a flag does not exist, or a value is wrong.
     """
     arguments, recipe = _split_config(arguments)
+    arguments = _renamed_flags(arguments)
     flags, settings = _flags(arguments), {} if recipe is None else read_recipe(recipe)
     plugins = plugins_of(classes, {**settings, **flags})
     foreign = [found for name in flags if (found := _foreign(name, classes, plugins))]
@@ -120,6 +122,23 @@ def _own_defaults(plugin: Plugin, settings: Mapping[str, Any], flags: Mapping[st
     return given
 
 
+def _renamed_flags(arguments: Sequence[str]) -> list[str]:
+    """Replaces old names of flags, with a notice."""
+    renamed: list[str] = []
+    queue = list(arguments)
+    while queue:
+        argument = queue.pop(0)
+        name, equals, value = argument.partition("=")
+        old = name.removeprefix("--").replace("-", "_")
+        if not name.startswith("--") or old not in RENAMED:
+            renamed.append(argument)
+            continue
+        value = value if equals or not queue else queue.pop(0)
+        for new, chosen in renamed_settings({old: value}, where=name).items():
+            renamed += [f"--{new}", str(chosen)]
+    return renamed
+
+
 def secret_settings(classes: Sequence[type]) -> list[str]:
     """Returns the names of the settings that hold a secret."""
     return [item.name for each in classes for item in fields(each) if is_secret(item.name)]
@@ -181,9 +200,7 @@ def recipe_names() -> list[str]:
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """Returns the settings that a recipe names. Raises typer.BadParameter if there is none, or it is no
-    mapping.
-    """
+    """Returns the settings in a recipe. Raises typer.BadParameter if there is none, or it is no mapping."""
     path = find_recipe(name)
     try:
         settings = yaml.safe_load(path.read_text()) or {}
@@ -191,7 +208,10 @@ def read_recipe(name: str) -> dict[str, Any]:
         raise typer.BadParameter(f"{path} is not YAML: {error}") from error
     if not isinstance(settings, dict):
         raise typer.BadParameter(f"{path} must hold `setting: value` lines")
-    return settings
+    try:
+        return renamed_settings(settings, where=str(path))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def with_settings(settings: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
@@ -236,8 +256,7 @@ def _check_names(
 
 
 def trainer_of(settings: dict[str, Any]) -> tuple[str, tuple[type, ...]]:
-    """Returns the command that trains a recipe, and its classes of settings: the first that knows all
-    settings.
+    """Returns the command that trains a recipe, and its classes of settings: the first that knows them all.
 
     Raises:
         typer.BadParameter: none does, or a plug-in does not exist; names the settings that are wrong.

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from latentplan.common.files import write_atomically
+from latentplan.common.renamed_settings import renamed_settings
 from latentplan.common.run_files import runs_in
 from latentplan.common.secrets import masked_command
 from latentplan.common.text_table import ABSENT, count, decimal, duration, is_number, percent
@@ -45,7 +46,8 @@ _SETTINGS = {
     "curriculum_stages": "Stages of the curriculum",
     "curriculum_steps": "Steps of each stage",
     "curriculum_epochs": "Epochs of each stage",
-    "estimator": "Gradient of the latents",
+    "objective": "RL objective",
+    "latent_gradient": "Gradient of the latents",
     "num_generations": "Trajectories per question",
     "answers_per_latent": "Answers per chain of latents",
     "reward_funcs": "Rewards",
@@ -58,7 +60,8 @@ _SETTINGS = {
 
 def main_settings(run: Run) -> list[tuple[str, str]]:
     """Returns the settings that say what kind of run this was, as (name, value) in words."""
-    rows = [(title, run.config[key]) for key, title in _SETTINGS.items() if _is_set(run.config.get(key))]
+    config = renamed_settings(run.config)
+    rows = [(title, config[key]) for key, title in _SETTINGS.items() if _is_set(config.get(key))]
     if is_number(run.record.get("num_parameters")):
         rows.append(("Parameters", run.record["num_parameters"]))
     problems = run.recorded("data", "num_problems")

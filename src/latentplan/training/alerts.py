@@ -120,8 +120,8 @@ def saturated_ratios(rows: Sequence[Row], situation: Situation) -> str | None:
     if clamped and fmean(clamped) > MAX_CLAMPED:
         return (
             f"the log-ratio of {fmean(clamped):.0%} of the actions is beyond max_log_ratio: lower "
-            "learning_rate, or take latent_logprob: mean or estimator: pathwise, whose ratios do not sum "
-            "over dimensions"
+            "learning_rate, or take latent_logprob: mean or latent_gradient: pathwise, whose ratios do not "
+            "sum over dimensions"
         )
     clipped = newest(rows, "clip_ratio/region_mean", RATIO_LINES)
     if clipped and fmean(clipped) > MAX_CLIPPED:
@@ -180,8 +180,8 @@ def silent_latents(rows: Sequence[Row], situation: Situation) -> str | None:
         return None
     return (
         f"{shares[0]:.1%} of the differences between a question's rewards come from its latents, the rest "
-        "from stops and answer words: the score function of the latents is noise. Take estimator: pathwise, "
-        "or raise latent_temperature"
+        "from stops and answer words: the score function of the latents is noise. Take latent_gradient: "
+        "pathwise, or raise latent_temperature"
     )
 
 
@@ -190,7 +190,7 @@ def noisy_gradient(rows: Sequence[Row], situation: Situation) -> str | None:
     for part in ("latent_head", "backbone"):
         cosines = newest(rows, f"eval_agreement/{part}", AGREEMENT_LINES)
         if cosines and fmean(cosines) < MIN_AGREEMENT:
-            other = "estimator: pathwise, " if situation.scores_latents else ""
+            other = "latent_gradient: pathwise, " if situation.scores_latents else ""
             return (
                 f"two halves of the questions agree by {fmean(cosines):.2f} on where to move the {part} (1: "
                 f"all signal, 0: all noise): take {other}more questions a step, or more answers for each "

@@ -25,6 +25,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from latentplan.common.files import write_atomically
 from latentplan.common.run_files import CHECKPOINTS
@@ -213,3 +215,26 @@ def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         place = parameter.device_mesh.device_type
         return distribute_tensor(value.to(place), parameter.device_mesh, parameter.placements)
     return value
+
+
+class KnownBest(TrainerCallback):
+    """Finds the best checkpoint again when a run goes on, also if its folder has been moved."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Forgets the best checkpoint if it is gone or damaged: the run could not end with it."""
+        best = best_checkpoint(args.output_dir, state.best_global_step)
+        reason = None if best is None else damage(Path(best))
+        if reason is not None:
+            logger.warning(
+                "%s was the best and is damaged (%s): the best of the others is taken", best, reason
+            )
+            best = None
+        state.best_model_checkpoint = best
+        if best is None:
+            state.best_global_step = state.best_metric = None
+
+
+def best_checkpoint(output_dir: Any, step: int | None) -> str | None:
+    """The checkpoint of a step, if there is one."""
+    folder = Path(str(output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
+    return str(folder) if step is not None and folder.is_dir() else None

@@ -3,24 +3,24 @@
 Names are those of transformers and TRL wherever they have the setting. A recipe is a YAML file of these
 fields; flags on the command line override it.
 
-Settings of RL that do not go together, or that an estimator would not read, are refused by name.
+What belongs to one objective of RL alone is a setting of its own dataclass (`training.objectives`).
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import InitVar, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass
+from importlib import import_module
 from typing import Any, ClassVar
 
 from transformers import TrainingArguments
 
 from latentplan.common.plugin_settings import PluginKind, plugins_of
-from latentplan.common.plugins import setting
+from latentplan.common.plugins import import_named, names_own_code, setting
 from latentplan.common.secrets import is_secret, masked
 from latentplan.methods.base import METHOD, THINKING
-from latentplan.modeling.loading import LoadedModel
-from latentplan.modeling.token_loop import InputRule
 
 logger = logging.getLogger(__name__)
 
@@ -220,9 +220,27 @@ class SFTConfig(RunConfig):
         super().__post_init__()
 
 
+def _objectives() -> Any:
+    """The package of objectives, which reads this module."""
+    return import_module("latentplan.training.objectives")
+
+
+OBJECTIVE = PluginKind(
+    setting="objective",
+    chosen=lambda settings: (
+        settings["objective"],
+        _objectives().get_objective(settings["objective"]).settings_class,
+    ),
+    shipped=lambda: {name: found.settings_class for name, found in _objectives().objectives().items()},
+)
+"""The setting `objective`, whose value has settings of its own."""
+
+
 @dataclass(repr=False)
 class GRPOConfig(RunConfig):
     """The RL stage. Batch sizes count trajectories, as in TRL."""
+
+    plugin_kinds: ClassVar[tuple[PluginKind, ...]] = (OBJECTIVE,)
 
     max_steps: int = setting(100, "optimisation steps")
     learning_rate: float = setting(1e-6, "peak learning rate")
@@ -236,29 +254,17 @@ class GRPOConfig(RunConfig):
         None, "minibatches that one rollout is split into; absent: gradient_accumulation_steps"
     )
     num_iterations: int = setting(1, "passes over each rollout")
-    estimator: str = setting(
-        "score_function",
-        "gradient of the latents: score_function (paper), pathwise, answers (none: answer tokens only), "
-        "value (Latent RL: of a value head), likelihood or log_likelihood (of the answers of the data)",
+    objective: str = setting(
+        "grpo", "the algorithm: a name in docs/rl.md, or a class of yours, package.module:Class"
     )
-    value_learning_rate: float = setting(1e-4, "learning rate of the value head, where there is one")
-    value_warmup_steps: int = setting(
-        0, "optimisation steps that train the value head alone, before the policy follows it"
+    objective_settings: dict | None = setting(
+        None,
+        "in Python the objective's own settings, {name: value}; in recipes and flags each stands for itself",
     )
-    value_positive_weight: float = setting(20.0, "weight of right answers in the value head's loss")
-    value_states: str = setting(
-        "latents",
-        "what the value head reads: latents, computed again with gradients through all of them, or "
-        "hidden_states, those of the last layer at the latents, which are fixed inputs (as published)",
-    )
-    value_loss_trains_policy: bool = setting(
-        False, "the value head's loss teaches the policy, too, once it follows the head (as published)"
-    )
-    value_head_sizes: list[int] | None = setting(
-        None, "widths of the value head's hidden layers (published: 128 32 8); absent: one, the backbone's"
-    )
-    value_head_activation: str = setting(
-        "gelu", "of the value head's hidden layers: gelu or relu (published)"
+    latent_gradient: str | None = setting(
+        None,
+        "how gradients reach latents: score_function (paper), pathwise, none (answer tokens only), or a "
+        "class of yours, package.module:Class; absent: the objective's own, for grpo score_function",
     )
     latent_logprob: str = setting(
         "sum", "log-probability of a latent over dimensions: sum (paper) or mean (CoLaR)"
@@ -268,12 +274,7 @@ class GRPOConfig(RunConfig):
     plan_temperature: float = setting(
         0.0,
         "above 0, plans are drawn from the step decoder at this temperature, and their tokens are actions "
-        "that teach the latents (estimator pathwise); 0 decodes them greedily",
-    )
-    likelihood_weight: float = setting(
-        0.0,
-        "above 0, the log-likelihood of the data's answer given each chain of latents is one more objective, "
-        "with this weight (estimator pathwise)",
+        "that teach the latents (latent_gradient pathwise); 0 decodes them greedily",
     )
     max_completion_length: int = setting(64, "answer tokens at most")
     reward_funcs: list[str] | None = setting(
@@ -294,10 +295,15 @@ class GRPOConfig(RunConfig):
     epsilon: float = setting(0.2, "lower clipping range of the ratio")
     epsilon_high: float | None = setting(None, "upper clipping range; absent: epsilon")
     max_log_ratio: float = setting(3.0, "the log-ratio is clamped to ± this")
-    scale_rewards: str = setting("group", "what the advantage is divided by: group, batch or none")
+    scale_rewards: str = setting(
+        "group",
+        "what the advantage is divided by: the standard deviation of group or batch, none, or a function of "
+        "yours, package.module:function",
+    )
     baseline: str = setting(
         "group",
-        "what is subtracted from a reward: the group's mean, leave_one_out (the mean of the others), or none",
+        "what is subtracted from a reward: the group's mean, leave_one_out (the mean of the others), none, "
+        "or a function of yours, package.module:function",
     )
     mask_invalid_samples: bool = setting(
         False, "trajectories that did not end enter no group's mean and get no advantage (Latent-GRPO)"
@@ -308,7 +314,7 @@ class GRPOConfig(RunConfig):
     first_slot_of_best: bool = setting(
         False,
         "of a question's better chains only the likeliest moves the first latent (Latent-GRPO); for "
-        "estimator score_function",
+        "latent_gradient score_function",
     )
     signal_problems: int = setting(
         256,
@@ -318,7 +324,8 @@ class GRPOConfig(RunConfig):
     loss_type: str = setting(
         "dapo",
         "how per-action losses are averaged: dapo (over all actions of a rollout), grpo (in each trajectory "
-        "first), bnpo (over all of a minibatch) or dr_grpo (constant divisor)",
+        "first), bnpo (over all of a minibatch), dr_grpo (constant divisor), or a function of yours, "
+        "package.module:function",
     )
     mask_truncated_completions: bool = setting(False, "leave answers that did not finish out of the loss")
     log_completions: bool = setting(
@@ -350,87 +357,25 @@ def flatten_recipe(arguments: tuple[Any, ...]) -> dict[str, Any]:
     return resolved
 
 
-_OF_LATENTS = ("latent_logprob", "first_slot_of_best")
-_OF_ADVANTAGES = (
-    "baseline",
-    "scale_rewards",
-    "mask_invalid_samples",
-    "filter_groups",
-    "mask_truncated_completions",
-)
-_OF_RATIOS = ("epsilon", "epsilon_high", "max_log_ratio")
-_OF_VALUES = (
-    "value_learning_rate",
-    "value_warmup_steps",
-    "value_positive_weight",
-    "value_states",
-    "value_loss_trains_policy",
-    "value_head_sizes",
-    "value_head_activation",
-)
-_OF_LIKELIHOOD = (*_OF_LATENTS, *_OF_ADVANTAGES, "loss_type", *_OF_VALUES)
-UNREAD: dict[str, tuple[str, ...]] = {
-    "score_function": _OF_VALUES,
-    "pathwise": (*_OF_LATENTS, *_OF_VALUES),
-    "answers": (*_OF_LATENTS, *_OF_VALUES),
-    "value": (*_OF_LATENTS, *_OF_ADVANTAGES, *_OF_RATIOS),
-    "likelihood": _OF_LIKELIHOOD,
-    "log_likelihood": _OF_LIKELIHOOD,
-}
-"""The settings that have no meaning under an estimator."""
-
-
-def choose(setting: str, table: dict[str, Any], name: str) -> Any:
-    """The entry `name` of `table`. Raises ValueError that lists the names where there is none."""
+def choose(setting: str, table: Mapping[str, Any], name: str) -> Any:
+    """Returns the entry `name` of `table`. Raises ValueError that lists the names where there is none."""
     if name not in table:
         raise ValueError(f"{setting} must be one of {sorted(table)}, got {name!r}")
     return table[name]
 
 
-def check_settings(config: GRPOConfig, model: LoadedModel) -> None:
-    """Raises ValueError for settings that mean nothing together or for this model; says what to change."""
-    if config.num_generations < 2 and config.estimator != "value":
+def plug_in(setting: str, table: Mapping[str, Any], name: str) -> Any:
+    """Returns the entry `name` of `table`, or the user's own function, named `package.module:function`.
+
+    Raises:
+        ValueError: there is no such name, module or function; the message lists what there is.
+    """
+    if name in table:
+        return table[name]
+    found = import_named(name, setting, source=None) if names_own_code(name) else None
+    if not callable(found):
         raise ValueError(
-            f"num_generations must be 2 or more, got {config.num_generations}: a trajectory is compared with "
-            "others of its question"
+            f"{setting} must be one of {sorted(table)}, or a function of yours as "
+            f"'package.module:function', got {name!r}"
         )
-    if model.reasoner.input_rule.draws:
-        raise ValueError(
-            f"input_rule {model.reasoner.config.input_rule} draws what is read after each token, and these "
-            "draws would be actions that RL leaves out: reinforce the model with another input_rule"
-        )
-    defaults = {each.name: each.default for each in fields(config)}
-    for name in UNREAD.get(config.estimator, ()):
-        if getattr(config, name) != defaults[name]:
-            raise ValueError(
-                f"estimator {config.estimator} does not read {name}, which is {getattr(config, name)!r}: "
-                f"leave it at {defaults[name]!r}"
-            )
-    if config.baseline == "none" and config.scale_rewards != "none":
-        raise ValueError(
-            "baseline none needs scale_rewards none: without a baseline equal rewards, whose deviation is 0, "
-            "would be divided by it"
-        )
-    if config.use_bias_correction_kl and not config.beta:
-        raise ValueError(
-            "use_bias_correction_kl corrects the KL divergence to the starting policy, which beta 0 leaves "
-            "out: set beta, or use_bias_correction_kl to false"
-        )
-    if config.likelihood_weight < 0 or (config.likelihood_weight and config.estimator != "pathwise"):
-        raise ValueError(
-            f"likelihood_weight={config.likelihood_weight} teaches latents what makes the right answer "
-            "likely: it needs a number above 0, and estimator pathwise"
-        )
-    if config.likelihood_weight and model.reasoner.config.input_rule != InputRule.name:
-        raise ValueError(
-            f"likelihood_weight scores right answers as tokens beside samples that input_rule "
-            f"{model.reasoner.config.input_rule} read as mixtures: set likelihood_weight to 0"
-        )
-    if config.likelihood_weight and not model.reasoner.config.num_slots:
-        raise ValueError(f"likelihood_weight moves latents, and {model.reasoner.config.method} has none")
-    needs_plans = model.step_decoder is not None and config.estimator == "pathwise"
-    if config.plan_temperature < 0 or (config.plan_temperature and not needs_plans):
-        raise ValueError(
-            f"plan_temperature={config.plan_temperature} teaches latents through the step decoder: it "
-            "needs a number above 0, estimator pathwise, and a model with a step decoder"
-        )
+    return found

@@ -1,4 +1,6 @@
-"""GRPO (arXiv:2402.03300) on latent policies, after ATP-Latent (arXiv:2601.21598); the decoder is frozen.
+"""RL of latent policies, after ATP-Latent (arXiv:2601.21598): rollouts and minibatches.
+
+What is learned from a rollout is the objective's (`training.objectives`); the step decoder is frozen.
 
 Batch sizes count trajectories, as in TRL: one rollout of per_device_train_batch_size · steps_per_generation
 trajectories on each device is split into minibatches of whole groups' shares, each one optimisation step (or
@@ -22,32 +24,17 @@ from latentplan.modeling.efficiency.gradient_checkpointing import checkpoint_lay
 from latentplan.modeling.loading import LoadedModel
 from latentplan.problems.problem import Problem
 from latentplan.rewards import RewardSet
-from latentplan.rollout.engine import generate
-from latentplan.rollout.logprobs import Scores
-from latentplan.rollout.solve import Solution, question_batch
+from latentplan.rollout.solve import Solution
 from latentplan.rollout.trajectories import Trajectories
-from latentplan.training.configs import GRPOConfig, check_settings, choose
-from latentplan.training.distributed import whole_weights
+from latentplan.training.configs import GRPOConfig
+from latentplan.training.distributed import is_sharded, whole_weights
 from latentplan.training.latent_gradients import LogProbs
-from latentplan.training.objectives.grpo import PolicyLoss
+from latentplan.training.objectives import make_objective
+from latentplan.training.objectives.objective import RLObjective
 from latentplan.training.parameter_groups import check_loss
 from latentplan.training.rl_diagnostics import Drift, measure_signal
-from latentplan.training.rl_losses import (
-    BASELINES,
-    SCALE_REWARDS,
-    group_advantages,
-    group_deviation,
-    only_groups_with_contrast,
-)
-from latentplan.training.rollout_batch import (
-    Minibatch,
-    Sampled,
-    alike,
-    positions,
-    read_with_plans,
-    reward,
-    split,
-)
+from latentplan.training.rl_losses import group_std
+from latentplan.training.rollout_batch import Minibatch, Sampled, alike, positions, reward, split
 from latentplan.training.samplers import Indices, QuestionSampler, as_batch, check_batches
 from latentplan.training.trainable_model import LatentModelForTraining
 from latentplan.training.trainer import LatentTrainer
@@ -55,7 +42,7 @@ from latentplan.training.validation import ValidationSet
 
 
 class GRPOTrainer(LatentTrainer):
-    """Trains a loaded model's latent policy on problems.
+    """Trains a loaded model's latent policy on problems, by the objective that its settings name.
 
     Args:
         model: reasoner, decoder, tokenizer and processor.
@@ -63,9 +50,13 @@ class GRPOTrainer(LatentTrainer):
         problems: the questions, with the columns that rewards need.
         rewards: the reward.
         validation: held-out problems, where the settings ask for evaluations.
+
+    Raises:
+        ValueError: settings do not fit together, the model or the problems, or weights are sharded.
     """
 
     args: GRPOConfig
+    objective: RLObjective
 
     def __init__(
         self,
@@ -78,20 +69,23 @@ class GRPOTrainer(LatentTrainer):
     ):
         self.minibatches, self.questions_per_device = check_batches(config)
         self.loaded, self.problems, self.rewards = model, problems, rewards
-        check_settings(config, model)
-        self.policy_loss = PolicyLoss(config, model, self.record)
-        self.scale_rewards = choose("scale_rewards", SCALE_REWARDS, config.scale_rewards)
-        self.baseline = choose("baseline", BASELINES, config.baseline)
-        self.sampling = self.policy_loss.sampling
-        system = self.build_system(model)
+        self.objective = make_objective(config, model.reasoner, self.record)
+        self.objective.check(model)
+        for known in (problems, [] if validation is None else validation.problems):
+            self.objective.check_problems(known)
         if model.step_decoder is not None:
             model.step_decoder.requires_grad_(False)
-        self.reference = copy.deepcopy(model.reasoner).requires_grad_(False).eval() if config.beta else None
+        reference = copy.deepcopy(model.reasoner).requires_grad_(False).eval() if config.beta else None
         self.drift: Drift | None = None
         self._buffer: list[Minibatch] = []
         self._micro_step: int | None = None
         super().__init__(
-            model=system,
+            model=LatentModelForTraining(
+                model.reasoner,
+                model.step_decoder,
+                objectives={},
+                value_head=self.objective.make_value_head(model.reasoner),
+            ),
             args=config,
             train_dataset=Indices(len(problems)),
             data_collator=as_batch,
@@ -99,30 +93,32 @@ class GRPOTrainer(LatentTrainer):
             callbacks=list(callbacks),
             validation=validation,
         )
-        if self.reference is not None:
-            self.reference.to(self.args.device)  # type: ignore[arg-type]
+        if self.objective.needs_full_parameters and is_sharded(self.accelerator):
+            raise ValueError(
+                f"objective {self.objective.name} needs full parameters on every device: use DDP or ZeRO-2"
+            )
+        if reference is not None:
+            reference.to(self.args.device)  # type: ignore[arg-type]
             if self.args.gradient_checkpointing:
-                checkpoint_layers(self.reference.backbone)
+                checkpoint_layers(reference.backbone)
+            self.objective.reference = reference
 
-    def build_system(self, model: LoadedModel) -> LatentModelForTraining:
-        """What is trained."""
-        return LatentModelForTraining(model.reasoner, model.step_decoder, objectives={})
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Makes the optimizer, with the learning rates of the objective's own parts."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        self.objective.set_learning_rates(optimizer, self.model)
+        return optimizer
 
     def max_new_tokens(self) -> int:
-        """As in the rollouts of training."""
+        """Returns the most answer tokens, as in the rollouts of training."""
         return self.args.max_completion_length
-
-    @property
-    def has_ratios(self) -> bool:
-        """Whether the loss compares the policy with the one that sampled."""
-        return True
 
     @property
     def _repeats(self) -> int:
         return self.minibatches * self.args.num_iterations
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches of question indices, one a minibatch."""
+        """Makes batches of question indices, one a minibatch."""
         return self._get_dataloader(
             dataset=Indices(len(self.problems)),
             description="Training",
@@ -146,20 +142,23 @@ class GRPOTrainer(LatentTrainer):
         self.model.eval()
         if self._micro_step is None:
             self._micro_step = self.state.global_step * self.args.gradient_accumulation_steps
-        rollout, place = divmod(self._micro_step, self._repeats)
+        rollout, index = divmod(self._micro_step, self._repeats)
         self._micro_step += 1
-        if place == 0:
+        if index == 0:
             with self.progress.task("rolls out"):
                 minibatches = alike(self, self._roll_out(inputs["indices"].tolist(), rollout))
                 items = self.accelerator.reduce(minibatches[0].num_items, reduction="mean")
                 self._buffer = [
                     replace(each, num_items=items, old=self._old_log_probs(each)) for each in minibatches
                 ]
-        return self._buffer[place % self.minibatches]
+        return self._buffer[index % self.minibatches]
 
-    def _roll_out(self, places: list[int], rollout: int) -> list[Minibatch]:
-        """Samples, scores and splits one rollout of questions, given as `QuestionSampler` yields them."""
-        sampled = self.draw(places, rollout)
+    def _roll_out(self, indices: list[int], rollout: int) -> list[Minibatch]:
+        """Samples, rewards and splits one rollout of questions, given as `QuestionSampler` yields them."""
+        sampled = self.draw(indices, rollout)
+        self.record(**{"latents/mean_length": sampled.trajectories.slot_mask.sum(dim=1).float().mean()})
+        if not self.objective.needs_rewards:
+            return self.split(sampled, self.rewards_of(sampled), self.minibatches)
         rewarded = reward(self.rewards, sampled.repeated, sampled.solutions, sampled.trajectories)
         self.record_sums(**self.rewards.metrics(rewarded.table))
         self._write_samples(sampled.repeated, sampled.solutions, rewarded.totals)
@@ -168,7 +167,7 @@ class GRPOTrainer(LatentTrainer):
         return self.split(sampled, rewards, self.minibatches)
 
     def split(self, sampled: Sampled, rewards: torch.Tensor, parts: int) -> list[Minibatch]:
-        """Minibatches of whole groups, all of one size; nothing is recorded.
+        """Splits a rollout into minibatches of whole groups, all of one size; nothing is recorded.
 
         Args:
             sampled: a rollout.
@@ -177,53 +176,36 @@ class GRPOTrainer(LatentTrainer):
         """
         advantages = self._advantages(rewards, sampled.trajectories.finished)
         minibatches = split(sampled, advantages, parts, ~rewards.isnan())
-        items = self.policy_loss.num_items(minibatches)
+        items = self.objective.num_items(minibatches)
         return [replace(each, num_items=items) for each in minibatches]
 
     def _old_log_probs(self, batch: Minibatch) -> LogProbs | None:
-        """Log-probabilities before the first update, by the pass that later ones are compared with.
+        """Computes log-probabilities before the first update, by the pass that later ones are compared with.
 
         Those of the rollout come from other kernels: in bfloat16 a latent's, a sum over all dimensions,
         differs by more than a clipping range. None where all passes over the rollout come before its only
         update: each then is at the policy that sampled.
         """
-        if not self.has_ratios or self.args.gradient_accumulation_steps % self._repeats == 0:
+        if not self.objective.has_ratios or self.args.gradient_accumulation_steps % self._repeats == 0:
             return None
 
         def compute(system: LatentModelForTraining) -> LogProbs:
-            scores, _ = self.policy_loss.scores_of_sampled(system, batch)
-            return self.policy_loss.log_probs(system, scores, batch)
+            scores, _ = self.objective.scores_of_sampled(system, batch)
+            return self.objective.log_probs(system, scores, batch)
 
         with torch.no_grad(), self.compute_loss_context_manager():
             found: LogProbs = self.model_wrapped(compute=compute)
         self.count_flops_of(batch.scored, self.reasoner_flops.forward)
         return found
 
-    def draw(self, places: Sequence[int], rollout: int) -> Sampled:
-        """The samples of one rollout of training, counted."""
-        problems = [self.problems[place % len(self.problems)] for place in places]
+    def draw(self, indices: Sequence[int], rollout: int) -> Sampled:
+        """Draws the samples of one rollout of training, and counts its operations."""
+        problems = [self.problems[index % len(self.problems)] for index in indices]
+        seed = int(counter_rng.derive(self.args.seed, counter_rng.Stream.ROLLOUT, rollout))
         with whole_weights(self), self.compute_loss_context_manager():
-            sampled = self.sample(
-                problems, places, int(counter_rng.derive(self.args.seed, counter_rng.Stream.ROLLOUT, rollout))
-            )
+            sampled = self.objective.sample(self.loaded, problems, indices, seed)
         self.count_flops_of(sampled.trajectories, self.reasoner_flops.forward)
         return sampled
-
-    def sample(self, problems: Sequence[Problem], places: Sequence[int], seed: int) -> Sampled:
-        """A group of trajectories of each problem; their noise follows from `seed` and the `places`."""
-        ids, mask = question_batch(self.loaded, [problem.question for problem in problems])
-        trajectories = generate(
-            self.loaded.reasoner,
-            ids,
-            mask,
-            torch.tensor(places, device=ids.device),
-            seed=seed,
-            sampling=self.sampling,
-            draws=self.args.num_generations // self.args.answers_per_latent,
-            answers=self.args.answers_per_latent,
-        )
-        read = read_with_plans(self.loaded, trajectories, self.args.plan_temperature)
-        return Sampled(problems, trajectories, *read)
 
     def count_flops_of(self, trajectories: Trajectories, flops: float) -> None:
         """Adds `flops` for each position of these trajectories, and for what their thinking drafts."""
@@ -233,30 +215,26 @@ class GRPOTrainer(LatentTrainer):
         self.count_flops((positions(trajectories) + drafts) * flops)
 
     def _advantages(self, rewards: torch.Tensor, finished: torch.Tensor) -> torch.Tensor:
-        """Advantages of this device's trajectories; a deviation over the batch is one over all devices."""
-        valid = finished if self.args.mask_invalid_samples else torch.ones_like(finished)
-        everywhere = self.accelerator.gather(rewards)
-        advantages = group_advantages(
-            everywhere,
-            self.args.num_generations,
-            self.scale_rewards,
-            baseline=self.baseline,
-            counted=self.accelerator.gather(valid.float()),
-        )
-        if self.args.filter_groups:
-            advantages = only_groups_with_contrast(advantages, self.args.num_generations)
+        """Returns the advantages of this device's trajectories, which may depend on those of all devices."""
+        finished = self.accelerator.gather(finished.float()) > 0  # not every backend gathers booleans
+        advantages = self.objective.advantages(self.accelerator.gather(rewards), finished)
         start = self.args.process_index * rewards.shape[0]
         return advantages[start : start + rewards.shape[0]]
 
     def rewards_of(self, sampled: Sampled) -> torch.Tensor:
-        """The rewards of sampled trajectories, `[trajectories]`, nothing being recorded."""
+        """Computes the rewards of sampled trajectories, `[trajectories]`, and records nothing.
+
+        They are 0 where the objective needs none.
+        """
+        if not self.objective.needs_rewards:
+            return sampled.trajectories.answer_log_probs.new_zeros(len(sampled.trajectories.finished))
         totals = reward(self.rewards, sampled.repeated, sampled.solutions, sampled.trajectories).totals
         return torch.tensor(totals, dtype=torch.float32, device=self.args.device)
 
-    def objective_means(self, places: range) -> dict[str, float]:
-        """The instruments of `training.rl_diagnostics`.
+    def objective_means(self, indices: range) -> dict[str, float]:
+        """Measures what `training.rl_diagnostics` does.
 
-        On the first validation problems, not on those at `places`: the number of processes is to change
+        On the first validation problems, not on those at `indices`: the number of processes is to change
         nothing.
         """
         return measure_signal(self)
@@ -285,32 +263,31 @@ class GRPOTrainer(LatentTrainer):
         highest, lowest = (groups.masked_fill(~scored, end) for end in (-torch.inf, torch.inf))
         # A standard deviation of equal rewards is 0 up to rounding; one reward, or none, is not compared.
         equal = highest.amax(dim=1) <= lowest.amin(dim=1)
-        deviations = group_deviation(groups.nan_to_num(), scored.float(), eps=0.0)[scored.sum(dim=1) > 1]
+        stds = group_std(groups.nan_to_num(), scored.float(), eps=0.0)[scored.sum(dim=1) > 1]
         finished = trajectories.finished.float().mean()
-        self.record_sums(
-            reward=(rewards.nansum(), scored.sum()), reward_std=(deviations.sum(), len(deviations))
-        )
+        self.record_sums(reward=(rewards.nansum(), scored.sum()), reward_std=(stds.sum(), len(stds)))
         self.record(
             **{
                 "frac_reward_zero_std": equal.float().mean(),
                 "frac_reward_none": (~scored).float().mean(),
                 "completions/mean_length": trajectories.answer_mask.sum(dim=1).float().mean(),
                 "completions/clipped_ratio": 1 - finished,
-                "latents/mean_length": trajectories.slot_mask.sum(dim=1).float().mean(),
             }
         )
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The clipped surrogate of each kind of action, summed, and `beta` times the KL to the start."""
+        """Computes the objective's loss of a minibatch, and counts what it costs."""
         loss = model(compute=lambda system: self._loss(system, inputs))
         check_loss(loss)
         self.watch_loss(inputs, loss)
         trajectories = inputs.scored
         questions = int(trajectories.question_mask.sum())
         self.count_tokens(questions + int(trajectories.num_tokens.sum()))
-        passes_of_reference = (2 if self.policy_loss.estimator.attached else 1) if self.reference else 0
+        passes_of_reference = 0
+        if self.objective.reference is not None:
+            passes_of_reference = 2 if self.objective.gradient.through_latents else 1
         self.count_flops_of(trajectories, self.reasoner_flops.training)
         self.count_flops_of(inputs.trajectories, passes_of_reference * self.reasoner_flops.forward)
         return (loss, {}) if return_outputs else loss
@@ -319,20 +296,5 @@ class GRPOTrainer(LatentTrainer):
         return torch.stack(list(self.losses(system, batch).values())).sum()
 
     def losses(self, system: LatentModelForTraining, batch: Minibatch) -> dict[str, torch.Tensor]:
-        """What each kind of action teaches, and `kl` with `beta`: scalars, whose sum is the loss."""
-        scores, _ = self.policy_loss.scores_of_sampled(system, batch)
-        return self.losses_of(system, scores, batch)
-
-    def losses_of(
-        self, system: LatentModelForTraining, scores: Scores, batch: Minibatch
-    ) -> dict[str, torch.Tensor]:
-        """`losses`, given the scores of the sampled trajectories."""
-        losses = self.policy_loss.surrogates(system, scores, batch)
-        self.policy_loss.record_scores(scores, batch)
-        return {**losses, **self.penalties(scores, batch)}
-
-    def penalties(self, scores: Scores, batch: Minibatch) -> dict[str, torch.Tensor]:
-        """`kl`, `beta` times the KL to the starting policy; nothing without `beta`."""
-        if self.reference is None:
-            return {}
-        return {"kl": self.policy_loss.kl(scores, batch, self.reference)}
+        """Computes the parts of the objective's loss, scalars by name, whose sum is the loss."""
+        return self.objective.losses(system, batch, self.state.global_step)

@@ -2,17 +2,11 @@
 
 Where the Trainer has computed a step's gradients, and before it clips them, loss and gradient norm are
 checked with one look at the device, and all processes come to the same decision. `on_nonfinite: stop` saves
-the batch for inspection (`nonfinite_report`) and ends the run; `skip` leaves the update out, which the next
+the batch for inspection and ends the run; `skip` leaves the update out, which the next
 log line counts.
 
 Under DeepSpeed the engine steps during the backward pass, so there the loss is checked before it, and `skip`
-is refused.
-
-What is left of a step that was not finite, for inspection.
-
-RUN/nonfinite-STEP/  inputs-PROCESS-MICROBATCH.safetensors  report-PROCESS.json
-
-Norm and clipping of gradients as two steps, so that the norm can be looked at before anything changes.
+is refused. What is saved: RUN/nonfinite-STEP/  inputs-PROCESS-MICROBATCH.safetensors  report-PROCESS.json
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def check_loss(loss: torch.Tensor) -> None:
     if torch.is_grad_enabled() and not loss.requires_grad:
         raise ValueError(
             "the loss depends on nothing that is trained: see learning_rate_factors and freeze_backbone, or "
-            "change the objectives or the estimator"
+            "change the objectives or latent_gradient"
         )
 
 

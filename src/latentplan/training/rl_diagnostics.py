@@ -152,7 +152,7 @@ def reward_variance(trainer: GRPOTrainer, problems: Sequence[Problem], first: in
         trainer.loaded,
         problems,
         lambda *samples: reward(trainer.rewards, *samples).totals,
-        trainer.sampling,
+        trainer.objective.sampling,
         seed=trainer.args.seed,
         first=first,
     )
@@ -167,7 +167,7 @@ def _variance_shares(trainer: GRPOTrainer, validation: ValidationSet) -> dict[st
     if problems:
         found, count = reward_variance(trainer, problems, mine.start), float(len(problems))
         sums = {name: (value * count, count) for name, value in vars(found).items()}
-    shares = VarianceSplit(**means_of(trainer.everywhere(sums))).shares()
+    shares = VarianceSplit(**means_of(trainer.all_reduce(sums))).shares()
     return {f"variance/{name}": share for name, share in shares.items()}
 
 
@@ -196,7 +196,9 @@ def _gradients(trainer: GRPOTrainer, problems: Sequence[Problem], places: range)
     # Minibatches are means and have to weigh the same: what does not fill one is left out.
     for start in range(0, len(places) // size * size, size * trainer.minibatches):
         chosen = places[start : min(start + size * trainer.minibatches, len(places) // size * size)]
-        sampled = trainer.sample([problems[place] for place in chosen], chosen, trainer.args.seed)
+        sampled = trainer.objective.sample(
+            trainer.loaded, [problems[place] for place in chosen], chosen, trainer.args.seed
+        )
         minibatches = trainer.split(sampled, trainer.rewards_of(sampled), len(chosen) // size)
         items = items or minibatches[0].num_items
         for minibatch in minibatches:

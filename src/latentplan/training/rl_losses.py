@@ -1,18 +1,9 @@
-"""From rewards to advantages: what is subtracted, what divides, and whose actions an advantage reaches.
+"""The mathematics of RL on one page: advantages, surrogates, means over actions, KL, spread of latents.
 
-Pure functions of tensors, in float32. GRPO is arXiv:2402.03300, RLOO arXiv:2402.14740, Dr. GRPO
-arXiv:2503.20783, DAPO arXiv:2503.14476, Latent-GRPO arXiv:2604.27998.
-
-The mathematics of the RL stage: clipped surrogates and means over actions.
-
-Pure functions of tensors, computed in float32 whatever comes in. An action is a latent slot, a stop decision
-or an answer token; `mask` is 1 for actions that were taken and 0 for padding. GRPO is arXiv:2402.03300, Dr.
-GRPO arXiv:2503.20783, DAPO arXiv:2503.14476, ATP-Latent arXiv:2601.21598, CoLaR arXiv:2505.16552; option
-names are TRL's.
-
-KL divergences between two policies in closed form: of Gaussian latents, and of decisions to stop.
-
-How much latents depend on the question: near 0, they have collapsed.
+Pure functions of tensors, computed in float32 whatever comes in. An action is a latent slot, a stop decision,
+a token of the answer or of a drawn plan; `mask` is 1 for actions that were taken and 0 for padding. The names
+of options are TRL's. GRPO is arXiv:2402.03300, RLOO arXiv:2402.14740, Dr. GRPO arXiv:2503.20783, DAPO
+arXiv:2503.14476, Latent-GRPO arXiv:2604.27998, ATP-Latent arXiv:2601.21598, CoLaR arXiv:2505.16552.
 """
 
 from __future__ import annotations
@@ -29,61 +20,73 @@ from latentplan.modeling.sampling import log_softmax
 from latentplan.modeling.thinking import LatentChain
 
 
-def group_deviation(rewards: Tensor, counted: Tensor, eps: float) -> Tensor:
-    """Divide by each group's own deviation, as GRPO does: `[groups, G]` to `[groups, 1]`."""
-    count = counted.sum(dim=1, keepdim=True)
-    mean = (rewards * counted).sum(dim=1, keepdim=True) / count.clamp(min=1)
-    squares = ((rewards - mean).square() * counted).sum(dim=1, keepdim=True)
+def group_std(rewards: Tensor, valid: Tensor, eps: float) -> Tensor:
+    """Computes each group's standard deviation, plus `eps`: `[groups, G]` to `[groups, 1]`.
+
+    GRPO, section 4.1.2 of arXiv:2402.03300; with G − 1 in the denominator, as in TRL.
+    """
+    count = valid.sum(dim=1, keepdim=True)
+    mean = (rewards * valid).sum(dim=1, keepdim=True) / count.clamp(min=1)
+    squares = ((rewards - mean).square() * valid).sum(dim=1, keepdim=True)
     return (squares / (count - 1).clamp(min=1)).sqrt() + eps
 
 
-def batch_deviation(rewards: Tensor, counted: Tensor, eps: float) -> Tensor:
-    """Divide by the deviation of all rewards of the batch, as arXiv:2508.08221 proposes: a scalar."""
-    return group_deviation(rewards.reshape(1, -1), counted.reshape(1, -1), eps).squeeze()
+def batch_std(rewards: Tensor, valid: Tensor, eps: float) -> Tensor:
+    """Computes the standard deviation of all rewards of the batch, plus `eps`: `[groups, G]` to a scalar.
+
+    Proposed by arXiv:2508.08221.
+    """
+    return group_std(rewards.reshape(1, -1), valid.reshape(1, -1), eps).squeeze()
 
 
-def no_deviation(rewards: Tensor, counted: Tensor, eps: float) -> Tensor:
-    """Do not divide, as Dr. GRPO proposes: it favours questions that are nearly always or never solved."""
+def no_scaling(rewards: Tensor, valid: Tensor, eps: float) -> Tensor:
+    """Returns 1, a scalar: dividing favours questions that are nearly always or never solved.
+
+    Dr. GRPO, arXiv:2503.20783.
+    """
     return torch.ones((), device=rewards.device)
 
 
 SCALE_REWARDS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
-    "group": group_deviation,
-    "batch": batch_deviation,
-    "none": no_deviation,
+    "group": group_std,
+    "batch": batch_std,
+    "none": no_scaling,
 }
-"""TRL's `scale_rewards`: what a centred reward is divided by; from `[groups, G]` rewards and which count."""
+"""TRL's `scale_rewards`: what a centred reward is divided by; from `[groups, G]` rewards, valid mask, ε."""
 
 
-def group_mean(rewards: Tensor, counted: Tensor) -> Tensor:
-    """The mean of the group, the trajectory itself included (GRPO): `[groups, G]` to `[groups, 1]`."""
-    mean = (rewards * counted).sum(dim=1, keepdim=True) / counted.sum(dim=1, keepdim=True).clamp(min=1)
-    return _within(mean, rewards, counted)
+def group_mean(rewards: Tensor, valid: Tensor) -> Tensor:
+    """Computes the mean of each group, the trajectory itself included: `[groups, G]` to `[groups, 1]`.
 
-
-def mean_of_the_others(rewards: Tensor, counted: Tensor) -> Tensor:
-    """The mean of the group without the trajectory (RLOO, arXiv:2402.14740): `[groups, G]` to the same.
-
-    The only trajectory of a group that counts is compared with itself.
+    GRPO, section 4.1.2 of arXiv:2402.03300.
     """
-    others = counted.sum(dim=1, keepdim=True) - counted
-    mean = ((rewards * counted).sum(dim=1, keepdim=True) - rewards * counted) / others.clamp(min=1)
-    return _within(mean, rewards, counted)
+    mean = (rewards * valid).sum(dim=1, keepdim=True) / valid.sum(dim=1, keepdim=True).clamp(min=1)
+    return _within(mean, rewards, valid)
 
 
-def _within(means: Tensor, rewards: Tensor, counted: Tensor) -> Tensor:
-    """`means` between the lowest and the highest reward of their group that counts.
+def leave_one_out_mean(rewards: Tensor, valid: Tensor) -> Tensor:
+    """Computes the mean of each trajectory's group without itself: `[groups, G]` to the same.
 
-    So that equal rewards have exactly their own value as their mean: what rounding leaves of it would be
-    divided by a deviation of about 0.
+    RLOO, arXiv:2402.14740. The only valid trajectory of a group is compared with itself.
     """
-    lowest = rewards.masked_fill(counted == 0, torch.inf).amin(dim=1, keepdim=True)
-    highest = rewards.masked_fill(counted == 0, -torch.inf).amax(dim=1, keepdim=True)
+    others = valid.sum(dim=1, keepdim=True) - valid
+    mean = ((rewards * valid).sum(dim=1, keepdim=True) - rewards * valid) / others.clamp(min=1)
+    return _within(mean, rewards, valid)
+
+
+def _within(means: Tensor, rewards: Tensor, valid: Tensor) -> Tensor:
+    """Clamps `means` between the lowest and the highest valid reward of their group.
+
+    So equal rewards have exactly their own value as their mean: what rounding leaves of it would be divided
+    by a standard deviation of about 0.
+    """
+    lowest = rewards.masked_fill(valid == 0, torch.inf).amin(dim=1, keepdim=True)
+    highest = rewards.masked_fill(valid == 0, -torch.inf).amax(dim=1, keepdim=True)
     return torch.where(lowest <= highest, means.clamp(min=lowest, max=highest), means)
 
 
-def no_baseline(rewards: Tensor, counted: Tensor) -> Tensor:
-    """0: trajectories are reinforced as far as they are rewarded, and none is held off.
+def no_baseline(rewards: Tensor, valid: Tensor) -> Tensor:
+    """Returns 0, a scalar: trajectories are reinforced as far as they are rewarded, none is held off.
 
     With a reward of 0 or 1 and `scale_rewards: none` this is rejection sampling: right samples are imitated.
     """
@@ -92,37 +95,36 @@ def no_baseline(rewards: Tensor, counted: Tensor) -> Tensor:
 
 BASELINES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "group": group_mean,
-    "leave_one_out": mean_of_the_others,
+    "leave_one_out": leave_one_out_mean,
     "none": no_baseline,
 }
-"""What is subtracted from a reward; from `[groups, G]` rewards and which of them count."""
+"""What is subtracted from a reward; from `[groups, G]` rewards and valid mask."""
 
 
 def group_advantages(
     rewards: Tensor,
     num_generations: int | None = None,
-    scale_rewards: Callable[[Tensor, Tensor, float], Tensor] = group_deviation,
+    scale_rewards: Callable[[Tensor, Tensor, float], Tensor] = group_std,
     eps: float = 1e-4,
     baseline: Callable[[Tensor, Tensor], Tensor] = group_mean,
-    counted: Tensor | None = None,
+    valid: Tensor | None = None,
 ) -> Tensor:
-    """A = (R − mean_G)/(std_G + ε): how much better a trajectory is than the others of its question.
+    """Computes A = (R − mean_G)/(std_G + ε): how much better a trajectory is than its question's others.
 
-    GRPO, section 4.1.2 of arXiv:2402.03300; the deviation has G − 1 in the denominator, as in TRL. A group
-    whose rewards are all equal gets 0.
+    GRPO, section 4.1.2 of arXiv:2402.03300. A group whose rewards are all equal gets 0.
 
     Args:
         rewards: `[groups, G]`, or `[groups·G]` with the trajectories of a question next to each other; NaN
-            for trajectories without a reward, which do not count, as in TRL 1.16.
+            for trajectories without a reward, which are not valid, as in TRL 1.16.
         num_generations: G; needed for rewards of one dimension.
-        scale_rewards: one of the values of `SCALE_REWARDS`.
+        scale_rewards: a value of `SCALE_REWARDS`, or a function like them.
         eps: keeps the quotient finite.
-        baseline: one of the values of `BASELINES`.
-        counted: in the shape of `rewards`, 0 for trajectories that enter no mean and get no advantage
+        baseline: a value of `BASELINES`, or a function like them.
+        valid: in the shape of `rewards`, 0 for trajectories that enter no mean and get no advantage
             (Latent-GRPO's masking of invalid samples, arXiv:2604.27998); all with a reward by default.
 
     Returns:
-        Advantages in the shape of `rewards`, float32; 0 for trajectories that do not count.
+        Advantages in the shape of `rewards`, float32; 0 for trajectories that are not valid.
 
     Raises:
         ValueError: the rewards do not fall into groups of G, or G is below 2.
@@ -135,15 +137,15 @@ def group_advantages(
         )
     grouped = rewards.float().reshape(-1, size)
     weights = (~grouped.isnan()).float()
-    if counted is not None:
-        weights = weights * counted.float().reshape(-1, size)
+    if valid is not None:
+        weights = weights * valid.float().reshape(-1, size)
     grouped = grouped.masked_fill(weights == 0, 0.0)  # a NaN would outlive its weight of 0
     advantages = (grouped - baseline(grouped, weights)) / scale_rewards(grouped, weights, eps)
     return (advantages * weights).reshape(rewards.shape)
 
 
 def only_groups_with_contrast(advantages: Tensor, num_generations: int) -> Tensor:
-    """Advantages `[groups·G]`, larger by groups / groups in which any differs from 0.
+    """Multiplies advantages `[groups·G]` by groups / groups in which any differs from 0.
 
     The mean over all groups then is that over groups that teach something: DAPO's filter (arXiv:2503.14476,
     section 3.2) without drawing others in their place.
@@ -153,9 +155,9 @@ def only_groups_with_contrast(advantages: Tensor, num_generations: int) -> Tenso
 
 
 def first_action_of_the_best(advantages: Tensor, log_probs: Tensor, mask: Tensor, draws: int) -> Tensor:
-    """Advantages of each action, the first one's kept for the likeliest of a question's better chains alone.
+    """Gives each action its chain's advantage, the first action only in the likeliest of the better chains.
 
-    Latent-GRPO's first-token selection (arXiv:2604.27998): if several good chains pull at one place, it
+    Latent-GRPO's first-token selection (arXiv:2604.27998): if several good chains pull at one latent, it
     comes to lie between them, where nothing valid need be. Where a question has a chain of positive
     advantage that took its first action, the one with the highest mean log-probability keeps that action's
     advantage, and the first actions of its other chains get 0.
@@ -200,7 +202,7 @@ def clipped_surrogate(
     epsilon_high: float | None = None,
     max_log_ratio: float = 3.0,
 ) -> Surrogate:
-    """−min(r·A, clip(r, 1 − ε, 1 + ε_high)·A) per action, with r = exp(log_probs − old_log_probs).
+    """Computes −min(r·A, clip(r, 1 − ε, 1 + ε_high)·A) per action, r = exp(log_probs − old_log_probs).
 
     PPO's objective as GRPO uses it (arXiv:2402.03300, equation 3), with DAPO's separate upper bound
     (arXiv:2503.14476, section 3.1). The log-ratio is clamped to ±`max_log_ratio`, because that of a latent
@@ -229,7 +231,7 @@ def clipped_surrogate(
 
 
 def token_kl(log_probs: Tensor, reference_log_probs: Tensor, old_log_probs: Tensor | None = None) -> Tensor:
-    """An estimate of KL(policy‖reference) from the sampled tokens: exp(q) − q − 1, q = log π_ref − log π.
+    """Estimates KL(policy‖reference) from the sampled tokens: exp(q) − q − 1, q = log π_ref − log π.
 
     Never negative and unbiased ('k3'; GRPO, arXiv:2402.03300, equation 4). The reference is not taken as
     constant: its log-probabilities depend on latents.
@@ -252,16 +254,17 @@ def token_kl(log_probs: Tensor, reference_log_probs: Tensor, old_log_probs: Tens
 
 
 def masked_trajectory_mean(loss: Tensor, mask: Tensor, **sizes: Any) -> Tensor:
-    """The mean over each trajectory's actions, then over trajectories (GRPO): `[batch, actions]` to a scalar.
+    """Computes the mean over each trajectory's actions, then over trajectories.
 
-    A short trajectory weighs as much as a long one. One without actions counts as 0.
+    GRPO, equation 3 of arXiv:2402.03300: `[batch, actions]` to a scalar. A short trajectory weighs as much as
+    a long one, and one without actions counts as 0.
     """
     taken = mask.bool()
     return (_masked(loss.float(), taken).sum(dim=1) / taken.sum(dim=1).clamp(min=1)).mean()
 
 
 def masked_action_mean(loss: Tensor, mask: Tensor, **sizes: Any) -> Tensor:
-    """The mean over all actions of the batch ('bnpo'): `[batch, actions]` to a scalar."""
+    """Computes the mean over all actions of the batch: `[batch, actions]` to a scalar; TRL's 'bnpo'."""
     taken = mask.bool()
     return _masked(loss.float(), taken).sum() / taken.sum().clamp(min=1)
 
@@ -269,18 +272,21 @@ def masked_action_mean(loss: Tensor, mask: Tensor, **sizes: Any) -> Tensor:
 def masked_rollout_mean(
     loss: Tensor, mask: Tensor, *, num_items: Tensor | float | None = None, **sizes: Any
 ) -> Tensor:
-    """The sum over actions divided by `num_items`, so that each action of a rollout weighs the same (DAPO).
+    """Divides the sum over actions by `num_items`: each action of a rollout weighs the same.
 
-    arXiv:2503.14476, section 3.3. The mean over a rollout's minibatches then is that over its actions,
-    whatever the minibatches and devices that it is split into. TRL 1.16 divides alike: by the valid tokens of
-    the rollout on all processes, in proportion to one accumulation window.
+    DAPO, section 3.3 of arXiv:2503.14476. The mean over a rollout's minibatches then is that over its
+    actions, whatever the minibatches and devices that it is split into. TRL 1.16 divides alike: by the valid
+    tokens of the rollout on all processes, in proportion to one accumulation window.
 
     Args:
         loss: `[batch, actions]`.
-        mask: `[batch, actions]`, non-zero for actions that count.
+        mask: `[batch, actions]`, non-zero for valid actions.
         num_items: actions of this kind in a minibatch of the rollout, on average over its minibatches and the
             devices; absent: those of this batch, which then is the whole rollout.
         sizes: not read.
+
+    Returns:
+        a scalar.
     """
     taken = mask.bool()
     count = taken.sum() if num_items is None else torch.as_tensor(num_items, device=loss.device)
@@ -291,7 +297,9 @@ def masked_rollout_mean(
 def masked_constant_mean(
     loss: Tensor, mask: Tensor, *, max_length: int | None = None, **sizes: Any
 ) -> Tensor:
-    """The sum over actions divided by batch × `max_length`, without length bias (Dr. GRPO): a scalar.
+    """Divides the sum over actions by batch × `max_length`: `[batch, actions]` to a scalar.
+
+    Without length bias (Dr. GRPO, arXiv:2503.20783).
 
     Raises:
         ValueError: `max_length`, the most actions that a trajectory can have, is not given.
@@ -313,12 +321,15 @@ LOSS_TYPES: dict[str, Callable[..., Tensor]] = {
 
 
 def _masked(values: Tensor, mask: Tensor | None) -> Tensor:
-    """`values` where the mask is set, else 0, also where padding holds an infinity or NaN."""
+    """Returns `values` where the mask is set, else 0, also where padding holds an infinity or NaN."""
     return values if mask is None else values.masked_fill(~mask.bool(), 0.0)
 
 
-def latent_divergence(chain: LatentChain, reference: LatentChain, temperature: float) -> torch.Tensor:
-    """KL of each slot's Gaussian to the reference's, both σ scaled by `temperature`, `[chains, slots]`."""
+def latent_kl(chain: LatentChain, reference: LatentChain, temperature: float) -> Tensor:
+    """Computes the KL of each slot's Gaussian to the reference's in closed form, `[chains, slots]`.
+
+    Both σ are scaled by `temperature`, as where the latents were sampled.
+    """
     assert chain.log_variance is not None
     assert reference.log_variance is not None
     scale = 2 * math.log(temperature or 1.0)
@@ -327,22 +338,25 @@ def latent_divergence(chain: LatentChain, reference: LatentChain, temperature: f
     ).sum(dim=-1)
 
 
-def stop_divergence(logits: torch.Tensor, reference: torch.Tensor, temperature: float) -> torch.Tensor:
-    """KL of each decision of the stop head to the reference's, `[chains, steps, 2]` to `[chains, steps]`."""
+def stop_kl(logits: Tensor, reference: Tensor, temperature: float) -> Tensor:
+    """Computes the KL of each stop decision to the reference's, `[chains, steps, 2]` to `[chains, steps]`."""
     log_probs, others = log_softmax(logits, temperature), log_softmax(reference, temperature)
     return (log_probs.exp() * (log_probs - others)).sum(dim=-1)
 
 
 @torch.no_grad()
-def latent_spread(mean: torch.Tensor, mask: torch.Tensor, draws: int) -> torch.Tensor:
-    """The deviation of latents between questions, relative to their root mean square; a scalar from 0 to 1.
+def between_question_std(mean: Tensor, mask: Tensor, draws: int) -> Tensor:
+    """Computes the standard deviation of latents between questions, relative to their root mean square.
 
-    Slot by slot, of the mean over a question's chains; NaN where no slot is used by two questions.
+    Slot by slot, of the mean over a question's chains. Near 0 the latents have collapsed.
 
     Args:
         mean: `[chains, slots, hidden]`, the means of the latents.
         mask: `[chains, slots]`, 1 where a slot is in use.
         draws: chains of each question, which are neighbours.
+
+    Returns:
+        a scalar from 0 to 1; NaN where no slot is used by two questions.
     """
     used = mask.unflatten(0, (-1, draws)).float()
     chains = used.sum(dim=1)

@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
 from latentplan.common.files import write_atomically
+from latentplan.common.renamed_settings import renamed_settings
 from latentplan.common.run_files import (
     CHECKPOINTS,
     FINISHED,
@@ -87,9 +88,10 @@ def differing_settings(path: Path, settings: dict[str, Any], also_free: Sequence
     """What keeps the run in `path` from being one with these resolved settings: `name: 1 there, 2 now`.
 
     A continuation may change where and how a run is done, and how the batch is spread where only its size was
-    asked for; `also_free` names settings that may differ besides. So may secrets, which are masked.
+    asked for; `also_free` names settings that may differ besides. So may secrets, which are masked. Settings
+    that the earlier run saved by old names are compared by their present ones.
     """
-    earlier = read_yaml(path / SETTINGS)
+    earlier = renamed_settings(read_yaml(path / SETTINGS))
     free = _FREE_SETTINGS | (_SPREAD if settings.get("effective_batch_size") else set()) | set(also_free)
     return [
         f"{name}: {earlier[name]!r} there, {settings[name]!r} now"

@@ -22,11 +22,10 @@ from latentplan.training.consistency_check import check_training
 from latentplan.training.distributed import full_state_dict, is_sharded, make_models_whole
 from latentplan.training.grpo_trainer import GRPOTrainer
 from latentplan.training.hub import base_model, check_repository, push_run, write_model_card
-from latentplan.training.latent_gradients import ESTIMATORS, slot_actions
+from latentplan.training.latent_gradients import get_latent_gradient
 from latentplan.training.loggers import usable_trackers
 from latentplan.training.model_init import choose_trained_weights, initialise_system, load_start
-from latentplan.training.objectives.latent_value import LatentRLTrainer
-from latentplan.training.objectives.reference_likelihood import VALUES, HybridTrainer, LikelihoodTrainer
+from latentplan.training.objectives import complete_settings
 from latentplan.training.rl_diagnostics import STARTING_LATENTS, DecoderProbe, Drift, SignalProbe
 from latentplan.training.run_directory import MetricsFile, RunDirectory, weights_fingerprint
 from latentplan.training.saved_model import (
@@ -42,11 +41,6 @@ from latentplan.training.trainable_model import LatentModelForTraining, make_pro
 from latentplan.training.trainer import LatentTrainer
 from latentplan.training.validation import load_validation
 
-TRAINERS: dict[str, type[GRPOTrainer]] = {
-    "value": LatentRLTrainer,
-    **dict.fromkeys(VALUES, LikelihoodTrainer),
-}
-"""Estimators that are trained otherwise than by `GRPOTrainer`."""
 DRIFT_PROBLEMS = 64
 """Validation problems whose latents are followed."""
 
@@ -102,6 +96,7 @@ def train_grpo(
     Raises:
         ValueError: no model is named, or a setting is wrong.
     """
+    complete_settings(config)
     run = _open_run(model, data, config, command)
     if run.finished:
         return run
@@ -131,26 +126,17 @@ def train_grpo(
     else:
         rewards = RewardSet(config.reward_funcs, config.reward_weights, config.reward_settings)
     validation = load_validation(config, data, loaded.processor, problems)
-    parts = loaded.reasoner.config
-    estimator = ESTIMATORS.get(config.estimator)
-    scores_latents = estimator is not None and estimator.chain_actions is slot_actions
-    scores_latents = scores_latents and loaded.reasoner.is_gaussian
+    parts, gradient = loaded.reasoner.config, get_latent_gradient(str(config.latent_gradient))
+    scores_latents = gradient.latents_are_actions and loaded.reasoner.is_gaussian
     situation = Situation(parts.num_slots, parts.stop_head, scores_latents=scores_latents)
     watcher = Watcher(run, RL_RULES, situation)
-    trainer = _trainer_class(config)(
-        loaded, config, problems, rewards, [MetricsFile(run), watcher], validation
-    )
+    callbacks = [MetricsFile(run), watcher]
+    trainer = GRPOTrainer(loaded, config, problems, rewards, callbacks, validation)
     if validation is not None:
         trainer.drift = Drift(run.path / STARTING_LATENTS, validation.problems[:DRIFT_PROBLEMS])
     trainer.add_callback(DecoderProbe(run, trainer, problems, watcher))
     trainer.add_callback(SignalProbe(run, trainer, problems, watcher))
     return _train(run, trainer, trainer.model, loaded.tokenizer)
-
-
-def _trainer_class(config: GRPOConfig) -> type[GRPOTrainer]:
-    if config.likelihood_weight:
-        return HybridTrainer
-    return TRAINERS.get(config.estimator, GRPOTrainer)
 
 
 def _open_run(model: ModelArguments, data: DataArguments, config: RunConfig, command: str) -> RunDirectory:

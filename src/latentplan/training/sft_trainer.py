@@ -160,15 +160,15 @@ class SFTTrainer(LatentTrainer):
         """The objectives too."""
         return ["loss", *(f"loss/{name}" for name in self.model.weights), *super().measures()]
 
-    def objective_means(self, places: range) -> dict[str, float]:
-        """The objectives on the problems at `places`, as if all validation problems were one batch."""
+    def objective_means(self, indices: range) -> dict[str, float]:
+        """Returns the objectives on the problems at `indices`, as if all problems were one batch."""
         assert self.validation is not None
         device = self.args.device
         batches = validation_batches(
             self.model,
             self.processor,
             self.validation,
-            places,
+            indices,
             stage=self.current_stage(),
             seed=self.args.seed,
             batch_size=self.args.per_device_eval_batch_size,

@@ -1,12 +1,8 @@
-"""What both trainers share: whole checkpoints, named metrics, and the learning rate through the stages.
-
-Evaluation while a model trains, and the checkpoint that was best at it.
-"""
+"""What both trainers share: named metrics, evaluations, whole checkpoints, and the learning rate by step."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import time
@@ -20,17 +16,17 @@ import torch
 from accelerate.utils import gather_object
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, TrainerCallback
+from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
 from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 from transformers.integrations.integration_utils import TensorBoardCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy, rotate_checkpoints
+from transformers.trainer_utils import SaveStrategy, rotate_checkpoints
 
-from latentplan.common.run_files import SAMPLES
 from latentplan.modeling.loading import LoadedModel, processor_of
 from latentplan.rollout.solve import Solution
 from latentplan.training.checkpoints import (
     STAGING,
-    damage,
+    KnownBest,
+    best_checkpoint,
     load_optimizer,
     load_weights,
     read_weights,
@@ -46,45 +42,18 @@ from latentplan.training.parameter_groups import decay, freeze_parts, give_facto
 from latentplan.training.trainable_model import LatentModelForTraining
 from latentplan.training.validation import MAX_NEW_TOKENS, Sums, ValidationSet, means_of, rollout_sums
 
-logger = logging.getLogger(__name__)
+SCHEDULER_FILE = "scheduler.json"
 SHOWN_SAMPLES = 8
 """Solutions of validation problems that are written to samples.jsonl at each evaluation."""
 
 
-class WatchedTrainer(GuardedTrainer):
-    """`Trainer` with our progress display, and TensorBoard in the run directory."""
+class LatentTrainer(GuardedTrainer):
+    """Trains a `LatentModelForTraining`: metrics by name, evaluations, whole checkpoints.
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        for shown in (ProgressCallback, PrinterCallback):
-            self.remove_callback(shown)
-        if self.pop_callback(TensorBoardCallback) is not None:
-            self.add_callback(RunTensorBoard(str(self.args.output_dir)))
-        self.progress = ProgressDisplay(disabled=bool(self.args.disable_tqdm))
-        self.add_callback(self.progress)
-
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Trains, and gives the terminal back however it ends."""
-        try:
-            return super().train(*args, **kwargs)
-        finally:
-            self.progress.close()
-
-    def write_samples(self, tag: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Appends rows to samples.jsonl, on the first process, and sends them to the trackers."""
-        if not self.args.should_save:
-            return
-        with (Path(str(self.args.output_dir)) / SAMPLES).open("a") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        log_samples(self.callback_handler.callbacks, tag, rows, self.state.global_step)
-
-
-class EvaluatingTrainer(WatchedTrainer):
-    """`Trainer` that evaluates on validation problems, by rollouts, wherever its settings ask for it.
-
-    The result does not depend on batch size or number of processes, and evaluating changes nothing of the
-    training.
+    Wherever its settings ask for it, it evaluates by rollouts on validation problems; the result does not
+    depend on batch size or number of processes, and evaluating changes nothing of the training. Checkpoints
+    are whole models, written aside and renamed. A progress display and TensorBoard's files in the run
+    directory take the place of the Trainer's own.
 
     Args:
         validation: the problems, or None.
@@ -99,35 +68,77 @@ class EvaluatingTrainer(WatchedTrainer):
     def __init__(self, *args: Any, validation: ValidationSet | None = None, **kwargs: Any):
         self.validation = validation
         super().__init__(*args, eval_dataset=validation, **kwargs)
-        self.add_callback(_KnownBest())
+        self._show_progress()
+        self._check_best_metric()
+        make_models_whole()
+        self.factors: dict[str, float] = dict(self.args.learning_rate_factors or {})
+        freeze_parts(self.model, self.factors)
+        self.model_accepts_loss_kwargs = False
+        set_precision(self.accelerator, self.model)
+        self._sums: dict[str, Any] = defaultdict(float)  # tensors stay on their device until a line is logged
+        self._counts: dict[str, Any] = defaultdict(int)
+        self._tokens = 0
+        self._flops = 0.0
+        self._count_parameters()
+        self._clock = time.perf_counter()
+        self._output_dir: str | None = None
+
+    def _show_progress(self) -> None:
+        """Puts the progress display and TensorBoard in the run directory in the place of the Trainer's."""
+        for shown in (ProgressCallback, PrinterCallback):
+            self.remove_callback(shown)
+        if self.pop_callback(TensorBoardCallback) is not None:
+            self.add_callback(RunTensorBoard(str(self.args.output_dir)))
+        self.progress = ProgressDisplay(disabled=bool(self.args.disable_tqdm))
+        self.add_callback(self.progress)
+        self.add_callback(KnownBest())
+
+    def _check_best_metric(self) -> None:
         best = self.args.metric_for_best_model
-        if validation is not None and best is not None and best.removeprefix("eval_") not in self.measures():
+        if self.validation is None or best is None:
+            return
+        if best.removeprefix("eval_") not in self.measures():
             raise ValueError(
                 f"metric_for_best_model must be one of {', '.join(self.measures())}, got {best!r}"
             )
 
+    def _count_parameters(self) -> None:
+        """Computes the operations for one token, which do not change while the model trains."""
+        recomputes = bool(self.args.gradient_checkpointing)
+        self.reasoner_flops = token_flops(self.model.reasoner, recomputes)
+        if not any(each.requires_grad for each in self.model.reasoner.parameters()):
+            self.reasoner_flops = self.reasoner_flops._replace(training=self.reasoner_flops.forward)
+        self.decoder_flops = token_flops(self.model.step_decoder, recomputes)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains, and gives the terminal back however it ends."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.progress.close()
+
     def loaded_model(self) -> LoadedModel:
-        """The model that is trained, as rollouts want it."""
+        """Returns the model that is trained, as rollouts need it."""
         tokenizer = cast(PreTrainedTokenizerBase, self.processing_class)
         reasoner = self.model.reasoner
         return LoadedModel(
             reasoner, self.model.step_decoder, tokenizer, processor_of(reasoner.config, tokenizer)
         )
 
-    def objective_means(self, places: range) -> dict[str, float]:
-        """Further measures on the problems at `places`, already over all processes."""
+    def objective_means(self, indices: range) -> dict[str, float]:
+        """Returns further measures of the problems at `indices`, already over all processes."""
         return {}
 
     def current_stage(self) -> int | None:
-        """The stage of the curriculum that the weights have been trained at; None without one."""
+        """Returns the stage of the curriculum that the weights have been trained at; None without one."""
         return None
 
     def max_new_tokens(self) -> int:
-        """Text tokens of a validation rollout."""
+        """Returns the most text tokens of a validation rollout."""
         return MAX_NEW_TOKENS
 
     def measures(self) -> list[str]:
-        """What `metric_for_best_model` may be."""
+        """Lists what `metric_for_best_model` may be."""
         config = self.model.reasoner.config
         plans = ["coherence"] if self.model.step_decoder is not None or config.written_steps else []
         latents = ["latents"] if config.num_slots else []
@@ -137,7 +148,7 @@ class EvaluatingTrainer(WatchedTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Greedy rollouts of the validation problems, and whatever `objective_means` adds, as `eval_NAME`.
+        """Rolls the validation problems out greedily; logs the measures and `objective_means` as `eval_NAME`.
 
         Raises:
             ValueError: there are no validation problems.
@@ -158,12 +169,9 @@ class EvaluatingTrainer(WatchedTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def leave_out_of_clock(self, seconds: float) -> None:
-        """Has the seconds of an evaluation not count as training."""
-
     def _measure(self, validation: ValidationSet) -> dict[str, float]:
-        places = validation.part(self.args.process_index, self.args.world_size)
-        problems = [validation.problems[place] for place in places]
+        indices = validation.part(self.args.process_index, self.args.world_size)
+        problems = [validation.problems[index] for index in indices]
         with self.progress.task("validates", total=len(problems)) as on_progress:
             sums, solutions = rollout_sums(
                 self.loaded_model(),
@@ -174,10 +182,10 @@ class EvaluatingTrainer(WatchedTrainer):
                 on_progress=on_progress,
             )
         self._write_solutions(validation, solutions[:SHOWN_SAMPLES])
-        return {**self.objective_means(places), **means_of(self.everywhere(sums))}
+        return {**self.objective_means(indices), **means_of(self.all_reduce(sums))}
 
-    def everywhere(self, sums: Sums) -> Sums:
-        """Sums and counts added over all processes."""
+    def all_reduce(self, sums: Sums) -> Sums:
+        """Adds sums and counts over all processes."""
         if self.args.world_size == 1:
             return sums
         # MPS knows no float64.
@@ -193,71 +201,17 @@ class EvaluatingTrainer(WatchedTrainer):
             rows.append({**row, "answer": problem.answer, **vars(solution)})
         self.write_samples("validation/samples", rows)
 
-    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        # Only a step that has a checkpoint can be the best one.
-        saves = self.args.save_strategy == SaveStrategy.BEST or self.control.should_save
-        return saves and super()._determine_best_metric(metrics, trial)
-
-    def _load_best_model(self) -> None:
-        best = str(self.state.best_model_checkpoint)
-        if self.is_deepspeed_enabled:
-            deepspeed_load_checkpoint(self.model_wrapped, best)
-        else:
-            self._load_from_checkpoint(best)
-
-
-class _KnownBest(TrainerCallback):
-    """Finds the best checkpoint again when a run goes on, also if its folder has been moved."""
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Forgets the best checkpoint if it is gone or damaged: the run could not end with it."""
-        best = best_checkpoint(args.output_dir, state.best_global_step)
-        reason = None if best is None else damage(Path(best))
-        if reason is not None:
-            logger.warning(
-                "%s was the best and is damaged (%s): the best of the others is taken", best, reason
-            )
-            best = None
-        state.best_model_checkpoint = best
-        if best is None:
-            state.best_global_step = state.best_metric = None
-
-
-def best_checkpoint(output_dir: Any, step: int | None) -> str | None:
-    """The checkpoint of a step, if there is one."""
-    folder = Path(str(output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
-    return str(folder) if step is not None and folder.is_dir() else None
-
-
-SCHEDULER_FILE = "scheduler.json"
-
-
-class LatentTrainer(EvaluatingTrainer):
-    """`Trainer` for a `LatentModelForTraining`: checkpoints are whole models, written aside and renamed."""
-
-    model: LatentModelForTraining
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        make_models_whole()
-        self.factors: dict[str, float] = dict(self.args.learning_rate_factors or {})
-        freeze_parts(self.model, self.factors)
-        self.model_accepts_loss_kwargs = False
-        set_precision(self.accelerator, self.model)
-        self._sums: dict[str, Any] = defaultdict(float)  # tensors stay on their device until a line is logged
-        self._counts: dict[str, Any] = defaultdict(int)
-        self._tokens = 0
-        self._flops = 0.0
-        recomputes = bool(self.args.gradient_checkpointing)
-        self.reasoner_flops = token_flops(self.model.reasoner, recomputes)
-        if not any(each.requires_grad for each in self.model.reasoner.parameters()):
-            self.reasoner_flops = self.reasoner_flops._replace(training=self.reasoner_flops.forward)
-        self.decoder_flops = token_flops(self.model.step_decoder, recomputes)
-        self._clock = time.perf_counter()
-        self._output_dir: str | None = None
+    def write_samples(self, tag: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Appends rows to samples.jsonl, on the first process, and sends them to the trackers."""
+        if not self.args.should_save:
+            return
+        with (Path(str(self.args.output_dir)) / "samples.jsonl").open("a") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        log_samples(self.callback_handler.callbacks, tag, rows, self.state.global_step)
 
     def record(self, **values: float | torch.Tensor) -> None:
-        """Adds values to the averages that the next log line reports, of those that are finite."""
+        """Adds values to the averages of the next log line, which are of those that are finite."""
         for name, value in values.items():
             number = value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64)
             number = number.detach()
@@ -267,15 +221,15 @@ class LatentTrainer(EvaluatingTrainer):
             self._counts[name] = self._counts[name] + finite
 
     def record_sums(self, **sums: tuple[float | torch.Tensor, float | torch.Tensor]) -> None:
-        """As `record`, for sums over some items, given with their number: each item weighs the same.
+        """Adds sums over some items, given with their number, to the averages of the next log line.
 
-        However many of them each process has; without any item nothing is logged.
+        Each item weighs the same, however many of them each process has; without any nothing is logged.
         """
-        for name, (total, count) in sums.items():
-            if count:
-                self.loss_parts[name] = torch.as_tensor(total / count).detach()
-                self._sums[name] = self._sums[name] + total
-                self._counts[name] = self._counts[name] + count
+        for name, (value_sum, num_items) in sums.items():
+            if num_items:
+                self.loss_parts[name] = torch.as_tensor(value_sum / num_items).detach()
+                self._sums[name] = self._sums[name] + value_sum
+                self._counts[name] = self._counts[name] + num_items
 
     @contextmanager
     def unrecorded(self) -> Iterator[None]:
@@ -288,7 +242,7 @@ class LatentTrainer(EvaluatingTrainer):
             self._sums, self._counts, self.loss_parts = kept
 
     def leave_out_of_clock(self, seconds: float) -> None:
-        """Has the seconds of an evaluation not count as training."""
+        """Leaves the seconds of an evaluation out of the training time."""
         self._clock += seconds
 
     def count_tokens(self, tokens: int) -> None:
@@ -300,7 +254,7 @@ class LatentTrainer(EvaluatingTrainer):
         self._flops += flops
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """What has been counted since the last micro-batch; the Trainer keeps the sum in its state."""
+        """Returns the operations since the last micro-batch; the Trainer keeps the sum in its state."""
         counted, self._flops = self._flops, 0.0
         return round(counted)
 
@@ -324,11 +278,11 @@ class LatentTrainer(EvaluatingTrainer):
         self._tokens = 0
 
     def _from_all(self, value: Any) -> list[Any]:
-        """The value that each process has; all processes must call this."""
+        """Gathers the value of each process; all processes must call this."""
         return gather_object([value]) if self.args.world_size > 1 else [value]
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """With `learning_rate_factors`, groups of their own for the parts that they name."""
+        """Makes the optimizer; parts that `learning_rate_factors` names have groups of their own."""
         optimizer = super().create_optimizer(*args, **kwargs)
         give_factors(optimizer, self.model, self.factors, self.args.learning_rate)
         return optimizer
@@ -336,13 +290,13 @@ class LatentTrainer(EvaluatingTrainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> LambdaLR:
-        """The learning rate as `learning_rate_scale` gives it for each optimisation step."""
+        """Makes the scheduler, whose factor at each optimisation step is `learning_rate_scale`."""
         if self.lr_scheduler is None:
             self.lr_scheduler = LambdaLR(cast(Any, optimizer or self.optimizer), self.learning_rate_scale)
         return self.lr_scheduler
 
     def learning_rate_scale(self, step: int) -> float:
-        """Factor on the peak learning rate at optimisation step `step`."""
+        """Returns the factor on the peak learning rate at optimisation step `step`."""
         scale = decay(str(self.args.lr_scheduler_type), step / max(1, self.args.max_steps))
         warmup = self.args.get_warmup_steps(self.args.max_steps)
         return scale * min(1.0, (step + 1) / (warmup + 1))
@@ -412,9 +366,21 @@ class LatentTrainer(EvaluatingTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_weights(self.model, read_weights(resume_from_checkpoint), resume_from_checkpoint)
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        # Only a step that has a checkpoint can be the best one.
+        saves = self.args.save_strategy == SaveStrategy.BEST or self.control.should_save
+        return saves and super()._determine_best_metric(metrics, trial)
+
+    def _load_best_model(self) -> None:
+        best = str(self.state.best_model_checkpoint)
+        if self.is_deepspeed_enabled:
+            deepspeed_load_checkpoint(self.model_wrapped, best)
+        else:
+            self._load_from_checkpoint(best)
+
 
 def _means(parts: Sequence[Mapping[str, tuple[float, int]]]) -> dict[str, float]:
-    """Sums and counts of several processes to one average for each name."""
+    """Turns the sums and counts of several processes into one average for each name."""
     names = dict.fromkeys(name for part in parts for name in part)
     totals = {name: [part[name] for part in parts if name in part] for name in names}
     return {

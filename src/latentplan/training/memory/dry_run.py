@@ -31,18 +31,17 @@ from latentplan.methods.base import get_method
 from latentplan.modeling.efficiency.gradient_checkpointing import checkpoint_layers
 from latentplan.modeling.efficiency.linear_layers import deferred_weight_gradients
 from latentplan.modeling.reasoner import LatentReasoner
-from latentplan.modeling.sampling import Sampling
 from latentplan.modeling.step_decoder import StepDecoder
 from latentplan.rollout.logprobs import Scores, score
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.configs import GRPOConfig, ModelArguments, RunConfig, SFTConfig
-from latentplan.training.latent_gradients import ESTIMATORS
 from latentplan.training.model_init import (
     as_dtype,
     choose_trained_weights,
     decoder_config,
     reasoner_config,
 )
+from latentplan.training.objectives import make_objective
 from latentplan.training.parameter_groups import check_loss
 from latentplan.training.trainable_model import LatentModelForTraining
 
@@ -221,8 +220,9 @@ def supervised_loss(system: LatentModelForTraining, batch: Batch) -> torch.Tenso
 
 def peak_of_policy_step(system: LatentModelForTraining, config: GRPOConfig, lengths: Lengths) -> int:
     """Like `peak_of_supervised_step`, for a minibatch of trajectories that use every slot and every token."""
-    trajectories = zero_trajectories(system, config, lengths)
-    sampling = Sampling(config.temperature, config.latent_temperature, config.max_completion_length)
+    objective = make_objective(config, system.reasoner)
+    beside = objective.adds_reference_answers
+    trajectories = zero_trajectories(system, config, lengths, beside)
     system.eval()  # without dropout, as in training: the policy that is scored is the one that sampled
     start = copy.deepcopy(system.reasoner).requires_grad_(False) if config.beta else None
     held = [each for each in vars(trajectories).values() if each is not None]
@@ -231,11 +231,11 @@ def peak_of_policy_step(system: LatentModelForTraining, config: GRPOConfig, leng
         if start is not None and config.gradient_checkpointing:
             checkpoint_layers(start.backbone)
         with _autocast(config), deferred_weight_gradients(system):
-            scores = ESTIMATORS[config.estimator].scores(system.reasoner, trajectories, sampling)
+            scores = objective.scores(system, trajectories)
             loss = _everything(scores)
             if start is not None:
                 now = replace(trajectories, latents=scores.chain.latents)
-                loss = loss + _everything(score(start, now, sampling))
+                loss = loss + _everything(score(start, now, objective.sampling))
         check_loss(loss)
         loss.backward()
     return ledger.peak
@@ -245,12 +245,17 @@ def _everything(scores: Scores) -> torch.Tensor:
     return scores.latents.sum() + scores.stops.sum() + scores.answers.sum()
 
 
-def zero_trajectories(system: LatentModelForTraining, config: GRPOConfig, lengths: Lengths) -> Trajectories:
-    """A minibatch of one device: zeros in the shapes of `Trajectories`."""
+def zero_trajectories(
+    system: LatentModelForTraining, config: GRPOConfig, lengths: Lengths, reference_answers: bool = False
+) -> Trajectories:
+    """Makes a minibatch of one device: zeros in the shapes of `Trajectories`.
+
+    With `reference_answers` each chain has one answer more.
+    """
     shape = system.reasoner.config
     rows = config.per_device_train_batch_size
     questions, chains = rows // config.num_generations, rows // config.answers_per_latent
-    rows += chains * bool(config.likelihood_weight)  # the right answer of each chain
+    rows += chains * reference_answers
     tokens, slots = config.max_completion_length, shape.num_slots
     decisions = torch.zeros(chains, slots // shape.latents_per_step, dtype=torch.long)
     return _FullTrajectories(

@@ -1,43 +1,37 @@
-"""The likelihood of the right answer as the objective: latents are sampled, answers are not.
+"""The likelihood of the reference answer as the objective: latents are sampled, answers are not.
 
-Given its latents a chain makes the right answer likely to some degree, and that degree, or its logarithm, is
+Given its latents a chain makes the data's answer likely to some degree, and that degree, or its logarithm, is
 differentiable in the latents: what sampling answers estimates with noise is known here. VeriFree
-(arXiv:2505.21493) and JEPO (arXiv:2503.19618) do the same for written chains, whose tokens need a score
-function; latents z = μ + σ·ε need none, and only stops keep theirs. Answers have to be written as in the
-data: another spelling of the right answer counts as wrong.
+(arXiv:2505.21493) and JEPO (arXiv:2503.19618) do the same for explicit chains of thought, whose tokens need a
+score function; latents z = μ + σ·ε need none, and only stops keep theirs. Answers have to be written as in
+the data: another spelling of the right answer is a wrong one.
 
-GRPO, and the likelihood of the right answer beside it: both through the same latents, in one pass.
-
-The rewards of sampled answers say what is better than what the policy does already; where it is rarely right
-they say little. `likelihood_weight` adds the log-likelihood of the answer that the data have, given each
-chain of latents, whose gradient needs no luck (as `likelihood` alone; VeriFree, arXiv:2505.21493, and JEPO,
-arXiv:2503.19618, for written chains). Rewards that are no answer, such as coherence, count as ever, and stops
-follow the rewards alone.
+Beside an objective on rewards it is one more term (`likelihood_weight`). The rewards of sampled answers say
+what is better than what the policy does already; where it is rarely right they say little, and the gradient
+of the reference answer's log-likelihood needs no luck. Stops follow the rewards alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from latentplan.common.plugins import setting
 from latentplan.modeling.loading import LoadedModel
+from latentplan.modeling.token_loop import InputRule
 from latentplan.problems.problem import Problem
 from latentplan.rollout.engine import generate
 from latentplan.rollout.logprobs import Scores
 from latentplan.rollout.solve import question_batch
 from latentplan.rollout.trajectories import Trajectories
-from latentplan.training.configs import GRPOConfig
-from latentplan.training.grpo_trainer import GRPOTrainer
-from latentplan.training.latent_gradients import Actions
-from latentplan.training.rl_losses import (
-    clipped_surrogate,
-    group_advantages,
-    mean_of_the_others,
-    no_deviation,
-)
+from latentplan.training.configs import plug_in
+from latentplan.training.latent_gradients import Actions, LatentGradient
+from latentplan.training.objectives.objective import ADVANTAGE_SETTINGS, RLObjective
+from latentplan.training.rl_losses import clipped_surrogate, group_advantages, leave_one_out_mean, no_scaling
 from latentplan.training.rollout_batch import (
     KnownAnswers,
     Minibatch,
@@ -47,132 +41,141 @@ from latentplan.training.rollout_batch import (
 )
 from latentplan.training.trainable_model import LatentModelForTraining
 
-Value = Callable[[torch.Tensor], torch.Tensor]
+Value = Callable[[Tensor], Tensor]
 """From log-likelihoods of answers, `[chains]`, to what is maximised."""
 
 VALUES: dict[str, Value] = {"likelihood": torch.exp, "log_likelihood": lambda log_likelihood: log_likelihood}
+"""What `maximize` can name beside a function of the user's."""
+
+
+@dataclass
+class ReferenceLikelihoodSettings:
+    """The settings of the reference answer's likelihood as the objective."""
+
+    maximize: str = setting(
+        "log_likelihood",
+        "what is maximised of the data's answers given a chain of latents: likelihood, log_likelihood, or a "
+        "function of yours, package.module:function",
+    )
 
 
 def expected_value(
-    scores: Scores, old_stops: torch.Tensor, trajectories: Trajectories, value: Value, **clipping: Any
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Minus the mean of `value` over chains, with the score function of their stops, and the values.
+    scores: Scores, old_stops: Tensor, trajectories: Trajectories, value: Value, **clipping: Any
+) -> tuple[Tensor, Tensor]:
+    """Computes minus the mean of `value` over chains, with the score function of their stops.
 
     Args:
         scores: of the trajectories, the latents being functions of the parameters.
         old_stops: `[chains, steps]`, the log-probabilities of the stop decisions before the first update.
-        trajectories: with the right answers.
+        trajectories: with the reference answers.
         value: what is maximised of each log-likelihood.
         clipping: `epsilon`, `epsilon_high`, `max_log_ratio` of the stops' ratios.
 
     Returns:
-        a scalar, and `[chains]` without gradients.
+        the loss, a scalar, and the values, `[chains]`, without gradients.
     """
     values = value((scores.answers * trajectories.answer_mask).sum(dim=1))
     loss = -values.mean()
     if trajectories.stop_mask.shape[1]:
         advantages = group_advantages(
-            values.detach(), trajectories.draws, no_deviation, baseline=mean_of_the_others
+            values.detach(), trajectories.draws, no_scaling, baseline=leave_one_out_mean
         )
         stops = clipped_surrogate(scores.stops, old_stops, advantages, trajectories.stop_mask, **clipping)
         loss = loss + stops.loss.sum(dim=1).mean()
     return loss, values.detach()
 
 
-class LikelihoodTrainer(GRPOTrainer):
-    """GRPO's chains of latents; the loss is how unlikely they make the answers of the data.
+class ReferenceLikelihood(RLObjective):
+    """How likely chains of latents make the data's answers; no answer is sampled, nothing is rewarded."""
 
-    Raises:
-        ValueError: the model has no latents, a setting makes no sense without sampled answers, or a problem
-            has no answer.
-    """
+    name = "reference_likelihood"
+    settings_class = ReferenceLikelihoodSettings
+    latent_gradients = ("pathwise",)
+    ignored_settings = (
+        *ADVANTAGE_SETTINGS,
+        "mask_truncated_completions",
+        "loss_type",
+        "plan_temperature",
+    )
+    needs_latents = True
+    needs_rewards = False
 
-    def __init__(self, model: LoadedModel, config: GRPOConfig, *args: Any, **kwargs: Any):
-        name = config.estimator
-        if not model.reasoner.config.num_slots:
-            raise ValueError(f"estimator {name} moves latents, and {model.reasoner.config.method} has none")
-        if config.answers_per_latent != 1 or config.beta:
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.value = plug_in("maximize", VALUES, self.settings.maximize)
+
+    def check(self, model: LoadedModel) -> None:
+        """Raises ValueError for settings of sampled answers, and as other objectives do."""
+        if self.config.answers_per_latent != 1 or self.config.beta:
             raise ValueError(
-                f"estimator {name} samples no answers: set answers_per_latent to 1 and beta to 0"
+                f"objective {self.name} samples no answers: set answers_per_latent to 1 and beta to 0"
             )
-        self.value = VALUES[name]
-        super().__init__(model, config, *args, **kwargs)
-        known = [] if self.validation is None else self.validation.problems
-        check_answers(f"estimator {name}", self.problems, known)
+        super().check(model)
 
-    def _roll_out(self, places: list[int], rollout: int) -> list[Minibatch]:
-        sampled = self.draw(places, rollout)
-        used = sampled.trajectories.slot_mask.sum(dim=1).float()
-        self.record(**{"latents/mean_length": used.mean()})
-        return self.split(sampled, self.rewards_of(sampled), self.minibatches)
+    def check_problems(self, problems: Sequence[Problem]) -> None:
+        """Raises ValueError for a problem without an answer."""
+        check_answers(f"objective {self.name}", problems)
 
-    def sample(self, problems: Sequence[Problem], places: Sequence[int], seed: int) -> Sampled:
-        """Chains of latents, with the answers of the data behind them; nothing is read as text."""
-        ids, mask = question_batch(self.loaded, [problem.question for problem in problems])
+    def sample(
+        self, model: LoadedModel, problems: Sequence[Problem], indices: Sequence[int], seed: int
+    ) -> Sampled:
+        """Draws chains of latents, with the answers of the data behind them; nothing is read as text."""
+        ids, mask = question_batch(model, [problem.question for problem in problems])
         trajectories = generate(
-            self.loaded.reasoner,
+            model.reasoner,
             ids,
             mask,
-            torch.tensor(places, device=ids.device),
+            torch.tensor(indices, device=ids.device),
             seed=seed,
             sampling=replace(self.sampling, max_new_tokens=1),
-            draws=self.args.num_generations,
+            draws=self.config.num_generations,
         )
-        known = KnownAnswers.of_problems(self.loaded, problems)
+        known = KnownAnswers.of_problems(model, problems)
         return Sampled(problems, instead_of_samples(trajectories, known), solutions=[])
 
-    def rewards_of(self, sampled: Sampled) -> torch.Tensor:
-        """Zeros `[chains]`: what a chain is worth is known only when it is scored."""
-        return sampled.trajectories.answer_log_probs.new_zeros(len(sampled.trajectories.latents))
-
-    def _advantages(self, rewards: torch.Tensor, finished: torch.Tensor) -> torch.Tensor:
+    def advantages(self, rewards: Tensor, finished: Tensor) -> Tensor:
+        """Returns the rewards, which are 0: what a chain is worth is known only when it is scored."""
         return rewards
 
-    def losses(self, system: LatentModelForTraining, batch: Minibatch) -> dict[str, torch.Tensor]:
-        """Minus the expected value of the right answer, stops included."""
+    def losses(self, system: LatentModelForTraining, batch: Minibatch, step: int) -> dict[str, Tensor]:
+        """Computes minus the expected value of the reference answer, stops included."""
         trajectories = batch.trajectories
-        scores = self.policy_loss.scores(system, trajectories)
+        scores = self.scores(system, trajectories)
         old_stops = scores.stops.detach() if batch.old is None else batch.old.stops
         stops = Actions("latents", old_stops, trajectories.stop_log_probs, trajectories.stop_mask)
-        self.policy_loss.record_difference(stops, trajectories.stop_mask)
+        self.record_difference(stops, trajectories.stop_mask)
         loss, values = expected_value(
             scores,
             old_stops,
             trajectories,
             self.value,
-            epsilon=self.args.epsilon,
-            epsilon_high=self.args.epsilon_high,
-            max_log_ratio=self.args.max_log_ratio,
+            epsilon=self.config.epsilon,
+            epsilon_high=self.config.epsilon_high,
+            max_log_ratio=self.config.max_log_ratio,
         )
         groups = values.unflatten(0, (-1, trajectories.draws))
         self.record(reward=values.mean(), reward_std=groups.std(dim=1).mean())
-        self.policy_loss.record_scores(scores, batch)
+        self.record_scores(scores, batch)
         return {"answers": loss}
 
 
-class HybridTrainer(GRPOTrainer):
-    """GRPO with `likelihood_weight` times the mean log-likelihood of the right answers as one more objective.
+def likelihood_term(log_likelihoods: Tensor, weight: float) -> Tensor:
+    """Computes minus `weight` times the mean of the reference answers' log-likelihoods `[chains]`."""
+    return -weight * log_likelihoods.mean()
 
-    Raises:
-        ValueError: a problem has no answer.
-    """
 
-    def __init__(self, model: LoadedModel, config: GRPOConfig, *args: Any, **kwargs: Any):
-        super().__init__(model, config, *args, **kwargs)
-        known = [] if self.validation is None else self.validation.problems
-        check_answers("likelihood_weight", self.problems, known)
-
-    def sample(self, problems: Sequence[Problem], places: Sequence[int], seed: int) -> Sampled:
-        """A rollout, and the answers of the data."""
-        known = KnownAnswers.of_problems(self.loaded, problems)
-        return replace(super().sample(problems, places, seed), known=known)
-
-    def losses(self, system: LatentModelForTraining, batch: Minibatch) -> dict[str, torch.Tensor]:
-        """As GRPO's, and `likelihood`."""
-        scores, likelihoods = self.policy_loss.scores_of_sampled(system, batch)
-        assert likelihoods is not None
-        self.record(**{"answers/log_likelihood": likelihoods.detach().mean()})
-        return {
-            **self.losses_of(system, scores, batch),
-            "likelihood": -self.args.likelihood_weight * likelihoods.mean(),
-        }
+def check_likelihood_weight(weight: float, gradient: LatentGradient, model: LoadedModel) -> None:
+    """Raises ValueError where a `likelihood_weight` does not reach the latents or fit the input rule."""
+    if weight < 0 or (weight and not gradient.through_latents):
+        raise ValueError(
+            f"likelihood_weight={weight} teaches latents what makes the right answer likely: it needs a "
+            "number above 0, and latent_gradient pathwise"
+        )
+    shape = model.reasoner.config
+    if weight and shape.input_rule != InputRule.name:
+        raise ValueError(
+            f"likelihood_weight scores right answers as tokens beside samples that input_rule "
+            f"{shape.input_rule} read as mixtures: set likelihood_weight to 0"
+        )
+    if weight and not shape.has_latents:
+        raise ValueError(f"likelihood_weight moves latents, and {shape.method} has none")
