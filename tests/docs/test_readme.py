@@ -259,14 +259,6 @@ def test_objective_example_by_hand(cispo, make_system):
     torch.testing.assert_close(log_probs.grad, torch.tensor([[-0.5 * 3 / 2, 2 * 1 / 2]]))
 
 
-def test_reward_example_of_contributing_counts_steps():
-    namespace: dict = {}
-    exec(python_block("CONTRIBUTING.md", "def short_plan"), namespace)
-    plans = [["<<1+1=2>>"], ["<<1+1=2>>"] * 4, None]
-    assert namespace["short_plan"]([""] * 3, [""] * 3, decoded_steps=plans) == [1.0, 0.0, None]
-    assert namespace["short_plan"]([""], [""]) == [None]
-
-
 def test_benchmark_example_of_contributing_is_read_from_its_file(tmp_path, monkeypatch):
     (tmp_path / "my_asdiv.py").write_text(python_block("CONTRIBUTING.md", "def asdiv_problem"))
     monkeypatch.syspath_prepend(tmp_path)

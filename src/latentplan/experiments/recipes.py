@@ -117,7 +117,7 @@ def _own_defaults(plugin: Plugin, settings: Mapping[str, Any], flags: Mapping[st
         if name in settings and (settings[name] is not None or plugin.admits_none(name))
     }
     flag = _mapping(flags[plugin.stored_in]) if plugin.stored_in in flags else {}
-    given = {**mapping, **named, **flag}
+    given = _in_lists({**mapping, **named, **flag}, [plugin.settings], keep=True)
     plugin.read(given)
     return given
 
@@ -290,13 +290,21 @@ def closest_classes(arguments: list[str], candidates: Sequence[tuple[type, ...]]
     return max(candidates, key=lambda classes: len(setting_names(classes, ()) & set(named)))
 
 
-def _in_lists(settings: Mapping[str, Any], classes: Sequence[type]) -> dict[str, Any]:
-    """Returns the settings that the classes have, with single values of lists as lists of one."""
+def _in_lists(settings: Mapping[str, Any], classes: Sequence[type], keep: bool = False) -> dict[str, Any]:
+    """Returns the settings that the classes have, with single values of lists as lists of one.
+
+    Args:
+        settings: by name.
+        classes: that have them.
+        keep: whether settings that no class has stay.
+    """
     types = {item.name: str(item.type) for each in classes for item in fields(each)}
     return {
-        name: [value] if types[name].startswith("list") and not isinstance(value, list | None) else value
+        name: [value]
+        if types.get(name, "").startswith("list") and not isinstance(value, list | None)
+        else value
         for name, value in settings.items()
-        if name in types
+        if keep or name in types
     }
 
 

@@ -21,6 +21,7 @@ from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_utils import SaveStrategy, rotate_checkpoints
 
+from latentplan.common.run_files import SAMPLES
 from latentplan.modeling.loading import LoadedModel, processor_of
 from latentplan.rollout.solve import Solution
 from latentplan.training.checkpoints import (
@@ -205,7 +206,7 @@ class LatentTrainer(GuardedTrainer):
         """Appends rows to samples.jsonl, on the first process, and sends them to the trackers."""
         if not self.args.should_save:
             return
-        with (Path(str(self.args.output_dir)) / "samples.jsonl").open("a") as file:
+        with (Path(str(self.args.output_dir)) / SAMPLES).open("a") as file:
             for row in rows:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         log_samples(self.callback_handler.callbacks, tag, rows, self.state.global_step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cache
 from typing import Any
 
@@ -58,6 +58,11 @@ def complete_settings(config: GRPOConfig) -> None:
     own: Any = settings_from(kind.settings_class, given, f"objective {config.objective}")
     config.objective_settings = asdict(own)
     config.latent_gradient = kind.latent_gradient_of(config)
+
+
+def own_settings(name: str) -> list[str]:
+    """Lists the settings that are an objective's own."""
+    return [each.name for each in fields(get_objective(name).settings_class)]
 
 
 def refuse_foreign_settings(objective: str, names: Iterable[str]) -> None:
