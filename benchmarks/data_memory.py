@@ -28,7 +28,7 @@ def write_rows(file: Path, count: int) -> None:
     from latentplan.problems.minigsm import PRESETS, generate
 
     problems = list(generate(PRESETS["default"], split="train", count=20_000, seed=0))
-    with file.open("w") as rows:
+    with file.open("w", encoding="utf-8") as rows:
         for number, problem in enumerate(islice(cycle(problems), count)):
             asked = replace(problem, question=f"({number}) {problem.question}", plans=None)
             rows.write(json.dumps(asked.to_json()) + "\n")
@@ -36,7 +36,7 @@ def write_rows(file: Path, count: int) -> None:
 
 def held() -> float:
     """Megabytes that this process holds itself."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split("RssAnon:")[1].split()[0]) / 1024
 
 

@@ -77,7 +77,7 @@ def make_model(folder: Path, name: str, tiny: bool) -> Any:
 def make_data(path: Path, tokenizer: Any, tiny: bool) -> Lengths:
     """Problems of up to five steps, as a file of ours; how long the longest are in tokens."""
     problems = list(generate(PRESETS["default"], split="train", count=200 if tiny else 4000, seed=0))
-    path.write_text("".join(json.dumps(problem.to_json()) + "\n" for problem in problems))
+    path.write_text("".join(json.dumps(problem.to_json()) + "\n" for problem in problems), encoding="utf-8")
     encoded = ProblemProcessor(tokenizer).encode_all(problems)
     return Lengths(
         question=max(len(each.question) for each in encoded) + 1,

@@ -129,7 +129,7 @@ def _tokenizer(problems: Path) -> Any:
 
 
 def _texts(problems: Path) -> Iterator[str]:
-    for line in problems.read_text().splitlines():
+    for line in problems.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         yield from (row["question"], *row["steps"], row["answer"])
 

@@ -209,7 +209,7 @@ class Peak:
 
 def _reset_resident_peak() -> None:
     try:
-        with open("/proc/self/clear_refs", "w") as file:
+        with open("/proc/self/clear_refs", "w", encoding="utf-8") as file:
             file.write("5")
     except OSError:  # not Linux: the peak is that of the whole run
         pass
@@ -217,7 +217,7 @@ def _reset_resident_peak() -> None:
 
 def _resident_peak() -> int:
     try:
-        with open("/proc/self/status") as file:
+        with open("/proc/self/status", encoding="utf-8") as file:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
     except OSError:
         return 0

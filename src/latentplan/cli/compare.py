@@ -168,7 +168,7 @@ def _carry_out(plan: Plan, workers: int, console: Console) -> None:
     run_jobs(plan.jobs(), workers, console)
     plan.save(command_line())  # with the learning rates that have been chosen
     written = build_comparison(plan.output)
-    console.print(Markdown((plan.output / "table.md").read_text()))
+    console.print(Markdown((plan.output / "table.md").read_text(encoding="utf-8")))
     console.print(Text("\n".join(map(str, written))), soft_wrap=True)
 
 

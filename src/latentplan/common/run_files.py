@@ -140,15 +140,23 @@ class Rows(NamedTuple):
 def read_rows(file: Path) -> Rows:
     """Reads a JSONL file of mappings; passes over broken lines, such as the last one of a killed run."""
     found = Rows([], [])
-    try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return found
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_lines(file), start=1):
         if line.strip():
             row = _row(line)
             found.broken.append(number) if row is None else found.rows.append(row)
     return found
+
+
+def _lines(file: Path) -> list[str]:
+    """Reads the lines of a JSONL file; none where it is no regular file or cannot be read.
+
+    A line ends with a line feed alone: `splitlines` would also cut at U+2028, which JSON leaves in texts.
+    """
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    except OSError:
+        return []
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _row(line: str) -> dict[str, Any] | None:
@@ -177,9 +185,8 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 def last_step(run: Path) -> int:
     """Returns the optimisation step that was logged last; 0 before the first."""
     try:
-        last = (run / METRICS).read_text(encoding="utf-8").splitlines()[-1]
-        return int(json.loads(last)["step"])
-    except (OSError, IndexError, ValueError, KeyError, TypeError):
+        return int(json.loads(_lines(run / METRICS)[-1])["step"])
+    except (IndexError, ValueError, KeyError, TypeError):
         return 0
 
 

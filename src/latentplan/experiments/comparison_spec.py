@@ -208,7 +208,7 @@ def write_recipe(file: Path, settings: Mapping[str, Any], recipe: str) -> Path:
     """Writes the settings as a recipe of their own."""
     file.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
-    file.write_text(f"# {recipe}, as this comparison trains it.\n{text}")
+    file.write_text(f"# {recipe}, as this comparison trains it.\n{text}", encoding="utf-8")
     return file
 
 
@@ -248,7 +248,7 @@ def read_experiment(name: str) -> Experiment:
             f"there is no experiment {name!r}: neither a file nor one of {', '.join(experiment_names())}"
         )
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Experiment(**{**content, "recipes": [_item(row) for row in content["recipes"]]})
     except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
         known = ", ".join(item.name for item in fields(Experiment))

@@ -158,7 +158,7 @@ def _start(job: Job) -> None:
     environment = {**os.environ, **threads, "TOKENIZERS_PARALLELISM": "false"}
     trains = any(command[0] != "evaluate" for command in commands)
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    with job.log.open("w" if trains else "a") as log:
+    with job.log.open("w" if trains else "a", encoding="utf-8") as log:
         job.process = subprocess.Popen(
             [sys.executable, "-m", "latentplan.cli.subprocess_entry", json.dumps(commands)],
             stdout=log,
@@ -210,4 +210,7 @@ def _stop(jobs: Sequence[Job]) -> None:
 
 
 def _tail(log: Path, lines: int = 15) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) + f"\n(whole log: {log})"
+    return (
+        "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+        + f"\n(whole log: {log})"
+    )

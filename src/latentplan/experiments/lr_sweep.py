@@ -140,7 +140,11 @@ class Sweep:
     def _accuracy(self, run: Path) -> float | None:
         stem = file_stem(self.label, 0.0, 0.0, 1, 0)
         try:
-            return float(json.loads((run / VALIDATION / f"{stem}.json").read_text())["accuracy"]["estimate"])
+            return float(
+                json.loads((run / VALIDATION / f"{stem}.json").read_text(encoding="utf-8"))["accuracy"][
+                    "estimate"
+                ]
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -154,7 +158,7 @@ class Sweep:
         sweep.
         """
         try:
-            record = json.loads(self._file(name).read_text())
+            record = json.loads(self._file(name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return record if record.get("fingerprint") == self._fingerprint(name) else None

@@ -107,7 +107,7 @@ def plan_member(member: Member, output: Path, num_problems: int, seed: int, scal
         scale: share of the optimisation steps.
     """
     run = output / member.name
-    settings = yaml.safe_load(find_recipe(member.recipe).read_text())
+    settings = yaml.safe_load(find_recipe(member.recipe).read_text(encoding="utf-8"))
     train = [member.command, "--config", member.recipe, "--output_dir", str(run)]
     train += ["--torch_threads", "1", "--seed", str(seed)]
     if member.needs:
@@ -198,7 +198,7 @@ class QuickstartRecord:
     def __init__(self, path: Path):
         self.path = path
         try:
-            saved = json.loads(path.read_text())
+            saved = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             saved = {}
         self.saved = float(saved.get("seconds", 0.0))
@@ -235,5 +235,5 @@ class QuickstartRecord:
 
 
 def _fingerprint(member: Member) -> str:
-    recipe = find_recipe(member.recipe).read_text()
+    recipe = find_recipe(member.recipe).read_text(encoding="utf-8")
     return hashlib.sha256(json.dumps([recipe, member.training]).encode()).hexdigest()

@@ -203,7 +203,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     """Returns the settings in a recipe. Raises typer.BadParameter if there is none, or it is no mapping."""
     path = find_recipe(name)
     try:
-        settings = yaml.safe_load(path.read_text()) or {}
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         raise typer.BadParameter(f"{path} is not YAML: {error}") from error
     if not isinstance(settings, dict):

@@ -123,7 +123,7 @@ class Cache:
         except ImportError:
             yield
             return
-        with (self.root / f".{name}.lock").open("a") as file:
+        with (self.root / f".{name}.lock").open("a", encoding="utf-8") as file:
             locked = False
             with suppress(OSError):  # some network file systems have no locks: then renaming alone protects
                 fcntl.flock(file, fcntl.LOCK_EX)

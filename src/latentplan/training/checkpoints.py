@@ -56,7 +56,7 @@ def write_manifest(folder: Path) -> None:
 def damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint, in words; None where every file is as it was written."""
     try:
-        listed = json.loads((folder / MANIFEST).read_text())
+        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return f"it has no {MANIFEST}"
     except ValueError:

@@ -275,7 +275,7 @@ class MetricsFile(TrainerCallback):
         if "loss" in logs:
             self.seconds += logs["seconds"]
             row["seconds"] = round(self.seconds, 3)
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
 

@@ -206,7 +206,7 @@ class LatentTrainer(GuardedTrainer):
         """Appends rows to samples.jsonl, on the first process, and sends them to the trackers."""
         if not self.args.should_save:
             return
-        with (Path(str(self.args.output_dir)) / SAMPLES).open("a") as file:
+        with (Path(str(self.args.output_dir)) / SAMPLES).open("a", encoding="utf-8") as file:
             for row in rows:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         log_samples(self.callback_handler.callbacks, tag, rows, self.state.global_step)
@@ -354,14 +354,14 @@ class LatentTrainer(GuardedTrainer):
         save_optimizer(cast(Any, self.optimizer), self.model, Path(output_dir), self.args.should_save)
         if self.args.should_save:
             schedule = json.dumps(cast(Any, self.lr_scheduler).state_dict())
-            (Path(output_dir) / SCHEDULER_FILE).write_text(schedule)
+            (Path(output_dir) / SCHEDULER_FILE).write_text(schedule, encoding="utf-8")
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or self.is_deepspeed_enabled:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         load_optimizer(cast(Any, self.optimizer), self.model, Path(checkpoint))
-        schedule = json.loads((Path(checkpoint) / SCHEDULER_FILE).read_text())
+        schedule = json.loads((Path(checkpoint) / SCHEDULER_FILE).read_text(encoding="utf-8"))
         cast(Any, self.lr_scheduler).load_state_dict(schedule)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:

@@ -67,6 +67,6 @@ def _onednn_is_faster() -> bool:
 
 def _made_by_amd() -> bool:
     try:
-        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:  # not Linux
         return "AuthenticAMD" in platform.processor()
