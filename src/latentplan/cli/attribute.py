@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from latentplan.cli.load_or_exit import fail, names_of, open_model, refuse_control_tokens
+from latentplan.cli.load_or_exit import fail, names_of, open_model, refuse_unreadable
 from latentplan.cli.options import (
     BatchSize,
     Columns,
@@ -64,7 +64,7 @@ def attribute(
             for folder in (before, after)
         )
         for each in (one, other):
-            refuse_control_tokens(each, [argument], {label: problems}, split=split, columns=columns)
+            refuse_unreadable(each, [argument], {label: problems}, split=split, columns=columns)
         solved = crossed_answers(one, other, problems, max_new_tokens=max_new_tokens, batch_size=batch_size)
     except (ValueError, FileNotFoundError) as error:
         fail(error)

@@ -28,7 +28,8 @@ from rich.text import Text
 
 from latentplan.cli.options import Columns, column_map
 from latentplan.common.text_table import terminal_table
-from latentplan.encoding.control_tokens import ControlTokenError, latent_token_in, widespread_marks
+from latentplan.encoding.control_tokens import latent_token_in, widespread_marks
+from latentplan.encoding.unreadable import UnreadableTextError
 from latentplan.problems.benchmarks import BENCHMARKS
 from latentplan.problems.check import CheckReport, ControlTokenCheck, Doubt, check_file
 from latentplan.problems.minigsm import PRESETS, MinigsmConfig, generate
@@ -209,7 +210,7 @@ def _tokens_of(model: str) -> ControlTokenCheck:
     def check_problem(problem: Problem) -> tuple[str | None, Sequence[str]]:
         try:
             processor(problem)
-        except ControlTokenError as error:
+        except UnreadableTextError as error:
             return str(error), ()
         return None, ()
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from latentplan.cli.load_or_exit import fail, open_model, refuse_control_tokens
+from latentplan.cli.load_or_exit import fail, open_model, refuse_unreadable
 from latentplan.cli.options import (
     BatchSize,
     Columns,
@@ -97,7 +97,7 @@ def diagnose(
     except (ValueError, FileNotFoundError) as error:
         fail(error)
     loaded = open_model(model, device, torch_threads, tokens_per_latent, trust_remote_code)
-    refuse_control_tokens(loaded, arguments, problems, split=split, columns=columns)
+    refuse_unreadable(loaded, arguments, problems, split=split, columns=columns)
     folder = output or results_folder(model, "diagnosis")
     console = Console(highlight=False)
     failed: list[str] = []

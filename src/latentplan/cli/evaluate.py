@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from latentplan.cli.load_or_exit import check_samples, fail, open_model, refuse_control_tokens
+from latentplan.cli.load_or_exit import check_samples, fail, open_model, refuse_unreadable
 from latentplan.cli.options import (
     BatchSize,
     Columns,
@@ -137,7 +137,7 @@ def evaluate(
     loaded = open_model(
         model, device, torch_threads, tokens_per_latent, trust_remote_code, input_rule, input_rule_settings
     )
-    refuse_control_tokens(loaded, benchmark, problems, split=split, columns=column_map(dataset_columns))
+    refuse_unreadable(loaded, benchmark, problems, split=split, columns=column_map(dataset_columns))
     folder = output or results_folder(model)
     run = _Run(
         loaded,

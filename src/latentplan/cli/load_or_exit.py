@@ -14,7 +14,7 @@ from rich.text import Text
 from latentplan.common.files import read_mapping
 from latentplan.common.run_files import without_model
 from latentplan.common.secrets import masked_text
-from latentplan.encoding.control_tokens import ControlTokenError
+from latentplan.encoding.unreadable import UnreadableTextError
 from latentplan.modeling.loading import LoadedModel, load_model
 from latentplan.modeling.sampling import Sampling
 from latentplan.problems.formats.own_data import ColumnMap
@@ -89,7 +89,7 @@ def open_model(
     return model
 
 
-def refuse_control_tokens(
+def refuse_unreadable(
     model: LoadedModel,
     arguments: Sequence[str],
     problems: Mapping[str, Sequence[Problem]],
@@ -97,7 +97,7 @@ def refuse_control_tokens(
     split: str = "test",
     columns: ColumnMap | None = None,
 ) -> None:
-    """Ends the command where a problem holds a control token of the model, before anything is answered.
+    """Ends the command where the model cannot read a problem, before anything is answered.
 
     Args:
         model: that is to answer.
@@ -107,8 +107,9 @@ def refuse_control_tokens(
     """
     for argument, chosen in zip(arguments, problems.values(), strict=True):
         try:
-            model.processor.encode_all(chosen)
-        except ControlTokenError as error:
+            for encoded, problem in zip(model.processor.encode_all(chosen), chosen, strict=True):
+                model.processor.check_length(len(encoded.question), problem)
+        except UnreadableTextError as error:
             location = place_in_set(argument, error.problem, split=split, columns=columns)
             fail(f"{location}: {error}")
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from latentplan.cli.load_or_exit import fail, names_of, open_model, refuse_control_tokens
+from latentplan.cli.load_or_exit import fail, names_of, open_model, refuse_unreadable
 from latentplan.cli.options import (
     BatchSize,
     Columns,
@@ -89,7 +89,7 @@ def select(
         open_model(model, device, torch_threads, trust_remote_code=trust_remote_code) for model in models
     ]
     for each in loaded:
-        refuse_control_tokens(each, [benchmark], {label: problems}, split=split, columns=columns)
+        refuse_unreadable(each, [benchmark], {label: problems}, split=split, columns=columns)
     console = Console(highlight=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         sampled = []

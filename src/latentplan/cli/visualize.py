@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from latentplan.cli.load_or_exit import fail, open_model, refuse_control_tokens
+from latentplan.cli.load_or_exit import fail, open_model, refuse_unreadable
 from latentplan.cli.options import (
     BatchSize,
     Columns,
@@ -111,7 +111,7 @@ def visualize(
         if not loaded.reasoner.config.has_latents:
             left_out.append(LeftOut(title, f"{loaded.reasoner.config.method} has no latents"))
             continue
-        refuse_control_tokens(loaded, arguments, problems, split=split, columns=columns)
+        refuse_unreadable(loaded, arguments, problems, split=split, columns=columns)
         tables[title] = _collect(loaded, chosen, sampling, seed, batch_size, title, console)
     if not tables:
         fail("; ".join(f"{gone.name}: {gone.reason}" for gone in left_out) + ": there is nothing to draw")

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from latentplan.encoding.unreadable import UnreadableTextError
 from latentplan.problems.problem import Problem
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ _WIDESPREAD = re.compile(
 )
 
 
-class ControlTokenError(ValueError):
+class ControlTokenError(UnreadableTextError):
     """A text contains a control token; the message says which text, and which token.
 
     Attributes:
@@ -50,11 +51,16 @@ class ControlTokenError(ValueError):
     """
 
     def __init__(self, what: str, token: str, problem: Problem | None = None):
-        self.token, self.problem = token, problem
+        self.token = token
         super().__init__(
             f"{what} holds {token!r}, a control token of the model and no text: take it out, or write it in "
-            "another way"
+            "another way",
+            problem,
         )
+
+    def of(self, what: str) -> ControlTokenError:
+        """As `UnreadableTextError`."""
+        return ControlTokenError(what, self.token, self.problem)
 
 
 class ControlTokens:

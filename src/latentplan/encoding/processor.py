@@ -27,6 +27,7 @@ from latentplan.encoding.control_tokens import (
 )
 from latentplan.encoding.curriculum import split_chain
 from latentplan.encoding.tokenizers import END_LATENT, START_LATENT, no_end_token
+from latentplan.encoding.unreadable import TooLongError, UnreadableTextError, check_words
 from latentplan.problems.problem import Problem
 
 IGNORE = -100
@@ -79,6 +80,8 @@ class ProblemProcessor:
         step_separator: text between the steps of an explicit chain of thought, and before the answer.
         answer_marker: text before the answer.
         chat: the chat template of questions and its end-of-turn token; None for the plain layout.
+        max_positions: positions of the model; None where there is no limit.
+        reserved: how many of them its latents and the tokens around them take.
 
     Raises:
         ControlTokenError: the chat template's system prompt holds a control token.
@@ -91,8 +94,11 @@ class ProblemProcessor:
         step_separator: str = "\n",
         answer_marker: str = "### ",
         chat: ChatTemplate | None = None,
+        max_positions: int | None = None,
+        reserved: int = 0,
     ):
         self.tokenizer, self.chat = tokenizer, chat
+        self.max_positions, self.reserved = max_positions, reserved
         self.answer_marker = answer_marker
         self.separator, self.marker = self._ids(step_separator), self._ids(answer_marker)
         self.eos = tokenizer.eos_token_id if chat is None else chat.end_of_turn
@@ -119,13 +125,24 @@ class ProblemProcessor:
         """Encodes a question, with the beginning-of-sequence token where the tokenizer has one.
 
         Raises:
-            ControlTokenError: the question contains a control token.
+            UnreadableTextError: the question contains a control token or unknown words, or is too long.
         """
         ids = self._ids(self._question_text(question))
+        self.check_length(len(self._start) + len(ids))
         self._check_question(question, ids)
         return self._start + ids
 
+    def check_length(self, length: int, problem: Problem | None = None) -> None:
+        """Raises TooLongError where a question of `length` tokens leaves no position for an answer."""
+        if self.room(length) < 1:
+            raise TooLongError("the question", length, self.room(0) - 1, problem)
+
+    def room(self, length: int) -> int:
+        """Returns the tokens that the model can generate after a question of this length and its latents."""
+        return 2**31 if self.max_positions is None else self.max_positions - length - self.reserved
+
     def _check_question(self, question: str, ids: Sequence[int]) -> None:
+        check_words(self.tokenizer, "the question", question, ids)
         mark = first_of(self._marks, question)
         if mark is not None:
             raise ControlTokenError("the question", mark)
@@ -135,10 +152,11 @@ class ProblemProcessor:
         """Encodes texts of one or several steps each, with the separator between them.
 
         Raises:
-            ControlTokenError: a text contains a control token that is not the separator's.
+            UnreadableTextError: a text contains unknown words, or a control token that is not the separator's.
         """
         rows, own = self._encoded(texts), set(self.separator)
         for text in texts:
+            check_words(self.tokenizer, "a step", text, rows[text])
             self.control_tokens.check("a step", text, [index for index in rows[text] if index not in own])
         return [rows[text] for text in texts]
 
@@ -146,14 +164,15 @@ class ProblemProcessor:
         return question.strip() + "\n" if self.chat is None else self.chat.question(question)
 
     def __call__(self, problem: Problem) -> EncodedProblem:
-        """Encodes a problem. Raises ControlTokenError where one of its texts contains a control token."""
+        """Encodes a problem. Raises UnreadableTextError as `encode_all`."""
         return self.encode_all([problem])[0]
 
     def encode_all(self, problems: Sequence[Problem]) -> list[EncodedProblem]:
         """Encodes many problems; each different text is tokenised once, all in one call.
 
         Raises:
-            ControlTokenError: a question, step or answer contains a control token; has the problem.
+            UnreadableTextError: a question, step or answer contains a control token or unknown words; has the
+                problem.
         """
         ids = self._encoded([text for problem in problems for text in self._texts(problem)])
         return [self._assemble(problem, [ids[text] for text in self._texts(problem)]) for problem in problems]
@@ -174,9 +193,11 @@ class ProblemProcessor:
         try:
             self._check_question(problem.question, question)
             for (what, text), ids in zip(texts_of(problem)[1:-1], steps, strict=True):
+                check_words(self.tokenizer, what, text, ids)
                 self.control_tokens.check(what, text, ids)
+            check_words(self.tokenizer, "the answer", problem.answer, answer)
             self.control_tokens.check("the answer", problem.answer, answer, self._marker_control)
-        except ControlTokenError as error:
+        except UnreadableTextError as error:
             error.problem = problem
             raise
         return EncodedProblem(question=self._start + question, steps=steps, answer=[*answer, self.eos])

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from latentplan.encoding.control_tokens import ControlTokenError
 from latentplan.encoding.processor import EncodedProblem, ProblemProcessor
+from latentplan.encoding.unreadable import UnreadableTextError
 from latentplan.problems.disk_cache import Cache, cache_root
 from latentplan.problems.problem import DataError, Problem
 from latentplan.problems.problem_store import (
@@ -136,15 +136,50 @@ def encode_problems(
         sources: from which the problems were read; `data` where it is None.
 
     Raises:
-        DataError: a problem contains a control token of the model; with file and line.
+        DataError: the model cannot read a problem; with file and line.
         ValueError: no problem is short enough.
     """
     try:
-        return _encode_problems(problems, processor, data)
-    except ControlTokenError as error:
-        locations = (_location_of(error.problem, each) for each in sources or [data])
-        location = next((each for each in locations if each is not None), None)
-        raise DataError(str(error), file=location) from error
+        encoded, kept = _encode_problems(problems, processor, data)
+    except UnreadableTextError as error:
+        raise DataError(str(error), file=_location(error.problem, sources or [data])) from error
+    _check_positions(encoded, kept, processor, sources or [data])
+    return encoded, kept
+
+
+def _check_positions(
+    encoded: Sequence[EncodedProblem],
+    kept: Sequence[Problem],
+    processor: ProblemProcessor,
+    sources: Sequence[DataArguments],
+) -> None:
+    """Raises DataError where a row of some curriculum stage needs more positions than the model has."""
+    if isinstance(encoded, Selected) and isinstance(encoded.items, EncodedStore):
+        question, text = (lengths[encoded.places] for lengths in encoded.items.lengths())
+    else:
+        question, text = _lengths(encoded)
+    beyond = np.flatnonzero(question + text + processor.reserved > (processor.max_positions or np.inf))
+    if len(beyond):
+        first = int(beyond[0])
+        raise DataError(
+            f"{len(beyond)} of {len(kept)} problems need more than the {processor.max_positions} positions of "
+            f"the model: the first has {question[first]} tokens in its question and {text[first]} in its steps "
+            f"and answer, and latents take {processor.reserved}; leave such problems out with "
+            "max_question_tokens and max_text_tokens",
+            file=_location(kept[first], sources),
+        )
+
+
+def _lengths(encoded: Sequence[EncodedProblem]) -> tuple[np.ndarray, np.ndarray]:
+    """Counts the tokens of each question, and of each problem's steps and answer."""
+    question = np.array([len(each.question) for each in encoded])
+    return question, np.array([sum(map(len, each.steps)) + len(each.answer) for each in encoded])
+
+
+def _location(problem: Problem | None, sources: Sequence[DataArguments]) -> str | None:
+    """Finds file and line of a problem in one of several sources; None where it is in none."""
+    locations = (_location_of(problem, each) for each in sources)
+    return next((each for each in locations if each is not None), None)
 
 
 def _location_of(problem: Problem | None, data: DataArguments) -> str | None:
@@ -162,9 +197,7 @@ def _encode_problems(
         encoded, kept = _encode_stored(problems, processor, data)
     else:
         ids = processor.encode_all(problems)
-        question = np.array([len(each.question) for each in ids])
-        text = np.array([sum(map(len, each.steps)) + len(each.answer) for each in ids])
-        indices = np.flatnonzero(_short(question, text, data)).tolist()
+        indices = np.flatnonzero(_short(*_lengths(ids), data)).tolist()
         encoded, kept = [ids[index] for index in indices], [problems[index] for index in indices]
     if not kept:
         raise ValueError(

@@ -55,6 +55,12 @@ def _as_config(value: dict[str, Any] | PreTrainedConfig | None) -> PreTrainedCon
     return CONFIG_MAPPING[values.pop("model_type", "llama")](**values)
 
 
+def max_positions_of(config: Any) -> int | None:
+    """Returns the positions that a backbone has; None where its configuration names no limit."""
+    found = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    return found if isinstance(found, int) and found > 0 else None
+
+
 class LatentReasonerConfig(SavedConfig):
     """The settings that are needed to rebuild and to use a `LatentReasoner`.
 
@@ -175,6 +181,11 @@ class LatentReasonerConfig(SavedConfig):
         self.tokens_per_latent = tokens
 
     @property
+    def max_positions(self) -> int | None:
+        """Positions of the backbone; None where there is no limit."""
+        return max_positions_of(self.backbone_config)
+
+    @property
     def num_slots(self) -> int:
         """Latent slots at most, T = c·K; 0 for a model without latents."""
         return 0 if self.latent_head is None else self.latents_per_step * self.max_latent_steps
@@ -239,6 +250,11 @@ class StepDecoderConfig(SavedConfig):
         super().__post_init__(**kwargs)
         if self.latent_size is None:
             self.latent_size = self.hidden_size
+
+    @property
+    def max_positions(self) -> int | None:
+        """Positions of the language model; None where there is no limit."""
+        return max_positions_of(self.backbone_config)
 
     @property
     def hidden_size(self) -> int:

@@ -126,4 +126,7 @@ def processor_of(config: LatentReasonerConfig, tokenizer: PreTrainedTokenizerBas
         ValueError: the configuration has a chat template, and the tokenizer has none.
     """
     chat = ChatTemplate(tokenizer, config.system_prompt) if config.chat_template else None
-    return ProblemProcessor(tokenizer, config.step_separator, config.answer_marker, chat)
+    reserved = config.num_slots + config.num_start_tokens + 1 if config.has_latents else 0
+    return ProblemProcessor(
+        tokenizer, config.step_separator, config.answer_marker, chat, config.max_positions, reserved
+    )

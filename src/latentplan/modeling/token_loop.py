@@ -155,6 +155,8 @@ def write_tokens(
     memory, draws = rule.memory(state.rows, alive.device), draws or Draws()
     cold = not isinstance(temperature, Tensor) and temperature == 0
     input_keys = draws.inputs if rule.draws and not cold else None
+    limit = model.config.max_positions
+    room = None if limit is None else limit - state.mask.sum(dim=1)
     for position in range(max_new_tokens):
         logits = model.logits(active.part.hidden_before()[:, 0])
         keys, scale = active.column(draws.tokens, position), temperature
@@ -171,6 +173,8 @@ def write_tokens(
         if position + 1 == max_new_tokens:
             break
         alive = alive * ~ends(token, eos)
+        if room is not None:
+            alive = alive * (room[active.index] > position + 1)
         ids, weights, memory = after.ids, after.weights, after.memory
         unfinished = active.rows_to_keep(alive, position)
         if unfinished is not None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from latentplan.encoding.control_tokens import ControlTokenError
 from latentplan.encoding.processor import pad_left
+from latentplan.encoding.unreadable import UnreadableTextError
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.sampling import Sampling
 from latentplan.rollout.engine import generate
@@ -65,7 +65,7 @@ def question_batch(model: LoadedModel, questions: Sequence[str]) -> tuple[torch.
     """Returns left-padded ids and mask `[questions, longest]` on the model's device.
 
     Raises:
-        ControlTokenError: a question holds a control token.
+        UnreadableTextError: the model cannot read a question.
     """
     return _batch(model, [question_row(model, question) for question in questions])
 
@@ -80,9 +80,10 @@ def _question_rows(model: LoadedModel, questions: Sequence[str]) -> list[list[in
     for number, question in enumerate(questions, start=1):
         try:
             rows.append(question_row(model, question))
-        except ControlTokenError as error:
-            what = f"question {number} of {len(questions)}" if len(questions) > 1 else "the question"
-            raise ControlTokenError(what, error.token) from error
+        except UnreadableTextError as error:
+            if len(questions) == 1:
+                raise
+            raise error.of(f"question {number} of {len(questions)}") from error
     return rows
 
 
@@ -107,7 +108,7 @@ def roll_out(
     first is answered.
 
     Raises:
-        ControlTokenError: a question holds a control token; says the number of the question.
+        UnreadableTextError: the model cannot read a question; says its number.
     """
     rows = _question_rows(model, questions)
     for indices in batches_by_length(questions, max(1, batch_size // num_generations)):
@@ -177,7 +178,7 @@ def solve(
         on_progress: called with the number of questions just solved.
 
     Raises:
-        ControlTokenError: a question holds a control token; says the number of the question.
+        UnreadableTextError: the model cannot read a question; says its number.
     """
     solutions: list[list[Solution]] = [[] for _ in questions]
     for batch in roll_out(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from latentplan.encoding.control_tokens import ControlTokenError
+from latentplan.encoding.unreadable import TooLongError, UnknownWordsError
 from latentplan.modeling.loading import LoadedModel
 from latentplan.rollout.solve import question_row
 from latentplan.serving.protocol import ApiError, Message
 from latentplan.serving.settings import ServeSettings
 
 _CHARACTERS_A_TOKEN = 32
-_SHOWN_WORDS = 5
 
 
 def question_of(messages: Sequence[Message], system_prompt: str | None, last_message_only: bool) -> str:
@@ -69,12 +69,6 @@ class Questions:
 
     def __init__(self, model: LoadedModel, settings: ServeSettings):
         self.model, self.settings = model, settings
-        config = model.reasoner.config
-        text_config = config.backbone_config.get_text_config(decoder=True)  # type: ignore[union-attr]
-        self._positions: int | None = getattr(text_config, "max_position_embeddings", None)
-        self._reserved = config.num_slots + 1 if config.has_latents else 0
-        tokenizer = model.tokenizer
-        self._unknown = tokenizer.unk_token_id
 
     def read(self, question: str, param: str) -> list[int]:
         """Returns a question's ids, with what tells a latent model to begin.
@@ -96,28 +90,26 @@ class Questions:
             ids = question_row(self.model, question)
         except ControlTokenError as error:
             raise ApiError(400, str(error), param=param, code="special_token") from error
+        except UnknownWordsError as error:
+            raise ApiError(400, str(error), param=param, code="unknown_words") from error
+        except TooLongError as error:
+            raise self._too_long(f"{error.length} tokens", param) from error
         except ValueError as error:  # a chat template that refuses it
             raise ApiError(400, str(error), param=param) from error
         if len(ids) > longest or self.room(ids) < 1:
             raise self._too_long(f"{len(ids)} tokens", param)
-        if self._unknown is not None and self._unknown in ids:
-            raise ApiError(
-                400,
-                f"the model's vocabulary has no word for {self._unknown_words(question)}",
-                param=param,
-                code="unknown_words",
-            )
         return ids
 
     def room(self, ids: Sequence[int]) -> int:
         """Returns text tokens for which the model has positions after this question and all its latents."""
-        return 2**31 if self._positions is None else self._positions - len(ids) - self._reserved
+        return self.model.processor.room(len(ids) - self.model.reasoner.config.num_start_tokens)
 
     def _too_long(self, size: str, param: str) -> ApiError:
         allowed = self.settings.max_question_tokens
         why = f"this server takes {allowed} tokens (--max_question_tokens)"
-        if self._positions is not None and self._positions - self._reserved - 1 < allowed:
-            allowed = self._positions - self._reserved - 1
+        room = self.model.processor.room(1)
+        if room < allowed:
+            allowed = room
             why = f"the model has positions for {allowed} tokens, and those of its latents and its answer"
         return ApiError(
             400, f"the question is too long: {size}; {why}", param=param, code="context_length_exceeded"
@@ -128,13 +120,3 @@ class Questions:
             question.encode()
         except UnicodeEncodeError as error:
             raise ApiError(400, f"the question is not valid Unicode: {error.reason}", param=param) from error
-
-    def _unknown_words(self, question: str) -> str:
-        if not self.model.tokenizer.is_fast:
-            return "some of the question"
-        encoded = self.model.tokenizer(question, add_special_tokens=False, return_offsets_mapping=True)
-        pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-        unknown = [span for token, span in pairs if token == self._unknown]
-        words = dict.fromkeys(question[start:end].strip() for start, end in unknown)
-        shown = ", ".join(map(repr, list(words)[:_SHOWN_WORDS]))
-        return f"{shown} and {len(words) - _SHOWN_WORDS} more" if len(words) > _SHOWN_WORDS else shown
