@@ -142,7 +142,7 @@ def user(content):
         (user(" \n"), "the question is empty", "messages[0].content"),
         (user("which banana is it ?"), "no word for 'which', 'banana'", "messages[0].content"),
         (user("where <|end-latent|> is it ?"), "holds '<|end-latent|>'", "messages[0].content"),
-        (user("the dial " * 600), "the question is too long: 1202 tokens", "messages[0].content"),
+        (user("the dial " * 600), "the question is too long: 1201 tokens", "messages[0].content"),
         (user("x" * 40000), "the question is too long: 40000 characters", "messages[0].content"),
         (user("\ud800"), "not valid Unicode", "messages[0].content"),
         (

@@ -82,11 +82,11 @@ def test_a_large_set_goes_to_disk_and_is_read_and_tokenised_once(
     assert common_modulus(problems) == 11
     encoded, kept = encode_problems(problems, processor, data)
     assert list(kept) == clock_problems
-    assert sum(tokenised) == 300 + 1  # and the made-up problem of the fingerprint
+    assert sum(tokenised) == 300
     assert entries(cache_folder) == ["encoded", "problems"]
     monkeypatch.setattr(reading, "write_problems", None)  # reading again would fail
     again = encode_problems(load_training_problems(data)[0], processor, data)
-    assert sum(tokenised) == 300 + 2
+    assert sum(tokenised) == 300
     assert list(again[0]) == list(encoded) == processor.encode_all(clock_problems)
 
 
@@ -96,14 +96,14 @@ def test_the_cache_goes_by_content(clock_file, clock_problems, processor, cache_
     copied = DataArguments(dataset_name=[str(write(clock_file.with_name("copy.jsonl"), clock_problems))])
     copied.dataset_streaming = True
     encode_problems(load_training_problems(copied)[0], processor, copied)
-    assert sum(tokenised) == 300 + 2  # the same problems in another file are not tokenised again
+    assert sum(tokenised) == 300  # the same problems in another file are not tokenised again
     write(clock_file, clock_problems[:-1])
     changed, _ = load_training_problems(data)
     assert list(changed) == clock_problems[:-1]
     encode_problems(changed, processor, data)
-    assert sum(tokenised) == 300 + 299 + 3
+    assert sum(tokenised) == 300 + 299
     encode_problems(changed, ProblemProcessor(processor.tokenizer, answer_marker="#### "), data)
-    assert sum(tokenised) == 300 + 299 + 299 + 4
+    assert sum(tokenised) == 300 + 299 + 299
 
 
 def test_minigsm_may_be_on_disk_too(processor, cache_folder):
@@ -210,7 +210,7 @@ def test_a_hub_set_is_trained_on_by_its_name(
         problems, _ = load_training_problems(data)
         assert [each.steps for each in problems] == [each.steps for each in clock_problems[:50]]
         encode_problems(problems, processor, data)
-    assert sum(tokenised) == (50 + 2 if streaming else 100)
+    assert sum(tokenised) == (50 if streaming else 100)
     with pytest.raises(ContaminationError, match=r"owner/name \(train\):3 "):
         load_training_problems(data, held_out={"validation": [clock_problems[2]]})
 

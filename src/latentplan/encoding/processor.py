@@ -142,22 +142,23 @@ class ProblemProcessor:
         return 2**31 if self.max_positions is None else self.max_positions - length - self.reserved
 
     def _check_question(self, question: str, ids: Sequence[int]) -> None:
-        check_words(self.tokenizer, "the question", question, ids)
         mark = first_of(self._marks, question)
         if mark is not None:
             raise ControlTokenError("the question", mark)
         self.control_tokens.check("the question", question, ids, self._question_control)
+        check_words(self.tokenizer, "the question", question, ids)
 
     def steps(self, texts: Sequence[str]) -> list[list[int]]:
         """Encodes texts of one or several steps each, with the separator between them.
 
         Raises:
-            UnreadableTextError: a text contains unknown words, or a control token that is not the separator's.
+            UnreadableTextError: a text contains unknown words, or a control token that is not the
+                separator's.
         """
         rows, own = self._encoded(texts), set(self.separator)
         for text in texts:
-            check_words(self.tokenizer, "a step", text, rows[text])
             self.control_tokens.check("a step", text, [index for index in rows[text] if index not in own])
+            check_words(self.tokenizer, "a step", text, rows[text])
         return [rows[text] for text in texts]
 
     def _question_text(self, question: str) -> str:
@@ -188,15 +189,20 @@ class ProblemProcessor:
     def _texts(self, problem: Problem) -> list[str]:
         return [self._question_text(problem.question), *problem.steps, self.answer_marker + problem.answer]
 
+    def unchecked(self, problem: Problem) -> EncodedProblem:
+        """Encodes a problem whatever its texts hold: for trials of a tokenizer, which nothing answers."""
+        question, *steps, answer = map(self._ids, self._texts(problem))
+        return EncodedProblem(question=self._start + question, steps=steps, answer=[*answer, self.eos])
+
     def _assemble(self, problem: Problem, rows: Sequence[list[int]]) -> EncodedProblem:
         question, *steps, answer = rows
         try:
             self._check_question(problem.question, question)
             for (what, text), ids in zip(texts_of(problem)[1:-1], steps, strict=True):
-                check_words(self.tokenizer, what, text, ids)
                 self.control_tokens.check(what, text, ids)
-            check_words(self.tokenizer, "the answer", problem.answer, answer)
+                check_words(self.tokenizer, what, text, ids)
             self.control_tokens.check("the answer", problem.answer, answer, self._marker_control)
+            check_words(self.tokenizer, "the answer", problem.answer, answer)
         except UnreadableTextError as error:
             error.problem = problem
             raise

@@ -102,7 +102,7 @@ def processor_fingerprint(processor: ProblemProcessor) -> str:
     enter, too: a cache that was made under another rule about them is not used.
     """
     digest = hashlib.sha256(_tokenizer_content(processor.tokenizer))
-    probe = processor(_PROBE)
+    probe = processor.unchecked(_PROBE)
     digest.update(json.dumps([probe.question, probe.steps, probe.answer]).encode())
     digest.update(json.dumps(sorted(processor.control_tokens.names.items())).encode())
     return digest.hexdigest()
@@ -162,9 +162,9 @@ def _check_positions(
     if len(beyond):
         first = int(beyond[0])
         raise DataError(
-            f"{len(beyond)} of {len(kept)} problems need more than the {processor.max_positions} positions of "
-            f"the model: the first has {question[first]} tokens in its question and {text[first]} in its steps "
-            f"and answer, and latents take {processor.reserved}; leave such problems out with "
+            f"{len(beyond)} of {len(kept)} problems need more than the model's {processor.max_positions} "
+            f"positions: the first has {question[first]} tokens in its question and {text[first]} in its "
+            f"steps and answer, and latents take {processor.reserved}; leave such problems out with "
             "max_question_tokens and max_text_tokens",
             file=_location(kept[first], sources),
         )

@@ -43,8 +43,8 @@ class UnknownWordsError(UnreadableTextError):
     def __init__(self, what: str, words: str, problem: Problem | None = None):
         self.words = words
         super().__init__(
-            f"the model's vocabulary has no word for {words} in {what}: write it in other words, or train the "
-            "model with a larger vocab_size, or with tokenizer byte_level_bpe",
+            f"the model's vocabulary has no word for {words} in {what}: write it in other words, or train "
+            "the model with a larger vocab_size, or with tokenizer byte_level_bpe",
             problem,
         )
 
@@ -64,8 +64,8 @@ class TooLongError(UnreadableTextError):
     def __init__(self, what: str, length: int, room: int, problem: Problem | None = None):
         self.length, self.room = length, room
         super().__init__(
-            f"{what} has {length} tokens, and the model has positions for {room} besides those of its latents "
-            "and its answer",
+            f"{what} has {length} tokens, and the model has positions for {room} besides those of its "
+            "latents and its answer",
             problem,
         )
 

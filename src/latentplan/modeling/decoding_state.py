@@ -113,6 +113,10 @@ class DecodingState:
             self.last_hidden = hidden[:, -1 - count]
         return hidden[:, -1 - count :]
 
+    def positions_used(self) -> torch.Tensor:
+        """Returns how many positions each row takes, pending inputs included, `[batch]`."""
+        return self.length[:, 0] + self.pending_mask.sum(dim=1)
+
     def truncate(self, columns: int) -> None:
         """Drops the last columns that were read; nothing may be pending."""
         self.length = self.length - self.mask[:, -columns:].sum(dim=1, keepdim=True)

@@ -156,7 +156,7 @@ def write_tokens(
     cold = not isinstance(temperature, Tensor) and temperature == 0
     input_keys = draws.inputs if rule.draws and not cold else None
     limit = model.config.max_positions
-    room = None if limit is None else limit - state.mask.sum(dim=1)
+    room = None if limit is None else limit - state.positions_used()
     for position in range(max_new_tokens):
         logits = model.logits(active.part.hidden_before()[:, 0])
         keys, scale = active.column(draws.tokens, position), temperature

@@ -16,6 +16,7 @@ from latentplan.encoding.tokenizers import END_LATENT, START_LATENT
 from latentplan.modeling.configuration import LatentReasonerConfig, StepDecoderConfig
 from latentplan.modeling.folders.damage import DamagedModelError, blamed_on
 from latentplan.modeling.thinking import unroll
+from latentplan.problems.problem import Problem
 
 if TYPE_CHECKING:
     from latentplan.modeling.loading import LoadedModel
@@ -121,7 +122,7 @@ def _run(model: LoadedModel, folder: Path) -> None:
     """Runs two questions, two latents, one token, and two tokens of a decoded step."""
     reasoner, decoder = model.reasoner, model.step_decoder
     with blamed_on(folder, "its tokenizer does not read and write text"):
-        rows = [model.processor.question(_TEXT), model.processor.question("1")]
+        rows = [model.processor.unchecked(Problem(text, (), "1")).question for text in (_TEXT, "1")]
         model.tokenizer.batch_decode(rows)
     ids, mask = (each.to(reasoner.device) for each in pad_left(rows, reasoner.config.pad_token_id or 0))
     context = reasoner.start(ids, mask)
