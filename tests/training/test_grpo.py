@@ -79,7 +79,7 @@ def test_sizes_that_do_not_divide_are_refused(settings, message, grpo_config, tm
     ("settings", "message"),
     [
         ({"latent_gradient": "guess"}, r"latent_gradient must be one of \['none', 'pathwise', .*got 'guess'"),
-        ({"objective": "guess"}, r"objective must be one of \['grpo', 'latent_value', .*got 'guess'"),
+        ({"objective": "guess"}, r"objective must be one of \['grpo', 'gspo', .*got 'guess'"),
         ({"loss_type": "l2"}, "loss_type must be one of"),
         ({"scale_rewards": "all"}, "scale_rewards must be one of"),
         ({"latent_logprob": "max"}, "latent_logprob must be one of"),
