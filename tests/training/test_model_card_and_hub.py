@@ -55,6 +55,14 @@ def test_a_finished_run_has_a_card(run):
     assert f"torch {record['versions']['torch']}" in body
 
 
+def test_the_card_of_an_rl_run_of_the_version_before_names_its_objective(run):
+    config = run / "config.yaml"
+    config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "estimator": "value"}))
+    write_model_card(run)
+    _, body = card_of(run)
+    assert "| `objective` | `latent_value` |\n| `latent_gradient` | `pathwise` |" in body
+
+
 def test_the_card_holds_the_evaluations(run):
     arguments = [
         "evaluate",

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from latentplan.common.files import write_atomically
+from latentplan.common.renamed_settings import renamed_settings
 from latentplan.common.run_files import (
     EVALUATION,
     MODEL,
@@ -35,9 +36,9 @@ _SETTINGS = """
 objectives latent_head stop_head latents_per_step max_latent_steps curriculum_stages
 curriculum_steps curriculum_epochs effective_batch_size max_steps learning_rate
 learning_rate_factors lr_scheduler_type
-per_device_train_batch_size gradient_accumulation_steps num_generations answers_per_latent estimator
-reward_funcs reward_weights temperature latent_temperature beta epsilon chat_template
-system_prompt dtype bf16 freeze_backbone use_peft lora_r lora_alpha lora_target_modules seed
+per_device_train_batch_size gradient_accumulation_steps num_generations answers_per_latent
+objective latent_gradient reward_funcs reward_weights temperature latent_temperature beta epsilon
+chat_template system_prompt dtype bf16 freeze_backbone use_peft lora_r lora_alpha lora_target_modules seed
 """
 _VERSIONS = ("latentplan", "python", "torch", "transformers")
 _LOADING = """```python
@@ -121,7 +122,7 @@ def base_model(settings: dict[str, Any]) -> str | None:
 
 
 def _settings(run: Path) -> dict[str, Any]:
-    return read_yaml(run / SETTINGS)
+    return renamed_settings(read_yaml(run / SETTINGS))
 
 
 def evaluation_table(folder: Path) -> str:
