@@ -1,4 +1,4 @@
-"""Every way in which text reaches a model: unknown words, and more tokens than positions, are refused and named."""
+"""Unknown words, and more tokens than positions, are refused and named wherever text reaches a model."""
 
 from __future__ import annotations
 
