@@ -142,7 +142,7 @@ class LatentTrainer(GuardedTrainer):
         """Lists what `metric_for_best_model` may be."""
         config = self.model.reasoner.config
         plans = ["coherence"] if self.model.step_decoder is not None or config.written_steps else []
-        latents = ["latents"] if config.num_slots else []
+        latents = ["latents"] if config.has_latents else []
         read = ["reconstruction"] if latents and self.model.step_decoder is not None else []
         return ["accuracy", "tokens", *latents, *plans, *read]
 
