@@ -22,11 +22,15 @@ from latentplan.problems.problem import Problem
 from latentplan.problems.sources import place_in_set
 
 
+_LONGEST_MESSAGE = 4000
+
+
 def fail(message: object) -> NoReturn:
     """Prints the message in red on standard error and ends the command with exit status 2."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(
-        Text(f"error: {masked_text(str(message))}", style="red")
-    )
+    text = masked_text(str(message))
+    if len(text) > _LONGEST_MESSAGE:  # a damaged file may put a megabyte into a name
+        text = f"{text[: _LONGEST_MESSAGE - 500]} … {text[-400:]}"
+    Console(stderr=True, soft_wrap=True, highlight=False).print(Text(f"error: {text}", style="red"))
     raise typer.Exit(2)
 
 
