@@ -21,7 +21,6 @@ from latentplan.problems.formats.own_data import ColumnMap
 from latentplan.problems.problem import Problem
 from latentplan.problems.sources import place_in_set
 
-
 _LONGEST_MESSAGE = 4000
 
 
