@@ -26,7 +26,7 @@ app.command()(diagnose)
 def runs(tmp_path_factory):
     """Random models of two methods, each in a run on minigsm's clock world."""
     folder = tmp_path_factory.mktemp("runs")
-    problems = list(generate(PRESETS["clock"], split="train", count=40, seed=0))
+    problems = list(generate(PRESETS["clock"], split="train", count=400, seed=0))
     for method in ("pause", "cot"):
         torch.manual_seed(0)
         config = SFTConfig(output_dir=str(folder), method=method, max_latent_steps=2, use_cpu=True)

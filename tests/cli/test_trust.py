@@ -65,7 +65,7 @@ RAN = "code of the folder ran"
 def model(tmp_path_factory):
     """A random ATP-Latent model."""
     folder = tmp_path_factory.mktemp("trust")
-    problems = list(generate(PRESETS["clock"], split="train", count=40, seed=0))
+    problems = list(generate(PRESETS["clock"], split="train", count=400, seed=0))
     torch.manual_seed(0)
     config = SFTConfig(output_dir=str(folder), method="atp_latent", max_latent_steps=2, use_cpu=True)
     system, tokenizer = initialise_system(ModelArguments(backbone_config=BACKBONE), config, problems)

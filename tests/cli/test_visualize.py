@@ -31,7 +31,7 @@ app.command()(visualize)
 def runs(tmp_path_factory):
     """Random models of several methods in run directories; `atp_latent_rl` has logged rewards."""
     folder = tmp_path_factory.mktemp("runs")
-    problems = list(generate(PRESETS["clock"], split="train", count=40, seed=0))
+    problems = list(generate(PRESETS["clock"], split="train", count=400, seed=0))
     for name, method in (
         ("atp_latent_sft", "atp_latent"),
         ("atp_latent_rl", "atp_latent"),
@@ -122,7 +122,7 @@ def test_latents_that_are_all_the_same(runs, tmp_path):
 
 def test_models_of_different_width_share_no_plane(runs, tmp_path):
     torch.manual_seed(0)
-    problems = list(generate(PRESETS["clock"], split="train", count=40, seed=0))
+    problems = list(generate(PRESETS["clock"], split="train", count=400, seed=0))
     config = SFTConfig(output_dir=str(tmp_path), method="coconut", max_latent_steps=3, use_cpu=True)
     wide = ModelArguments(backbone_config={**BACKBONE, "hidden_size": 32})
     system, tokenizer = initialise_system(wide, config, problems)
