@@ -48,6 +48,7 @@ class Case:
         self.fine = write(folder / "fine.jsonl", Problem("Ann has 4 pens . How many ?", (), "4"))
         self.file = write(folder / "mine.jsonl", FINE, Problem(question, (), "7"))
         self.loaded = load_model(self.run)
+        self.loaded.processor.refuses_unknown_words = True  # as the commands have it
 
 
 @pytest.fixture(scope="module", params=[UNKNOWN, LONG], ids=["unknown", "long"])

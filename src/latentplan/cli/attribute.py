@@ -26,7 +26,7 @@ from latentplan.cli.options import (
     column_map,
 )
 from latentplan.common.run_files import file_stem, results_folder, run_of
-from latentplan.evaluation.attribution import Attribution, crossed_answers, take_apart
+from latentplan.evaluation.attribution import Attribution, check_pair, crossed_answers, take_apart
 from latentplan.evaluation.result_tables import attribution_table
 from latentplan.problems.fingerprint import question_fingerprint
 from latentplan.problems.sources import load_benchmarks, own_preset
@@ -63,6 +63,7 @@ def attribute(
             open_model(folder, device, torch_threads, trust_remote_code=trust_remote_code)
             for folder in (before, after)
         )
+        check_pair(one, other)
         for each in (one, other):
             refuse_unreadable(each, [argument], {label: problems}, split=split, columns=columns)
         solved = crossed_answers(one, other, problems, max_new_tokens=max_new_tokens, batch_size=batch_size)

@@ -207,6 +207,8 @@ def _tokens_of(model: str) -> ControlTokenCheck:
     except (OSError, ValueError) as error:
         fail(error)
 
+    processor.refuses_unknown_words = True
+
     def check_problem(problem: Problem) -> tuple[str | None, Sequence[str]]:
         try:
             processor(problem)

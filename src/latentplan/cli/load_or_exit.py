@@ -74,6 +74,7 @@ def open_model(
         torch.set_num_threads(torch_threads)
     try:
         model = load_model(folder, trust_remote_code)
+        model.processor.refuses_unknown_words = True
         if tokens_per_latent is not None:
             _choose_tokens_per_latent(model, tokens_per_latent)
         if input_rule is not None or input_rule_settings is not None:

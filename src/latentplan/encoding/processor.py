@@ -83,6 +83,10 @@ class ProblemProcessor:
         max_positions: positions of the model; None where there is no limit.
         reserved: how many of them its latents and the tokens around them take.
 
+    Attributes:
+        refuses_unknown_words: whether a text with words that the vocabulary does not have is refused, as the
+            server and the commands do; otherwise the model reads its unknown token.
+
     Raises:
         ControlTokenError: the chat template's system prompt holds a control token.
         ValueError: the tokenizer has no end token, or not the latent tokens.
@@ -99,6 +103,7 @@ class ProblemProcessor:
     ):
         self.tokenizer, self.chat = tokenizer, chat
         self.max_positions, self.reserved = max_positions, reserved
+        self.refuses_unknown_words = False
         self.answer_marker = answer_marker
         self.separator, self.marker = self._ids(step_separator), self._ids(answer_marker)
         self.eos = tokenizer.eos_token_id if chat is None else chat.end_of_turn
@@ -146,7 +151,7 @@ class ProblemProcessor:
         if mark is not None:
             raise ControlTokenError("the question", mark)
         self.control_tokens.check("the question", question, ids, self._question_control)
-        check_words(self.tokenizer, "the question", question, ids)
+        self._check_words("the question", question, ids)
 
     def steps(self, texts: Sequence[str]) -> list[list[int]]:
         """Encodes texts of one or several steps each, with the separator between them.
@@ -158,7 +163,7 @@ class ProblemProcessor:
         rows, own = self._encoded(texts), set(self.separator)
         for text in texts:
             self.control_tokens.check("a step", text, [index for index in rows[text] if index not in own])
-            check_words(self.tokenizer, "a step", text, rows[text])
+            self._check_words("a step", text, rows[text])
         return [rows[text] for text in texts]
 
     def _question_text(self, question: str) -> str:
@@ -189,6 +194,10 @@ class ProblemProcessor:
     def _texts(self, problem: Problem) -> list[str]:
         return [self._question_text(problem.question), *problem.steps, self.answer_marker + problem.answer]
 
+    def _check_words(self, what: str, text: str, ids: Sequence[int]) -> None:
+        if self.refuses_unknown_words:
+            check_words(self.tokenizer, what, text, ids)
+
     def unchecked(self, problem: Problem) -> EncodedProblem:
         """Encodes a problem whatever its texts hold: for trials of a tokenizer, which nothing answers."""
         question, *steps, answer = map(self._ids, self._texts(problem))
@@ -200,9 +209,9 @@ class ProblemProcessor:
             self._check_question(problem.question, question)
             for (what, text), ids in zip(texts_of(problem)[1:-1], steps, strict=True):
                 self.control_tokens.check(what, text, ids)
-                check_words(self.tokenizer, what, text, ids)
+                self._check_words(what, text, ids)
             self.control_tokens.check("the answer", problem.answer, answer, self._marker_control)
-            check_words(self.tokenizer, "the answer", problem.answer, answer)
+            self._check_words("the answer", problem.answer, answer)
         except UnreadableTextError as error:
             error.problem = problem
             raise

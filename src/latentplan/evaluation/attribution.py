@@ -89,7 +89,7 @@ def crossed_answers(
     Raises:
         ValueError: the models' latents do not fit into each other.
     """
-    _check(before, after)
+    check_pair(before, after)
     questions = [problem.question for problem in problems]
     solved = np.zeros((2, 2, len(problems)), dtype=bool)
     for thinks, thinker in enumerate((before, after)):
@@ -135,7 +135,8 @@ def _difference(points: np.ndarray) -> Estimate:
     return Estimate(*paired_interval(points.tolist()))
 
 
-def _check(before: LoadedModel, after: LoadedModel) -> None:
+def check_pair(before: LoadedModel, after: LoadedModel) -> None:
+    """Raises ValueError where latents of one model mean nothing to the other."""
     one, other = before.reasoner.config, after.reasoner.config
     if not one.has_latents or not other.has_latents:
         raise ValueError("a model without latents has none to exchange: give two latent models")

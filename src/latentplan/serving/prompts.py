@@ -69,6 +69,7 @@ class Questions:
 
     def __init__(self, model: LoadedModel, settings: ServeSettings):
         self.model, self.settings = model, settings
+        model.processor.refuses_unknown_words = True
 
     def read(self, question: str, param: str) -> list[int]:
         """Returns a question's ids, with what tells a latent model to begin.

@@ -63,6 +63,7 @@ def train_sft(
     problems, removed = load_training_problems(data)
     system, tokenizer = initialise_system(model, config, problems)
     processor = make_processor(tokenizer, system.reasoner)
+    processor.refuses_unknown_words = True
     encoded, kept = encode_problems(problems, processor, data)
     _record_data(run, problems, kept, removed)
     _record_questions(run, kept, model.model_name_or_path)
@@ -110,6 +111,7 @@ def train_grpo(
             f"chat_template: {model.model_name_or_path} was trained without the chat template, and RL keeps "
             "the layout of its start: set it for the supervised stage"
         )
+    loaded.processor.refuses_unknown_words = True
     choose_trained_weights(model, loaded.reasoner, decoder=None)
     read, removed = load_training_problems(data)
     _, problems = encode_problems(read, loaded.processor, data)
