@@ -274,3 +274,13 @@ def test_overthinking_by_hand(latents, can_stop, status):
         model=SimpleNamespace(reasoner=SimpleNamespace(config=config, stop_head=can_stop or None)),
     )
     assert overthinking(evaluated).status == status
+
+
+def test_partners_that_the_model_cannot_read_are_left_out(make_system, as_loaded, clock_problems):
+    model = as_loaded(make_system("atp_latent"))
+    model.processor.refuses_unknown_words = True
+    problems = clock_problems[:3]
+    partners = [Counterfactual(f"{problem.question} bananas", None) for problem in problems]
+    found = examine(model, problems, partners, **SHORT)
+    faithful = next(each for each in found.findings if each.name == "faithfulness")
+    assert "no question has a partner" in faithful.verdict

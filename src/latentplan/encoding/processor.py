@@ -137,6 +137,14 @@ class ProblemProcessor:
         self._check_question(question, ids)
         return self._start + ids
 
+    def can_read(self, question: str) -> bool:
+        """Whether `question` encodes it."""
+        try:
+            self.question(question)
+        except UnreadableTextError:
+            return False
+        return True
+
     def check_length(self, length: int, problem: Problem | None = None) -> None:
         """Raises TooLongError where a question of `length` tokens leaves no position for an answer."""
         if self.room(length) < 1:

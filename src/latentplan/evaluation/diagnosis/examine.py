@@ -79,8 +79,11 @@ def examine(
         raise ValueError("there are no problems to diagnose with")
     if len(partners) != len(problems):
         raise ValueError(f"{len(problems)} problems need as many partners (or None), not {len(partners)}")
+    # A question that differs in one number may have a word that this model does not know.
+    can_read = model.processor.can_read
+    readable = [None if each is None or not can_read(each.question) else each for each in partners]
     evaluated = EvaluatedModel(
-        model, problems, partners, seed, max_new_tokens, batch_size, num_generations, run=run
+        model, problems, readable, seed, max_new_tokens, batch_size, num_generations, run=run
     )
     started = time.perf_counter()
     findings = []
