@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentplan.problems.answers import (
+    answer_kind_named,
     answers_match,
     extract_answer,
     kind_of,
@@ -328,3 +329,45 @@ def test_what_is_an_answer(reference, predicted, correct):
     kind = kind_of(reference)
     assert kind.is_correct(f"### {predicted}", reference) is correct
     assert bool(kind.vote(predicted) == kind.vote(reference)) <= correct
+
+
+_FORMULAS = [
+    "50%",
+    r"50\%",
+    "1/2",
+    "0.5",
+    "x",
+    "2x",
+    "x=5",
+    r"\pi",
+    r"\infty",
+    r"-\infty",
+    "1/0",
+    "(1,2)",
+    "x<3",
+]
+_FORMULAS += [
+    r"\pm 2",
+    r"2\sqrt{2}",
+    r"\frac{1}{2^{98}}",
+    r"90^\circ",
+    "0",
+    "x^2",
+    r"\frac{x}{2}",
+    "3i",
+    "1,2",
+]
+
+
+@pytest.mark.parametrize("reference", _FORMULAS)
+def test_no_pair_of_formulas_raises(reference):
+    kind = answer_kind_named("expression")
+    assert kind.is_correct(f"### {reference}", reference)
+    for predicted in _FORMULAS:
+        assert kind.is_correct(f"### {predicted}", reference) in (True, False)
+
+
+def test_a_percentage_is_its_share_among_expressions():
+    kind = answer_kind_named("expression")
+    assert kind.is_correct("### 50%", "1/2")
+    assert not kind.is_correct("### 50%", "1/3")

@@ -41,7 +41,7 @@ def supervised(data, scratch_model, sft_config, tmp_path_factory):
         max_latent_steps=2,
         latents_per_step=1,
         initial_log_variance=-6.0,
-        curriculum_steps=[30, 50],
+        curriculum_steps=[40, 100],
         learning_rate=1e-2,
         logging_steps=50,
         save_strategy="no",

@@ -92,10 +92,11 @@ def _are_close(gold: list[Any], answer: list[Any]) -> bool:
     """
     from sympy import Float
 
-    numbers = [next((e for e in parsed if getattr(e, "is_number", False)), None) for parsed in (gold, answer)]
-    first, second = numbers
-    if first is None or second is None:
+    found = [next((e for e in parsed if getattr(e, "is_number", False)), None) for parsed in (gold, answer)]
+    numbers = [each.doit() for each in found if each is not None]  # 50% is read as a product that stands
+    if len(numbers) < 2:
         return True
+    first, second = numbers
     room = 10**6 if first.has(Float) or second.has(Float) else 10**20
     size = max(abs(first.evalf(30)), abs(second.evalf(30)))
     return bool(abs((first - second).evalf(30)) <= size / room)
