@@ -21,7 +21,7 @@ is a function in a file of this folder with a name, see `named_reward`; nothing 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import is_dataclass
 from math import prod
 from typing import Any, TypeVar
@@ -78,3 +78,23 @@ def product(*rewards: Sequence[float | None]) -> list[float | None]:
         None if None in values else prod(value for value in values if value is not None)
         for values in zip(*rewards, strict=True)
     ]
+
+
+def plan_columns(
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    decoded_steps: Sequence[Sequence[str] | None] | None,
+    question: Sequence[str] | None,
+    modulus: Sequence[int | None] | None,
+    answer: Sequence[str | None] | None,
+    problems: Sequence[Problem] | None,
+) -> Iterator[tuple[str, Sequence[str] | None, str, int | None, AnswerKind]]:
+    """Yields what a plan is read with: completion, decoded steps, question, modulus and kind of answer."""
+    return zip(
+        completions,
+        column(decoded_steps, completions),
+        prompts if question is None else question,
+        column(modulus, completions),
+        answer_kinds(completions, problems, answer),
+        strict=True,
+    )

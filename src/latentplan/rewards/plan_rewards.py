@@ -33,7 +33,7 @@ from typing import Any
 from latentplan.problems.answers import NUMBER, AnswerKind
 from latentplan.problems.problem import Problem
 from latentplan.rewards.answer_rewards import when_correct
-from latentplan.rewards.contract import Reward, answer_kinds, column, named_reward
+from latentplan.rewards.contract import Reward, answer_kinds, column, named_reward, plan_columns
 from latentplan.rewards.plan_graph import PlanGraph, equations_apply
 
 _PUBLISHED_RESULT = re.compile(r"=(.*?)>>")
@@ -208,14 +208,7 @@ def plan_reward(
     **kwargs: Any,
 ) -> list[float | None]:
     """Returns the plan score: validity times grounding times strict coherence; None without a plan."""
-    columns = zip(
-        completions,
-        column(decoded_steps, completions),
-        prompts if question is None else question,
-        column(modulus, completions),
-        answer_kinds(completions, problems, answer),
-        strict=True,
-    )
+    columns = plan_columns(prompts, completions, decoded_steps, question, modulus, answer, problems)
     graphs = [
         None if steps is None else PlanGraph(steps, text, kind.extract(completion), base, kind)
         for completion, steps, text, base, kind in columns

@@ -37,7 +37,7 @@ from typing import Any
 from latentplan.problems.answers import NUMBER, AnswerKind
 from latentplan.problems.problem import Problem
 from latentplan.rewards.answer_rewards import when_correct
-from latentplan.rewards.contract import answer_kinds, column, named_reward
+from latentplan.rewards.contract import named_reward, plan_columns
 from latentplan.rewards.plan_graph import CONSTANTS
 from latentplan.rewards.sentence_parsing import (
     Calculation,
@@ -264,14 +264,7 @@ def coherence_natural(
     **kwargs: Any,
 ) -> list[float | None]:
     """Returns `natural_coherence` of each trajectory; None without a plan."""
-    columns = zip(
-        completions,
-        column(decoded_steps, completions),
-        prompts if question is None else question,
-        column(modulus, completions),
-        answer_kinds(completions, problems, answer),
-        strict=True,
-    )
+    columns = plan_columns(prompts, completions, decoded_steps, question, modulus, answer, problems)
     return [
         None if steps is None else natural_coherence(steps, kind.extract(completion), text, base, kind)
         for completion, steps, text, base, kind in columns
