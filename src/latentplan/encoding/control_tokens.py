@@ -53,14 +53,12 @@ class ControlTokenError(UnreadableTextError):
     def __init__(self, what: str, token: str, problem: Problem | None = None):
         self.token = token
         super().__init__(
-            f"{what} holds {token!r}, a control token of the model and no text: take it out, or write it in "
+            "",
+            what,
+            f" holds {token!r}, a control token of the model and no text: take it out, or write it in "
             "another way",
             problem,
         )
-
-    def of(self, what: str) -> ControlTokenError:
-        """As `UnreadableTextError`."""
-        return ControlTokenError(what, self.token, self.problem)
 
 
 class ControlTokens:

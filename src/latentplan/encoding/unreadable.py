@@ -7,7 +7,7 @@ must not read, are in `control_tokens`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from latentplan.problems.problem import Problem
 
@@ -20,17 +20,21 @@ _SHOWN_WORDS = 5
 class UnreadableTextError(ValueError):
     """A text that a model cannot read; the message says which text, why, and what to do.
 
-    Attributes:
+    Args:
+        before, what, after: the message, with the name of the text between its two parts.
         problem: that has the text; None for a question of a user.
     """
 
-    def __init__(self, message: str, problem: Problem | None = None):
-        self.problem = problem
-        super().__init__(message)
+    def __init__(self, before: str, what: str, after: str, problem: Problem | None = None):
+        self._around, self.problem = (before, after), problem
+        super().__init__(f"{before}{what}{after}")
 
-    def of(self, what: str) -> UnreadableTextError:
+    def of(self, what: str) -> Self:
         """Returns the same error of a text with another name, such as `question 3 of 7`."""
-        raise NotImplementedError
+        named = type(self).__new__(type(self))
+        named.__dict__.update(self.__dict__)
+        named.args = (what.join(self._around),)
+        return named
 
 
 class UnknownWordsError(UnreadableTextError):
@@ -43,14 +47,12 @@ class UnknownWordsError(UnreadableTextError):
     def __init__(self, what: str, words: str, problem: Problem | None = None):
         self.words = words
         super().__init__(
-            f"the model's vocabulary has no word for {words} in {what}: write it in other words, or train "
-            "the model with a larger vocab_size, or with tokenizer byte_level_bpe",
+            f"the model's vocabulary has no word for {words} in ",
+            what,
+            ": write it in other words, or train the model with a larger vocab_size, or with tokenizer "
+            "byte_level_bpe",
             problem,
         )
-
-    def of(self, what: str) -> UnknownWordsError:
-        """As `UnreadableTextError`."""
-        return UnknownWordsError(what, self.words, self.problem)
 
 
 class TooLongError(UnreadableTextError):
@@ -64,14 +66,12 @@ class TooLongError(UnreadableTextError):
     def __init__(self, what: str, length: int, room: int, problem: Problem | None = None):
         self.length, self.room = length, room
         super().__init__(
-            f"{what} has {length} tokens, and the model has positions for {room} besides those of its "
-            "latents and its answer",
+            "",
+            what,
+            f" has {length} tokens, and the model has positions for {room} besides those of its latents and "
+            "its answer",
             problem,
         )
-
-    def of(self, what: str) -> TooLongError:
-        """As `UnreadableTextError`."""
-        return TooLongError(what, self.length, self.room, self.problem)
 
 
 def check_words(tokenizer: PreTrainedTokenizerBase, what: str, text: str, ids: Sequence[int]) -> None:
