@@ -142,8 +142,11 @@ def serve(
     ]
     named = dict(zip(names, opened, strict=True))
     app = create_app(named, settings, dict(zip(names, models, strict=True)))
-    server = make_server(app, settings.request_timeout)
     _announce(named, listening, settings)
+    _run(make_server(app, settings.request_timeout), listening)
+
+
+def _run(server: Any, listening: socket.socket) -> None:
     # The server finishes what is running, then raises the signal again; by then there is nothing left to do.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

@@ -79,9 +79,7 @@ def examine(
         raise ValueError("there are no problems to diagnose with")
     if len(partners) != len(problems):
         raise ValueError(f"{len(problems)} problems need as many partners (or None), not {len(partners)}")
-    # A question that differs in one number may have a word that this model does not know.
-    can_read = model.processor.can_read
-    readable = [None if each is None or not can_read(each.question) else each for each in partners]
+    readable = _readable(model, partners)
     evaluated = EvaluatedModel(
         model, problems, readable, seed, max_new_tokens, batch_size, num_generations, run=run
     )
@@ -106,3 +104,9 @@ def examine(
         seconds=time.perf_counter() - started,
         versions=versions(),
     )
+
+
+def _readable(model: LoadedModel, partners: Sequence[Counterfactual | None]) -> list[Counterfactual | None]:
+    """Leaves out partners with a word that the model does not know, which another number may bring."""
+    can_read = model.processor.can_read
+    return [each if each is not None and can_read(each.question) else None for each in partners]
