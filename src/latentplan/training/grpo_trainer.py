@@ -34,7 +34,7 @@ from latentplan.training.objectives.objective import RLObjective
 from latentplan.training.parameter_groups import check_loss
 from latentplan.training.rl_diagnostics import Drift, measure_signal
 from latentplan.training.rl_losses import group_std
-from latentplan.training.rollout_batch import Minibatch, Sampled, alike, positions, reward, split
+from latentplan.training.rollout_batch import Minibatch, Sampled, pad_across_ranks, positions, reward, split
 from latentplan.training.samplers import Indices, QuestionSampler, as_batch, check_batches
 from latentplan.training.trainable_model import LatentModelForTraining
 from latentplan.training.trainer import LatentTrainer
@@ -146,7 +146,7 @@ class GRPOTrainer(LatentTrainer):
         self._micro_step += 1
         if index == 0:
             with self.progress.task("rolls out"):
-                minibatches = alike(self, self._roll_out(inputs["indices"].tolist(), rollout))
+                minibatches = pad_across_ranks(self, self._roll_out(inputs["indices"].tolist(), rollout))
                 items = self.accelerator.reduce(minibatches[0].num_items, reduction="mean")
                 self._buffer = [
                     replace(each, num_items=items, old=self._old_log_probs(each)) for each in minibatches

@@ -90,10 +90,10 @@ def save_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     batches = [tensors_of(inputs) for inputs, _ in micro_batches]
-    for place, tensors in enumerate(batches):
+    for index, tensors in enumerate(batches):
         save_file(
             {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()},
-            folder / f"inputs-{process}-{place}.safetensors",
+            folder / f"inputs-{process}-{index}.safetensors",
         )
     report = {
         "step": step,

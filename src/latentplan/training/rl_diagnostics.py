@@ -1,17 +1,14 @@
-"""Instruments of RL: where rewards differ from, how much of the gradient is signal, how far latents moved.
+"""Diagnostics of RL: the split of the reward variance, the gradient cosine, the distance of latents in σ.
 
-All are measured on samples of the policy as it is, and change nothing of the training.
+All are measured on samples of the policy and do not change its training.
 
-What is asked of the starting policy when RL begins, for run.json and for warnings.
+- The reward variance is split into parts of latents, stops and answers.
+- The gradient cosine compares the gradients of two independent halves of a batch. Its expectation is
+  s / (s + n), where s is the squared norm of the expected gradient and n the variance of a half's: 1 is all
+  signal, 0 all noise.
+- The distance in σ says how far RL has moved the latents since its start.
 
-Only when training starts does a model that is spread over devices lie on them.
-
-How much of a gradient is signal: whether two halves of a batch pull the policy the same way.
-
-With independent halves the expected cosine is s / (s + n), where s is the squared norm of the expected
-gradient and n the variance of a half's: 1 is all signal, 0 all noise.
-
-How far RL has moved the latents from where it found them, in units of their σ at the start.
+The starting policy is measured when training begins, because only then a sharded model is on its devices.
 """
 
 from __future__ import annotations
@@ -162,7 +159,7 @@ def _variance_shares(trainer: GRPOTrainer, validation: ValidationSet) -> dict[st
     """Each part's share of the reward's variance within a question's samples, on any number of processes."""
     chosen = ValidationSet(validation.problems[:VARIANCE_PROBLEMS], [])
     mine = chosen.part(trainer.args.process_index, trainer.args.world_size)
-    problems = [chosen.problems[place] for place in mine]
+    problems = [chosen.problems[index] for index in mine]
     sums = dict.fromkeys(("latents", "stops", "answers"), (0.0, 0.0))
     if problems:
         found, count = reward_variance(trainer, problems, mine.start), float(len(problems))
@@ -187,17 +184,17 @@ def gradient_agreement(trainer: GRPOTrainer, problems: Sequence[Problem]) -> dic
     return agreement(one, other, list(trained_parts(trainer.model)))
 
 
-def _gradients(trainer: GRPOTrainer, problems: Sequence[Problem], places: range) -> dict[str, Gradient]:
-    """What each kind of action would teach the reasoner about the problems at `places`, on the CPU."""
+def _gradients(trainer: GRPOTrainer, problems: Sequence[Problem], indices: range) -> dict[str, Gradient]:
+    """What each kind of action would teach the reasoner about the problems at `indices`, on the CPU."""
     size = trainer.args.per_device_train_batch_size // trainer.args.num_generations
-    size = min(size, len(places))
+    size = min(size, len(indices))
     total: dict[str, Gradient] = {}
     items = None  # those of the first rollout divide all: an action weighs the same in each
     # Minibatches are means and have to weigh the same: what does not fill one is left out.
-    for start in range(0, len(places) // size * size, size * trainer.minibatches):
-        chosen = places[start : min(start + size * trainer.minibatches, len(places) // size * size)]
+    for start in range(0, len(indices) // size * size, size * trainer.minibatches):
+        chosen = indices[start : min(start + size * trainer.minibatches, len(indices) // size * size)]
         sampled = trainer.objective.sample(
-            trainer.loaded, [problems[place] for place in chosen], chosen, trainer.args.seed
+            trainer.loaded, [problems[index] for index in chosen], chosen, trainer.args.seed
         )
         minibatches = trainer.split(sampled, trainer.rewards_of(sampled), len(chosen) // size)
         items = items or minibatches[0].num_items
@@ -227,14 +224,14 @@ def scattered(
 
     Always the same ones; fewer where `LOOKED_AT` problems hold no more.
     """
-    places = random.Random(0).sample(range(len(problems)), min(len(problems), LOOKED_AT))
-    found = (problem for problem in map(problems.__getitem__, places) if wanted(problem))
+    indices = random.Random(0).sample(range(len(problems)), min(len(problems), LOOKED_AT))
+    found = (problem for problem in map(problems.__getitem__, indices) if wanted(problem))
     return list(islice(found, count))
 
 
 @contextmanager
 def _asking(trainer: GRPOTrainer) -> Iterator[None]:
-    """Inside, the policy can be asked; the time is none of the training's."""
+    """Lets the policy generate inside; the time does not count as training time."""
     started = time.perf_counter()
     trainer.model.eval()
     with whole_weights(trainer), trainer.compute_loss_context_manager():
@@ -340,10 +337,10 @@ class Drift:
         latents: torch.Tensor | None = None,
         slot_mask: torch.Tensor | None = None,
     ) -> Trajectories:
-        """Greedy trajectories of the problems; with `latents`, these in the place of the model's own."""
+        """Greedy trajectories of the problems; with `latents`, these instead of the model's own."""
         ids, mask = question_batch(model, [problem.question for problem in self.problems])
-        places = torch.arange(len(self.problems), device=ids.device)
-        found = generate(model.reasoner, ids, mask, places, seed=0, sampling=Sampling.greedy(1))
+        indices = torch.arange(len(self.problems), device=ids.device)
+        found = generate(model.reasoner, ids, mask, indices, seed=0, sampling=Sampling.greedy(1))
         if latents is not None and slot_mask is not None:
             found.latents, found.slot_mask = latents, slot_mask
         return found

@@ -1,9 +1,8 @@
 """What RL learns from: rollouts with their texts, split into minibatches of whole groups.
 
-Right answers in the place of sampled ones, or beside them: what a chain of latents is asked about.
-
-Each question's answer, as the data write it, becomes one of the answers of each of its chains. It has no
-log-probability of its own from sampling and is no action: only how likely the latents make it is asked.
+Reference answers, from the data, can be scored instead of sampled ones or with them. Each becomes one of the
+answers of each chain of latents of its question. It was not sampled, so it is no action: only its
+log-likelihood given the latents is used.
 """
 
 from __future__ import annotations
@@ -147,7 +146,7 @@ class Minibatch:
 
     @cached_property
     def scored(self) -> Trajectories:
-        """The trajectories that the policy is asked about: the right answers stand among the sampled ones."""
+        """The trajectories that the policy scores: the sampled ones, and those with reference answers."""
         return self.trajectories if self.known is None else beside_samples(self.trajectories, self.known)
 
 
@@ -226,7 +225,7 @@ def split(
     ]
 
 
-def alike(trainer: Trainer, minibatches: Sequence[Minibatch]) -> list[Minibatch]:
+def pad_across_ranks(trainer: Trainer, minibatches: Sequence[Minibatch]) -> list[Minibatch]:
     """The minibatches, of one size on all devices of a sharded run: all then take equally many passes."""
     found = []
     for minibatch in minibatches:

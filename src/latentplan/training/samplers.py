@@ -1,9 +1,8 @@
-"""How trajectories fall into minibatches, and which questions each rollout has.
+"""Samplers: which problem is trained at which optimisation step, and which questions each rollout has.
 
-Which problem is trained at which optimisation step and stage: one fixed sequence, whatever the devices.
-
-Position p of the sequence belongs to optimisation step p // effective batch, so the stage of a row, its place
-in the shuffle and its noise follow from its position alone; resuming skips positions.
+For supervised training the problems form one fixed sequence, whatever the devices. Position p belongs to
+optimisation step p // effective batch, so that the stage of a row, its index in the shuffle and its noise
+follow from its position alone; resuming skips positions. For RL, each rollout has whole groups of questions.
 """
 
 from __future__ import annotations

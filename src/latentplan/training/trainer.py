@@ -54,7 +54,7 @@ class LatentTrainer(GuardedTrainer):
     Wherever its settings ask for it, it evaluates by rollouts on validation problems; the result does not
     depend on batch size or number of processes, and evaluating changes nothing of the training. Checkpoints
     are whole models, written aside and renamed. A progress display and TensorBoard's files in the run
-    directory take the place of the Trainer's own.
+    directory replace the Trainer's own.
 
     Args:
         validation: the problems, or None.
@@ -85,7 +85,7 @@ class LatentTrainer(GuardedTrainer):
         self._output_dir: str | None = None
 
     def _show_progress(self) -> None:
-        """Puts the progress display and TensorBoard in the run directory in the place of the Trainer's."""
+        """Replaces the Trainer's progress display and TensorBoard folder by those of the run directory."""
         for shown in (ProgressCallback, PrinterCallback):
             self.remove_callback(shown)
         if self.pop_callback(TensorBoardCallback) is not None:

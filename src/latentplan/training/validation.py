@@ -1,7 +1,7 @@
 """Validation problems, and what is measured on them: sums and counts that add up over batches and processes.
 
 Nothing here depends on how the problems are split: objectives are divided by the counts of the whole set, and
-the noise of a problem follows from its place in it.
+the noise of a problem follows from its index in it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ValidationSet:
         return len(self.problems)
 
     def part(self, process: int, processes: int) -> range:
-        """The places that one of several processes is responsible for; parts differ by one in length."""
+        """Returns the indices of one of several processes; their numbers differ by one at most."""
         size = len(self)
         return range(size * process // processes, size * (process + 1) // processes)
 
@@ -99,18 +99,18 @@ def validation_batches(
     system: LatentModelForTraining,
     processor: ProblemProcessor,
     validation: ValidationSet,
-    places: range,
+    indices: range,
     *,
     stage: int,
     seed: int,
     batch_size: int,
 ) -> list[Batch]:
-    """The problems at `places`, laid out at a stage of the curriculum, with the same noise at every call."""
+    """The problems at `indices`, laid out at a stage of the curriculum, with the same noise at every call."""
     config = system.reasoner.config
     batches = []
-    for start in range(0, len(places), batch_size):
-        chosen = places[start : start + batch_size]
-        problems = [validation.encoded[place] for place in chosen]
+    for start in range(0, len(indices), batch_size):
+        chosen = indices[start : start + batch_size]
+        problems = [validation.encoded[index] for index in chosen]
         keys = counter_rng.derive(seed, counter_rng.Stream.VALIDATION, torch.tensor(list(chosen)))
         batches.append(system.method.batch(processor, problems, [stage] * len(problems), config, keys))
     return batches

@@ -155,20 +155,34 @@ class RLObjective:
     def set_learning_rates(self, optimizer: torch.optim.Optimizer, system: LatentModelForTraining) -> None:
         """Changes learning rates of the optimizer that has just been made."""
 
-    def sample(
-        self, model: LoadedModel, problems: Sequence[Problem], indices: Sequence[int], seed: int
-    ) -> Sampled:
-        """Draws a group of trajectories of each problem; their noise follows from `seed` and `indices`."""
+    def generate(
+        self,
+        model: LoadedModel,
+        problems: Sequence[Problem],
+        indices: Sequence[int],
+        seed: int,
+        sampling: Sampling,
+        answers: int = 1,
+    ) -> Trajectories:
+        """Generates `num_generations` trajectories of each problem, `answers` for each chain of latents."""
         ids, mask = question_batch(model, [problem.question for problem in problems])
-        trajectories = generate(
+        return generate(
             model.reasoner,
             ids,
             mask,
             torch.tensor(indices, device=ids.device),
             seed=seed,
-            sampling=self.sampling,
-            draws=self.config.num_generations // self.config.answers_per_latent,
-            answers=self.config.answers_per_latent,
+            sampling=sampling,
+            draws=self.config.num_generations // answers,
+            answers=answers,
+        )
+
+    def sample(
+        self, model: LoadedModel, problems: Sequence[Problem], indices: Sequence[int], seed: int
+    ) -> Sampled:
+        """Draws a group of trajectories of each problem; their noise follows from `seed` and `indices`."""
+        trajectories = self.generate(
+            model, problems, indices, seed, self.sampling, self.config.answers_per_latent
         )
         read = read_with_plans(model, trajectories, self.config.plan_temperature)
         known = KnownAnswers.of_problems(model, problems) if self.adds_reference_answers else None
@@ -289,7 +303,7 @@ class RLObjective:
         """Computes `kl`, `beta` times the KL to the starting policy, a scalar; nothing without `beta`.
 
         Tokens by TRL's estimator, latents and stops in closed form, which `use_bias_correction_kl` leaves as
-        it is: no sampled action stands for the distribution. The starting policy is asked about the latents
+        it is: no sampled action stands for the distribution. The starting policy scores the latents
         that the policy has now; where these are functions of the policy, so is what the start says of them.
         """
         if self.reference is None:

@@ -24,9 +24,7 @@ from latentplan.common.plugins import setting
 from latentplan.modeling.loading import LoadedModel
 from latentplan.modeling.token_loop import InputRule
 from latentplan.problems.problem import Problem
-from latentplan.rollout.engine import generate
 from latentplan.rollout.logprobs import Scores
-from latentplan.rollout.solve import question_batch
 from latentplan.rollout.trajectories import Trajectories
 from latentplan.training.configs import plug_in
 from latentplan.training.latent_gradients import Actions, LatentGradient
@@ -120,16 +118,8 @@ class ReferenceLikelihood(RLObjective):
         self, model: LoadedModel, problems: Sequence[Problem], indices: Sequence[int], seed: int
     ) -> Sampled:
         """Draws chains of latents, with the answers of the data behind them; nothing is read as text."""
-        ids, mask = question_batch(model, [problem.question for problem in problems])
-        trajectories = generate(
-            model.reasoner,
-            ids,
-            mask,
-            torch.tensor(indices, device=ids.device),
-            seed=seed,
-            sampling=replace(self.sampling, max_new_tokens=1),
-            draws=self.config.num_generations,
-        )
+        only_latents = replace(self.sampling, max_new_tokens=1)
+        trajectories = self.generate(model, problems, indices, seed, only_latents)
         known = KnownAnswers.of_problems(model, problems)
         return Sampled(problems, instead_of_samples(trajectories, known), solutions=[])
 
